@@ -1,0 +1,37 @@
+# `make demo` and `make test` are all a fresh machine needs besides Python >= 3.10 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint types check clean
+
+demo: $(VENV)/.installed
+	$(BIN)/actionvit demo
+
+test: lint types
+	$(BIN)/pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy wants the package under its import name, and the repository's folder may have any.
+types: $(VENV)/.installed-dev
+	rm -rf build/types && mkdir -p build/types/actionvit
+	cp -r *.py py.typed commands features heads pipeline build/types/actionvit/
+	MYPYPATH=build/types $(BIN)/mypy -p actionvit
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and alone: on Linux the index's default wheel would pull gigabytes of CUDA libraries where a CPU wheel is at hand.
+$(VENV)/.installed: $(BIN)/python pyproject.toml setup.cfg constraints.txt
+	$(BIN)/pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

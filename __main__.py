@@ -1,0 +1,5 @@
+"""`python -m actionvit` is `actionvit` (torchrun needs a module)."""
+
+from actionvit.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Video file -> arrays on disk: sampling, decoding, preprocessing, the encoder, the store."""

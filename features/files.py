@@ -1,0 +1,50 @@
+"""What a video's bytes are: a cheap fingerprint that vouches for them, and the digest that decides."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+
+
+class Fingerprint(NamedTuple):
+    """A file's size in bytes and modification time in ns; of a frame folder, the sum and the latest."""
+
+    size: int
+    mtime_ns: int
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key that puts `img_2` before `img_10`; runs of digits compare as numbers."""
+    parts = re.split(r"([0-9]+)", name)
+    return tuple((1, int(part), part) if part.isdigit() else (0, 0, part) for part in parts)
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """Return the images of a frame folder in natural order; hidden files are left out."""
+    found = (entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.name[0] != ".")
+    return sorted(found, key=lambda entry: natural_key(entry.name))
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """Return what `stat` knows of a video file or frame folder. Raises OSError where there is none."""
+    if not path.is_dir():
+        stat = path.stat()
+        return Fingerprint(stat.st_size, stat.st_mtime_ns)
+    stats = [entry.stat() for entry in frame_files(path)]
+    return Fingerprint(sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0))
+
+
+def content_digest(path: Path) -> str:
+    """Return the sha256 of a video file's bytes, or of a frame folder's names and bytes in natural order."""
+    digest = hashlib.sha256()
+    for part in frame_files(path) if path.is_dir() else [path]:
+        if part is not path:
+            digest.update(f"{part.name}\0{part.stat().st_size}\0".encode("utf-8", "surrogateescape"))
+        with part.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

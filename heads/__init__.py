@@ -1,0 +1,1 @@
+"""Arrays -> predictions: classifier heads, class weighting, metrics."""

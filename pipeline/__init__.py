@@ -1,0 +1,1 @@
+"""The stages: datasets, extract, probe, finetune, report."""

@@ -1,0 +1,18 @@
+"""What several test files need: the real clips, where they are at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with `jhmdb21`, `hmdb51_splits` and `fixtures`; skips, saying so, where it is absent."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("ACTIONVIT_TEST_DATA", default))
+    if not (folder / "jhmdb21").is_dir():
+        pytest.skip(f"real clips not found at {folder} (set ACTIONVIT_TEST_DATA)")
+    return folder
