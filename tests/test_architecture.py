@@ -1,0 +1,64 @@
+"""The structure that the architecture page promises, walked from the sources."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ALLOWED = {
+    "features": {"features", "errors", "__init__"},
+    "heads": {"heads", "errors", "__init__"},
+    "pipeline": {"features", "heads", "pipeline", "errors", "__init__"},
+    "commands": {"features", "heads", "pipeline", "commands", "errors", "__init__"},
+    "cli.py": {"commands", "errors", "__init__"},
+}
+HEAVY = ("torch", "transformers", "sklearn", "scipy", "matplotlib", "h5py", "av", "decord", "numpy")
+
+
+def modules() -> list[Path]:
+    rooms = [ROOT / name for name in ALLOWED]
+    return sorted(path for room in rooms for path in ([room] if room.is_file() else room.rglob("*.py")))
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Return the rooms of actionvit that a module imports from, anywhere in it."""
+    found = set()
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names = [node.module or ""] if node.module != "actionvit" else [f"actionvit.{a.name}" for a in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "actionvit":
+                found.add(parts[1] if len(parts) > 1 and not parts[1].startswith("__") else "__init__")
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_run_one_way(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[0]
+    assert imported(ast.parse(path.read_text(encoding="utf-8"))) <= ALLOWED[room]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_module_outgrows_a_reader(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_only_the_front_door_lies_at_the_top() -> None:
+    assert {path.name for path in ROOT.glob("*.py")} == {"__init__.py", "__main__.py", "cli.py", "errors.py"}
+
+
+@pytest.mark.parametrize("arguments", ["import actionvit", "import actionvit.cli", "import actionvit.commands.extract"])
+def test_start_up_imports_nothing_heavy(arguments: str) -> None:
+    code = f"{arguments}; import sys; print(*(m for m in {HEAVY!r} if m in sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
