@@ -1,0 +1,241 @@
+"""A run: a folder that holds what a head predicted, how good that is, the head, and where all of it came from.
+
+Readable without torch; `docs/runs.md` says what each file holds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actionvit.errors import ActionVitError
+from actionvit.heads.metrics import check_scores, evaluate, summarize
+
+SCHEMA = 1
+"""Version of the files of a run; a reader refuses a higher one."""
+
+INFO, METRICS, PREDICTIONS, HEAD = "run.json", "metrics.json", "predictions.npz", "head.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """Scores of every test clip of every split; M rows, C classes."""
+
+    id: NDArray[np.str_]
+    """(M,), the video's id; a clip that several splits test has a row in each."""
+    split: NDArray[np.str_]
+    """(M,), name of the split."""
+    true: NDArray[np.int64]
+    """(M,), class numbers."""
+    scores: NDArray[np.float32]
+    """(M, C), probabilities."""
+    source: NDArray[np.str_]
+    """(M,), the film or upload the clip was cut from, empty where unknown."""
+    class_names: tuple[str, ...]
+    """C names, in the order of `scores`."""
+
+    def __post_init__(self) -> None:
+        """Refuse arrays of different lengths, and scores that are no probabilities."""
+        rows = len(self.id)
+        for name in ("split", "true", "source"):
+            if getattr(self, name).shape != (rows,):
+                raise ValueError(f"{name}: got {getattr(self, name).shape}, expected ({rows},)")
+        check_scores(self.true, self.scores, self.class_names)
+
+    @property
+    def cluster(self) -> NDArray[np.str_]:
+        """(M,), what a bootstrap draws whole: the source, or the id where none is known."""
+        return np.where(self.source == "", self.id, self.source)
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """Names of the splits in order of appearance."""
+        return tuple(dict.fromkeys(self.split.tolist()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run as read from its folder."""
+
+    folder: Path
+    info: dict[str, Any]
+    predictions: Predictions
+    metrics: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    def head(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Return the head's tensors by name and its configuration."""
+        from safetensors import SafetensorError, safe_open
+
+        path = self.folder / HEAD
+        try:
+            with safe_open(path, framework="numpy") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["config"])  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise _broken(path, error) from error
+
+
+def measure(predictions: Predictions, *, n_train: Mapping[str, int], seed: int = 0) -> dict[str, Any]:
+    """Return the content of `metrics.json`: every split evaluated, and the summary over them with intervals.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        Of one run.
+    n_train : mapping
+        Training clips by split name.
+    seed : int
+        Of the bootstrap.
+    """
+    splits = []
+    for name in predictions.split_names:
+        rows = predictions.split == name
+        true, scores = predictions.true[rows], predictions.scores[rows]
+        splits.append(evaluate(true, scores, predictions.class_names, n_train=n_train[name], name=name))
+    summary = summarize(
+        splits,
+        true=predictions.true,
+        scores=predictions.scores,
+        split=predictions.split,
+        cluster=predictions.cluster,
+        seed=seed,
+    )
+    return {"splits": splits, "summary": summary}
+
+
+def write_run(
+    folder: Path,
+    *,
+    info: Mapping[str, Any],
+    predictions: Predictions,
+    metrics: Mapping[str, Any],
+    head_tensors: Mapping[str, NDArray[Any]],
+    head_config: Mapping[str, Any],
+    overwrite: bool = False,
+) -> Run:
+    """Write a run whole or not at all: into a temporary folder beside it, then by a rename.
+
+    The same input gives the same bytes in every file.
+
+    Raises
+    ------
+    ActionVitError
+        If the folder is there already and `overwrite` is off, or holds something that is not a run.
+    """
+    if folder.exists():
+        if not overwrite:
+            raise ActionVitError(f"run {folder} exists: choose another name, or overwrite it")
+        if not (folder / INFO).is_file():
+            raise ActionVitError(f"{folder} is there and is no run (no {INFO}): choose another name")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh, old = (folder.parent / f".{folder.name}.{what}-{os.getpid()}" for what in ("new", "old"))
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        _write_json(fresh / INFO, {"schema": SCHEMA, **info})
+        _write_json(fresh / METRICS, {"schema": SCHEMA, **metrics})
+        _write_predictions(fresh / PREDICTIONS, predictions)
+        _write_head(fresh / HEAD, head_tensors, head_config)
+        if folder.exists():
+            folder.rename(old)
+        try:
+            fresh.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    return read_run(folder)
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's folder.
+
+    Raises
+    ------
+    ActionVitError
+        If a file is missing, broken, or of a newer version than this one knows.
+    """
+    if not (folder / INFO).is_file():
+        near = ", ".join(run.name for run in find_runs(folder.parent)) or "none"
+        raise ActionVitError(f"{folder} is no run (no {INFO}); runs beside it: {near}")
+    return Run(
+        folder=folder,
+        info=_read_json(folder / INFO),
+        predictions=_read_predictions(folder / PREDICTIONS),
+        metrics=_read_json(folder / METRICS),
+    )
+
+
+def find_runs(root: Path) -> list[Path]:
+    """Return the run folders directly below `root`, sorted by name; half-written ones (`.name…`) are no runs."""
+    if not root.is_dir():
+        return []
+    return sorted(path for path in root.iterdir() if path.name[0] != "." and (path / INFO).is_file())
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        schema = int(value["schema"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _broken(path, error) from error
+    if schema > SCHEMA:
+        raise ActionVitError(f"{path} has schema {schema}, this version reads up to {SCHEMA}: upgrade actionvit")
+    return dict(value)
+
+
+def _write_predictions(path: Path, predictions: Predictions) -> None:
+    # Members of `savez` carry 1980-01-01 as their date, so that the same predictions are the same bytes.
+    np.savez_compressed(
+        path,
+        id=predictions.id,
+        split=predictions.split,
+        true=predictions.true.astype(np.int64),
+        scores=predictions.scores.astype(np.float32),
+        source=predictions.source,
+        class_names=np.array(predictions.class_names, dtype=np.str_),
+    )
+
+
+def _read_predictions(path: Path) -> Predictions:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays: dict[str, Any] = {field.name: file[field.name] for field in fields(Predictions)}
+        return Predictions(**{**arrays, "class_names": tuple(arrays["class_names"].tolist())})
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise _broken(path, error) from error
+
+
+def _write_head(path: Path, tensors: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> None:
+    from safetensors.numpy import save_file
+
+    # One metadata key: safetensors writes several in no fixed order.
+    save_file(dict(tensors), path, metadata={"config": json.dumps(config, sort_keys=True, ensure_ascii=False)})
+
+
+def _broken(path: Path, error: Exception) -> ActionVitError:
+    if isinstance(error, FileNotFoundError):
+        return ActionVitError(f"{path} is missing: the run is incomplete, make it again")
+    said: Sequence[str] = str(error).splitlines() or [type(error).__name__]
+    return ActionVitError(f"{path} cannot be read ({said[0]}): the run is broken, make it again")
