@@ -1,0 +1,238 @@
+"""What videos a folder or a CSV file holds: read from the file system, sorted, with everything passed over told."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from actionvit.errors import ActionVitError
+from actionvit.features.files import IMAGE_SUFFIXES
+
+VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
+_IMAGE_SUFFIXES = tuple(IMAGE_SUFFIXES)
+
+
+class Found(NamedTuple):
+    """One video file or frame folder, as found."""
+
+    id: str
+    path: Path
+    label: str
+    split: str = ""
+    """A CSV's `train` or `test`; empty where it says nothing."""
+    source: str = ""
+    """A CSV's source; empty where it says nothing."""
+
+    @property
+    def stem(self) -> str:
+        """The name without a video's suffix (a frame folder's name has none, whatever dots it holds)."""
+        name = self.path.name
+        return name[: name.rindex(".")] if name.lower().endswith(VIDEO_SUFFIXES) else name
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What was found, sorted by id."""
+
+    found: tuple[Found, ...]
+    frames: bool
+    """Whether the videos are frame folders."""
+    folders: tuple[str, ...]
+    """The class folders' names; none for a CSV."""
+    notes: tuple[str, ...]
+
+
+def some(names: Iterable[str], shown: int = 3) -> str:
+    """Return the first few names in backticks, printable whatever bytes they hold, and how many more there are."""
+    names = sorted(names)
+    quoted = ", ".join(f"`{printable(name)}`" for name in names[:shown])
+    return f"{quoted} and {len(names) - shown} more" if len(names) > shown else quoted
+
+
+def printable(name: str) -> str:
+    """Return a file name with undecodable bytes and control characters escaped, so that it prints as one line."""
+    name = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """Return `1 video` or `1,234 videos`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def scan_tree(root: Path, *, frames: bool | None = None) -> Scan:
+    """Find the class folders of `root` and the videos in them: files, or folders of images where there are no files.
+
+    Parameters
+    ----------
+    root : Path
+        A folder of class folders.
+    frames : bool, optional
+        Look only for frame folders, or only for video files. By default video files are taken if there are any.
+
+    Raises
+    ------
+    ActionVitError
+        If `root` is missing, holds no class folder, or a class folder is empty.
+    """
+    if not root.is_dir():
+        where = f"`{root}`, a file that is no .csv" if root.exists() else f"no folder `{root}`"
+        raise ActionVitError(
+            f"dataset: {where}; give a folder of class folders or a CSV file, or get HMDB51 with"
+            " `actionvit data fetch hmdb51`"
+        )
+    tree = {entry.name: _entries(entry.path) for entry in _entries(root) if entry.is_dir() and entry.name[0] != "."}
+    files = {label: [entry for entry in entries if _is_video_file(entry)] for label, entries in tree.items()}
+    if frames is None:
+        frames = not any(files.values())
+    if frames:
+        taken = {label: [entry for entry in entries if _is_frame_folder(entry)] for label, entries in tree.items()}
+    else:
+        taken = files
+    if not any(taken.values()):
+        raise ActionVitError(_nothing_found(root))
+    if empty := [label for label, entries in tree.items() if all(entry.name[0] == "." for entry in entries)]:
+        raise ActionVitError(
+            f"dataset: class folder {some(empty)} in `{root}` is empty; put its videos there or remove the folder"
+        )
+    found, unreadable = [], []
+    for label, entries in taken.items():
+        for entry in entries:
+            name = f"{label}/{entry.name}"
+            if _is_text(name):
+                found.append(Found(name, Path(entry.path), label))
+            else:
+                unreadable.append(name)
+    return Scan(
+        tuple(sorted(found)),
+        frames,
+        tuple(sorted(label for label, entries in taken.items() if entries)),
+        tuple(_notes(tree, taken, unreadable)),
+    )
+
+
+def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return list(entries)
+
+
+def _is_video_file(entry: os.DirEntry[str]) -> bool:
+    # A link to a file that is gone stays a video: it must fail by name in the ledger, not vanish here.
+    return entry.name.lower().endswith(VIDEO_SUFFIXES) and entry.name[0] != "." and not entry.is_dir()
+
+
+def _is_frame_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.name[0] != "." and entry.is_dir() and _holds(entry.path, _IMAGE_SUFFIXES)
+
+
+def _holds(folder: Path | str, suffixes: tuple[str, ...]) -> bool:
+    """Tell whether a folder directly holds a file of these suffixes; stops at the first."""
+    with os.scandir(folder) as entries:
+        return any(entry.name.lower().endswith(suffixes) and entry.name[0] != "." for entry in entries)
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def _nothing_found(root: Path) -> str:
+    """Say what a folder without class folders lacks, and where the videos may be instead."""
+    wanted = f"videos ({', '.join(VIDEO_SUFFIXES)}) or frame folders"
+    for child in sorted(entry.path for entry in _entries(root) if entry.is_dir()):
+        for grandchild in sorted(entry.path for entry in _entries(child) if entry.is_dir()):
+            if _holds(grandchild, VIDEO_SUFFIXES) or any(_is_frame_folder(entry) for entry in _entries(grandchild)):
+                return f"dataset: no class folders with {wanted} in `{root}`; did you mean `{child}`?"
+    if _holds(root, VIDEO_SUFFIXES):
+        return f"dataset: the videos lie in `{root}` itself; sort them into class folders, or list them in a CSV file"
+    return f"dataset: no class folders with {wanted} in `{root}`; expected `{root}/CLASS/VIDEO.avi`"
+
+
+def _notes(
+    tree: dict[str, list[os.DirEntry[str]]], taken: dict[str, list[os.DirEntry[str]]], unreadable: Sequence[str]
+) -> Iterator[str]:
+    """Tell of everything that lies in or beside the class folders and was not taken."""
+    if unreadable:
+        yield f"{counted(len(unreadable), 'name')} left out, not UTF-8: {some(unreadable)}; rename to use"
+    if beside := [label for label, entries in taken.items() if not entries]:
+        yield f"{counted(len(beside), 'folder')} without videos passed over: {some(beside)}"
+    used = {entry.path for entries in taken.values() for entry in entries}
+    stray = [
+        f"{label}/{entry.name}" for label in taken if taken[label] for entry in tree[label] if entry.path not in used
+    ]
+    hidden = [name for name in stray if "/." in name]
+    if hidden:
+        yield f"{counted(len(hidden), 'hidden file')} passed over: {some(hidden)}"
+    if other := sorted(set(stray) - set(hidden)):
+        yield f"{counted(len(other), 'entry', 'entries')} passed over, no video: {some(other)}"
+
+
+def read_csv(file: Path) -> Scan:
+    """Read a list of videos: columns `path`, `label` and, if wanted, `split` (train or test) and `source`.
+
+    Paths are relative to the file's folder; a path to a folder of images is a video too.
+
+    Raises
+    ------
+    ActionVitError
+        If a column is missing, a path is missing on disk or stands there twice, a label is empty, or a split
+        is none of train, test, val and empty.
+    """
+    found: dict[str, Found] = {}
+    lines: dict[str, int] = {}
+    spare = 0
+    for line, row in _rows(file):
+        at = f"`{file}` line {line}"
+        if not row["path"] or not row["label"]:
+            raise ActionVitError(f"{at}: empty {'path' if not row['path'] else 'label'}; fill it in or remove the line")
+        split = row.get("split", "").lower()
+        if split not in ("", "train", "test", "val"):
+            raise ActionVitError(f"{at}: split `{printable(split)}`; expected train, test, val (set aside) or nothing")
+        spare += split == "val"
+        path = Path(os.path.normpath(file.parent / row["path"]))
+        key = _csv_id(row["path"], file.parent)
+        if key in found:
+            raise ActionVitError(f"{at}: `{printable(key)}` stands in line {lines[key]} already; keep one of the two")
+        found[key] = Found(key, path, row["label"], "" if split == "val" else split, row.get("source", ""))
+        lines[key] = line
+    if not found:
+        raise ActionVitError(f"`{file}` lists no video; expected lines `path,label` below the header")
+    if absent := [key for key, item in found.items() if not item.path.exists()]:
+        raise ActionVitError(
+            f"`{file}` line {lines[absent[0]]}: no video `{printable(absent[0])}` in `{file.parent}`"
+            f" ({counted(len(absent), 'path')} missing); mend the path or remove the line"
+        )
+    folders = [item.path.is_dir() for item in found.values()]
+    notes = [f"{counted(spare, 'video')} of split val set aside: neither train nor test"] if spare else []
+    return Scan(tuple(sorted(found.values())), all(folders), (), tuple(notes))
+
+
+def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield line number and stripped cells by column name."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, restval="", strict=True)
+            columns = [(name or "").strip().lower() for name in reader.fieldnames or ()]
+            for needed in ("path", "label"):
+                if needed not in columns:
+                    raise ActionVitError(
+                        f"`{file}` has no column `{needed}`; its first line must read path,label[,split[,source]]"
+                    )
+            reader.fieldnames = columns
+            for row in reader:
+                yield reader.line_num, {name: cell.strip() for name, cell in row.items() if isinstance(cell, str)}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ActionVitError(f"`{file}` is no CSV in UTF-8 ({error}); save it as comma-separated UTF-8 text") from error
+    except FileNotFoundError as error:
+        raise ActionVitError(f"dataset: no file `{file}`; give a folder of class folders or a CSV file") from error
+
+
+def _csv_id(written: str, folder: Path) -> str:
+    """Return the path relative to the CSV's folder, or the whole path where an absolute one leads elsewhere."""
+    # Not resolved: a link into another folder keeps the name it was given here.
+    target, base = (Path(os.path.normpath(path.absolute())) for path in (folder / written, folder))
+    outside = Path(written).is_absolute() and not target.is_relative_to(base)
+    return (target if outside else Path(os.path.relpath(target, base))).as_posix()

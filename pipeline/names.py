@@ -1,0 +1,65 @@
+"""What a clip's file name tells: the film or upload it was cut from, and how it was shot."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+# fmt: off
+HMDB51_CLASSES = (
+    "brush_hair", "cartwheel", "catch", "chew", "clap", "climb", "climb_stairs", "dive", "draw_sword", "dribble",
+    "drink", "eat", "fall_floor", "fencing", "flic_flac", "golf", "handstand", "hit", "hug", "jump", "kick",
+    "kick_ball", "kiss", "laugh", "pick", "pour", "pullup", "punch", "push", "pushup", "ride_bike", "ride_horse",
+    "run", "shake_hands", "shoot_ball", "shoot_bow", "shoot_gun", "sit", "situp", "smile", "smoke", "somersault",
+    "stand", "swing_baseball", "sword", "sword_exercise", "talk", "throw", "turn", "walk", "wave",
+)
+# fmt: on
+
+_HMDB51 = re.compile(
+    r"(?P<stem>.+)_(?P<body>[fulh])_(?P<motion>cm|nm)_np(?P<people>\d+)_(?P<view>fr|ba|le|ri)_(?P<quality>goo|med|bad)_\d+"
+)
+_UCF101 = re.compile(r"(?P<source>v_.+_g\d+)_c\d+")
+_MEANING = {
+    "body": {"h": "head", "u": "upper body", "f": "full body", "l": "lower body"},
+    "motion": {"cm": "camera moves", "nm": "camera still"},
+    "view": {"fr": "front", "ba": "back", "le": "left", "ri": "right"},
+    "quality": {"goo": "good", "med": "medium", "bad": "bad"},
+}
+
+
+class ClipMetadata(NamedTuple):
+    """What an HMDB51 name says of its clip (Kuehne et al., ICCV 2011, table 3)."""
+
+    body_part: str
+    """`head`, `upper body`, `full body` or `lower body`."""
+    camera_motion: str
+    """`camera moves` or `camera still`."""
+    people: int
+    """How many take part in the action."""
+    viewpoint: str
+    """`front`, `back`, `left` or `right`."""
+    quality: str
+    """`good`, `medium` or `bad`."""
+
+
+def parse_metadata(stem: str) -> ClipMetadata | None:
+    """Return what an HMDB51 name (without suffix) says, or None if it follows another pattern."""
+    if (match := _HMDB51.fullmatch(stem)) is None:
+        return None
+    body, motion, view, quality = (_MEANING[part][match[part]] for part in ("body", "motion", "view", "quality"))
+    return ClipMetadata(body, motion, int(match["people"]), view, quality)
+
+
+def parse_source(stem: str, label: str) -> str | None:
+    """Return the source a clip was cut from, or None where the name does not tell.
+
+    HMDB51 names begin with `<source>_<class>_`, whatever folder they lie in: a relabelled clip keeps its source.
+    UCF101's `v_Class_gNN_cNN` gives the group `v_Class_gNN`.
+    """
+    if match := _UCF101.fullmatch(stem):
+        return match["source"]
+    if (match := _HMDB51.fullmatch(stem)) is None:
+        return None
+    named = (name for name in (label, *HMDB51_CLASSES) if match["stem"].endswith(f"_{name}"))
+    longest = max(named, key=len, default="")
+    return match["stem"][: -len(longest) - 1] if longest else match["stem"]
