@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from actionvit.pipeline.datasets import Dataset
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,6 +42,27 @@ def root_argument(function: F) -> F:
     return click.argument("root", type=click.Path(path_type=Path), required=False, default=lambda: setting("root"))(
         function
     )
+
+
+def dataset_options(function: F) -> F:
+    """Add `--splits-dir`, `--name` and `--layout`: how ROOT is read; `open_dataset` takes them."""
+    for option in (
+        click.option("--layout", type=click.Choice(["hmdb51", "frames", "folder", "csv"]), help="Insist on a layout."),
+        click.option("--name", help="The dataset's name in the cache and in reports.  [default: the folder's]"),
+        click.option("--splits-dir", type=click.Path(path_type=Path), help="The official lists' folder.  [found]"),
+    ):
+        function = option(function)
+    return function
+
+
+def open_dataset(root: Path, options: Mapping[str, Any]) -> Dataset:
+    """Read the dataset that ROOT and `dataset_options` name, and say on stderr what a user must know of it."""
+    from actionvit.pipeline.datasets import load_dataset
+
+    dataset = load_dataset(root, splits_dir=options["splits_dir"], name=options["name"], layout=options["layout"])
+    for note in dataset.notes:
+        click.echo(f"note: {note}", err=True)
+    return dataset
 
 
 def cache_option(function: F) -> F:
