@@ -24,6 +24,7 @@ SCHEMA = 1
 """Version of the files of a run; a reader refuses a higher one."""
 
 INFO, METRICS, PREDICTIONS, HEAD = "run.json", "metrics.json", "predictions.npz", "head.safetensors"
+TRAIN = "train.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,8 @@ class Run:
     info: dict[str, Any]
     predictions: Predictions
     metrics: dict[str, Any]
+    train: dict[str, list[str]]
+    """Ids of the training clips by split name; empty where the run does not tell."""
 
     @property
     def name(self) -> str:
@@ -124,11 +127,29 @@ def write_run(
     metrics: Mapping[str, Any],
     head_tensors: Mapping[str, NDArray[Any]],
     head_config: Mapping[str, Any],
+    train: Mapping[str, Sequence[str]] | None = None,
     overwrite: bool = False,
 ) -> Run:
     """Write a run whole or not at all: into a temporary folder beside it, then by a rename.
 
     The same input gives the same bytes in every file.
+
+    Parameters
+    ----------
+    folder : Path
+        `RUNS/NAME`.
+    info : mapping
+        Where the run comes from; `docs/runs.md` lists the keys.
+    predictions : Predictions
+        Of all test clips of all splits.
+    metrics : mapping
+        As from `measure`.
+    head_tensors, head_config : mapping
+        The head: arrays by name, and what JSON can hold.
+    train : mapping, optional
+        Ids of the training clips by split name; without them the report cannot look for leaks.
+    overwrite : bool
+        Replace a run that is there.
 
     Raises
     ------
@@ -147,6 +168,9 @@ def write_run(
     try:
         _write_json(fresh / INFO, {"schema": SCHEMA, **info})
         _write_json(fresh / METRICS, {"schema": SCHEMA, **metrics})
+        _write_json(
+            fresh / TRAIN, {"schema": SCHEMA, "train": {name: list(ids) for name, ids in (train or {}).items()}}
+        )
         _write_predictions(fresh / PREDICTIONS, predictions)
         _write_head(fresh / HEAD, head_tensors, head_config)
         if folder.exists():
@@ -179,6 +203,7 @@ def read_run(folder: Path) -> Run:
         info=_read_json(folder / INFO),
         predictions=_read_predictions(folder / PREDICTIONS),
         metrics=_read_json(folder / METRICS),
+        train=_read_json(folder / TRAIN)["train"] if (folder / TRAIN).is_file() else {},
     )
 
 
