@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -93,7 +94,7 @@ def load_dataset(
         layout = layout or ("frames" if scan.frames else "hmdb51" if official.splits else "folder")
     sources = [item.source or parse_source(item.stem, item.label) for item in scan.found]
     return Dataset(
-        name=name or (root.stem if layout == "csv" else root.resolve().name),
+        name=name or (root.stem if layout == "csv" else Path(os.path.normpath(root.absolute())).name),
         root=root.parent if layout == "csv" else root,
         layout=layout,
         videos=tuple(
@@ -118,7 +119,11 @@ def _official(root: Path, scan: Scan, splits_dir: Path | None, layout: Layout | 
         return read_official(splits_dir, scan.found)
     folder = None if layout == "folder" else find_lists(root, scan.folders)
     if folder is None:
-        return Official((), ())
+        wanted = layout != "folder" and parse_metadata(scan.found[0].stem) is not None
+        note = (
+            "names as in HMDB51, but no official split lists inside or beside the folder; give --splits-dir to use them"
+        )
+        return Official((), (note,) if wanted else ())
     return read_official(folder, scan.found, certain=root in (folder, *folder.parents))
 
 

@@ -85,7 +85,8 @@ def scan_tree(root: Path, *, frames: bool | None = None) -> Scan:
             f"dataset: {where}; give a folder of class folders or a CSV file, or get HMDB51 with"
             " `actionvit data fetch hmdb51`"
         )
-    tree = {entry.name: _entries(entry.path) for entry in _entries(root) if entry.is_dir() and entry.name[0] != "."}
+    top = _entries(root)
+    tree = {entry.name: _entries(entry.path) for entry in top if entry.is_dir() and entry.name[0] != "."}
     files = {label: [entry for entry in entries if _is_video_file(entry)] for label, entries in tree.items()}
     if frames is None:
         frames = not any(files.values())
@@ -111,7 +112,7 @@ def scan_tree(root: Path, *, frames: bool | None = None) -> Scan:
         tuple(sorted(found)),
         frames,
         tuple(sorted(label for label, entries in taken.items() if entries)),
-        tuple(_notes(tree, taken, unreadable)),
+        tuple(_notes(top, tree, taken, unreadable)),
     )
 
 
@@ -152,11 +153,16 @@ def _nothing_found(root: Path) -> str:
 
 
 def _notes(
-    tree: dict[str, list[os.DirEntry[str]]], taken: dict[str, list[os.DirEntry[str]]], unreadable: Sequence[str]
+    top: list[os.DirEntry[str]],
+    tree: dict[str, list[os.DirEntry[str]]],
+    taken: dict[str, list[os.DirEntry[str]]],
+    unreadable: Sequence[str],
 ) -> Iterator[str]:
     """Tell of everything that lies in or beside the class folders and was not taken."""
     if unreadable:
         yield f"{counted(len(unreadable), 'name')} left out, not UTF-8: {some(unreadable)}; rename to use"
+    if loose := [entry.name for entry in top if _is_video_file(entry)]:
+        yield f"{counted(len(loose), 'video')} outside the class folders passed over: {some(loose)}"
     if beside := [label for label, entries in taken.items() if not entries]:
         yield f"{counted(len(beside), 'folder')} without videos passed over: {some(beside)}"
     used = {entry.path for entries in taken.values() for entry in entries}

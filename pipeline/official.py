@@ -39,14 +39,14 @@ def find_lists(root: Path, labels: Iterable[str]) -> Path | None:
 
     Folders inside come before folders beside, the usual names before others, then by name.
     """
-    labels = tuple(labels)
-    inside, beside = _subfolders(root), [folder for folder in _subfolders(root.resolve().parent) if folder != root]
     classes = set(labels)
-    candidates = [root, *(folder for folder in inside if folder.name not in classes), root.resolve().parent, *beside]
-    for folder in candidates:
+    inside = [root, *(folder for folder in _subfolders(root) if folder.name not in classes)]
+    parents = dict.fromkeys((root.absolute().parent, root.resolve().parent))  # beside a link, and beside its target
+    beside = [folder for parent in parents for folder in (parent, *_subfolders(parent))]
+    for folder in (*inside, *beside):
         nested = _subfolders(folder) if folder.name in FOLDER_NAMES else []
         for place in (folder, *nested):
-            if any((place / f"{label}_test_split1.txt").is_file() for label in labels):
+            if any((place / f"{label}_test_split1.txt").is_file() for label in classes):
                 return place
     return None
 
