@@ -1,0 +1,255 @@
+"""Part files: some rows of a store in one immutable HDF5 file, named by order and content.
+
+`part-00000007-<sha256, 16 digits>.h5` holds a table `rows` (one compound dataset) and one chunked dataset a quantity,
+n rows each. HDF5 checks its own metadata (format 1.10) and each chunk (`fletcher32`) when read; the digest in the name
+covers every byte, and the digest in each row's record covers that row, wherever it is copied to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from actionvit.errors import ActionVitError
+from actionvit.features.files import Fingerprint
+
+PART = re.compile(r"part-(\d{8})-([0-9a-f]{16})\.h5")
+CHUNK_BYTES = 1 << 19
+BLOCK_BYTES = 1 << 24
+SCHEMA = 1
+"""Version of the layout of a part and of a store's folder."""
+
+Table = NDArray[np.void]
+Quantities = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a store keeps of one video."""
+
+    id: str
+    """The dataset's id of the video."""
+    digest: str
+    """sha256 of the video's content, in hex (`files.content_digest`)."""
+    fingerprint: Fingerprint
+    """Size and time that vouched for the content when it was embedded."""
+    count: int
+    """Frames in the video."""
+    flags: tuple[str, ...]
+    """What was odd about decoding it."""
+    backend: str
+    """Which decoder."""
+    arrays: Mapping[str, NDArray[Any]]
+    """By quantity; names, shapes and dtypes are the same for all rows of a store."""
+
+    def __post_init__(self) -> None:
+        """Refuse what a part cannot hold."""
+        if not self.id or "\0" in self.id:
+            raise ValueError(f"row id: got {self.id!r}, expected text without NUL")
+        if not re.fullmatch("[0-9a-f]{64}", self.digest):
+            raise ValueError(f"row digest of {self.id}: got {self.digest!r}, expected 64 hex digits")
+        if any("," in flag or not flag for flag in self.flags):
+            raise ValueError(f"row flags of {self.id}: got {self.flags!r}, expected words without commas")
+        if not self.arrays or "rows" in self.arrays:
+            raise ValueError(f"row arrays of {self.id}: got {sorted(self.arrays)}, expected some, none called `rows`")
+
+
+class DamagedPart(ActionVitError):  # noqa: N818 - it is an error by its base
+    """A part file that does not hold what was written."""
+
+    def __init__(self, path: Path, detail: str) -> None:
+        super().__init__(f"{path}: damaged ({detail}); run `actionvit cache verify {path.parent} --repair`")
+        self.path = path
+        self.detail = detail
+
+
+def plain(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a little-endian, C-ordered copy."""
+    return np.array(array, dtype=np.asarray(array).dtype.newbyteorder("<"), order="C", copy=True)
+
+
+def row_digest(record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return the sha256 of one row: what is known of the video (not its fingerprint) and every array's bytes."""
+    names = sorted(arrays)
+    head = [record["id"], record["digest"], int(record["count"]), record["flags"], record["backend"]]
+    shapes = [(name, arrays[name].dtype.str, arrays[name].shape) for name in names]
+    text = json.dumps([*head, shapes], separators=(",", ":"))  # ASCII: a lone surrogate is escaped
+    digest = hashlib.sha256(text.encode())
+    for name in names:
+        digest.update(np.ascontiguousarray(arrays[name]).data.cast("B"))
+    return digest.hexdigest()
+
+
+def record_of(row: Row, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """Return a row's entry in the table `rows`, its digest included."""
+    record = {"id": row.id, "digest": row.digest, "count": row.count, "backend": row.backend}
+    record |= {"flags": ",".join(row.flags), "size": row.fingerprint.size, "mtime_ns": row.fingerprint.mtime_ns}
+    return record | {"row": row_digest(record, arrays)}
+
+
+TEXTS = ("id", "digest", "row", "flags", "backend")
+NUMBERS = ("count", "size", "mtime_ns")
+
+
+def encode_text(text: str) -> bytes:
+    """UTF-8; what a file name holds beyond that survives."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def decode_text(data: bytes) -> str:
+    """Undo `encode_text`."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def table_of(records: Sequence[Mapping[str, Any]]) -> Table:
+    """Return records as one structured array, texts as UTF-8 of fixed width."""
+    columns = {name: [encode_text(record[name]) for record in records] for name in TEXTS}
+    widths = {name: max(1, *map(len, values)) if values else 1 for name, values in columns.items()}
+    table = np.empty(len(records), dtype=_table_dtype(widths))
+    for name in TEXTS:
+        table[name] = columns[name]
+    for name in NUMBERS:
+        table[name] = [record[name] for record in records]
+    return table
+
+
+def _table_dtype(widths: Mapping[str, int]) -> np.dtype[Any]:
+    texts = [(name, h5py.string_dtype("utf-8", widths[name])) for name in TEXTS]
+    return np.dtype(texts + [(name, "<i8") for name in NUMBERS])
+
+
+def join_columns(tables: Sequence[Table]) -> Table:
+    """Concatenate tables whose texts may differ in width."""
+    widths = {name: max((table.dtype[name].itemsize for table in tables), default=1) for name in TEXTS}
+    whole = np.empty(sum(map(len, tables)), dtype=_table_dtype(widths))
+    start = 0
+    for table in tables:
+        for name in (*TEXTS, *NUMBERS):
+            whole[name][start : start + len(table)] = table[name]
+        start += len(table)
+    return whole
+
+
+def encode_part(
+    table: Table, arrays: Mapping[str, Sequence[NDArray[Any]] | NDArray[Any]], attributes: Mapping[str, Any]
+) -> bytes:
+    """Return the bytes of a part file.
+
+    Parameters
+    ----------
+    table : structured ndarray of shape (n,)
+        Records, as from `table_of`.
+    arrays : mapping of name to n arrays of one shape
+        The quantities, row by row.
+    attributes : mapping
+        What the file says of itself: `sequence`, `dataset`, `variant`, `key`.
+    """
+    # Built in memory and handed to one write: HDF5 on a disk that fills up is not to be trusted, os.write is.
+    with h5py.File("part", "w", driver="core", backing_store=False, libver=("v110", "v110")) as part:
+        part.attrs.update({"format": "actionvit part", "schema": SCHEMA, **attributes})
+        _add(part, "rows", table)
+        for name in sorted(arrays):
+            _add(part, name, np.asarray(arrays[name]))
+        part.flush()
+        image: bytes = part.id.get_file_image()
+    return image
+
+
+def _add(part: h5py.File, name: str, data: NDArray[Any]) -> None:
+    row_bytes = max(1, data.nbytes // len(data))
+    chunk = max(1, min(len(data), CHUNK_BYTES // row_bytes))
+    part.create_dataset(name, data=data, chunks=(chunk, *data.shape[1:]), fletcher32=True)
+
+
+def part_name(sequence: int, image: bytes) -> str:
+    """Return a part's file name; parts are read in the order of their names, later rows win."""
+    return f"part-{sequence:08d}-{hashlib.sha256(image).hexdigest()[:16]}.h5"
+
+
+def sequence_of(path: Path) -> int:
+    """Return the place of a part in the order of parts."""
+    match = PART.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
+
+
+def list_parts(folder: Path) -> list[Path]:
+    """Return the parts of a store in order.
+
+    A writer may replace small parts by one of their rows meanwhile: the new one appears before the old ones go, but
+    a listing that was under way can miss both. Two equal listings in a row cannot.
+    """
+    found = None
+    while found != (found := _listing(folder)):
+        pass
+    return found
+
+
+def _listing(folder: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in folder.iterdir() if PART.fullmatch(entry.name))
+    except OSError as error:
+        raise ActionVitError(f"{folder}: cannot be listed: {error.strerror}; is the disk still there?") from error
+
+
+def open_part(path: Path) -> h5py.File:
+    """Open a part for reading. Raises FileNotFoundError if it went, DamagedPart if it is not HDF5."""
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        if not path.exists():
+            raise FileNotFoundError(path) from error
+        raise DamagedPart(path, _short(error)) from error
+
+
+def read_table(path: Path, key: str) -> tuple[Table, Quantities]:
+    """Return a part's records and its quantities; DamagedPart unless it belongs to the key of this digest."""
+    with open_part(path) as part:
+        try:
+            if part.attrs["schema"] != SCHEMA:
+                raise ActionVitError(f"{path}: schema {part.attrs['schema']}, expected {SCHEMA}; update actionvit")
+            if hashlib.sha256(encode_text(part.attrs["key"])).hexdigest() != key:
+                raise DamagedPart(path, "it belongs to a store with another key")
+            quantities = {name: (data.shape[1:], data.dtype) for name, data in part.items() if name != "rows"}
+            table: Table = part["rows"][:]
+            if any(len(part[name]) != len(table) for name in quantities):
+                raise DamagedPart(path, "its arrays differ in length")
+            return table, quantities
+        except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise DamagedPart(path, _short(error)) from error
+
+
+def read_positions(path: Path, name: str, at: NDArray[np.int64], out: NDArray[Any], to: NDArray[np.int64]) -> None:
+    """Copy rows `at` (rising) of a quantity into `out[to]`, each chunk read once, in storage order."""
+    with open_part(path) as part:
+        try:
+            data = part[name]
+            chunk = data.chunks[0]
+            step = max(1, BLOCK_BYTES // max(1, data.dtype.itemsize * int(np.prod(data.shape[1:])) * chunk)) * chunk
+            block = at // step
+            for start, stop in _runs(block):
+                low, high = at[start] // chunk * chunk, (at[stop - 1] // chunk + 1) * chunk
+                out[to[start:stop]] = data[low:high][at[start:stop] - low]
+        except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise DamagedPart(path, f"{name}: {_short(error)}") from error
+
+
+def _runs(values: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return (start, stop) of each run of equal values."""
+    edges = np.flatnonzero(np.diff(values)) + 1
+    bounds = [0, *edges.tolist(), len(values)]
+    return list(itertools.pairwise(bounds)) if len(values) else []
+
+
+def _short(error: BaseException) -> str:
+    return str(error).splitlines()[0][:160] if str(error) else type(error).__name__
