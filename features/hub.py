@@ -1,0 +1,62 @@
+"""Weights from the Hugging Face hub: the local cache first, then a download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from actionvit.errors import ActionVitError
+
+FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "pytorch_model.bin")
+_REMEDY = "give --weights FOLDER (a copy made elsewhere), or set HF_ENDPOINT to a mirror, HF_HOME to a filled cache"
+
+
+def cached(repo: str) -> Path | None:
+    """Return the folder of a repository that the local hub cache holds completely enough to load, else None."""
+    from huggingface_hub import try_to_load_from_cache
+
+    held = {name: path for name in FILES if isinstance(path := try_to_load_from_cache(repo, name), str)}
+    complete = "config.json" in held and ("model.safetensors" in held or "pytorch_model.bin" in held)
+    return Path(held["config.json"]).parent if complete else None
+
+
+def fetch(repo: str) -> Path:
+    """Return a folder with a repository's configuration and weights, downloading what the cache lacks.
+
+    Raises
+    ------
+    ActionVitError
+        If the hub cannot be reached, or has no such repository, or no weights in it; with the remedy.
+    """
+    if folder := cached(repo):
+        return folder
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError, RepositoryNotFoundError
+
+    def download(name: str) -> Path | None:
+        try:
+            return Path(hf_hub_download(repo, name))
+        except RemoteEntryNotFoundError:
+            return None
+
+    try:
+        config = download(FILES[0])
+        download(FILES[1])
+        weights = config and (download(FILES[2]) or download(FILES[3]))
+    except RepositoryNotFoundError as error:
+        raise ActionVitError(
+            f"weights {repo}: no such folder here, and no such public repository on the hub"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise ActionVitError(
+            f"weights {repo}: not in the local cache, and the hub cannot be reached; {_REMEDY}"
+        ) from error
+    except Exception as error:  # transport errors come from another library with every version of the client
+        raise ActionVitError(f"weights {repo}: the download failed ({_reason(error)}); {_REMEDY}") from error
+    if config is None or weights is None:
+        raise ActionVitError(f"weights {repo}: the repository lacks {' or '.join(FILES[2:] if config else FILES[:1])}")
+    return config.parent
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0][:120]}" if text else type(error).__name__

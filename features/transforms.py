@@ -1,0 +1,79 @@
+"""Decoded frames -> what a model takes in: resized once a frame, cropped and normalised a view, on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from actionvit.features.clips import ClipSpec
+
+
+def resized(frames: Tensor, size: int) -> Tensor:
+    """Return frames (F, H, W, 3) uint8 as (F, 3, h, w) uint8 with min(h, w) = size.
+
+    The long side is rounded down, the filter is PIL's and torchvision's antialiased triangle, and pixels are rounded
+    to 8 bits as theirs are: each within 1/255 of theirs, on every device.
+    """
+    height, width = frames.shape[1:3]
+    short = min(height, width)
+    shape = (height * size // short, width * size // short)
+    planes = frames.permute(0, 3, 1, 2)  # a view: channels stay last in memory, which the kernels like best
+    if (height, width) == shape:
+        return planes
+    if frames.device.type == "cpu":  # a kernel for 8-bit pixels, with PIL's own fixed-point weights
+        return F.interpolate(planes, size=shape, mode="bilinear", antialias=True, align_corners=False)
+    scaled = F.interpolate(planes.float(), size=shape, mode="bilinear", antialias=True, align_corners=False)
+    return scaled.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def crop_corners(height: int, width: int, size: int, crops: int) -> list[tuple[int, int]]:
+    """Return (top, left) of each crop: the centre, or start, centre and end along the long side."""
+    top, left = height - size, width - size
+    centre = (top // 2, left // 2)
+    return [centre] if crops == 1 else [(0, 0), centre, (top, left)]
+
+
+def views(
+    frames: Tensor,
+    positions: Tensor,
+    spec: ClipSpec,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Return every view of a video, normalised.
+
+    Parameters
+    ----------
+    frames : Tensor of shape (F, H, W, 3), uint8
+        Decoded frames, RGB.
+    positions : Tensor of shape (K, T), int64
+        Where in `frames` each view's frames lie: clips outermost, then crops, then mirrored, as `ClipSpec` nests them.
+    spec : ClipSpec
+        Gives size, crops and mirroring.
+    mean, std : sequence of 3 floats
+        Of pixel values in [0, 1], by channel.
+    dtype : torch.dtype
+        Of the result; arithmetic is float32.
+
+    Returns
+    -------
+    Tensor of shape (K, T, 3, S, S)
+        On the device of `frames`.
+    """
+    if positions.shape != (spec.views, spec.num_frames):
+        raise ValueError(f"positions: got {tuple(positions.shape)}, expected {(spec.views, spec.num_frames)}")
+    small = resized(frames, spec.size)
+    S, corners = spec.size, crop_corners(small.shape[2], small.shape[3], spec.size, spec.crops)
+    mirrorings = 2 if spec.flip else 1
+    cut = []
+    for view, rows in enumerate(positions):
+        top, left = corners[view // mirrorings % spec.crops]
+        pixels = small[rows.to(small.device), :, top : top + S, left : left + S]
+        cut.append(pixels.flip(-1) if view % mirrorings else pixels)
+    scale = torch.tensor([1 / (255 * s) for s in std], device=frames.device).view(3, 1, 1)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=frames.device).view(3, 1, 1)
+    return torch.stack(cut).float().mul_(scale).add_(shift).to(dtype).contiguous()
