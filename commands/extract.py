@@ -1,0 +1,248 @@
+"""`actionvit extract`: stage 1."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from actionvit.commands.options import (
+    cache_option,
+    dataset_options,
+    echo_json,
+    json_option,
+    open_dataset,
+    root_argument,
+)
+
+if TYPE_CHECKING:
+    from actionvit.pipeline.extract import Job, Summary
+
+
+def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Parse `i/n`."""
+    if value is None:
+        return None
+    part, _, parts = value.partition("/")
+    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise click.BadParameter(f"got {value!r}, expected i/n with 1 <= i <= n, for example 2/8")
+    return int(part), int(parts)
+
+
+def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int, ...]:
+    """Parse `9,12`."""
+    try:
+        return tuple(sorted({int(part) for part in value.split(",") if part.strip()}))
+    except ValueError:
+        raise click.BadParameter(f"got {value!r}, expected block numbers such as 9,12") from None
+
+
+@click.command(short_help="Stage 1: decode, sample, embed, cache.")
+@root_argument
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    default=("base",),
+    help="base, hr, large, tiny or tiny-hr; repeat for several: one decode serves all.  [default: base]",
+)
+@click.option(
+    "--weights",
+    "sources",
+    multiple=True,
+    metavar="[VARIANT=]SRC",
+    help="A Hugging Face folder or hub id, or an original .pyth file, instead of the variant's own.",
+)
+@dataset_options
+@cache_option
+@click.option("--frames", type=click.IntRange(1), help="T, frames a view.  [default: the variant's]")
+@click.option("--size", type=click.IntRange(16), help="S, side of a view in pixels.  [default: the variant's]")
+@click.option(
+    "--sampling",
+    type=click.Choice(["uniform", "dense"]),
+    default="uniform",
+    show_default=True,
+    help="Over the whole video, or with a fixed stride.",
+)
+@click.option(
+    "--stride", type=click.IntRange(1), help="Frames between samples, for dense sampling.  [default: the variant's]"
+)
+@click.option("--clips", type=click.IntRange(1), default=1, show_default=True, help="Temporal views a video.")
+@click.option(
+    "--crops",
+    type=click.Choice(["1", "3"]),
+    default="1",
+    show_default=True,
+    help="Spatial views: the centre, or three along the long side.",
+)
+@click.option("--flip", is_flag=True, help="Take each view mirrored as well.")
+@click.option(
+    "--frame-pool",
+    type=click.Choice(["cls", "mean"]),
+    default="cls",
+    show_default=True,
+    help="Frame-level embedding: the frame's CLS, or its mean patch.",
+)
+@click.option("--layers", callback=_layers, default="", metavar="9,12", help="Also keep the CLS after these blocks.")
+@click.option(
+    "--tokens-after",
+    type=click.IntRange(0),
+    help="Also keep all tokens after this block (fp16), for `finetune --from-tokens`.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="auto: bf16 on GPUs that have it, else fp32.",
+)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
+@click.option(
+    "--workers", type=click.IntRange(0), help="Decoding processes; 0 decodes in this one.  [default: by cores]"
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1),
+    default=60.0,
+    show_default=True,
+    help="Seconds one video may take to decode.",
+)
+@click.option(
+    "--backend", type=click.Choice(["auto", "decord", "pyav"]), default="auto", show_default=True, help="Which decoder."
+)
+@click.option(
+    "--on-corrupt",
+    type=click.Choice(["keep", "skip"]),
+    default="keep",
+    show_default=True,
+    help="Keep and flag, or skip, a damaged video whose sampled frames decode.",
+)
+@click.option(
+    "--shard", callback=_shard, metavar="i/n", help="Only the i-th of n parts, by id; join them with `cache merge`."
+)
+@click.option("--wait", is_flag=True, help="Wait for another writer of the same store instead of failing.")
+@click.option("--verify", is_flag=True, help="Rehash every video; without it size and modification time vouch.")
+@click.option("--retry-failed", is_flag=True, help="Try again what the ledger names, though nothing changed.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@json_option
+@click.pass_context
+def command(ctx: click.Context, /, **options: Any) -> None:
+    """Embed every video under ROOT once, and cache the embeddings in HDF5.
+
+    ROOT is a folder of class folders (videos, or folders of frames), or a CSV file `path,label[,split[,source]]`.
+    Run it again at any time: what is cached is left alone, what is new or changed is embedded.
+    Exit code 3: done, but some videos failed; `failures.csv` in the store's folder names them.
+    """
+    from tqdm import tqdm
+
+    from actionvit.features.decoding import DecodePolicy
+    from actionvit.pipeline.extract import extract
+
+    dataset = open_dataset(options["root"], options)
+    jobs = _jobs(options)
+    with tqdm(desc="extract", unit="video", disable=None, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        summary = extract(
+            dataset,
+            jobs,
+            cache=options["cache"],
+            policy=DecodePolicy(backend=options["backend"], on_corrupt=options["on_corrupt"]),
+            device=options["device"],
+            on_video=progress,
+            **{name: options[name] for name in PASSED_ON},
+        )
+    if options["as_json"]:
+        echo_json(_as_json(summary))
+    else:
+        _say(summary, dataset.name, options["dry_run"])
+    if summary.failed:
+        ctx.exit(3)
+
+
+PASSED_ON = ("workers", "timeout", "shard", "wait", "verify", "retry_failed", "dry_run")
+
+
+def _jobs(options: dict[str, Any]) -> list[Job]:
+    """Turn the options into one job a variant."""
+    from actionvit.features.outputs import resolve
+    from actionvit.features.variants import clip_spec
+    from actionvit.features.weights import find_weights
+    from actionvit.pipeline.extract import Job
+
+    variants = list(dict.fromkeys(options["variants"]))
+    sources = _sources(options["sources"], variants)
+    device, precision = resolve(options["device"], options["precision"])
+    options["device"] = device
+    views = {name: options[name] for name in ("frames", "size", "sampling", "stride", "clips", "flip")}
+    return [
+        Job(
+            variant=variant,
+            spec=clip_spec(variant, **views, crops=int(options["crops"])),
+            weights=find_weights(variant, sources.get(variant)),
+            precision=precision,
+            frame_pool=options["frame_pool"],
+            layers=options["layers"],
+            tokens_after=options["tokens_after"],
+        )
+        for variant in variants
+    ]
+
+
+def _sources(given: tuple[str, ...], variants: list[str]) -> dict[str, str]:
+    """Return variant -> weights, from `SRC` (for a single variant) or `VARIANT=SRC`."""
+    sources = {}
+    for text in given:
+        variant, equals, source = text.partition("=")
+        if equals and variant in variants:
+            sources[variant] = source
+        elif len(variants) == 1:
+            sources[variants[0]] = text
+        else:
+            names = " or ".join(f"--weights {name}={text}" for name in variants)
+            raise click.UsageError(f"--weights {text}: for which of {len(variants)} variants? Say {names}")
+    return sources
+
+
+def _as_json(summary: Summary) -> dict[str, Any]:
+    """Return the summary as plain values."""
+    from dataclasses import asdict
+
+    bound, share = summary.limit
+    return {**asdict(summary), "bound_by": bound, "share_of_limit": share, "outcomes": _outcomes(summary)}
+
+
+def _outcomes(summary: Summary) -> list[dict[str, Any]]:
+    from dataclasses import asdict
+
+    return [{**asdict(outcome), "store": str(outcome.store)} for outcome in summary.outcomes]
+
+
+def _say(summary: Summary, dataset: str, dry_run: bool) -> None:
+    """Tell a person what was done, a line a variant, and what bounded the run."""
+    for outcome in summary.outcomes:
+        counts = {
+            "to embed": outcome.todo,
+            "embedded": outcome.embedded,
+            "already cached": outcome.reused,
+            "adopted from a renamed file": outcome.adopted,
+            "flagged": outcome.flagged,
+            "failed": outcome.failed,
+        }
+        said = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing to do"
+        click.echo(f"{dataset} {outcome.variant}: {outcome.rows} of {summary.videos} videos cached ({said})")
+        click.echo(f"  {outcome.store}")
+        if outcome.failed:
+            click.echo(f"  failures are named in {outcome.store / 'failures.csv'}")
+    if summary.decoded and not dry_run:
+        bound, share = summary.limit
+        loop = max(summary.seconds - summary.start, 1e-9)
+        clock = summary.clock
+        click.echo(
+            f"{summary.decoded} videos in {loop:.1f} s ({summary.decoded / loop:.2f} a second) after"
+            f" {summary.start:.1f} s of start-up; busy: decoding {clock.decode:.1f} s over {summary.workers} workers,"
+            f" forward {clock.forward:.1f} s, writing {clock.write:.1f} s; bound by {bound}, {share:.0%} of its limit"
+        )
