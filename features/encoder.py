@@ -86,11 +86,6 @@ class Encoder:
             tokens_after=self.tokens_after,
         )
 
-    @property
-    def batch_videos(self) -> int:
-        """Videos to hand to `encode_many` at once: 1 on the CPU, two batches on a GPU, which overlap."""
-        return 1 if self.device.type == "cpu" else 2 * max(1, self.batch_views // self.spec.views)
-
     def encode(self, frames: Frames) -> Arrays:
         """Return `quantities` for one video, whose frames hold at least those that `clip_indices` asks for."""
         return next(iter(self.encode_many([frames])))
