@@ -91,7 +91,7 @@ def scan_tree(root: Path, *, frames: bool | None = None) -> Scan:
     if frames is None:
         frames = not any(files.values())
     if frames:
-        taken = {label: [entry for entry in entries if _is_frame_folder(entry)] for label, entries in tree.items()}
+        taken = {label: [entry for entry in entries if is_frame_folder(entry)] for label, entries in tree.items()}
     else:
         taken = files
     if not any(taken.values()):
@@ -126,11 +126,12 @@ def _is_video_file(entry: os.DirEntry[str]) -> bool:
     return entry.name.lower().endswith(VIDEO_SUFFIXES) and entry.name[0] != "." and not entry.is_dir()
 
 
-def _is_frame_folder(entry: os.DirEntry[str]) -> bool:
-    return entry.name[0] != "." and entry.is_dir() and _holds(entry.path, _IMAGE_SUFFIXES)
+def is_frame_folder(entry: os.DirEntry[str] | Path) -> bool:
+    """Tell whether an entry of a class folder is a folder of images."""
+    return entry.name[0] != "." and entry.is_dir() and _holds(entry, _IMAGE_SUFFIXES)
 
 
-def _holds(folder: Path | str, suffixes: tuple[str, ...]) -> bool:
+def _holds(folder: os.PathLike[str] | str, suffixes: tuple[str, ...]) -> bool:
     """Tell whether a folder directly holds a file of these suffixes; stops at the first."""
     with os.scandir(folder) as entries:
         return any(entry.name.lower().endswith(suffixes) and entry.name[0] != "." for entry in entries)
@@ -145,7 +146,7 @@ def _nothing_found(root: Path) -> str:
     wanted = f"videos ({', '.join(VIDEO_SUFFIXES)}) or frame folders"
     for child in sorted(entry.path for entry in _entries(root) if entry.is_dir()):
         for grandchild in sorted(entry.path for entry in _entries(child) if entry.is_dir()):
-            if _holds(grandchild, VIDEO_SUFFIXES) or any(_is_frame_folder(entry) for entry in _entries(grandchild)):
+            if _holds(grandchild, VIDEO_SUFFIXES) or any(is_frame_folder(entry) for entry in _entries(grandchild)):
                 return f"dataset: no class folders with {wanted} in `{root}`; did you mean `{child}`?"
     if _holds(root, VIDEO_SUFFIXES):
         return f"dataset: the videos lie in `{root}` itself; sort them into class folders, or list them in a CSV file"
