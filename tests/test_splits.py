@@ -1,0 +1,179 @@
+"""Split protocols: what they promise about sources, classes and seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actionvit.errors import ActionVitError
+from actionvit.pipeline.datasets import Dataset, Split, Video, load_dataset
+from actionvit.pipeline.splits import leaking_sources, make_splits
+
+PROTOCOLS = ("grouped", "stratified", "random")
+
+
+def dataset(rows: list[tuple[str, str, str]], **fields) -> Dataset:
+    """Build a dataset from (id, label, source)."""
+    videos = tuple(Video(id=id, path=Path(id), label=label, source=source) for id, label, source in sorted(rows))
+    names = tuple(sorted({video.label for video in videos}))
+    return Dataset(name="d", root=Path(), layout="folder", videos=videos, class_names=names, **fields)
+
+
+@pytest.fixture(scope="module")
+def films() -> Dataset:
+    """7 classes of 12 to 48 clips; films of 1 to 6 clips, some lending clips to two classes."""
+    rng = np.random.RandomState(0)
+    rows = []
+    for number in range(7):
+        left, film = 12 + 6 * number, 0
+        while left:
+            size = min(left, rng.randint(1, 7))
+            name = f"shared-{film}" if film % 4 == 0 else f"{number}-{film}"
+            rows += [(f"c{number}/{name}-{n}", f"c{number}", name) for n in range(size)]
+            left, film = left - size, film + 1
+    return dataset(rows)
+
+
+def sides(data: Dataset, split: Split) -> tuple[set[str], set[str]]:
+    source = {video.id: video.source for video in data.videos}
+    return {source[id] for id in split.train}, {source[id] for id in split.test}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_sides_are_sorted_apart_and_whole(films, protocol):
+    made = make_splits(films, protocol, folds=4)
+    assert [split.name for split in made] == [f"{protocol}-{n}" for n in (1, 2, 3, 4)]
+    for split in made:
+        assert list(split.train) == sorted(split.train) and list(split.test) == sorted(split.test)
+        assert sorted(split.train + split.test) == [video.id for video in films.videos]
+    assert len({split.test for split in made}) == 4
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_only_ids_and_the_seed_decide(films, protocol):
+    made = make_splits(films, protocol, seed=3)
+    np.random.seed(99)
+    assert make_splits(films, protocol, seed=3) == made
+    assert make_splits(films, protocol, seed=4) != made
+    elsewhere = dataset([(video.id, video.label, video.source) for video in reversed(films.videos)])
+    assert make_splits(elsewhere, protocol, seed=3) == made
+
+
+def test_repeats_do_not_depend_on_how_many_there_are(films):
+    for protocol in ("stratified", "random"):
+        assert make_splits(films, protocol, folds=6)[:2] == make_splits(films, protocol, folds=2)
+
+
+def test_grouped_keeps_sources_apart_and_tests_each_video_once(films):
+    made = make_splits(films, "grouped")
+    for split in made:
+        train, test = sides(films, split)
+        assert not train & test
+        assert leaking_sources(films, split, within_class=False) == ()
+    assert sorted(itertools.chain.from_iterable(split.test for split in made)) == [v.id for v in films.videos]
+
+
+def test_grouped_balances_classes(films):
+    label = {video.id: video.label for video in films.videos}
+    for split in make_splits(films, "grouped"):
+        for name in films.class_names:
+            total = sum(video.label == name for video in films.videos)
+            tested = sum(label[id] == name for id in split.test)
+            # A film holds up to 6 clips of a class. (Films dealt out by chance miss by 10 somewhere.)
+            assert abs(tested - total / 5) <= 4, (split.name, name)
+        assert abs(len(split.test) / len(films.videos) - 0.2) < 0.06
+
+
+def test_grouped_is_as_balanced_as_scikit_learn(real_data):
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    data = load_dataset(real_data / "jhmdb21")
+    label = np.array([video.label for video in data.videos])
+    source = np.array([video.source for video in data.videos])
+    ids = np.array([video.id for video in data.videos])
+
+    def spread(tests) -> float:
+        shares = [[np.mean(np.isin(ids[label == name], test)) for name in data.class_names] for test in tests]
+        return float(np.std(shares))
+
+    for seed in range(3):
+        ours = spread([split.test for split in make_splits(data, "grouped", seed=seed)])
+        folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(label, label, source)
+        assert ours < 1.1 * spread([ids[test] for _, test in folds])
+
+
+def test_the_splits_of_the_real_clips_are_these(real_data):
+    """Results are published on them: a change here changes what a seed means."""
+    data = load_dataset(real_data / "jhmdb21")
+    digests = {
+        protocol: hashlib.sha256(json.dumps([split.test for split in make_splits(data, protocol)]).encode()).hexdigest()
+        for protocol in PROTOCOLS
+    }
+    assert {protocol: digest[:12] for protocol, digest in digests.items()} == {
+        "grouped": "e4c559bee370",
+        "stratified": "ab4812a8d310",
+        "random": "01d794c0d3a5",
+    }
+
+
+def test_stratified_takes_its_share_of_every_class(films):
+    label = {video.id: video.label for video in films.videos}
+    for split in make_splits(films, "stratified", test_fraction=0.25):
+        for name in films.class_names:
+            total = sum(video.label == name for video in films.videos)
+            assert sum(label[id] == name for id in split.test) == round(0.25 * total)
+
+
+def test_random_takes_its_share_of_the_whole(films):
+    for split in make_splits(films, "random", test_fraction=0.25):
+        assert len(split.test) == round(0.25 * len(films.videos))
+
+
+def test_small_classes_stand_on_both_sides_or_train(caplog):
+    data = dataset(
+        [(f"a/{n}", "a", f"{n}") for n in range(10)] + [("b/0", "b", "b"), ("c/0", "c", "c"), ("c/1", "c", "d")]
+    )
+    for split in make_splits(data, "stratified", test_fraction=0.05):
+        label = [id[0] for id in split.test]
+        assert (label.count("a"), label.count("b"), label.count("c")) == (1, 0, 1)
+    with caplog.at_level(logging.WARNING):
+        make_splits(data, "grouped", folds=3)
+    assert any("no training video of b" in message for message in caplog.messages)
+
+
+def test_leaks_count_within_a_class_unless_asked(films):
+    data = dataset([("a/1", "a", "film"), ("a/2", "a", "film"), ("b/1", "b", "film"), ("b/2", "b", "other")])
+    within = Split(name="s", train=("a/1", "b/2"), test=("a/2", "b/1"))
+    across = Split(name="s", train=("a/1", "a/2"), test=("b/1", "b/2"))
+    assert leaking_sources(data, within) == ("film",)
+    assert leaking_sources(data, across) == ()
+    assert leaking_sources(data, across, within_class=False) == ("film",)
+    assert all(leaking_sources(films, split) for split in make_splits(films, "stratified"))
+
+
+def test_the_official_lists_keep_the_sources_of_a_class_apart(real_data):
+    data = load_dataset(real_data / "jhmdb21")
+    assert [leaking_sources(data, split) for split in make_splits(data, "official")] == [(), (), ()]
+
+
+def test_errors(films):
+    with pytest.raises(ActionVitError, match="no official splits; give --splits-dir, or choose grouped"):
+        make_splits(films, "official")
+    few = dataset([("a/1", "a", "x"), ("a/2", "a", "y"), ("b/1", "b", "x")])
+    with pytest.raises(ActionVitError, match="2 sources cannot make 3 folds"):
+        make_splits(few, "grouped", folds=3)
+    one = dataset([("a/1", "a", "x")])
+    for protocol in ("stratified", "random"):
+        with pytest.raises(ActionVitError, match="too few for split"):
+            make_splits(one, protocol)
+    for wrong in ({"folds": 1}, {"test_fraction": 0.0}, {"test_fraction": 1.0}, {"seed": -1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            make_splits(films, "grouped", **wrong)
+    with pytest.raises(ValueError, match="expected one of official, stratified, random, grouped"):
+        make_splits(films, "loo")  # type: ignore[arg-type]
