@@ -147,6 +147,8 @@ def _unpack_tar(stream: IO[bytes], archive: Path, into: Path, budget: Budget, mo
             source = opened.extractfile(member)
             assert source is not None
             _write(source, target, archive, budget)
+        while opened.fileobj is not None and opened.fileobj.read(_BLOCK):
+            pass  # to the very end, where a compressed file keeps its checksum
 
 
 @contextmanager
@@ -191,8 +193,8 @@ def _unpack_through(bsdtar: str, archive: Path, into: Path, budget: Budget) -> N
             assert process.stdout is not None
             try:
                 _unpack_tar(process.stdout, archive, into, budget, mode="r|")
-                while process.stdout.read(_BLOCK):  # the padding behind the end mark
-                    pass
+                while process.stdout.read(_BLOCK):
+                    pass  # else the program fails on a pipe closed too early
             except BaseException:
                 process.kill()
                 raise
