@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from actionvit.errors import ActionVitError
-from actionvit.pipeline.layouts import Found, Scan, counted, read_csv, scan_tree, some
+from actionvit.pipeline.layouts import Found, Scan, counted, scan_tree, some
+from actionvit.pipeline.listing import read_csv
 from actionvit.pipeline.names import ClipMetadata, parse_metadata, parse_source
 from actionvit.pipeline.official import Official, OfficialSplit, find_lists, read_official
 

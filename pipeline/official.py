@@ -6,6 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from actionvit.pipeline.layouts import Found, counted, printable, some
 FOLDER_NAMES = ("testTrainMulti_7030_splits", "test_train_splits", "hmdb51_splits", "splits")
 """Where people keep the lists; looked at first, and one level deeper than other folders."""
 
+_LOOKED_AT = 2000  # HMDB51 has 153 lists; a folder of a million files beside ROOT must not cost seconds
 _LINE = re.compile(r"(?P<stem>.+?)(\.[A-Za-z0-9]{2,4})?\s+(?P<code>[012])")
 _FILE = re.compile(r"(?P<label>.+)_test_split(?P<number>\d+)\.txt")
 
@@ -46,9 +48,19 @@ def find_lists(root: Path, labels: Iterable[str]) -> Path | None:
     for folder in (*inside, *beside):
         nested = _subfolders(folder) if folder.name in FOLDER_NAMES else []
         for place in (folder, *nested):
-            if any((place / f"{label}_test_split1.txt").is_file() for label in classes):
+            if _holds_list_of(place, classes):
                 return place
     return None
+
+
+def _holds_list_of(folder: Path, classes: set[str]) -> bool:
+    """Tell whether a folder has a list of one of these classes among its first entries; reads no more of it."""
+    try:
+        with os.scandir(folder) as entries:
+            matches = (_FILE.fullmatch(entry.name) for entry in islice(entries, _LOOKED_AT))
+            return any(match["label"] in classes for match in matches if match)
+    except OSError:
+        return False
 
 
 def _subfolders(folder: Path) -> list[Path]:

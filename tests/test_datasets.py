@@ -312,6 +312,13 @@ def test_errors_of_a_folder_say_what_where_and_the_remedy(tmp_path):
     assert "expected one of hmdb51, frames, folder, csv" in error(tmp_path / "set", layout="avi")
 
 
+def test_a_folder_that_cannot_be_read_is_named(tmp_path):
+    root = make(tmp_path / "set", "a/1.mp4")
+    (root / "b").symlink_to(root / "b")  # a link to itself: even the superuser cannot read it
+    with pytest.raises(ActionVitError, match=r"cannot read `.*/b`"):
+        load_dataset(root)
+
+
 def test_errors_of_split_lists(tmp_path):
     root = make(tmp_path / "set", "clap/x.avi", "clap/y.avi", "run/z.avi")
     write_lists(root / "splits", "clap", {"x.avi": 1, "y.avi": 2})
