@@ -1,0 +1,79 @@
+"""What a training clip counts: class weights, balanced sampling, logit adjustment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+ClassWeight = Literal["none", "balanced", "effective"]
+Sampler = Literal["uniform", "balanced"]
+
+EFFECTIVE_BETA = 0.999
+"""Cui et al. study 0.9 to 0.9999; 0.999 saturates near 1,000 clips a class, the size of the largest action classes."""
+
+
+def class_weights(
+    y: NDArray[np.intp], n_classes: int, scheme: ClassWeight | Mapping[Any, float] | None, *, classes: ArrayLike = ()
+) -> NDArray[np.float64]:
+    """Return one weight a class, scaled so that the training clips' weights sum to their number.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,)
+        Class indices, below `n_classes`.
+    n_classes : int
+        C.
+    scheme : {"none", "balanced", "effective"}, mapping or None
+        `balanced`: inverse frequency, n / (C · n_c). `effective`: inverse effective number of samples,
+        (1 - β) / (1 - β ** n_c) with β = 0.999 (Cui et al., Class-Balanced Loss, CVPR 2019).
+        A mapping from class to weight is taken as it stands, 1 where it is silent.
+    classes : array-like of shape (C,)
+        What a mapping's keys name; the class indices where it is left out.
+
+    Returns
+    -------
+    ndarray of shape (C,)
+        0 for a class that has no clip.
+
+    Raises
+    ------
+    ValueError
+        If the scheme is unknown, or a mapping holds a negative weight.
+    """
+    counts = np.bincount(y, minlength=n_classes).astype(np.float64)
+    if isinstance(scheme, Mapping):
+        named = np.asarray(classes).tolist() or list(range(n_classes))
+        given = np.array([float(scheme.get(name, 1.0)) for name in named])
+        if np.any(given < 0) or not np.all(np.isfinite(given)):
+            raise ValueError(f"class_weight: got {dict(scheme)!r}, expected weights of 0 or more")
+        return given
+    if scheme in (None, "none"):
+        return np.ones(n_classes)
+    if scheme not in get_args(ClassWeight):
+        expected = ", ".join(get_args(ClassWeight))
+        raise ValueError(f"class_weight: got {scheme!r}, expected one of {expected}, or a mapping")
+    seen = counts > 0
+    number = counts if scheme == "balanced" else -np.expm1(counts * np.log(EFFECTIVE_BETA)) / (1 - EFFECTIVE_BETA)
+    weights = np.divide(1.0, number, out=np.zeros(n_classes), where=seen)
+    scale: float = counts.sum() / np.dot(weights, counts)
+    return np.asarray(weights * scale)
+
+
+def sampling_rates(y: NDArray[np.intp], sampler: Sampler) -> NDArray[np.float64]:
+    """Return the chance of each clip to be drawn, (n,), summing to 1; `balanced` draws every class alike."""
+    if sampler not in get_args(Sampler):
+        raise ValueError(f"sampler: got {sampler!r}, expected one of {', '.join(get_args(Sampler))}")
+    if sampler == "uniform":
+        return np.full(len(y), 1 / len(y))
+    counts = np.bincount(y)
+    rates: NDArray[np.float64] = 1 / counts[y] / np.count_nonzero(counts)
+    return rates
+
+
+def log_prior(y: NDArray[np.intp], n_classes: int, sample_weight: NDArray[Any] | None = None) -> NDArray[np.float64]:
+    """Return log π_c of the training clips, (C,): what logit adjustment takes off (Menon et al., ICLR 2021)."""
+    counts = np.bincount(y, weights=sample_weight, minlength=n_classes).astype(np.float64)
+    return np.asarray(np.log(np.maximum(counts, np.finfo(np.float64).tiny) / counts.sum()))
