@@ -20,7 +20,7 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn shi
     Settings are stored as given, learned state ends in `_`, as in scikit-learn.
     """
 
-    grid: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    default_grid: ClassVar[dict[str, tuple[Any, ...]]] = {}
     """What selection searches by default, the simplest or strongest regularised value first."""
 
     tokens: ClassVar[bool] = False

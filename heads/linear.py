@@ -48,7 +48,7 @@ class LinearProbe(Head):
     n_iter_ : int
     """
 
-    grid: ClassVar[dict[str, tuple[Any, ...]]] = {"C": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)}
+    default_grid: ClassVar[dict[str, tuple[Any, ...]]] = {"C": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)}
 
     def __init__(
         self,

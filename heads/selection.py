@@ -27,10 +27,11 @@ class Selected:
     out_of_fold: NDArray[np.float64]
     """(n, C), log-probabilities of each training row from a head that did not see its fold; columns as in `classes_`.
 
-    A class that a fold's training part lacks has the log of float32's epsilon there.
+    nan in rows that could not be scored; the log of float32's epsilon for a class that a fold's training part lacks.
     """
     search: dict[str, Any]
-    """`parameter`, `values`, `scores` (higher is better), `chosen`, `criterion`, `folds`, `by`, `scored`, `at_edge`."""
+    """`parameter`, `values`, `scores` (higher is better), `chosen`, `criterion`, `folds`, `by`, `scored`,
+    and `at_edge`: the parameters of which no value inside the grid did as well."""
 
 
 def assign_folds(y: ArrayLike, groups: ArrayLike | None, *, folds: int, seed: int) -> NDArray[np.intp]:
@@ -89,7 +90,7 @@ def select(
     X : array-like of shape (n, ...)
     y : array-like of shape (n,)
     grid : mapping, optional
-        Values by parameter; the head's own `grid` by default.
+        Values by parameter; the head's `default_grid` without it.
     groups : array-like of shape (n,), optional
         The source of each row.
     folds : int
@@ -109,7 +110,7 @@ def select(
         raise ValueError(f"criterion: got {criterion!r}, expected one of {', '.join(get_args(Criterion))}")
     rows, target = np.asarray(X), np.asarray(y)
     classes, codes = np.unique(target, return_inverse=True)
-    grid = dict(head.grid if grid is None else grid)
+    grid = dict(head.default_grid if grid is None else grid)
     settings: list[dict[str, Any]] = list(ParameterGrid(grid))
     fold = assign_folds(codes, groups, folds=folds, seed=seed)
     parts = list(_parts(fold, codes))
@@ -119,13 +120,14 @@ def select(
     scored = np.zeros(len(codes), dtype=np.bool_)
     for train, held in parts:
         scored[held] = np.isin(codes[held], codes[train])
-    log_proba = np.full((len(settings), len(codes), len(classes)), np.log(1 / len(classes)))
+    log_proba = np.full((len(settings), len(codes), len(classes)), np.nan)
     for (_, held), values in zip(parts, found, strict=True):
         log_proba[:, held] = values
     scores = [_score(codes[scored], one[scored], criterion) for one in log_proba]
     losses = [_score(codes[scored], one[scored], "log_loss") for one in log_proba]
     best = min(range(len(settings)), key=lambda i: (-scores[i], -losses[i], i))
     setting = settings[best] if scored.any() else {}
+    log_proba[:, ~scored] = np.nan
     return Selected(
         head=clone(head).set_params(**setting).fit(rows, target),
         setting=setting,
@@ -191,8 +193,13 @@ def _trace(
     def value(of: Mapping[str, Any]) -> Any:
         return dict(of) if len(names) != 1 else of.get(names[0])
 
+    best = [one for one, score in zip(settings, scores, strict=True) if score == max(scores)]
     numeric = {name: values for name, values in grid.items() if len(values) > 2 and not isinstance(values[0], str)}
-    edges = [name for name, values in numeric.items() if setting.get(name) in (min(values), max(values))]
+    edges = [
+        name
+        for name, values in numeric.items()
+        if setting and all(one[name] in (min(values), max(values)) for one in best)
+    ]
     return {
         "parameter": " × ".join(names),
         "values": [value(one) for one in settings],

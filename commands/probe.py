@@ -1,0 +1,244 @@
+"""`actionvit probe`: stage 2 on cached embeddings."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from actionvit.commands.options import (
+    cache_option,
+    dataset_options,
+    echo_json,
+    json_option,
+    open_dataset,
+    root_argument,
+    runs_option,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actionvit.pipeline.datasets import Dataset
+    from actionvit.pipeline.features import FeatureTable, Quantity
+    from actionvit.pipeline.results import ProbeResult
+    from actionvit.pipeline.tasks import ProbeSpec
+
+
+def parse_grid(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
+    """Parse `C=0.01,0.1` into numbers where they are numbers."""
+    grid = {}
+    for text in given:
+        name, equals, values = text.partition("=")
+        if not (name and equals and values):
+            raise click.BadParameter(f"got {text!r}, expected NAME=VALUE or NAME=VALUE,VALUE, for example C=0.01,0.1")
+        grid[name] = tuple(_number(value) for value in values.split(","))
+    return grid
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+@click.command(short_help="Stage 2: a classifier head on cached embeddings.")
+@root_argument
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    default=("base",),
+    help="Whose embeddings; repeat for several: one run each, over the same videos.  [default: base]",
+)
+@dataset_options
+@cache_option
+@runs_option
+@click.option("--run", "run", help="The run's name.  [default: made of what is not as usual]")
+@click.option("--overwrite", is_flag=True, help="Replace a run of that name, whatever it was.")
+@click.option(
+    "--head",
+    type=click.Choice(["linear", "attentive", "mlp", "knn", "centroid"]),
+    default="linear",
+    show_default=True,
+    help="attentive and mlp are trained with torch.",
+)
+@click.option(
+    "--features",
+    type=click.Choice(["clip", "frame", "layers"]),
+    help="Clip or frame-level embeddings, or those of all kept blocks joined.  [default: attentive: frame, else clip]",
+)
+@click.option(
+    "--views",
+    type=click.Choice(["mean", "each"]),
+    default="mean",
+    show_default=True,
+    help="Average a video's views, or train on each and average their probabilities at test.",
+)
+@click.option("--balanced", is_flag=True, help="Classes count alike: the same as --class-weight balanced.")
+@click.option(
+    "--class-weight",
+    "class_weights",
+    type=click.Choice(["none", "balanced", "effective"]),
+    multiple=True,
+    help="By inverse frequency or effective number; repeat for a run each.  [default: none]",
+)
+@click.option(
+    "--sampler",
+    type=click.Choice(["uniform", "balanced"]),
+    default="uniform",
+    show_default=True,
+    help="How minibatches are drawn; for attentive and mlp.",
+)
+@click.option(
+    "--logit-adjust", type=click.FloatRange(0), default=0.0, metavar="TAU", help="Take TAU · log frequency off logits."
+)
+@click.option(
+    "--focal", type=click.FloatRange(0), default=0.0, metavar="GAMMA", help="Focal loss; for attentive and mlp."
+)
+@click.option(
+    "--grid",
+    multiple=True,
+    callback=parse_grid,
+    metavar="NAME=V,V",
+    help="Values to search instead of the head's own; a single one fixes it.",
+)
+@click.option(
+    "--select",
+    "criterion",
+    type=click.Choice(["accuracy", "mean_class_accuracy", "log_loss"]),
+    help="What the search maximises.  [default: accuracy; mean_class_accuracy where classes count alike]",
+)
+@click.option("--calibrate", is_flag=True, help="Scale the temperature to out-of-fold predictions.")
+@click.option(
+    "--fuse",
+    type=click.Choice(["mean", "stacked"]),
+    multiple=True,
+    help="Also fuse the variants' heads: average log-probabilities, or weights fitted out of fold.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(["official", "stratified", "random", "grouped"]),
+    help="Splits.  [default: official where there are lists, else grouped where sources are known, else stratified]",
+)
+@click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Splits of other protocols.")
+@click.option(
+    "--test-fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.3,
+    show_default=True,
+    help="For stratified and random.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    help="Repetitions.  [default: 5; 1 where a seed changes neither split nor training]",
+)
+@click.option("--long-tail", type=click.FloatRange(1), default=1.0, metavar="FACTOR", help="Thin training classes.")
+@click.option("--shots", type=click.IntRange(1), help="Training clips a class.  [default: all]")
+@click.option("--device", default="cpu", show_default=True, help="Of attentive and mlp: cpu, cuda, ...")
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Threads, a split each.")
+@json_option
+def command(**options: Any) -> None:
+    """Train a classifier head on cached embeddings for every split, and score each test side once.
+
+    Every hyper-parameter is chosen by cross-validation inside the training side, folds by source where sources are
+    known; what was searched and what won stands in the run's run.json.
+    """
+    from actionvit.pipeline.features import read_tables
+    from actionvit.pipeline.probe import default_protocol, default_seeds, probe
+
+    dataset = open_dataset(options["root"], options)
+    specs = _specs(options)
+    tables = read_tables(dataset, options["variants"], cache=options["cache"], quantity=specs[0].features)
+    protocol = options["protocol"] or default_protocol(dataset)
+    if not options["as_json"]:
+        seeds = options["seeds"] or default_seeds(protocol, options["head"])
+        chosen = "" if options["protocol"] else " (chosen by what the dataset has)"
+        click.echo(f"{dataset.name}: {protocol} splits{chosen}, {seeds} seed{'s' if seeds > 1 else ''}")
+        _say_coverage(dataset, tables)
+    results = [
+        result
+        for spec in specs
+        for result in probe(dataset, tables, spec, fusion=options["fuse"], jobs=options["jobs"])
+    ]
+    _publish(results, options)
+
+
+def _specs(options: dict[str, Any]) -> list[ProbeSpec]:
+    """Return one spec a weighting."""
+    from actionvit.pipeline.tasks import ProbeSpec
+
+    if options["balanced"] and options["class_weights"]:
+        raise click.UsageError("--balanced says --class-weight balanced already; give one of them")
+    weights = ("balanced",) if options["balanced"] else options["class_weights"] or ("none",)
+    same = (
+        *("head", "views", "sampler", "logit_adjust", "focal", "grid", "criterion", "calibrate", "protocol", "folds"),
+        *("test_fraction", "seeds", "long_tail", "shots", "device"),
+    )
+    features: Quantity = options["features"] or ("frame" if options["head"] == "attentive" else "clip")
+    return [
+        ProbeSpec(class_weight=weight, features=features, **{name: options[name] for name in same})
+        for weight in dict.fromkeys(weights)
+    ]
+
+
+def _say_coverage(dataset: Dataset, tables: Sequence[FeatureTable]) -> None:
+    """Say how many videos take part, and which stores lack the others."""
+    used = len(tables[0].id)
+    click.echo(f"{used} of {len(dataset.videos)} videos have embeddings of {', '.join(t.variant for t in tables)}")
+    for table in tables:
+        if lacks := len({video.id for video in dataset.videos} - set(table.store.ids)):
+            click.echo(
+                f"warning: {table.variant} lacks {lacks}; they neither train nor test (`actionvit extract`)", err=True
+            )
+
+
+def _publish(results: Sequence[ProbeResult], options: dict[str, Any]) -> None:
+    """Write the runs and say what came out."""
+    if options["run"] and len(results) > 1:
+        raise click.UsageError(f"--run names one run, and there are {len(results)}; leave it out")
+    said = []
+    for result in results:
+        result.info["command"] = ["actionvit", *sys.argv[1:]]
+        run = result.write(options["runs"], name=options["run"], overwrite=options["overwrite"])
+        said.append({"run": str(run.folder), "summary": result.metrics["summary"], "leaks": result.info["leaks"]})
+        if not options["as_json"]:
+            _say(result, run.folder)
+    if options["as_json"]:
+        echo_json(said)
+
+
+def _say(result: ProbeResult, folder: Path) -> None:
+    """Tell a person the numbers of a run, what was chosen, and what to beware of."""
+    summary, splits = result.metrics["summary"], result.metrics["splits"]
+    click.echo(f"\n{folder}")
+    metrics = ("top1", "top5", "mean_class_accuracy", "macro_f1")
+    for metric in (name for name in metrics if name != "top5" or len(result.predictions.class_names) > 5):
+        value = summary[metric]
+        spread = "" if value["std"] is None else f" ± {100 * value['std']:.1f}"
+        low, high = value["ci95"]
+        name = metric.replace("_", " ")
+        click.echo(
+            f"  {name:20} {100 * value['mean']:5.1f}{spread} %   95 % interval {100 * low:.1f} to {100 * high:.1f}"
+        )
+    chosen: dict[str, int] = {}
+    for search in result.info["search"]:
+        text = str(search["chosen"])
+        chosen[text] = chosen.get(text, 0) + 1
+    counts = ", ".join(f"{value} ({count}×)" for value, count in chosen.items())
+    click.echo(f"  chosen {result.info['search'][0]['parameter']}: {counts}, over {len(splits)} splits")
+    if edges := sorted({name for search in result.info["search"] for name in search["at_edge"]}):
+        click.echo(f"  note: {', '.join(edges)} was chosen at the edge of its grid; --grid widens it", err=True)
+    if leaks := result.info["leaks"]:
+        most = max(leaks.values())
+        click.echo(
+            f"  warning: in {len(leaks)} of {len(splits)} splits up to {most} sources have clips of one class on both"
+            " sides: these numbers are too high; --protocol grouped keeps sources apart",
+            err=True,
+        )
