@@ -79,6 +79,8 @@ class LateFusion(Head):
     exponents_ : ndarray of shape (V,)
     """
 
+    tokens = True
+
     def __init__(
         self,
         head: Head | None = None,

@@ -1,0 +1,197 @@
+"""Training by gradient steps, for heads that no solver fits in one go: what `attentive` and `mlp` share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+
+from actionvit.heads.base import Floats, Head, log_softmax
+from actionvit.heads.weighting import ClassWeight, Sampler, class_weights, log_prior, sampling_rates
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    Params = dict[str, Tensor]
+
+BLOCK = 512
+"""Rows predicted at once."""
+
+
+class GradientHead(Head):
+    """AdamW at a constant rate on minibatches of standardised rows; a subclass gives the network.
+
+    The rate is constant so that training for 30 epochs passes through what training for 10 would have given: one
+    run tries all numbers of epochs. On the CPU the same seed gives the same bits for the same number of threads.
+    """
+
+    tokens = True
+
+    epochs: int
+    lr: float
+    weight_decay: float
+    batch: int
+    dropout: float
+    class_weight: ClassWeight | Mapping[Any, float] | None
+    sampler: Sampler
+    logit_adjust: float
+    focal: float
+    device: str
+    random_state: int
+
+    def _initial(self, shape: tuple[int, ...], n_classes: int, generator: Generator) -> Params:
+        """Return the network's weights for rows of a shape, (D,) or (T, D)."""
+        raise NotImplementedError
+
+    def _logits(self, params: Params, x: Tensor, drop: Dropout | None) -> Tensor:
+        """Return logits (B, C) of rows; without `drop` nothing is dropped."""
+        raise NotImplementedError
+
+    def fit(self, X: Any, y: Any) -> GradientHead:
+        """Train.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, D) or (n, T, D)
+        y : array-like of shape (n,)
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than two classes, or a setting is out of range.
+        """
+        for _ in self._train(X, y, [self.epochs]):
+            pass
+        return self
+
+    def scan(self, X: Any, y: Any, held: Any, settings: Sequence[Mapping[str, Any]]) -> list[Floats]:
+        """Try settings; those that differ in epochs alone come from one training."""
+        found: dict[int, Floats] = {}
+        rest = [{name: value for name, value in one.items() if name != "epochs"} for one in settings]
+        for first, other in enumerate(rest):
+            if rest.index(other) < first:
+                continue
+            same = [i for i, one in enumerate(rest) if one == other]
+            marks = {i: int(settings[i].get("epochs", self.epochs)) for i in same}
+            head = clone(self).set_params(**other)
+            for epoch in head._train(X, y, sorted(set(marks.values()))):
+                log_proba = head.predict_log_proba(held)
+                found.update({i: log_proba for i in same if marks[i] == epoch})
+        return [found[i] for i in range(len(settings))]
+
+    def predict_log_proba(self, X: Any) -> Floats:
+        """Return log-probabilities, (n, C)."""
+        import torch
+
+        X = self._test_data(X)
+        # In double precision: then a row's result does not depend on the rows predicted with it.
+        params = {name: torch.from_numpy(value).double() for name, value in self.weights_.items()}
+        with torch.no_grad():
+            logits = [
+                self._logits(params, torch.from_numpy(self._standard(X[start : start + BLOCK])), None)
+                for start in range(0, len(X), BLOCK)
+            ]
+        return log_softmax(torch.cat(logits).numpy())
+
+    def _standard(self, X: Floats) -> NDArray[np.float64]:
+        return np.asarray((X.astype(np.float64) - self.mean_) / self.scale_)
+
+    def _train(self, X: Any, y: Any, marks: Sequence[int]) -> Iterator[int]:
+        """Train until the last mark, an epoch; at each, store the weights and yield it."""
+        import torch
+
+        self._check_settings(marks)
+        X, codes = self._training_data(X, y)
+        over = tuple(range(X.ndim - 1))
+        self.mean_ = X.mean(axis=over, dtype=np.float64)
+        deviation = X.std(axis=over, dtype=np.float64)
+        self.scale_ = np.where(deviation > 1e-6 * np.maximum(1, np.abs(self.mean_)), deviation, 1.0)
+        generator = torch.Generator().manual_seed(self.random_state)
+        params = self._initial(X.shape[1:], len(self.classes_), generator)
+        params["out_bias"] = self._log_odds(codes)
+        params = {name: value.to(self.device).requires_grad_() for name, value in params.items()}
+        optimizer = torch.optim.AdamW(params.values(), lr=self.lr, weight_decay=self.weight_decay)
+        rows = torch.from_numpy(self._standard(X).astype(np.float32)).to(self.device)
+        target = torch.from_numpy(codes.astype(np.int64)).to(self.device)
+        loss = _Loss(self, codes, len(self.classes_))
+        drop = Dropout(self.dropout, generator)
+        for epoch in range(1, marks[-1] + 1):
+            for chosen in self._batches(codes, generator):
+                at = chosen.to(self.device)
+                optimizer.zero_grad()
+                torch.autograd.backward(loss(self._logits(params, rows[at], drop), target[at]))
+                optimizer.step()
+            if epoch in marks:
+                self.weights_ = {name: value.detach().cpu().numpy().copy() for name, value in params.items()}
+                yield epoch
+
+    def _log_odds(self, codes: NDArray[np.intp]) -> Tensor:
+        """Return the bias that says how often each class will count, (C,): where training should start, not arrive."""
+        import torch
+
+        number = len(self.classes_)
+        weight = class_weights(codes, number, self.class_weight, classes=self.classes_)
+        counted = log_prior(codes, number, sampling_rates(codes, self.sampler) * weight[codes])
+        return torch.from_numpy((counted - self.logit_adjust * log_prior(codes, number)).astype(np.float32))
+
+    def _batches(self, codes: NDArray[np.intp], generator: Generator) -> Iterator[Tensor]:
+        """Yield an epoch's minibatches: each row once, or as many rows drawn so that every class comes alike."""
+        import torch
+
+        if self.sampler == "uniform":
+            order = torch.randperm(len(codes), generator=generator)
+        else:
+            rates = torch.from_numpy(sampling_rates(codes, self.sampler))
+            order = torch.multinomial(rates, len(codes), replacement=True, generator=generator)
+        yield from torch.split(order, self.batch)
+
+    def _check_settings(self, marks: Sequence[int]) -> None:
+        if min(marks) < 1 or self.batch < 1 or not self.lr > 0:
+            raise ValueError(
+                f"epochs, batch, lr: got {marks}, {self.batch}, {self.lr}, expected at least 1, 1 and more than 0"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout: got {self.dropout}, expected 0 to below 1")
+        if self.focal < 0:
+            raise ValueError(f"focal: got {self.focal}, expected 0 or more")
+
+
+class Dropout:
+    """Zeroes a share of a tensor's entries, from its own seeded stream on the CPU: the same on every device."""
+
+    def __init__(self, share: float, generator: Generator) -> None:
+        self.share, self.generator = share, generator
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return x, thinned, its expectation kept."""
+        import torch
+
+        if not self.share:
+            return x
+        kept = torch.empty(x.shape).bernoulli_(1 - self.share, generator=self.generator)
+        return x * (kept.to(x.device) / (1 - self.share))
+
+
+class _Loss:
+    """Weighted, adjusted, focal cross-entropy."""
+
+    def __init__(self, head: GradientHead, codes: NDArray[np.intp], n_classes: int) -> None:
+        import torch
+
+        weight = class_weights(codes, n_classes, head.class_weight, classes=head.classes_)
+        weight = weight / weight[codes].mean()
+        self.weight = torch.from_numpy(weight.astype(np.float32)).to(head.device)
+        shift = head.logit_adjust * log_prior(codes, n_classes)
+        self.shift = torch.from_numpy(shift.astype(np.float32)).to(head.device)
+        self.focal = head.focal
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        from torch.nn.functional import cross_entropy
+
+        losses = cross_entropy(logits + self.shift, target, reduction="none")
+        if self.focal:  # Lin et al. (ICCV 2017): what is already right counts less
+            losses = losses * (1 - (-losses).exp()) ** self.focal
+        return (losses * self.weight[target]).mean()
