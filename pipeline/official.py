@@ -102,7 +102,8 @@ def read_official(folder: Path, found: Sequence[Found], *, certain: bool = True)
                 " put its videos there, or mend or remove the list"
             )
     splits = tuple(_split(number, lists, matches, folder) for number in sorted({number for number, _ in lists}))
-    return Official(splits, tuple(_notes(folder, listed, matches, ids)))
+    beside = () if certain else (f"official split lists read from `{folder}`",)
+    return Official(splits, (*beside, *_notes(listed, matches, ids)))
 
 
 def _read_lists(folder: Path) -> dict[tuple[int, str], dict[str, str]]:
@@ -171,12 +172,10 @@ def _split(
 
 
 def _notes(
-    folder: Path,
     listed: Mapping[str, set[str]],
     matches: Mapping[str, Mapping[str, str]],
     ids: Mapping[str, Mapping[str, str]],
 ) -> Iterator[str]:
-    yield f"official split lists read from `{folder}`"
     if gone := sorted(listed.keys() - ids.keys()):
         videos = sum(len(listed[label]) for label in gone)
         classes = counted(len(gone), "listed class", "listed classes")

@@ -1,0 +1,85 @@
+"""`actionvit demo`: the three stages, on clips it draws itself, by the very commands that anyone would type."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from actionvit.errors import ActionVitError
+
+VARIANTS = ("tiny", "tiny-hr")
+
+
+class Step(NamedTuple):
+    """One command of the demo."""
+
+    title: str
+    arguments: tuple[str, ...]
+    after: str
+    """What to know about what it did."""
+
+
+@click.command(short_help="The whole of it, offline, on clips it draws itself.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="actionvit-demo",
+    show_default=True,
+    help="Where clips, cache, runs and report go.",
+)
+def command(out: Path) -> None:
+    """Draw a small dataset, extract, probe with and without class weights, report: about a minute, nothing downloaded.
+
+    Each step is a command of its own, printed as one would type it, and may be repeated or changed by hand. Run again
+    in the same folder, the demo keeps the clips and the cached embeddings.
+    """
+    steps = list(_steps(out))
+    click.echo(f"actionvit demo: {len(steps)} steps, all in `{out}`, nothing is downloaded")
+    for number, step in enumerate(steps, start=1):
+        click.secho(f"\n[{number}/{len(steps)}] {step.title}", bold=True)
+        click.echo(f"$ {shlex.join(('actionvit', *step.arguments))}")
+        # A process each: a step cannot lean on what another left in memory.
+        done = subprocess.run([sys.executable, "-m", "actionvit", *step.arguments], check=False)
+        if done.returncode:
+            raise ActionVitError(
+                f"demo: step {number} ended with exit code {done.returncode}; its message stands above"
+            )
+        if step.after:
+            click.echo(f"({step.after})")
+    click.secho(f"\nThe report: {(out / 'report' / 'report.html').resolve()}", bold=True)
+
+
+def _steps(out: Path) -> Iterator[Step]:
+    """Yield the commands, in order."""
+    clips, cache, runs = (str(out / name) for name in ("clips", "features-cache", "runs"))
+    variants = [part for variant in VARIANTS for part in ("--variant", variant)]
+    yield Step(
+        "Draw clips: 12 motions, unevenly many clips of each, named, packed and split as HMDB51 is",
+        ("data", "draw", clips),
+        "five of the motions are five others played backwards: no single frame tells them apart",
+    )
+    yield Step(
+        "Extract: decode each clip once, embed it with two variants, cache the embeddings",
+        ("extract", clips, *variants, "--cache", cache),
+        "the weights of tiny and tiny-hr are random, from a fixed seed, and untrained: expect little more than chance,"
+        " one in twelve; base, hr and large take trained ones",
+    )
+    probe = ("probe", clips, *variants, "--cache", cache, "--runs", runs)
+    yield Step("Probe: a linear head on each variant's embeddings, for every official split", probe, "")
+    yield Step(
+        "Probe again, classes weighted by how rare they are",
+        (*probe, "--balanced"),
+        "weighting is for mean class accuracy: it gives up some of the common classes' clips for the rare ones'",
+    )
+    names = [f"{variant}-linear{suffix}" for suffix in ("", "-balanced") for variant in VARIANTS]
+    yield Step(
+        "Report: per class, per split, base against HR, as a page and as files",
+        ("report", *(str(out / "runs" / name) for name in names), "--out", str(out / "report")),
+        "",
+    )

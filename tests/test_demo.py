@@ -1,0 +1,98 @@
+"""`actionvit demo` as a user runs it: in an empty folder, twice, offline."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from actionvit.pipeline.drawing import plan_clips
+
+
+def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    # No proxy and no name server answers: whatever is asked of the network fails.
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "https_proxy": "http://127.0.0.1:9",
+        "http_proxy": "http://127.0.0.1:9",
+    }
+    command = [sys.executable, "-m", "actionvit", "demo", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    start = time.monotonic()
+    done = demo(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout, time.monotonic() - start
+
+
+def test_it_is_done_in_two_minutes_and_says_what_it_did(first):
+    _, said, seconds = first
+    assert seconds < 120
+    assert f"{len(plan_clips())} clips drawn" in said
+    assert "random" in said and "untrained" in said
+    commands = re.findall(r"^\$ (actionvit .+)$", said, re.MULTILINE)
+    assert [shlex.split(line)[1] for line in commands] == ["data", "extract", "probe", "probe", "report"]
+
+
+def test_the_report_lies_where_it_says(first):
+    _, said, _ = first
+    report = Path(re.findall(r"^The report: (.+)$", said, re.MULTILINE)[0])
+    page = report.read_text(encoding="utf-8")
+    assert "tiny-hr" in page and "move_right" in page
+
+
+def test_both_variants_with_and_without_weights_have_metrics(first):
+    folder, _, _ = first
+    runs = sorted((folder / "actionvit-demo" / "runs").iterdir())
+    assert [run.name for run in runs] == [
+        "tiny-hr-linear",
+        "tiny-hr-linear-balanced",
+        "tiny-linear",
+        "tiny-linear-balanced",
+    ]
+    for run in runs:
+        metrics = json.loads((run / "metrics.json").read_text())
+        assert [split["name"] for split in metrics["splits"]] == ["official-1", "official-2", "official-3"]
+        assert 0 < metrics["summary"]["top1"]["mean"] < 1
+
+
+def test_a_second_demo_keeps_clips_and_cache(first):
+    folder, _, _ = first
+    kept = [*folder.glob("actionvit-demo/clips/*/*.avi"), *folder.glob("actionvit-demo/features-cache/**/*.h5")]
+    before = {file: file.stat().st_mtime_ns for file in kept}
+    metrics = {file: file.read_bytes() for file in folder.glob("actionvit-demo/runs/*/metrics.json")}
+    again = demo(folder)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert f"0 clips drawn, {len(plan_clips())} kept" in again.stdout
+    assert again.stdout.count(f"{len(plan_clips())} already cached") == 2
+    assert {file: file.stat().st_mtime_ns for file in kept} == before
+    assert {file: file.read_bytes() for file in metrics} == metrics
+
+
+def test_the_commands_it_prints_work_by_themselves(first):
+    folder, said, _ = first
+    report = re.findall(r"^\$ (actionvit report .+)$", said, re.MULTILINE)[0]
+    command = [sys.executable, "-m", *shlex.split(report)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_step_that_fails_ends_it_in_one_line(tmp_path):
+    (tmp_path / "out" / "clips").mkdir(parents=True)
+    (tmp_path / "out" / "clips" / "mine.txt").touch()
+    done = demo(tmp_path, "--out", "out")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: demo: step 1 ended with exit code 1")
+    assert "holds other files" in done.stderr
