@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, get_args
@@ -13,7 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.features.clips import ClipSpec, clip_indices
-from actionvit.features.frames import DecodeError, Frames
+from actionvit.features.decord import decode_decord
+from actionvit.features.folders import decode_folder
+from actionvit.features.frames import DecodeError, Frames, Reason
+from actionvit.features.pyav import decode_pyav
+from actionvit.features.rgb import Allocate
 
 Backend = Literal["auto", "decord", "pyav"]
 OnCorrupt = Literal["keep", "skip"]
@@ -41,7 +46,7 @@ class DecodePolicy:
 
     @property
     def key(self) -> str:
-        """What of the policy can change a video's pixels or whether it is accepted; not the backend, all being equal."""
+        """What of the policy can change pixels or acceptance; not the backend, all being equal."""
         return f"rgb24-bilinear upright on_corrupt={self.on_corrupt} max_pixels={self.max_pixels}"
 
 
@@ -50,7 +55,9 @@ def decoder_version() -> str:
     return f"av {version('av')}, decord2 {version('decord2')}, pillow {version('pillow')}, {platform.machine()}"
 
 
-def decode(path: Path, specs: Sequence[ClipSpec], policy: DecodePolicy = DecodePolicy()) -> Frames:
+def decode(
+    path: Path, specs: Sequence[ClipSpec], policy: DecodePolicy = DecodePolicy(), allocate: Allocate = np.empty
+) -> Frames:
     """Decode the union of `clip_indices(count, spec)` over `specs`, in one pass.
 
     Returns
@@ -63,19 +70,17 @@ def decode(path: Path, specs: Sequence[ClipSpec], policy: DecodePolicy = DecodeP
     DecodeError
         With a `reason` from the closed list.
     """
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1
-            images = [frame.to_ndarray(format="rgb24", threads=1) for frame in container.decode(stream)]
-    except (av.FFmpegError, OSError, IndexError) as error:
-        raise DecodeError("not_video", str(error), backend="pyav") from error
-    if not images:
-        raise DecodeError("empty", "no frame decodes", backend="pyav")
-    index = wanted(len(images), specs)
-    return Frames(data=np.stack([images[i] for i in index]), index=index, count=len(images), backend="pyav")
+    if not specs:
+        raise ValueError("specs: got none, expected at least one")
+    choose = partial(wanted, specs=specs)
+    if path.is_dir():
+        return decode_folder(path, choose, policy.max_pixels)
+    frames = decode_decord(path, choose, policy.max_pixels) if policy.backend == "decord" else None
+    frames = frames or decode_pyav(path, choose, policy.max_pixels, allocate)
+    if frames.flags and policy.on_corrupt == "skip":
+        reason: Reason = "truncated" if "truncated" in frames.flags else "corrupt"
+        raise DecodeError(reason, "damaged, though the sampled frames are intact", backend="pyav", frames=frames.count)
+    return frames
 
 
 def wanted(count: int, specs: Iterable[ClipSpec]) -> NDArray[np.int64]:

@@ -81,7 +81,7 @@ def encoder_key(
     }
 
 
-def resolve(device: str = "auto", precision: str = "auto") -> tuple[str, str]:
+def resolve(device: str = "auto", precision: Precision = "auto") -> tuple[str, Precision]:
     """Return the device and the precision that `auto` stands for here; torch is imported only if a GPU may be there.
 
     `auto` is the first CUDA (or ROCm) device, else the CPU; bf16 on GPUs that compute in it, else fp32.

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from actionvit.features.clips import ClipSpec
 from actionvit.features.decoding import DecodePolicy, decode
@@ -53,10 +59,10 @@ def decode_stream(
     policy: DecodePolicy = DecodePolicy(),
     workers: int | None = None,
     timeout: float = 60.0,
-    max_memory: int = 2 << 30,
+    max_memory: int = 4 << 30,
     recycle: int = 1000,
     ahead: int | None = None,
-) -> Iterator[Decoded | Failure]:
+) -> Generator[Decoded | Failure, None, None]:
     """Decode in worker processes; yield one result a request, in request order.
 
     Parameters
@@ -76,8 +82,53 @@ def decode_stream(
     ahead : int or None
         Videos decoded ahead of the consumer; None for twice the workers.
     """
-    for request in requests:
-        yield _decode_one(request, policy)
+    if workers == 0:
+        for request in requests:
+            yield _decode_one(request, policy)
+        return
+    from pebble import ProcessPool
+
+    count = workers or len(os.sched_getaffinity(0))
+    flying: deque[tuple[DecodeRequest, Any]] = deque()
+    # Spawned, not forked: the parent may hold threads and a GPU.
+    pool = ProcessPool(count, recycle, _start_worker, (max_memory,), multiprocessing.get_context("spawn"))
+    try:
+        for request in requests:
+            flying.append((request, pool.schedule(_decode_one, args=(request, policy), timeout=timeout)))
+            if len(flying) > (ahead or 2 * count):
+                yield _result(*flying.popleft())
+        while flying:
+            yield _result(*flying.popleft())
+    finally:
+        pool.stop()
+        pool.join()
+
+
+def _start_worker(max_memory: int) -> None:
+    """Prepare a worker: it dies with its parent, says nothing, and cannot eat the machine's memory."""
+    import ctypes
+    import resource
+
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which stops its workers
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 2)  # FFmpeg's complaints
+    os.close(silent)
+    resource.setrlimit(resource.RLIMIT_AS, (max_memory, max_memory))
+
+
+def _result(request: DecodeRequest, future: Any) -> Decoded | Failure:
+    """Wait for a video; a worker that hung or died cost this one alone."""
+    from pebble import ProcessExpired
+
+    try:
+        result: Decoded | Failure = future.result()
+    except TimeoutError:
+        return Failure(request.id, "timeout", "not decoded in time; --timeout gives more", "", 0)
+    except ProcessExpired as error:
+        return Failure(request.id, "crashed", f"the decoder died (exit code {error.exitcode})", "", 0)
+    return result
 
 
 def _decode_one(request: DecodeRequest, policy: DecodePolicy) -> Decoded | Failure:
@@ -86,7 +137,9 @@ def _decode_one(request: DecodeRequest, policy: DecodePolicy) -> Decoded | Failu
         vouch, digest = fingerprint(request.path), content_digest(request.path)
         frames = decode(request.path, request.specs, policy)
     except OSError as error:
-        return Failure(request.id, "missing", str(error), "", 0)
+        return Failure(request.id, "missing", error.strerror or str(error), "", 0)
+    except MemoryError:
+        return Failure(request.id, "memory", "needs more memory than a worker may have", "", 0)
     except DecodeError as error:
         return Failure(request.id, error.reason, error.detail, error.backend, error.frames)
     return Decoded(request.id, frames, digest, vouch, time.perf_counter() - start)

@@ -195,8 +195,12 @@ def summarize(
     all its test clips in every split (official splits share clips, so their results are not independent), each split is
     measured again and the splits are averaged. It says how far the number would move on other videos of this kind, the
     trained heads being as they are; `std` (n - 1 below the root, None for one split) says how far it moves between
-    splits. Of a share that is 1 in every resample, the exact binomial bound with sources as trials is the lower end.
-    `ece` grows under resampling, so its interval is the basic one (mirrored at the estimate), never below 0.
+    splits.
+
+    The ends are the middle 95 % of the resamples, with three exceptions that simulations called for: of a share that is
+    1 in every resample the exact binomial bound with sources as trials is the lower end; `macro_f1` shrinks under
+    resampling, so its interval is shifted back by as much; `ece` grows under it and is itself too large by about as
+    much, so its interval is the basic one, mirrored at the estimate, never below 0.
 
     Parameters
     ----------
@@ -253,6 +257,9 @@ def _summary(metric: str, values: Sequence[float], drawn: Floats, clusters: int)
     low, high = percentile_interval(drawn)
     if metric == "ece":
         low, high = max(0.0, 2 * mean - high), max(0.0, 2 * mean - low)
+    if metric == "macro_f1":
+        shift = mean - float(np.nanmean(drawn))
+        low, high = max(0.0, low + shift), min(1.0, high + shift)
     if metric in SHARES and low == 1.0:
         low = flawless_bound(clusters)
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None

@@ -37,16 +37,6 @@ def percentile_interval(values: Floats, level: float = 0.95) -> tuple[float, flo
     return float(low), float(high)
 
 
-def wilson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval of a proportion (Wilson 1927), (0, 1) where n is 0; clips count as independent."""
-    from scipy.stats import binomtest
-
-    if n == 0:
-        return 0.0, 1.0
-    interval = binomtest(hits, n).proportion_ci(confidence_level=level, method="wilson")
-    return float(interval.low), float(interval.high)
-
-
 def flawless_bound(clusters: int, level: float = 0.95) -> float:
     """Return the lowest accuracy that fits `clusters` clusters without one error (Clopper & Pearson 1934).
 
@@ -83,32 +73,57 @@ def paired_p(difference: ArrayLike, cluster: ArrayLike) -> float:
     return float(min(1.0, chances[np.abs(total) >= seen].sum()))
 
 
-def paired_interval(difference: ArrayLike, cluster: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """Return an interval of the mean paired difference that holds for few clips too.
-
-    Bonett & Price's adjusted Wald interval (2012): one imaginary clip is won and one is lost, so that ten clips without
-    a disagreement do not pass for certainty. The variance is between clusters (of a ratio of sums), with Student's t.
+def share_interval(hits: ArrayLike, cluster: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """Return an interval of a share of clips, in 0 to 1; two imaginary hits and two misses (Agresti & Coull 1998).
 
     Parameters
     ----------
-    difference : array_like of shape (M,)
-        In -1 to 1 for each clip.
+    hits : array_like of 0 and 1, shape (M,)
+        M may be 0: then anything is possible.
     cluster : array_like of shape (M,)
         Clips that go together.
     level : float
         Of confidence.
     """
+    low, high = _adjusted_interval(hits, cluster, (1.0, 1.0, 0.0, 0.0), level)
+    return max(0.0, low), min(1.0, high)
+
+
+def paired_interval(difference: ArrayLike, cluster: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """Return an interval of a mean paired difference; one imaginary clip won and one lost (Bonett & Price 2012).
+
+    Parameters
+    ----------
+    difference : array_like of shape (M,)
+        Of two shares or hits, in -1 to 1 for each clip.
+    cluster : array_like of shape (M,)
+        Clips that go together.
+    level : float
+        Of confidence.
+    """
+    low, high = _adjusted_interval(difference, cluster, (1.0, -1.0), level)
+    return max(-1.0, low), min(1.0, high)
+
+
+def _adjusted_interval(
+    values: ArrayLike, cluster: ArrayLike, imaginary: Sequence[float], level: float
+) -> tuple[float, float]:
+    """Return a Wald interval of a mean with imaginary clips added, each a cluster of its own, that holds for few.
+
+    Ten clips without an error, or without a disagreement, do not pass for certainty. With one clip a cluster this is
+    the interval of the paper named, but for Student's t; with more, the variance is between clusters (ratio of sums).
+    """
     from scipy.stats import t
 
     count, number = groups(cluster)
-    values = np.asarray(difference, dtype=np.float64)
-    sums = np.append(np.bincount(number, weights=values, minlength=count), (1.0, -1.0))
-    sizes = np.append(np.bincount(number, minlength=count).astype(np.float64), (1.0, 1.0))
+    added = np.asarray(imaginary, dtype=np.float64)
+    sums = np.append(np.bincount(number, weights=np.asarray(values, dtype=np.float64), minlength=count), added)
+    sizes = np.append(np.bincount(number, minlength=count).astype(np.float64), np.ones(len(added)))
     n, units = sizes.sum(), len(sums)
     mean = sums.sum() / n
     variance = units / (units - 1) * ((sums - mean * sizes) ** 2).sum() / n**2
     half = t.ppf((1 + level) / 2, units - 1) * np.sqrt(variance)
-    return float(max(-1.0, mean - half)), float(min(1.0, mean + half))
+    return float(mean - half), float(mean + half)
 
 
 def holm(p: Sequence[float]) -> list[float]:
