@@ -145,7 +145,7 @@ def _holds(folder: os.PathLike[str] | str, suffixes: tuple[str, ...]) -> bool:
 
 
 def _is_text(name: str) -> bool:
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _nothing_found(root: Path) -> str:

@@ -15,6 +15,10 @@ HMDB51_CLASSES = (
 )
 # fmt: on
 
+_BY_LAST_WORD: dict[str, list[str]] = {}
+for _name in HMDB51_CLASSES:
+    _BY_LAST_WORD.setdefault(_name.rpartition("_")[2], []).append(_name)
+
 _HMDB51 = re.compile(
     r"(?P<stem>.+)_(?P<body>[fulh])_(?P<motion>cm|nm)_np(?P<people>\d+)_(?P<view>fr|ba|le|ri)_(?P<quality>goo|med|bad)_\d+"
 )
@@ -60,6 +64,8 @@ def parse_source(stem: str, label: str) -> str | None:
         return match["source"]
     if (match := _HMDB51.fullmatch(stem)) is None:
         return None
-    named = (name for name in (label, *HMDB51_CLASSES) if match["stem"].endswith(f"_{name}"))
+    stem = match["stem"]
+    known = _BY_LAST_WORD.get(stem.rpartition("_")[2], ())
+    named = [name for name in (label, *known) if stem.endswith(f"_{name}")]
     longest = max(named, key=len, default="")
-    return match["stem"][: -len(longest) - 1] if longest else match["stem"]
+    return stem[: -len(longest) - 1] if longest else stem
