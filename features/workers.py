@@ -100,7 +100,7 @@ def decode_stream(
         while flying:
             yield _result(*flying.popleft())
     finally:
-        pool.stop()
+        pool.stop()  # type: ignore[no-untyped-call]
         pool.join()
 
 

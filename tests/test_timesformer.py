@@ -1,0 +1,242 @@
+"""The forward against transformers' own, with random weights and non-zero biases; inflation against CLIP."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import CLIPVisionConfig, CLIPVisionModel, TimesformerConfig, TimesformerModel
+
+from actionvit.errors import ActionVitError
+from actionvit.features.clips import ClipSpec
+from actionvit.features.encoder import Encoder
+from actionvit.features.frames import Frames
+from actionvit.features.inflate import inflate
+from actionvit.features.names import from_original, tensor_shapes
+from actionvit.features.timesformer import TimeSformer
+from actionvit.features.tiny import TINY, tiny_weights
+from actionvit.features.variants import VARIANTS, ModelShape, clip_spec, gmac
+from actionvit.features.weights import find_weights
+
+SMALL = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128}
+
+
+def reference(folder: Path, **config: object) -> TimesformerModel:
+    """Write a random TimeSformer with no zero in it as a Hugging Face folder, and return it."""
+    torch.manual_seed(0)
+    model = TimesformerModel(TimesformerConfig(**config)).eval()  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    model.save_pretrained(folder)
+    return model
+
+
+def own(folder: Path) -> TimeSformer:
+    weights = find_weights("base", folder)
+    model = TimeSformer(weights.shape)
+    model.load_state_dict(weights.load())
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param({"num_hidden_layers": 2}, id="base-shaped"),
+        pytest.param({**SMALL, "image_size": 64, "num_frames": 4}, id="small"),
+        pytest.param({**SMALL, "image_size": 32, "num_frames": 16}, id="long"),
+        pytest.param({**SMALL, "image_size": 48, "num_frames": 1, "hidden_act": "quick_gelu"}, id="one frame"),
+        pytest.param({**SMALL, "image_size": 32, "num_frames": 8, "qkv_bias": False}, id="no qkv bias"),
+    ],
+)
+def test_forward_equals_transformers(tmp_path: Path, config: dict[str, object]) -> None:
+    theirs = reference(tmp_path, **config)
+    T, S = theirs.config.num_frames, theirs.config.image_size
+    pixels = torch.randn(2, T, 3, S, S)
+    with torch.inference_mode():
+        expected = theirs(pixels).last_hidden_state[:, 0]
+        found = own(tmp_path)(pixels)
+    assert (found.clip - expected).abs().max() <= 1e-4
+    assert found.frame.shape == (2, T, theirs.config.hidden_size)
+
+
+@pytest.mark.parametrize(("frames", "size"), [(8, 48), (2, 32), (4, 64)])
+def test_other_frame_counts_and_sizes_equal_a_reference_of_that_shape(tmp_path: Path, frames: int, size: int) -> None:
+    reference(tmp_path / "stored", **SMALL, image_size=32, num_frames=4)
+    resampled = own(tmp_path / "stored")
+    theirs = TimesformerModel(TimesformerConfig(**SMALL, image_size=size, num_frames=frames)).eval()
+    state = load_file(tmp_path / "stored" / "model.safetensors")
+    state["embeddings.time_embeddings"] = resampled.times(frames)[None].detach()
+    state["embeddings.position_embeddings"] = resampled.positions(size // 16)[None].detach()
+    theirs.load_state_dict(state)
+    pixels = torch.randn(1, frames, 3, size, size)
+    with torch.inference_mode():
+        expected = theirs(pixels).last_hidden_state[:, 0]
+        assert (resampled(pixels).clip - expected).abs().max() <= 1e-4
+
+
+def test_going_on_from_tokens_gives_the_same_embedding(tmp_path: Path) -> None:
+    reference(tmp_path, **SMALL, image_size=32, num_frames=4)
+    model, pixels = own(tmp_path), torch.randn(2, 4, 3, 32, 32)
+    with torch.inference_mode():
+        whole = model(pixels, tokens_after=2, layers=(1, 3))
+        assert whole.tokens is not None
+        rest = model.forward_from(whole.tokens, 2)
+    assert torch.allclose(rest.clip, whole.clip, atol=1e-5)
+    assert set(whole.layers) == {1, 3}
+
+
+def test_the_mean_frame_embedding_leaves_the_clip_embedding_as_it_is(tmp_path: Path) -> None:
+    reference(tmp_path, **SMALL, image_size=32, num_frames=4)
+    model, pixels = own(tmp_path), torch.randn(1, 4, 3, 32, 32)
+    with torch.inference_mode():
+        by_cls, by_mean = model(pixels), model(pixels, mean_pool=True)
+    assert torch.allclose(by_cls.clip, by_mean.clip, atol=1e-5)
+    assert not torch.allclose(by_cls.frame, by_mean.frame, atol=1e-2)
+
+
+def clip_folder(folder: Path) -> CLIPVisionModel:
+    torch.manual_seed(1)
+    config = CLIPVisionConfig(**SMALL, image_size=32, patch_size=16)
+    model = CLIPVisionModel(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    model.save_pretrained(folder)
+    return model
+
+
+def test_an_inflated_clip_sees_a_still_clip_as_clip_sees_the_picture(tmp_path: Path) -> None:
+    clip = clip_folder(tmp_path / "clip")
+    shape = inflate(tmp_path / "clip", tmp_path / "out")
+    assert shape.pre_norm and not shape.patch_bias
+    picture = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        expected = clip(picture).pooler_output
+        found = own(tmp_path / "out")(picture[:, None].expand(-1, 8, -1, -1, -1))
+    assert (found.clip - expected).abs().max() <= 1e-4
+    assert (found.frame - expected[:, None]).abs().max() <= 1e-4
+
+
+@pytest.mark.slow
+def test_a_real_clip_inflates_exactly(tmp_path: Path) -> None:
+    folder = os.environ.get("ACTIONVIT_TEST_CLIP")
+    if not folder:
+        pytest.skip("set ACTIONVIT_TEST_CLIP to a CLIP vision tower's folder")
+    clip = CLIPVisionModel.from_pretrained(folder).eval()
+    inflate(Path(folder), tmp_path / "out")
+    picture = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        expected = clip(picture).pooler_output
+        found = own(tmp_path / "out")(picture[:, None].expand(-1, 8, -1, -1, -1))
+    assert (found.clip - expected).abs().max() <= 1e-4
+
+
+def test_inflation_refuses_what_it_cannot_place(tmp_path: Path) -> None:
+    clip_folder(tmp_path / "clip")
+    tensors = load_file(tmp_path / "clip" / "model.safetensors")
+    save_file({**tensors, "vision_model.extra.weight": torch.zeros(1)}, tmp_path / "clip" / "model.safetensors")
+    with pytest.raises(ActionVitError, match=r"extra\.weight has no place"):
+        inflate(tmp_path / "clip", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected", "of another shape"])
+def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path, change: str) -> None:
+    reference(tmp_path, **SMALL, image_size=32, num_frames=4)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = "encoder.layer.1.temporal_dense.bias"
+    if change == "missing":
+        del tensors[name]
+    elif change == "unexpected":
+        tensors["encoder.layer.1.surprise.bias"] = torch.zeros(3)
+    else:
+        tensors[name] = torch.zeros(7)
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ActionVitError, match=f"1 {change} ") as caught:
+        find_weights("base", tmp_path).load()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_original_checkpoint_maps_without_a_key_missing_or_left_over(tmp_path: Path) -> None:
+    names = {}
+    shape = ModelShape(width=128, depth=2, heads=2, mlp=256, num_frames=4, image_size=32)
+    torch.manual_seed(2)
+    theirs = {
+        "cls": "cls_token",
+        "position": "pos_embed",
+        "time": "time_embed",
+        "patch": "patch_embed.proj",
+        "time_norm": "temporal_norm1",
+        "time_qkv": "temporal_attn.qkv",
+        "time_proj": "temporal_attn.proj",
+        "time_dense": "temporal_fc",
+        "space_norm": "norm1",
+        "space_qkv": "attn.qkv",
+        "space_proj": "attn.proj",
+        "mlp_norm": "norm2",
+        "mlp_in": "mlp.fc1",
+        "mlp_out": "mlp.fc2",
+    }
+    for ours, size in tensor_shapes(shape).items():
+        original = ".".join(theirs.get(part, part) for part in ours.split("."))
+        names[f"model.{original}"] = torch.randn(size)
+        assert from_original(f"model.{original}") == ours
+    names |= {"model.head.weight": torch.randn(5, 128), "model.head.bias": torch.randn(5)}
+    torch.save({"epoch": 1, "model_state": names}, tmp_path / "k400.pyth")
+    weights = find_weights("base", tmp_path / "k400.pyth")
+    loaded = weights.load()
+    assert weights.shape == shape
+    assert {name for name in loaded if not name.startswith("head.")} == set(tensor_shapes(shape))
+
+
+def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "sprung",))
+
+    torch.save({"model_state": Trap()}, tmp_path / "trap.pyth")
+    with pytest.raises(ActionVitError, match="without running code"):
+        find_weights("base", tmp_path / "trap.pyth")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_the_built_in_weights_are_the_same_numbers_everywhere() -> None:
+    weights = find_weights("tiny")
+    assert weights.digest == find_weights("tiny-hr").digest
+    assert set(tiny_weights()) == set(tensor_shapes(TINY))
+    golden = "9b050614582ead9f125a0bf41898847a89dd71371f388b5f75ac251e665d4bc7"
+    assert weights.digest == golden, "the built-in weights changed: every `tiny` cache in the world is stale"
+
+
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_costs_are_those_of_the_table(name: str) -> None:
+    shape = TINY if name.startswith("tiny") else ModelShape()
+    assert gmac(shape, clip_spec(name)) == pytest.approx(VARIANTS[name].gmac, rel=0.02)
+    assert gmac(shape, clip_spec(name), needed=True) < gmac(shape, clip_spec(name))
+
+
+def still(count: int, height: int = 60, width: int = 80) -> Frames:
+    data = np.random.RandomState(3).randint(0, 256, (count, height, width, 3)).astype(np.uint8)
+    return Frames(data=data, index=np.arange(count), count=count, backend="pyav")
+
+
+def test_a_row_never_depends_on_its_neighbours() -> None:
+    spec = ClipSpec(num_frames=4, size=32, clips=2, crops=3, flip=True)
+    encoder = Encoder(find_weights("tiny"), spec, device="cpu")
+    a, b = still(9), still(5)
+    alone, together = encoder.encode(a), encoder.encode_many([b, a])[1]
+    assert alone["clip"].shape == (12, 128) and alone["frame"].shape == (12, 4, 128)
+    for name in alone:
+        np.testing.assert_array_equal(alone[name], together[name])
+
+
+def test_half_precision_stays_close() -> None:
+    spec, frames = clip_spec("tiny"), still(20, 120, 160)
+    exact = Encoder(find_weights("tiny"), spec, device="cpu", precision="fp32").encode(frames)["clip"][0]
+    half = Encoder(find_weights("tiny"), spec, device="cpu", precision="bf16").encode(frames)["clip"][0]
+    assert exact @ half / np.linalg.norm(exact) / np.linalg.norm(half) >= 0.9995
