@@ -16,7 +16,7 @@ from actionvit.features.decoding import DecodePolicy, decoder_version
 from actionvit.features.files import fingerprint
 from actionvit.features.keys import FeatureKey
 from actionvit.features.ledger import NOWHERE
-from actionvit.features.outputs import FramePool, Precision, encoder_key
+from actionvit.features.outputs import FramePool, Precision, encoder_key, quantities
 from actionvit.features.planning import Plan
 from actionvit.features.store import FeatureStore
 from actionvit.features.weights import Weights
@@ -171,7 +171,8 @@ def extract(
     def review(store: FeatureStore) -> Plan:
         return store.plan(files, verify=verify, retry_failed=retry_failed, decoder=decoder_version())
 
-    stores = [_open(job, dataset, cache, policy, shard) for job in jobs]
+    keys = [feature_key(job, policy) for job in jobs]  # all of them first: a mistake in one must write nothing
+    stores = [_open(job, key, dataset, cache, shard) for job, key in zip(jobs, keys, strict=True)]
     targets = [_Target(job, store, review(store)) for job, store in zip(jobs, stores, strict=True)]
     with ExitStack() as stack:
         active = [] if dry_run else [target for target in targets if target.plan.todo or target.plan.adoptable]
@@ -206,7 +207,8 @@ def in_shard(video_id: str, shard: Shard) -> bool:
 
 
 def feature_key(job: Job, policy: DecodePolicy) -> FeatureKey:
-    """Return everything that a job's embeddings depend on; needs no torch."""
+    """Return everything that a job's embeddings depend on; needs no torch. Raises ActionVitError if it cannot be done."""
+    quantities(job.weights.shape, job.spec, layers=job.layers, tokens_after=job.tokens_after)
     fields = encoder_key(
         job.weights,
         job.spec,
@@ -218,9 +220,8 @@ def feature_key(job: Job, policy: DecodePolicy) -> FeatureKey:
     return FeatureKey(**fields, decoder=policy.key, schema=SCHEMA)
 
 
-def _open(job: Job, dataset: Dataset, cache: Path, policy: DecodePolicy, shard: Shard | None) -> FeatureStore:
+def _open(job: Job, key: FeatureKey, dataset: Dataset, cache: Path, shard: Shard | None) -> FeatureStore:
     """Open or create the job's store, `cache/DATASET/VARIANT-DIGEST`, with the shard's number behind it."""
-    key = feature_key(job, policy)
     suffix = f".shard-{shard[0]}-of-{shard[1]}" if shard else ""
     folder = cache / dataset.name / f"{job.variant}-{key.digest[:10]}{suffix}"
     info = {"root": str(dataset.root.resolve()), "weights": job.weights.source}
