@@ -207,7 +207,13 @@ def in_shard(video_id: str, shard: Shard) -> bool:
 
 
 def feature_key(job: Job, policy: DecodePolicy) -> FeatureKey:
-    """Return everything that a job's embeddings depend on; needs no torch. Raises ActionVitError if it cannot be done."""
+    """Return everything that a job's embeddings depend on; needs no torch.
+
+    Raises
+    ------
+    ActionVitError
+        If the model cannot do what is asked: a size of no whole patches, a block it has not.
+    """
     quantities(job.weights.shape, job.spec, layers=job.layers, tokens_after=job.tokens_after)
     fields = encoder_key(
         job.weights,

@@ -1,0 +1,55 @@
+"""The front door: help for every command, fast, and in the README."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from actionvit.cli import COMMANDS, cli
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_and_option_has_help(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    family = [command, *command.commands.values()] if isinstance(command, click.Group) else [command]
+    for each in family:
+        assert each.help
+        for option in each.params:
+            if isinstance(option, click.Option):
+                assert option.help, f"{each.name} {option.opts}"
+    assert CliRunner().invoke(cli, [name, "--help"]).exit_code == 0
+
+
+def test_every_command_stands_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(COMMANDS) <= set(re.findall(r"actionvit ([a-z]+)", text))
+
+
+def test_the_readme_names_only_commands_there_are() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^(?:\$ )?actionvit ([a-z]+)", text, re.MULTILINE)) <= set(COMMANDS)
+
+
+def test_links_of_the_docs_lead_somewhere() -> None:
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/*/*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_help_is_fast() -> None:
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "actionvit", "--help"], check=True, capture_output=True)
+        times.append(time.perf_counter() - began)
+    assert min(times) < 0.3
