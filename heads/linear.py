@@ -57,7 +57,7 @@ class LinearProbe(Head):
         class_weight: ClassWeight | Mapping[Any, float] | None = None,
         logit_adjust: float = 0.0,
         standardize: bool = True,
-        tol: float = 1e-3,
+        tol: float = 1e-4,
         max_iter: int = 100,
     ) -> None:
         self.C = C

@@ -76,7 +76,7 @@ class Factorised:
         C: float,
         *,
         start: Floats | None = None,
-        tol: float = 1e-3,
+        tol: float = 1e-4,
         max_iter: int = 100,
     ) -> Solution:
         """Return the minimiser of F, from `start` if given.
@@ -175,7 +175,7 @@ class _Problem:
         """Bound F - min F: strong convexity for W, the curvature's estimate for the intercept, which has no penalty."""
         steep = gradient.astype(np.float64)
         bound = 0.5 * float(np.vdot(steep[:-1], steep[:-1])) / float(self.penalty[0, 0])
-        return bound + 0.5 * float(np.vdot(steep[-1], precondition(gradient)[-1]))
+        return bound + max(0.0, 0.5 * float(np.vdot(steep[-1], precondition(gradient)[-1])))
 
     def size(self, point: _Point) -> float:
         """Return |W|² / 2C."""

@@ -1,0 +1,296 @@
+"""`actionvit probe` on real stores: splits, coverage, leaks, fusion, the same bytes twice, heads that load again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from actionvit.commands.probe import command
+from actionvit.errors import ActionVitError
+from actionvit.features.clips import ClipSpec
+from actionvit.features.files import Fingerprint
+from actionvit.features.keys import FeatureKey
+from actionvit.features.parts import Row
+from actionvit.features.store import FeatureStore
+from actionvit.features.variants import ModelShape
+from actionvit.heads.saving import load_head
+from actionvit.pipeline.datasets import Dataset, load_dataset
+from actionvit.pipeline.features import read_tables
+from actionvit.pipeline.probe import probe
+from actionvit.pipeline.runs import read_run
+from actionvit.pipeline.tasks import ProbeSpec
+
+CLASSES = ("clap", "jump", "run", "wave")
+VIEWS, FRAMES, WIDTH = 2, 4, 12
+
+
+def write_dataset(root: Path, *, sources: int = 8, clips: int = 3, classes: Sequence[str] = CLASSES) -> Dataset:
+    """Empty files with HMDB51 names: `clips` of each of `sources` films a class."""
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        for source in range(sources):
+            for clip in range(clips):
+                (root / name / f"Film{name}{source}_{name}_f_cm_np1_fr_goo_{clip}.avi").touch()
+    return load_dataset(root)
+
+
+def write_store(
+    cache: Path, dataset: Dataset, variant: str = "base", *, noise: float = 1.0, seed: int = 0, skip: int = 0
+) -> FeatureStore:
+    """A store whose embeddings are a class mean, plus an offset a film, plus noise; the last `skip` videos missing."""
+    rng = np.random.default_rng([seed, len(variant)])
+    means = rng.normal(size=(len(dataset.class_names), WIDTH))
+    shape = ModelShape(width=WIDTH, heads=2, depth=2, mlp=24)
+    key = FeatureKey(
+        weights="0" * 64,
+        model=asdict(shape),
+        clip=asdict(ClipSpec(num_frames=FRAMES, size=224, clips=VIEWS)),
+        preprocessing={},
+        decoder="test",
+        precision="fp32",
+        outputs={"frame_pool": "cls", "layers": [1], "tokens_after": None},
+        schema=1,
+    )
+    store = FeatureStore.create(
+        cache / dataset.name / f"{variant}-{key.digest[:10]}", key=key, dataset=dataset.name, variant=variant, info={}
+    )
+    offsets = {source: rng.normal(size=WIDTH) for source in sorted({video.source for video in dataset.videos})}
+    with store.writer() as writer:
+        for video in dataset.videos[: len(dataset.videos) - skip]:
+            middle = means[dataset.class_names.index(video.label)] + 0.3 * offsets[video.source]
+            frame = (middle + noise * rng.normal(size=(VIEWS, FRAMES, WIDTH))).astype(np.float32)
+            arrays = {
+                "clip": frame.mean(axis=1),
+                "frame": frame,
+                "layer1": frame[:, 0],
+                "index": np.zeros((VIEWS, FRAMES), np.int32),
+            }
+            writer.append(Row(video.id, "0" * 64, Fingerprint(0, 0), FRAMES, (), "test", arrays))
+    return store
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return write_dataset(tmp_path_factory.mktemp("probe") / "films")
+
+
+@pytest.fixture(scope="module")
+def cache(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("probe-cache")
+    write_store(folder, dataset, "base")
+    write_store(folder, dataset, "hr", noise=0.7, seed=1)
+    return folder
+
+
+def run_command(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(command, list(arguments), catch_exceptions=False)
+    return result.exit_code, result.output
+
+
+@pytest.fixture(scope="module")
+def split_lists(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Official lists: films 0 to 4 train, 5 and 6 test, 7 unused; split 2 the other way about."""
+    folder = tmp_path_factory.mktemp("lists")
+    for name in CLASSES:
+        for number in (1, 2, 3):
+            lines = []
+            for video in (video for video in dataset.videos if video.label == name):
+                film = int(video.source[-1])
+                code = 0 if film == 7 else 1 if (film + 2 * number) % 7 < 5 else 2
+                lines.append(f"{video.path.name} {code} \n")
+            (folder / f"{name}_test_split{number}.txt").write_text("".join(lines))
+    return folder
+
+
+def test_the_main_job_official_splits_two_variants_balanced_fused(dataset, cache, split_lists, tmp_path) -> None:
+    arguments = [
+        *(str(dataset.root), "--splits-dir", str(split_lists), "--cache", str(cache), "--runs", str(tmp_path)),
+        *("--variant", "base", "--variant", "hr", "--balanced", "--fuse", "stacked"),
+    ]
+    code, said = run_command(*arguments)
+    assert code == 0, said
+    assert "official splits (chosen by what the dataset has), 1 seed" in said
+    assert "96 of 96 videos have embeddings of base, hr" in said
+    names = {"base-linear-balanced", "hr-linear-balanced", "base+hr-linear-balanced-fused-stacked"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    run = read_run(tmp_path / "hr-linear-balanced")
+    assert run.predictions.split_names == ("official-1", "official-2", "official-3")
+    assert len(run.predictions.id) == 3 * 4 * 2 * 3
+    assert [split["n_train"] for split in run.metrics["splits"]] == [60, 60, 60]
+    assert run.metrics["summary"]["top1"]["mean"] > 0.8
+    assert [search["criterion"] for search in run.info["search"]] == ["mean_class_accuracy"] * 3
+    assert all(search["by"] == "source" and search["folds"] == 5 for search in run.info["search"])
+    assert run.info["leaks"] == {}
+    assert run.info["gmac"] > 0
+    for split, ids in run.train.items():
+        tested = set(run.predictions.id[run.predictions.split == split].tolist())
+        assert not tested & set(ids)
+    fused = read_run(tmp_path / "base+hr-linear-balanced-fused-stacked")
+    assert fused.info["variant"] == "base+hr"
+    assert fused.info["gmac"] == pytest.approx(2 * run.info["gmac"])
+
+
+def test_the_command_twice_gives_the_same_bytes_in_other_processes(dataset, cache, tmp_path) -> None:
+    files = ("predictions.npz", "metrics.json", "head.safetensors", "train.json")
+    found = []
+    for jobs in ("1", "2"):
+        arguments = [str(dataset.root), "--cache", str(cache), "--runs", str(tmp_path), "--seeds", "2", "--jobs", jobs]
+        subprocess.run([sys.executable, "-m", "actionvit", "probe", *arguments], check=True, capture_output=True)
+        found.append([(tmp_path / "base-linear" / name).read_bytes() for name in files])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("head", ["mlp", "attentive"])
+def test_heads_trained_by_torch_repeat_their_bytes_and_load_again(dataset, cache, head) -> None:
+    import torch
+
+    spec = ProbeSpec(
+        head=head,
+        features="frame" if head == "attentive" else "clip",
+        protocol="stratified",
+        folds=2,
+        seeds=1,
+        grid={"epochs": (2, 4), "queries" if head == "attentive" else "width": (2,)},
+        sampler="balanced",
+    )
+    threads = torch.get_num_threads()
+    tables = read_tables(dataset, ["base"], cache=cache, quantity=spec.features)
+    first, again = (probe(dataset, tables, spec, jobs=jobs)[0] for jobs in (1, 2))
+    np.testing.assert_array_equal(first.predictions.scores, again.predictions.scores)
+    assert torch.get_num_threads() == threads
+
+
+def test_the_saved_head_gives_the_first_splits_scores(dataset, cache, tmp_path) -> None:
+    spec = ProbeSpec(protocol="grouped", folds=2, seeds=1, calibrate=True)
+    tables = read_tables(dataset, ["base", "hr"], cache=cache)
+    for result in probe(dataset, tables, spec, fusion=["stacked"]):
+        run = result.write(tmp_path)
+        head = load_head(*run.head())
+        rows = run.predictions.split == run.predictions.split_names[0]
+        blocks = [table.X.mean(axis=1)[table.rows(run.predictions.id[rows].tolist())] for table in tables]
+        used = [
+            block for table, block in zip(tables, blocks, strict=True) if table.variant in run.info["input"]["variants"]
+        ]
+        np.testing.assert_array_equal(
+            head.predict_proba(np.hstack(used)).astype(np.float32), run.predictions.scores[rows]
+        )
+
+
+def test_clips_that_are_not_cached_are_counted_and_said(dataset, tmp_path) -> None:
+    write_store(tmp_path / "cache", dataset, "base")
+    write_store(tmp_path / "cache", dataset, "hr", skip=7)
+    where = ["--cache", str(tmp_path / "cache"), "--runs", str(tmp_path / "runs"), "--seeds", "1"]
+    code, said = run_command(str(dataset.root), *where, "--variant", "base", "--variant", "hr")
+    assert code == 0
+    assert "89 of 96 videos have embeddings of base, hr" in said
+    assert "warning: hr lacks 7; they neither train nor test" in said
+    coverage = read_run(tmp_path / "runs" / "base-linear").info["coverage"]
+    assert (coverage["videos"], coverage["cached"], coverage["missing"], coverage["used"]) == (96, 96, 0, 89)
+    coverage = read_run(tmp_path / "runs" / "hr-linear").info["coverage"]
+    assert (coverage["cached"], coverage["missing"], coverage["used"]) == (89, 7, 89)
+
+
+def test_a_split_that_leaks_warns_with_the_count(dataset, cache, tmp_path) -> None:
+    where = ["--cache", str(cache), "--runs", str(tmp_path), "--seeds", "1"]
+    _, said = run_command(str(dataset.root), *where, "--protocol", "random")
+    leaks = read_run(tmp_path / "base-linear-random").info["leaks"]
+    assert len(leaks) == 5
+    assert f"warning: in 5 of 5 splits up to {max(leaks.values())} sources have clips of one class on both" in said
+    _, said = run_command(str(dataset.root), *where)
+    assert "grouped splits (chosen by what the dataset has), 1 seed" in said
+    assert "warning" not in said
+
+
+def test_protocols_are_chosen_by_what_the_dataset_has(tmp_path) -> None:
+    for name in ("clap", "wave"):
+        (tmp_path / "plain" / name).mkdir(parents=True)
+        for number in range(12):
+            (tmp_path / "plain" / name / f"{number:02}.mp4").touch()
+    plain = load_dataset(tmp_path / "plain")
+    write_store(tmp_path / "cache", plain)
+    where = ["--cache", str(tmp_path / "cache"), "--runs", str(tmp_path / "runs")]
+    _, said = run_command(str(tmp_path / "plain"), *where)
+    assert "plain: stratified splits (chosen by what the dataset has), 5 seeds" in said
+    run = read_run(tmp_path / "runs" / "base-linear")
+    assert len(run.metrics["splits"]) == 25
+    assert set(run.predictions.source.tolist()) == {""}
+    assert {search["by"] for search in run.info["search"]} == {"row"}
+
+
+def test_another_question_does_not_overwrite_a_run(dataset, cache, tmp_path) -> None:
+    where = [str(dataset.root), "--cache", str(cache), "--runs", str(tmp_path), "--seeds", "1"]
+    run_command(*where)
+    run_command(*where)  # the same question: its answer is replaced by itself
+    with pytest.raises(ActionVitError, match="base-linear exists: choose another name, or overwrite it"):
+        run_command(*where, "--folds", "3")
+    run_command(*where, "--folds", "3", "--run", "three")
+    run_command(*where, "--folds", "3", "--overwrite")
+    assert {path.name for path in tmp_path.iterdir()} == {"base-linear", "three"}
+    assert len(read_run(tmp_path / "base-linear").metrics["splits"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--head", "knn", "--sampler", "balanced"], "--sampler balanced: the head `knn` has no such setting"),
+        (["--head", "centroid", "--balanced"], "--class-weight balanced: the head `centroid` has no such setting"),
+        (["--grid", "k=1"], "--grid k: the head `linear` has C, class_weight"),
+        (["--protocol", "official"], "no official splits"),
+        (["--variant", "large"], "no embeddings of films large"),
+        (["--features", "layers", "--variant", "base"], None),
+    ],
+)
+def test_errors_say_what_and_the_remedy(dataset, cache, tmp_path, arguments, said) -> None:
+    where = [str(dataset.root), "--cache", str(cache), "--runs", str(tmp_path), "--seeds", "1"]
+    if said is None:
+        assert run_command(*where, *arguments)[0] == 0
+        return
+    with pytest.raises(ActionVitError, match=said) as caught:
+        run_command(*where, *arguments)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_that_contradict_are_refused(dataset, cache) -> None:
+    code, said = run_command(str(dataset.root), "--balanced", "--class-weight", "none")
+    assert (code, "give one of them" in said) == (2, True)
+    code, said = run_command(str(dataset.root), "--grid", "C")
+    assert (code, "expected NAME=VALUE" in said) == (2, True)
+
+
+def test_a_split_without_cached_test_videos_says_so(dataset, tmp_path, split_lists) -> None:
+    write_store(tmp_path / "cache", dataset, skip=72)
+    where = ["--cache", str(tmp_path / "cache"), "--runs", str(tmp_path), "--splits-dir", str(split_lists)]
+    with pytest.raises(ActionVitError, match="split official-1: of 60 training and 24 test videos 15 and 6 are cached"):
+        run_command(str(dataset.root), *where)
+
+
+@pytest.mark.parametrize("views", ["mean", "each"])
+@pytest.mark.parametrize(("head", "features"), [("linear", "clip"), ("knn", "frame"), ("centroid", "layers")])
+def test_every_head_takes_every_quantity_and_views(dataset, cache, head, features, views) -> None:
+    spec = ProbeSpec(head=head, features=features, views=views, folds=2, seeds=1, protocol="grouped")
+    result = probe(dataset, read_tables(dataset, ["hr"], cache=cache, quantity=features), spec)[0]
+    assert result.metrics["summary"]["top1"]["mean"] > 0.6
+    assert len(result.predictions.id) == 96  # one row a video, however many views
+
+
+def test_shots_and_long_tails_thin_the_training_set_alone(dataset, cache) -> None:
+    tables = read_tables(dataset, ["base"], cache=cache)
+    for spec, count in ((ProbeSpec(shots=3), 12), (ProbeSpec(long_tail=12.0), 12 + 5 + 2 + 1)):
+        result = probe(dataset, tables, replace(spec, folds=2, seeds=1, protocol="grouped"))[0]
+        assert [split["n_train"] for split in result.metrics["splits"]] == [count, count]
+        assert sum(split["n_test"] for split in result.metrics["splits"]) == 96
+
+
+def test_no_torch_where_no_head_needs_it(dataset, cache, tmp_path) -> None:
+    arguments = ["probe", str(dataset.root), "--cache", str(cache), "--runs", str(tmp_path), "--seeds", "1"]
+    code = f"import sys; from actionvit.cli import cli; cli({arguments}, standalone_mode=False); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False"
