@@ -150,6 +150,8 @@ def command(**options: Any) -> None:
     Every hyper-parameter is chosen by cross-validation inside the training side, folds by source where sources are
     known; what was searched and what won stands in the run's run.json.
     """
+    from tqdm import tqdm
+
     from actionvit.pipeline.features import read_tables
     from actionvit.pipeline.probe import default_protocol, default_seeds, probe
 
@@ -162,11 +164,15 @@ def command(**options: Any) -> None:
         chosen = "" if options["protocol"] else " (chosen by what the dataset has)"
         click.echo(f"{dataset.name}: {protocol} splits{chosen}, {seeds} seed{'s' if seeds > 1 else ''}")
         _say_coverage(dataset, tables)
-    results = [
-        result
-        for spec in specs
-        for result in probe(dataset, tables, spec, fusion=options["fuse"], jobs=options["jobs"])
-    ]
+    results = []
+    for spec in specs:
+        with tqdm(desc=f"probe {spec.class_weight}", unit="head", disable=None, leave=False, delay=2) as bar:
+
+            def progress(done: int, total: int, bar: Any = bar) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            results += probe(dataset, tables, spec, fusion=options["fuse"], jobs=options["jobs"], on_task=progress)
     _publish(results, options)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -29,6 +30,7 @@ def probe(
     *,
     fusion: Iterable[FusionRule] = (),
     jobs: int = 2,
+    on_task: Callable[[int, int], None] | None = None,
 ) -> list[ProbeResult]:
     """Fit and score a head on each table, over all splits and seeds, and their fusions.
 
@@ -46,6 +48,8 @@ def probe(
         Late fusions of all tables' heads, each a further result.
     jobs : int
         Threads, a task each.
+    on_task : callable, optional
+        Told how many tasks are done, and of how many.
 
     Raises
     ------
@@ -55,16 +59,36 @@ def probe(
     tasks = plan(dataset, spec)
     head = build_head(spec)
     _check_sides(tasks, tables[0])
-    with threadpool_limits(1):
-        done = Parallel(n_jobs=jobs, prefer="threads")(
-            delayed(fit_task)(head, table, task, spec) for table in tables for task in tasks
-        )
+    work = [delayed(fit_task)(head, table, task, spec) for table in tables for task in tasks]
+    done = []
+    with _one_thread(head):
+        for fitted in Parallel(n_jobs=jobs, prefer="threads", return_as="generator")(work):
+            done.append(fitted)
+            if on_task is not None:
+                on_task(len(done), len(work))
         by_table = [done[i : i + len(tasks)] for i in range(0, len(done), len(tasks))]
         found = [([table], fitted, "") for table, fitted in zip(tables, by_table, strict=True)]
         for rule in fusion:
             fused = [fuse_task(members, rule) for members in zip(*by_table, strict=True)]
             found.append((list(tables), fused, f"-fused-{rule}"))
     return [make_result(dataset, used, fitted, spec, suffix) for used, fitted, suffix in found]
+
+
+@contextmanager
+def _one_thread(head: Head) -> Iterator[None]:
+    """Keep products of matrices, torch's too if the head trains with it, to one thread a task."""
+    with threadpool_limits(1):
+        if "device" not in head.get_params():
+            yield
+            return
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def default_protocol(dataset: Dataset) -> Protocol:

@@ -291,6 +291,7 @@ def test_shots_and_long_tails_thin_the_training_set_alone(dataset, cache) -> Non
 
 def test_no_torch_where_no_head_needs_it(dataset, cache, tmp_path) -> None:
     arguments = ["probe", str(dataset.root), "--cache", str(cache), "--runs", str(tmp_path), "--seeds", "1"]
-    code = f"import sys; from actionvit.cli import cli; cli({arguments}, standalone_mode=False); print('torch' in sys.modules)"
+    code = f"from actionvit.cli import cli; cli({arguments}, standalone_mode=False)"
+    code += "; import sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "False"
