@@ -17,8 +17,8 @@ class AttentiveProbe(GradientHead):
 
     The attentive probe with which frozen video encoders are judged (Bardes et al., V-JEPA, 2024) in its smallest form:
     as keys and values are linear in the frames, their matrices are folded into the queries and the classifier. A bias a
-    query and position lets "the end of the clip" count. Queries start near 0 and the classifier at 0: training starts at
-    the mean over frames, undecided.
+    query and position lets "the end of the clip" count. Queries start near 0 and the classifier at 0: training starts
+    at the mean over frames, undecided.
 
     Parameters
     ----------
