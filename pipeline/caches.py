@@ -7,8 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from actionvit.errors import ActionVitError
 from actionvit.features.keys import FeatureKey, describe
+from actionvit.features.locks import locked
+from actionvit.features.parts import list_parts, part_name, sequence_of
+from actionvit.features.rewrite import remove
 from actionvit.features.store import KEY, FeatureStore
 
 Leaf = str | int | float | bool | None
@@ -76,3 +81,87 @@ def _fits(key: FeatureKey, wanted: Mapping[str, Leaf]) -> bool:
         if found != value:
             return False
     return True
+
+
+def one_store(path: Path) -> FeatureStore:
+    """Open the store in a folder, or the only one below a cache root. Raises ActionVitError if that is not one."""
+    if (path / KEY).exists():
+        return FeatureStore.open(path)
+    stores = find_stores(path)
+    if len(stores) != 1:
+        names = ", ".join(str(store.folder) for store in stores) or "none"
+        raise ActionVitError(f"{path}: is no store, and holds {len(stores)} ({names}); name one")
+    return stores[0]
+
+
+def damaged_parts(store: FeatureStore) -> list[Path]:
+    """Return the part files whose bytes are not those that their names vouch for; reads every byte."""
+    return [path for path in list_parts(store.folder) if path.name != part_name(sequence_of(path), path.read_bytes())]
+
+
+def repair(store: FeatureStore, damaged: list[Path]) -> None:
+    """Remove damaged parts; the next `actionvit extract` embeds their rows again."""
+    with locked(store.folder):
+        remove(damaged)
+    store.forget()
+
+
+def merge(stores: list[FeatureStore], out: Path) -> FeatureStore:
+    """Copy the rows of several stores of one key into the store at `out`; rows that are there already stay.
+
+    Raises
+    ------
+    ActionVitError
+        If keys differ (it names the fields with both values), or `out` holds another key.
+    """
+    first = stores[0]
+    for store in stores[1:]:
+        if differences := first.key.differences(store.key):
+            raise ActionVitError(
+                f"{store.folder}: another key than {first.folder}: {describe(differences)} "
+                f"(here: the latter, there: the former); merge only shards of one extraction"
+            )
+    merged = FeatureStore.create(
+        out, key=first.key, dataset=first.dataset, variant=first.variant, info={**first.info, "merged": len(stores)}
+    )
+    with merged.writer() as writer:
+        held = set(merged.ids)
+        for store in stores:
+            for id in store.ids:
+                if id not in held:
+                    writer.append(store.row(id))
+                    held.add(id)
+    return merged
+
+
+def export(store: FeatureStore, labels: Mapping[str, str], out: Path, form: str) -> int:
+    """Write a store's rows, in id order, as one file that other tools read; return how many.
+
+    Parameters
+    ----------
+    store : FeatureStore
+        What is written: `id (N,)`, `label (N,)`, `clip (N, K, D)`, `frame (N, K, T, D)`, `index (N, K, T)`, and
+        what else it holds.
+    labels : mapping
+        From id to class name; empty where it is silent.
+    out : Path
+        The file, replaced if it is there.
+    form : {"npz", "h5"}
+    """
+    import h5py
+
+    ids = store.ids
+    names = [labels.get(id, "") for id in ids]
+    arrays = {name: store.read(ids, name) for name in store.quantities}
+    fresh = out.with_name(f".{out.name}.new")
+    if form == "npz":
+        with fresh.open("wb") as file:
+            np.savez(file, id=np.array(ids, dtype=np.str_), label=np.array(names, dtype=np.str_), **arrays)
+    else:
+        with h5py.File(fresh, "w") as file:
+            for name, texts in (("id", ids), ("label", names)):
+                file.create_dataset(name, data=texts, dtype=h5py.string_dtype())
+            for name, array in arrays.items():
+                file.create_dataset(name, data=array)
+    fresh.replace(out)
+    return len(ids)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from actionvit.features.store import FeatureStore
 from actionvit.features.weights import Weights
 from actionvit.features.workers import Decoded, DecodeRequest, Failure, decode_stream
 from actionvit.features.writer import Writer
+from actionvit.pipeline.caches import in_shard, store_folder
 from actionvit.pipeline.datasets import Dataset, Video
 from actionvit.pipeline.lanes import Clock, Lane, VideoEncoder
 
@@ -199,13 +199,6 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_shard(video_id: str, shard: Shard) -> bool:
-    """Whether a video belongs to shard i of n (i from 1): by its id alone, so the same on every machine."""
-    part, parts = shard
-    digest = hashlib.sha256(video_id.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") % parts == part - 1
-
-
 def feature_key(job: Job, policy: DecodePolicy) -> FeatureKey:
     """Return everything that a job's embeddings depend on; needs no torch.
 
@@ -228,8 +221,7 @@ def feature_key(job: Job, policy: DecodePolicy) -> FeatureKey:
 
 def _open(job: Job, key: FeatureKey, dataset: Dataset, cache: Path, shard: Shard | None) -> FeatureStore:
     """Open or create the job's store, `cache/DATASET/VARIANT-DIGEST`, with the shard's number behind it."""
-    suffix = f".shard-{shard[0]}-of-{shard[1]}" if shard else ""
-    folder = cache / dataset.name / f"{job.variant}-{key.digest[:10]}{suffix}"
+    folder = store_folder(cache, dataset.name, job.variant, key, shard)
     info = {"root": str(dataset.root.resolve()), "weights": job.weights.source}
     return FeatureStore.create(folder, key=key, dataset=dataset.name, variant=job.variant, info=info)
 

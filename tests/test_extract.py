@@ -23,9 +23,10 @@ from actionvit.features.frames import Frames
 from actionvit.features.store import FeatureStore
 from actionvit.features.variants import clip_spec
 from actionvit.features.weights import find_weights
+from actionvit.pipeline.caches import in_shard
 from actionvit.pipeline.datasets import load_dataset
 from actionvit.pipeline.drawing import write_avi
-from actionvit.pipeline.extract import Job, extract, in_shard
+from actionvit.pipeline.extract import Job, extract
 
 
 @pytest.fixture
