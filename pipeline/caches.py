@@ -152,7 +152,7 @@ def export(store: FeatureStore, labels: Mapping[str, str], out: Path, form: str)
 
     ids = store.ids
     names = [labels.get(id, "") for id in ids]
-    arrays = {name: store.read(ids, name) for name in store.quantities}
+    arrays: dict[str, Any] = {name: store.read(ids, name) for name in store.quantities}
     fresh = out.with_name(f".{out.name}.new")
     if form == "npz":
         with fresh.open("wb") as file:
