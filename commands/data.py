@@ -118,8 +118,14 @@ def draw(out: Path, seed: int, clips: int) -> None:
     help="Only this one.  [default: all]",
 )
 @click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Folds, or repeats.")
-@click.option("--test-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.3)
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@click.option(
+    "--test-fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.3,
+    show_default=True,
+    help="Of stratified and random splits.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the shuffling.")
 @json_option
 def splits(root: Path, protocol: str | None, as_json: bool, **options: Any) -> None:
     """Print the sizes of each split of the dataset at ROOT, and how many sources have clips on both sides.
