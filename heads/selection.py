@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -11,6 +12,7 @@ from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
+from threadpoolctl import threadpool_limits
 
 from actionvit.heads.base import Floats, Head
 
@@ -114,9 +116,11 @@ def select(
     settings: list[dict[str, Any]] = list(ParameterGrid(grid))
     fold = assign_folds(codes, groups, folds=folds, seed=seed)
     parts = list(_parts(fold, codes))
-    found = Parallel(n_jobs=jobs, prefer="threads")(
-        delayed(_out_of_fold)(head, rows, target, classes, train, held, settings) for train, held in parts
-    )
+    # Several products of matrices at once, each in as many threads as there are cores, get in each other's way.
+    with threadpool_limits(1) if jobs > 1 else nullcontext():
+        found = Parallel(n_jobs=jobs, prefer="threads")(
+            delayed(_out_of_fold)(head, rows, target, classes, train, held, settings) for train, held in parts
+        )
     scored = np.zeros(len(codes), dtype=np.bool_)
     for train, held in parts:
         scored[held] = np.isin(codes[held], codes[train])
