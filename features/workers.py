@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable
@@ -111,11 +112,20 @@ def _start_worker(max_memory: int) -> None:
 
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which stops its workers
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 2)  # FFmpeg's complaints
     os.close(silent)
     resource.setrlimit(resource.RLIMIT_AS, (max_memory, max_memory))
+
+
+def _die_with_parent() -> None:
+    """Leave when the parent is gone, also where it went before the kernel was asked to tell."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _result(request: DecodeRequest, future: Any) -> Decoded | Failure:

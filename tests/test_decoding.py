@@ -164,7 +164,7 @@ def test_workers_die_with_their_parent(tmp_path: Path) -> None:
         "from actionvit.features.workers import DecodeRequest, decode_stream\n"
         "if __name__ == '__main__':\n"
         "    request = DecodeRequest('a', Path(sys.argv[1]), (ClipSpec(num_frames=2, size=8),))\n"
-        "    stream = decode_stream([request] * 50, workers=2)\n"
+        "    stream = decode_stream([request] * 50, workers=6)  # some are still starting\n"
         "    next(stream)\n    print('decoding', flush=True)\n    time.sleep(60)\n"
     )
     parent = subprocess.Popen(
