@@ -160,7 +160,7 @@ def command(**options: Any) -> None:
     tables = read_tables(dataset, options["variants"], cache=options["cache"], quantity=specs[0].features)
     protocol = options["protocol"] or default_protocol(dataset)
     if not options["as_json"]:
-        seeds = options["seeds"] or default_seeds(protocol, options["head"])
+        seeds = options["seeds"] or default_seeds(protocol, specs[0])
         chosen = "" if options["protocol"] else " (chosen by what the dataset has)"
         click.echo(f"{dataset.name}: {protocol} splits{chosen}, {seeds} seed{'s' if seeds > 1 else ''}")
         _say_coverage(dataset, tables)

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 Floats = NDArray[np.floating[Any]]
@@ -53,7 +52,8 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn shi
     def _training_data(self, X: Any, y: Any) -> tuple[Floats, NDArray[np.intp]]:
         """Check (X, y), store the classes, return X as floats and y as class indices."""
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], allow_nd=self.tokens)
-        check_classification_targets(y)
+        if y.dtype.kind == "f" and np.any(y != np.round(y)):
+            raise ValueError("Unknown label type: continuous; expected classes, got fractions")
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y: got 1 class ({self.classes_[0]!r}), expected at least 2")

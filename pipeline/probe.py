@@ -96,15 +96,17 @@ def default_protocol(dataset: Dataset) -> Protocol:
     return "official" if dataset.official else "grouped" if dataset.sources_known else "stratified"
 
 
-def default_seeds(protocol: Protocol, head: str) -> int:
-    """Return 1 where a seed would only shuffle the inner folds (official lists, exact solvers), else `SEEDS`."""
-    return 1 if protocol == "official" and not hasattr(head_class(head)(), "random_state") else SEEDS
+def default_seeds(protocol: Protocol, spec: ProbeSpec) -> int:
+    """Return 1 where a seed would only shuffle the inner folds (official lists, all clips, exact solvers), else 5."""
+    thinned = spec.long_tail > 1 or spec.shots is not None
+    trained = "random_state" in head_class(spec.head)().get_params()
+    return SEEDS if protocol != "official" or thinned or trained else 1
 
 
 def plan(dataset: Dataset, spec: ProbeSpec) -> list[Task]:
     """Return every split of every seed."""
     protocol = spec.protocol or default_protocol(dataset)
-    seeds = spec.seeds or default_seeds(protocol, spec.head)
+    seeds = spec.seeds or default_seeds(protocol, spec)
     return [
         Task(split, seed)
         for seed in range(seeds)

@@ -168,9 +168,9 @@ def gaussians(common: int, rare: int, half: float, seed: int):
     [
         LinearProbe(C=100.0, class_weight="balanced"),
         LinearProbe(C=100.0, logit_adjust=1.0),
-        MLPProbe(width=16, epochs=3, class_weight="balanced"),
-        MLPProbe(width=16, epochs=3, sampler="balanced"),
-        MLPProbe(width=16, epochs=3, logit_adjust=1.0),
+        MLPProbe(width=16, epochs=5, dropout=0.0, class_weight="balanced"),
+        MLPProbe(width=16, epochs=5, dropout=0.0, sampler="balanced"),
+        MLPProbe(width=16, epochs=5, dropout=0.0, logit_adjust=1.0),
     ],
     ids=["linear weight", "linear adjusted", "mlp weight", "mlp sampler", "mlp adjusted"],
 )

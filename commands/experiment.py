@@ -1,0 +1,221 @@
+"""`actionvit experiment`: tables that compare heads, weightings, shots, splits and shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from actionvit.commands.options import F, cache_option, dataset_options, open_dataset, root_argument
+
+if TYPE_CHECKING:
+    from actionvit.pipeline.datasets import Dataset
+    from actionvit.pipeline.experiment import Cell, Row
+    from actionvit.pipeline.results import ProbeResult
+    from actionvit.pipeline.tasks import ProbeSpec
+
+HEADS = ("linear", "knn", "centroid", "mlp", "attentive")
+
+
+@click.group(short_help="Tables that compare heads, weightings, shots, splits and shards.")
+def command() -> None:
+    """Compare many probes on cached embeddings in one table, every number with its 95 % interval.
+
+    Each writes a table as JSON, CSV and Markdown, and a picture, below --out.
+    """
+
+
+def experiment_options(function: F) -> F:
+    """Add what all experiments take."""
+    for option in (
+        click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Threads, a split each."),
+        click.option("--out", type=click.Path(path_type=Path), help="Where to write.  [default: results/DATASET-NAME]"),
+        click.option(
+            "--tries", type=click.IntRange(1), default=5, show_default=True, help="Seeds: draws of everything."
+        ),
+        click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Splits, unless official."),
+        click.option(
+            "--protocol",
+            type=click.Choice(["official", "stratified", "random", "grouped"]),
+            help="Splits.  [default: as for probe]",
+        ),
+        cache_option,
+        dataset_options,
+        click.option("--variant", default="base", show_default=True, help="Whose embeddings."),
+        root_argument,
+    ):
+        function = option(function)
+    return function
+
+
+def head_option(function: F) -> F:
+    """Add `--head` for experiments with one head."""
+    return click.option("--head", type=click.Choice(HEADS), default="linear", show_default=True, help="Which head.")(
+        function
+    )
+
+
+def numbers(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str], tuple[Any, ...]]:
+    """Return a callback that parses `1,2,4`."""
+
+    def parse(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[Any, ...]:
+        try:
+            values = tuple(dict.fromkeys(kind(part) for part in text.split(",") if part.strip()))
+        except ValueError:
+            values = ()
+        if not values or min(values) < 1:
+            raise click.BadParameter(f"got {text!r}, expected numbers of at least 1 such as 1,2,4")
+        return values
+
+    return parse
+
+
+def words(choices: Sequence[str]) -> Callable[[click.Context, click.Parameter, str], tuple[str, ...]]:
+    """Return a callback that parses `linear,knn`."""
+
+    def parse(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[str, ...]:
+        values = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+        if not values or set(values) - set(choices):
+            raise click.BadParameter(f"got {text!r}, expected some of {', '.join(choices)}")
+        return values
+
+    return parse
+
+
+@command.command(short_help="Heads × weightings × training clips a class.")
+@experiment_options
+@click.option("--heads", callback=words(HEADS), default=",".join(HEADS), show_default=True, help="Which heads.")
+@click.option("--shots", callback=numbers(int), default="1,4,16", show_default=True, help="Training clips a class.")
+def heads(**options: Any) -> None:
+    """Compare heads, each with every way of weighting classes it has, and with few clips a class."""
+    from actionvit.pipeline.experiment import STRATEGIES, heads_cells, row_of
+    from actionvit.pipeline.tables import curves_figure
+
+    dataset = open_dataset(options["root"], options)
+    cells = heads_cells(_base(options), heads=options["heads"], strategies=tuple(STRATEGIES), shots=options["shots"])
+    rows = _run(dataset, cells, options, row_of)
+    folder = _write(dataset, "heads", rows, options, "Heads, weightings and training clips a class.")
+    curve = [row for row in rows if row["shots"] != "all"]
+    curve += [{**row, "shots": row["train"] / len(dataset.class_names)} for row in rows if _plain(row)]
+    names = ("training clips a class", "top-1, %")
+    curves_figure(curve, folder / "curves.png", x="shots", y="top1", series="head", names=names)
+
+
+@command.command(short_help="A learning curve: accuracy against training clips a class.")
+@experiment_options
+@head_option
+@click.option("--shots", callback=numbers(int), default="1,2,4,8,16", show_default=True, help="Training clips a class.")
+def shots(**options: Any) -> None:
+    """Draw few clips of every class, --tries times over, and see what more of them bring."""
+    from actionvit.pipeline.experiment import heads_cells, row_of
+    from actionvit.pipeline.tables import curves_figure
+
+    dataset = open_dataset(options["root"], options)
+    cells = heads_cells(_base(options), heads=(options["head"],), strategies=("none",), shots=options["shots"])
+    rows = _run(dataset, cells, options, row_of)
+    folder = _write(dataset, "shots", rows, options, f"The head `{options['head']}` with few training clips a class.")
+    curve = [{**row, "shots": row["train"] / len(dataset.class_names)} for row in rows]
+    names = ("training clips a class", "top-1, %")
+    curves_figure(curve, folder / "curves.png", x="shots", y="top1", series="head", names=names)
+
+
+@command.command(short_help="Class weighting under long tails: head, middle and tail classes.")
+@experiment_options
+@head_option
+@click.option(
+    "--factors", callback=numbers(float), default="1,4,16", show_default=True, help="Largest : smallest class."
+)
+def imbalance(**options: Any) -> None:
+    """Thin the training classes exponentially and compare what weighting, sampling and adjustment save."""
+    from actionvit.pipeline.experiment import STRATEGIES, imbalance_cells, row_of, thirds_of
+    from actionvit.pipeline.tables import curves_figure
+
+    dataset = open_dataset(options["root"], options)
+    base = _base(options, head=options["head"])
+    cells = imbalance_cells(base, factors=options["factors"], strategies=tuple(STRATEGIES))
+    rows = _run(dataset, cells, options, lambda cell, result: {**row_of(cell, result), **thirds_of(result)})
+    caption = f"The head `{options['head']}` under long tails: accuracy on the third of classes with most, middling and"
+    folder = _write(dataset, "imbalance", rows, options, f"{caption} fewest training clips; test sides are untouched.")
+    for column in ("head", "middle", "tail", "mean_class_accuracy"):
+        name = column.replace("_", " ") + (" classes" if column != "mean_class_accuracy" else "")
+        names = ("largest class : smallest class", f"{name}, %")
+        curves_figure(rows, folder / f"{column}.png", x="factor", y=column, series="weighting", names=names)
+
+
+@command.command(short_help="What random, per-class and by-source splits and shards do.")
+@experiment_options
+@head_option
+@click.option("--shards", type=click.IntRange(2), default=4, show_default=True, help="Workers of a distributed run.")
+def splits(**options: Any) -> None:
+    """Compare protocols (what leaks, how even the classes fall), and shards that see other class mixes."""
+    from actionvit.pipeline.experiment import quantity_of, row_of, splits_cells, unevenness_of
+    from actionvit.pipeline.features import read_tables
+    from actionvit.pipeline.sharding import shard_row
+    from actionvit.pipeline.tables import write_table
+
+    dataset = open_dataset(options["root"], options)
+    base = _base(options, head=options["head"], protocol=None)
+    cells = splits_cells(dataset, base)
+    rows = _run(dataset, cells, options, lambda cell, result: {**row_of(cell, result), **unevenness_of(result)})
+    folder = _write(dataset, "splits", rows, options, "One head under every protocol; sources that leak flatter it.")
+    quantity = quantity_of(options["head"])
+    table = read_tables(dataset, [options["variant"]], cache=options["cache"], quantity=quantity)[0]
+    spec = _base(options, head=options["head"], features=quantity, seeds=1)
+    found = [
+        shard_row(dataset, table, spec, shards=options["shards"], how=how)
+        for how in ("contiguous", "hashed", "stratified")
+    ]
+    caption = f"{options['shards']} workers that each see one shard of the training side."
+    histograms = {row["sharding"]: counts.tolist() for row, counts in found}
+    about = {**_about(dataset, options), "class_names": list(dataset.class_names), "histograms": histograms}
+    files = write_table(folder, "shards", [row for row, _ in found], caption=caption, about=about)
+    click.echo("\n" + files[-1].read_text(encoding="utf-8"))
+
+
+def _base(options: dict[str, Any], **more: Any) -> ProbeSpec:
+    from actionvit.pipeline.tasks import ProbeSpec
+
+    given = {"protocol": options["protocol"], "folds": options["folds"], "seeds": options["tries"]}
+    return ProbeSpec(**{**given, **more})
+
+
+def _plain(row: Row) -> bool:
+    return bool(row["shots"] == "all" and row["weighting"] == "none")
+
+
+def _run(
+    dataset: Dataset, cells: Sequence[Cell], options: dict[str, Any], row: Callable[[Cell, ProbeResult], Row]
+) -> list[Row]:
+    """Run the cells behind a progress bar."""
+    from tqdm import tqdm
+
+    from actionvit.pipeline.experiment import run_cells
+
+    found = run_cells(dataset, cells, variant=options["variant"], cache=options["cache"], jobs=options["jobs"])
+    return [row(*one) for one in tqdm(found, total=len(cells), unit="probe", disable=None, leave=False)]
+
+
+def _about(dataset: Dataset, options: dict[str, Any]) -> dict[str, Any]:
+    import sys
+
+    given = {name: value for name, value in options.items() if not isinstance(value, Path)}
+    return {"dataset": dataset.name, "command": ["actionvit", *sys.argv[1:]], "options": given}
+
+
+def _write(dataset: Dataset, name: str, rows: Sequence[Row], options: dict[str, Any], caption: str) -> Path:
+    """Write the table, show it, and return its folder."""
+    from actionvit.pipeline.experiment import protocol_of
+    from actionvit.pipeline.tables import write_table
+
+    folder: Path = options["out"] or Path("results") / f"{dataset.name}-{name}"
+    protocol = protocol_of(dataset, _base(options)) if name != "splits" else "several"
+    full = (
+        f"{caption} {dataset.name}, {options['variant']}, protocol {protocol}, {options['tries']} tries."
+        " Percent: mean ± deviation between splits [95 % interval by source]."
+    )
+    files = write_table(folder, name, rows, caption=full, about=_about(dataset, options))
+    click.echo(files[-1].read_text(encoding="utf-8"))
+    click.echo(str(folder))
+    return folder
