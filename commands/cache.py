@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from actionvit.commands.options import cache_option, echo_json, json_option
 from actionvit.errors import ActionVitError
 
-store_argument = click.argument("store", type=click.Path(path_type=Path))
+if TYPE_CHECKING:
+    from actionvit.pipeline.caches import StoreSummary
+
+path_type = click.Path(path_type=Path)
+store_argument = click.argument("store", type=path_type)
 
 
 @click.group(short_help="Look at, verify, merge, export and prune cached embeddings.")
@@ -18,128 +24,227 @@ def command() -> None:
     """Look after cached embeddings. STORE is a store's folder, or the cache root when it holds just one."""
 
 
-@command.command()
+@command.command(short_help="List the stores.")
 @cache_option
 @json_option
 def ls(cache: Path, as_json: bool) -> None:
-    """List the stores: dataset, variant, rows, bytes."""
-    from actionvit.pipeline.caches import find_stores
+    """List the stores: dataset, variant, rows, failures, share of the dataset, size, age, folder."""
+    from dataclasses import asdict
 
-    found = [
-        {
-            "dataset": store.dataset,
-            "variant": store.variant,
-            "rows": len(store),
-            "failed": len(store.failures()),
-            "bytes": sum(path.stat().st_size for path in store.folder.iterdir()),
-            "store": str(store.folder),
-        }
-        for store in find_stores(cache)
-    ]
+    from actionvit.pipeline.caches import find_stores, summarize
+
+    found = [summarize(store) for store in find_stores(cache)]
     if as_json:
-        echo_json(found)
-        return
-    for row in found:
-        click.echo(
-            f"{row['dataset']:16} {row['variant']:8} {row['rows']:>8} rows {row['failed']:>5} failed"
-            f" {row['bytes']:>14,} bytes  {row['store']}"
+        echo_json([{**asdict(summary), "coverage": summary.coverage} for summary in found])
+    elif found:
+        _echo_table(
+            ("dataset", "variant", "rows", "failed", "coverage", "size", "written", "store"), map(_cells, found)
         )
-    if not found:
+    else:
         click.echo(f"{cache}: no stores; `actionvit extract` makes one")
 
 
-@command.command()
+@command.command(short_help="What a store holds, and its key.")
 @store_argument
 @json_option
 def show(store: Path, as_json: bool) -> None:
-    """Say what a store holds and everything its numbers depend on."""
-    from actionvit.pipeline.caches import one_store
+    """Say what a store holds, how it is laid out, and everything its numbers depend on."""
+    from dataclasses import asdict
+
+    from actionvit.features.parts import list_parts
+    from actionvit.pipeline.caches import one_store, summarize
 
     found = one_store(store)
-    value = {
-        "store": str(found.folder),
-        "dataset": found.dataset,
-        "variant": found.variant,
-        "rows": len(found),
+    summary = summarize(found)
+    value: dict[str, Any] = {
+        **asdict(summary),
+        "coverage": summary.coverage,
+        "parts": len(list_parts(found.folder)),
         "digest": found.digest(),
         "quantities": {name: [list(shape), str(dtype)] for name, (shape, dtype) in found.quantities.items()},
         "info": found.info,
         "key": found.key.to_dict(),
+        "key_digest": found.key.digest,
     }
     if as_json:
         echo_json(value)
         return
-    for name, text in value.items():
-        click.echo(f"{name:10} {text}")
+    leaves = dict(_leaves(value))
+    width = max(map(len, leaves))
+    for name, leaf in leaves.items():
+        click.echo(f"{name:{width}}  {leaf}")
 
 
-@command.command()
+@command.command(short_help="Read every byte; name what is damaged.")
 @store_argument
-@click.option("--repair", "mend", is_flag=True, help="Remove damaged parts; the next extract embeds their rows again.")
+@click.option("--repair", is_flag=True, help="Drop what is damaged, and nothing else; extract makes it anew.")
 @json_option
 @click.pass_context
-def verify(ctx: click.Context, /, store: Path, mend: bool, as_json: bool) -> None:
-    """Read every byte of a store and name damaged parts. Exit code 1 if there are any and --repair is not given."""
-    from actionvit.pipeline.caches import damaged_parts, one_store, repair
+def verify(ctx: click.Context, /, store: Path, repair: bool, as_json: bool) -> None:
+    """Read every byte of a store and name damaged rows and files.
 
-    found = one_store(store)
-    damaged = damaged_parts(found)
-    if mend and damaged:
-        repair(found, damaged)
+    Exit code 1 if there are any and --repair is not given. After a repair, `actionvit extract` embeds what was lost.
+    """
+    from dataclasses import asdict
+
+    from actionvit.features.verify import verify
+    from actionvit.pipeline.caches import store_folder_in
+
+    folder = store_folder_in(store)
+    problems = verify(folder, repair=repair)
     if as_json:
-        echo_json({"store": str(found.folder), "damaged": [path.name for path in damaged], "repaired": mend})
+        echo_json({"store": str(folder), "problems": list(map(asdict, problems)), "repaired": repair})
     else:
-        for path in damaged:
-            click.echo(f"{path}: damaged{', removed; run `actionvit extract` again' if mend else ''}")
-        if not damaged:
-            click.echo(f"{found.folder}: {len(found)} rows, every byte as written")
-    if damaged and not mend:
+        for problem in problems:
+            rows = {0: "no row is lost", -1: "its rows cannot be told"}.get(problem.rows, f"{problem.rows:,} lost")
+            click.echo(f"{folder / problem.file}: {problem.detail}; {rows}{'' if not problem.ids else ':'}")
+            for id in problem.ids:
+                click.echo(f"  {id}")
+        if not problems:
+            click.echo(f"{folder}: every byte is as it was written")
+        else:
+            click.echo("repaired; run `actionvit extract` again" if repair else "run this again with --repair")
+    if problems and not repair:
         ctx.exit(1)
 
 
-@command.command()
-@click.argument("stores", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder of the merged store.")
-def merge(stores: tuple[Path, ...], out: Path) -> None:
-    """Join STORES, shards of one extraction, into one store."""
+@command.command(short_help="Join shards into one store.")
+@click.argument("stores", metavar="STORE...", nargs=-1, required=True, type=path_type)
+@click.option("--out", type=path_type, help="The joined store's folder.  [default: theirs without `.shard-i-of-n`]")
+@click.option("--wait", is_flag=True, help="Wait for another writer of that store instead of failing.")
+@json_option
+def merge(stores: tuple[Path, ...], out: Path | None, wait: bool, as_json: bool) -> None:
+    """Join stores of one key, such as the shards of one extraction, into one. Other keys are refused."""
     from actionvit.features.store import FeatureStore
-    from actionvit.pipeline.caches import merge
+    from actionvit.pipeline.caches import joined_folder, shard_of
+    from actionvit.pipeline.merging import merge
 
-    merged = merge([FeatureStore.open(path) for path in stores], out)
-    click.echo(f"{out}: {len(merged)} rows")
+    opened = [FeatureStore.open(path) for path in stores]
+    folder = out or joined_folder(opened)
+    merged = merge(opened, folder, wait=wait)
+    shards = [shard for store in opened if (shard := shard_of(store)) is not None]
+    lacking = sorted({i + 1 for _, n in shards for i in range(n)} - {i for i, _ in shards}) if shards else []
+    if as_json:
+        echo_json({"store": str(folder), "rows": len(merged), "failed": len(merged.failures()), "lacking": lacking})
+        return
+    click.echo(f"{folder}: {len(merged):,} rows, {len(merged.failures()):,} failed")
+    if lacking:
+        click.echo(f"note: shards {', '.join(map(str, lacking))} of {shards[0][1]} were not among them", err=True)
 
 
-@command.command()
+@command.command(short_help="Write a store as one npz, parquet or h5 file.")
 @store_argument
-@click.option("--to", "form", type=click.Choice(["npz", "h5"]), default="npz", show_default=True, help="File format.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write.")
-@click.option("--root", type=click.Path(path_type=Path), help="The dataset, for labels.  [default: as extracted]")
-def export(store: Path, form: str, out: Path, root: Path | None) -> None:
-    """Write a store as one file: id, label, clip, frame, index; rows in id order."""
-    from actionvit.pipeline.caches import export, one_store
-    from actionvit.pipeline.datasets import load_dataset
+@click.option(
+    "--to", "form", type=click.Choice(["npz", "parquet", "h5"]), default="npz", show_default=True, help="Format."
+)
+@click.option("--out", required=True, type=path_type, help="The file to write.")
+@click.option("--root", type=path_type, help="The dataset, for labels.  [default: as extracted]")
+@click.option("--also", multiple=True, metavar="NAME", help="Another quantity, such as layer9; repeat for several.")
+@json_option
+def export(store: Path, form: Any, out: Path, root: Path | None, also: tuple[str, ...], as_json: bool) -> None:
+    """Write a store as one file: id (N,), label (N,), clip (N, K, D), frame (N, K, T, D), index (N, K, T).
+
+    Rows are in id order. Labels are those of the dataset as it is now; where it cannot be found they stay empty.
+    """
+    from actionvit.pipeline.caches import one_store
+    from actionvit.pipeline.exporting import export, labels_of
 
     found = one_store(store)
     try:
-        dataset = load_dataset(root or Path(found.info["root"]))
-        labels = {video.id: video.label for video in dataset.videos}
+        labels = labels_of(found, root)
     except ActionVitError as error:
         if root:
             raise
         labels = {}
-        click.echo(f"warning: labels are left empty, the dataset is not where it was ({error}); give --root", err=True)
-    click.echo(f"{out}: {export(found, labels, out, form)} rows")
+        click.echo(f"warning: labels stay empty, the dataset is not where it was ({error}); give --root", err=True)
+    ids = export(found, labels, out, form, also=also)
+    unlabelled = sum(id not in labels for id in ids)
+    if as_json:
+        echo_json({"file": str(out), "rows": len(ids), "unlabelled": unlabelled, "bytes": out.stat().st_size})
+        return
+    click.echo(f"{out}: {len(ids):,} rows, {_size(out.stat().st_size)}")
+    if labels and unlabelled:
+        click.echo(f"note: {unlabelled:,} rows are not in the dataset; their label is empty", err=True)
 
 
-@command.command()
-@store_argument
+@command.command(short_help="Delete stores of older keys; asks first.")
+@click.argument("stores", metavar="[STORE...]", nargs=-1, type=path_type)
+@cache_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def prune(store: Path, yes: bool) -> None:
-    """Delete a store."""
-    from actionvit.features.store import FeatureStore
+@json_option
+def prune(stores: tuple[Path, ...], cache: Path, yes: bool, as_json: bool) -> None:
+    """Delete the STOREs named; by default those of an older key than the newest of their dataset and variant.
 
-    found = FeatureStore.open(store)
-    if not yes:
-        click.confirm(f"Delete {store}, {len(found)} rows of {found.dataset} {found.variant}?", abort=True)
-    shutil.rmtree(store)
-    click.echo(f"{store}: deleted")
+    Each is shown with what it is and why, and asked for by itself. With --json and without --yes nothing is deleted.
+    """
+    from dataclasses import asdict
+
+    from actionvit.features.store import FeatureStore
+    from actionvit.pipeline.caches import delete, find_stores, stale_stores, summarize
+
+    if stores:
+        chosen = [(FeatureStore.open(path), "named") for path in stores]
+    else:
+        chosen = [(stale.store, stale.reason) for stale in stale_stores(find_stores(cache))]
+    report = []
+    for store, reason in chosen:
+        summary = summarize(store)
+        if not as_json:
+            click.echo(f"{store.folder}: {reason}\n  " + ", ".join(_facts(summary)))
+        if yes or (not as_json and click.confirm("  delete it?")):
+            delete(store)
+            report.append({**asdict(summary), "reason": reason, "deleted": True})
+        else:
+            report.append({**asdict(summary), "reason": reason, "deleted": False})
+    if as_json:
+        echo_json(report)
+    else:
+        gone = [row for row in report if row["deleted"]]
+        freed = _size(sum(row["bytes"] for row in gone))
+        click.echo(f"{len(gone)} deleted, {freed} freed" if report else f"{cache}: nothing stale")
+
+
+def _facts(summary: StoreSummary) -> list[str]:
+    dataset, variant, rows, failed, coverage, size, age, _ = _cells(summary)
+    return [f"{dataset} {variant}", f"{rows} rows", f"{failed} failed", f"coverage {coverage}", size, f"written {age}"]
+
+
+def _cells(summary: StoreSummary) -> tuple[str, ...]:
+    coverage = "–" if summary.coverage is None else f"{summary.coverage:.1%}"
+    numbers = (f"{summary.rows:,}", f"{summary.failed:,}", coverage, _size(summary.bytes), _age(summary.written))
+    return (summary.dataset, summary.variant, *numbers, summary.store)
+
+
+def _echo_table(head: Sequence[str], rows: Any) -> None:
+    """Print columns that line up: words to the left, what starts with a digit to the right."""
+    body = [tuple(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
+    right = [all(cell[0].isdigit() or cell == "–" for cell in column) for column in zip(*body, strict=True)]
+    for line in (head, *body):
+        cells = zip(line, widths, right, strict=True)
+        click.echo("  ".join(cell.rjust(width) if r else cell.ljust(width) for cell, width, r in cells).rstrip())
+
+
+def _size(size: float) -> str:
+    """Return bytes as a person reads them."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def _age(written: float) -> str:
+    """Return how long ago that was."""
+    seconds = max(0.0, time.time() - written)
+    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def _leaves(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found = []
+    for name, inner in value.items():
+        found += _leaves(inner, f"{prefix}{name}.") if isinstance(inner, dict) else [(f"{prefix}{name}", inner)]
+    return found

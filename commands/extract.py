@@ -121,6 +121,13 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[i
     "--shard", callback=_shard, metavar="i/n", help="Only the i-th of n parts, by id; join them with `cache merge`."
 )
 @click.option("--wait", is_flag=True, help="Wait for another writer of the same store instead of failing.")
+@click.option(
+    "--flush-seconds",
+    type=click.FloatRange(0),
+    default=5.0,
+    show_default=True,
+    help="Publish embeddings at least this often: what a kill costs.",
+)
 @click.option("--verify", is_flag=True, help="Rehash every video; without it size and modification time vouch.")
 @click.option("--retry-failed", is_flag=True, help="Try again what the ledger names, though nothing changed.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
@@ -163,7 +170,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         ctx.exit(3)
 
 
-PASSED_ON = ("workers", "timeout", "shard", "wait", "verify", "retry_failed", "dry_run")
+PASSED_ON = ("workers", "timeout", "shard", "wait", "flush_seconds", "verify", "retry_failed", "dry_run")
 
 
 def _jobs(options: dict[str, Any]) -> list[Job]:

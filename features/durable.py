@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from actionvit.errors import ActionVitError
@@ -56,10 +57,18 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def remove(paths: Iterable[Path]) -> None:
+    """Unlink files; those already gone are fine. Raises ActionVitError if the folder forbids it."""
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ActionVitError(f"{path}: cannot be removed: {error.strerror}; make its folder writable") from error
+
+
 def sweep(folder: Path) -> None:
     """Remove the temporary files that a killed writer left; only the holder of the folder's lock may."""
-    for entry in folder.glob(f"{TEMPORARY}*"):
-        entry.unlink(missing_ok=True)
+    remove(folder.glob(f"{TEMPORARY}*"))
 
 
 def file_digest(path: Path) -> str:

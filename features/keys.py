@@ -48,6 +48,11 @@ class FeatureKey:
             raise ValueError(f"feature key: fields missing or unknown: {', '.join(sorted(odd))}")
         return cls(**value)
 
+    @classmethod
+    def parse(cls, canonical: str) -> FeatureKey:
+        """Return the key of a canonical text."""
+        return cls.from_dict(json.loads(canonical))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values, in the order of the class."""
         return asdict(self)

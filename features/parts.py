@@ -178,9 +178,12 @@ def part_name(sequence: int, image: bytes) -> str:
 
 def sequence_of(path: Path) -> int:
     """Return the place of a part in the order of parts."""
-    match = PART.fullmatch(path.name)
-    assert match is not None
-    return int(match[1])
+    return int(path.name[5:13])
+
+
+def part_digits(path: Path) -> str:
+    """Return the 16 hex digits with which the sha256 of a part's bytes begins."""
+    return path.name[14:30]
 
 
 def list_parts(folder: Path) -> list[Path]:
@@ -220,7 +223,8 @@ def read_table(path: Path, key: str) -> tuple[Table, Quantities]:
                 raise ActionVitError(f"{path}: schema {part.attrs['schema']}, expected {SCHEMA}; update actionvit")
             if hashlib.sha256(encode_text(part.attrs["key"])).hexdigest() != key:
                 raise DamagedPart(path, "it belongs to a store with another key")
-            quantities = {name: (data.shape[1:], data.dtype) for name, data in part.items() if name != "rows"}
+            # By name: `items` gives None, not an error, for a dataset whose header is damaged.
+            quantities = {name: (part[name].shape[1:], part[name].dtype) for name in part if name != "rows"}
             table: Table = part["rows"][:]
             if any(len(part[name]) != len(table) for name in quantities):
                 raise DamagedPart(path, "its arrays differ in length")

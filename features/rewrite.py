@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.features.durable import publish
+from actionvit.features.durable import publish, remove
 from actionvit.features.index import Index
 from actionvit.features.parts import (
     DamagedPart,
@@ -56,8 +56,8 @@ def replace_parts(paths: Sequence[Path], description: Mapping[str, str], drop: C
 def _read_all(path: Path) -> tuple[Table, dict[str, NDArray[Any]]]:
     with open_part(path) as part:
         try:
-            arrays = {name: data[:] for name, data in part.items()}
-        except (OSError, RuntimeError) as error:
+            arrays = {name: part[name][:] for name in part}
+        except (OSError, KeyError, RuntimeError) as error:
             raise DamagedPart(path, str(error).splitlines()[0]) from error
     return arrays.pop("rows"), arrays
 
@@ -79,9 +79,3 @@ def drop_dead_parts(index: Index) -> None:
     """Remove parts that a killed writer had replaced already: none of their rows is the last word on its video."""
     live = set(np.unique(index.part).tolist())
     remove(path for number, path in enumerate(index.parts) if number not in live)
-
-
-def remove(paths: Iterable[Path]) -> None:
-    """Unlink files; those already gone are fine."""
-    for path in paths:
-        path.unlink(missing_ok=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.features.durable import publish
+from actionvit.features.durable import TEMPORARY, publish, sweep
 from actionvit.features.files import Fingerprint
 from actionvit.features.index import Index
 from actionvit.features.keys import FeatureKey, describe
 from actionvit.features.ledger import FAILURES, Failure, load
 from actionvit.features.locks import locked
-from actionvit.features.parts import SCHEMA, Quantities, Row
+from actionvit.features.parts import BLOCK_BYTES, SCHEMA, Quantities, Row
 from actionvit.features.planning import Plan, make_plan
 from actionvit.features.writer import Writer
 
@@ -76,6 +78,9 @@ class FeatureStore:
                 f"{folder}: this store has another key: {describe(differences)} (here: the store, there: what was "
                 f"asked); use another folder"
             )
+        if any(folder.glob(f"{TEMPORARY}*")):  # a killed writer's, or a living one's, who then holds the lock
+            with contextlib.suppress(ActionVitError), locked(folder):
+                sweep(folder)
         return new
 
     @classmethod
@@ -214,11 +219,20 @@ class FeatureStore:
             fingerprint=Fingerprint(size, mtime_ns),
         )
 
+    def iterate(self, ids: Sequence[str]) -> Iterator[Row]:
+        """Yield whole rows in the order asked, a few megabytes in memory at a time. Raises like `read`."""
+        row_bytes = sum(dtype.itemsize * math.prod(shape) for shape, dtype in self.quantities.values())
+        step = max(1, BLOCK_BYTES // max(1, row_bytes))
+        for start in range(0, len(ids), step):
+            block = ids[start : start + step]
+            arrays = {name: self.read(block, name) for name in self.quantities}
+            for at, info in enumerate(self.rows(block)):
+                mine = {name: array[at] for name, array in arrays.items()}
+                yield Row(info.id, info.digest, info.fingerprint, info.count, info.flags, info.backend, mine)
+
     def row(self, id: str) -> Row:
-        """Return one row, arrays included."""
-        info = self.rows([id])[0]
-        arrays = {name: self.read([id], name)[0] for name in self.quantities}
-        return Row(id, info.digest, info.fingerprint, info.count, info.flags, info.backend, arrays)
+        """Return one row, arrays included. Raises like `read`."""
+        return next(self.iterate([id]))
 
     def failures(self) -> list[Failure]:
         """Return the videos that gave no row, by id."""

@@ -7,6 +7,7 @@ import itertools
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -106,17 +107,20 @@ class Writer:
         decoder: str = "",
     ) -> None:
         """Note that a video gave no row; a row that it gave in an earlier session, from another file, is removed."""
+        self.note(Failure(id, reason, detail, backend, frames, *fingerprint, decoder))
+
+    def note(self, failure: Failure) -> None:
+        """Take a line of the ledger, like `fail`."""
         self._start_clock()
-        self._failed[id] = Failure(id, reason, detail, backend, frames, *fingerprint, decoder)
+        self._failed[failure.id] = failure
         self._flush_if_due()
 
     def adopt(self, plan: Plan) -> int:
         """Record what a plan found out without embedding: new fingerprints, rows under new ids; return how many."""
         index = self.store.index
-        for id, old in plan.renamed.items():
-            if index.find(old) is not None:
-                row = self.store.row(old)
-                self.append(Row(id, row.digest, plan.fingerprints[id], row.count, row.flags, row.backend, row.arrays))
+        moved = [id for id, old in sorted(plan.renamed.items()) if index.find(old) is not None]
+        for id, row in zip(moved, self.store.iterate([plan.renamed[id] for id in moved]), strict=True):
+            self.append(replace(row, id=id, fingerprint=plan.fingerprints[id]))
         seen = ledger.load(Seen, self.store.folder / SEEN)
         for id in plan.fingerprints.keys() - plan.renamed.keys():
             if (at := index.find(id)) is not None:
@@ -130,8 +134,14 @@ class Writer:
         self._records, self._arrays, self._failed, self._bytes = {}, {}, {}, 0
         if records:
             self._publish(records, arrays)
-            self._merge_small_parts()
-        if remove_rows(self.store.index, failed, self.store.description):
+            try:
+                self._merge_small_parts()
+            except (ActionVitError, OSError) as error:  # a full disk, say; every row is published all the same
+                logger.warning("%s: small parts stay unmerged: %s", self.store.folder, error)
+                self._parts = []
+        if any(self.store.index.find(id) is not None for id in failed):
+            self.store.refresh()
+            remove_rows(self.store.index, failed, self.store.description)
             self.store.refresh()
             self._parts = list_parts(self.store.folder)
         if failed or not records.keys().isdisjoint(self._ledger):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from actionvit.errors import ActionVitError
 from actionvit.features.keys import FeatureKey, describe
 from actionvit.features.locks import locked
-from actionvit.features.parts import list_parts, part_name, sequence_of
-from actionvit.features.rewrite import remove
+from actionvit.features.parts import list_parts
 from actionvit.features.store import KEY, FeatureStore
 
 Leaf = str | int | float | bool | None
@@ -50,7 +50,7 @@ def find_store(cache: Path, dataset: str, variant: str, **wanted: Leaf) -> Featu
     stores = find_stores(cache)
     found = [store for store in stores if store.dataset == dataset and store.variant == variant]
     fits = [store for store in found if _fits(store.key, wanted)]
-    whole = [store for store in fits if ".shard-" not in store.folder.name]
+    whole = [store for store in fits if shard_of(store) is None]
     if len(whole) == 1:
         return whole[0]
     if whole:
@@ -83,85 +83,112 @@ def _fits(key: FeatureKey, wanted: Mapping[str, Leaf]) -> bool:
     return True
 
 
+def store_folder_in(path: Path) -> Path:
+    """Return `path` if it is a store, or the only one below it. Raises ActionVitError if that is not one."""
+    if (path / KEY).exists() or list(path.glob("part-*.h5")):  # without its key it is a damaged store
+        return path
+    folders = sorted(found.parent for found in path.glob(f"*/*/{KEY}"))
+    if len(folders) != 1:
+        names = ", ".join(map(str, folders)) or "`actionvit extract` makes one"
+        raise ActionVitError(f"{path}: is no store, and holds {len(folders)} of them, not one: {names}")
+    return folders[0]
+
+
 def one_store(path: Path) -> FeatureStore:
     """Open the store in a folder, or the only one below a cache root. Raises ActionVitError if that is not one."""
-    if (path / KEY).exists():
-        return FeatureStore.open(path)
-    stores = find_stores(path)
-    if len(stores) != 1:
-        names = ", ".join(str(store.folder) for store in stores) or "none"
-        raise ActionVitError(f"{path}: is no store, and holds {len(stores)} ({names}); name one")
-    return stores[0]
+    return FeatureStore.open(store_folder_in(path))
 
 
-def damaged_parts(store: FeatureStore) -> list[Path]:
-    """Return the part files whose bytes are not those that their names vouch for; reads every byte."""
-    return [path for path in list_parts(store.folder) if path.name != part_name(sequence_of(path), path.read_bytes())]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSummary:
+    """A store in one line of `cache ls`."""
+
+    dataset: str
+    variant: str
+    rows: int
+    failed: int
+    videos: int | None
+    """Videos of the dataset when it was last extracted; None where nobody recorded it."""
+    bytes: int
+    written: float
+    """When the last part was published, in seconds since 1970."""
+    store: str
+
+    @property
+    def coverage(self) -> float | None:
+        """The share of the dataset's videos that have a row."""
+        return min(self.rows / self.videos, 1.0) if self.videos else None
 
 
-def repair(store: FeatureStore, damaged: list[Path]) -> None:
-    """Remove damaged parts; the next `actionvit extract` embeds their rows again."""
-    with locked(store.folder):
-        remove(damaged)
-    store.forget()
-
-
-def merge(stores: list[FeatureStore], out: Path) -> FeatureStore:
-    """Copy the rows of several stores of one key into the store at `out`; rows that are there already stay.
-
-    Raises
-    ------
-    ActionVitError
-        If keys differ (it names the fields with both values), or `out` holds another key.
-    """
-    first = stores[0]
-    for store in stores[1:]:
-        if differences := first.key.differences(store.key):
-            raise ActionVitError(
-                f"{store.folder}: another key than {first.folder}: {describe(differences)} "
-                f"(here: the latter, there: the former); merge only shards of one extraction"
-            )
-    merged = FeatureStore.create(
-        out, key=first.key, dataset=first.dataset, variant=first.variant, info={**first.info, "merged": len(stores)}
+def summarize(store: FeatureStore) -> StoreSummary:
+    """Return a store's numbers."""
+    stats = [path.stat() for path in store.folder.iterdir()]
+    return StoreSummary(
+        dataset=store.dataset,
+        variant=store.variant,
+        rows=len(store),
+        failed=len(store.failures()),
+        videos=store.info.get("videos"),
+        bytes=sum(stat.st_size for stat in stats),
+        written=last_written(store),
+        store=str(store.folder),
     )
-    with merged.writer() as writer:
-        held = set(merged.ids)
-        for store in stores:
-            for id in store.ids:
-                if id not in held:
-                    writer.append(store.row(id))
-                    held.add(id)
-    return merged
 
 
-def export(store: FeatureStore, labels: Mapping[str, str], out: Path, form: str) -> int:
-    """Write a store's rows, in id order, as one file that other tools read; return how many.
+def last_written(store: FeatureStore) -> float:
+    """Return when a store last got rows (or was made), in seconds since 1970."""
+    return max(path.stat().st_mtime for path in [*list_parts(store.folder), store.folder / KEY])
 
-    Parameters
-    ----------
-    store : FeatureStore
-        What is written: `id (N,)`, `label (N,)`, `clip (N, K, D)`, `frame (N, K, T, D)`, `index (N, K, T)`, and
-        what else it holds.
-    labels : mapping
-        From id to class name; empty where it is silent.
-    out : Path
-        The file, replaced if it is there.
-    form : {"npz", "h5"}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stale:
+    """A store that another one seems to have replaced."""
+
+    store: FeatureStore
+    newer: FeatureStore
+    reason: str
+
+
+def stale_stores(stores: Sequence[FeatureStore]) -> list[Stale]:
+    """Return the stores of an older key than the last written one of their dataset and variant, and merged shards.
+
+    Nothing says that an older key is wrong (8 and 16 frames may both be wanted): it is for a person to decide.
     """
-    import h5py
+    groups: dict[tuple[str, str], list[FeatureStore]] = {}
+    for store in sorted(stores, key=last_written, reverse=True):
+        groups.setdefault((store.dataset, store.variant), []).append(store)
+    found = []
+    for group in groups.values():
+        whole = [store for store in group if shard_of(store) is None]
+        for store in whole[1:]:
+            reason = f"older key: {describe(store.key.differences(whole[0].key))} (here: this one, there: the newest)"
+            found.append(Stale(store=store, newer=whole[0], reason=reason))
+        for store in group:
+            twin = next((one for one in whole if one.key == store.key), None)
+            if shard_of(store) is not None and twin is not None and set(store.ids) <= set(twin.ids):
+                found.append(Stale(store=store, newer=twin, reason=f"all its rows are in {twin.folder.name}"))
+    return found
 
-    ids = store.ids
-    names = [labels.get(id, "") for id in ids]
-    arrays: dict[str, Any] = {name: store.read(ids, name) for name in store.quantities}
-    fresh = out.with_name(f".{out.name}.new")
-    if form == "npz":
-        with fresh.open("wb") as file:
-            np.savez(file, id=np.array(ids, dtype=np.str_), label=np.array(names, dtype=np.str_), **arrays)
-    else:
-        with h5py.File(fresh, "w") as file:
-            for name, texts in (("id", ids), ("label", names)):
-                file.create_dataset(name, data=texts, dtype=h5py.string_dtype())
-            for name, array in arrays.items():
-                file.create_dataset(name, data=array)
-    fresh.replace(out)
-    return len(ids)
+
+def shard_of(store: FeatureStore) -> tuple[int, int] | None:
+    """Return (i, n) for the store of shard i of n, None for a whole one."""
+    match = re.fullmatch(r".*\.shard-(\d+)-of-(\d+)", store.folder.name)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def joined_folder(stores: Sequence[FeatureStore]) -> Path:
+    """Return where shards that lie together are joined. Raises ActionVitError if that cannot be told."""
+    folders = {store.folder.with_name(re.sub(r"\.shard-\d+-of-\d+$", "", store.folder.name)) for store in stores}
+    if len(folders) != 1 or any(shard_of(store) is None for store in stores):
+        raise ActionVitError(f"{stores[0].folder} and the others are not shards that lie together; give --out FOLDER")
+    return folders.pop()
+
+
+def delete(store: FeatureStore) -> None:
+    """Delete a store. Raises ActionVitError if another process writes it, or the folder forbids it."""
+    try:
+        with locked(store.folder):
+            (store.folder / KEY).unlink()  # first: half deleted, it is no store any more
+            shutil.rmtree(store.folder)
+    except OSError as error:
+        raise ActionVitError(f"{store.folder}: cannot be deleted: {error.strerror}; check its permissions") from error

@@ -122,6 +122,7 @@ def extract(
     timeout: float = 60.0,
     shard: Shard | None = None,
     wait: bool = False,
+    flush_seconds: float = 5.0,
     verify: bool = False,
     retry_failed: bool = False,
     dry_run: bool = False,
@@ -140,6 +141,8 @@ def extract(
         Only the videos whose id falls to part i of n; each part is a store of its own, to be merged.
     wait : bool
         Wait for another writer of a store instead of failing.
+    flush_seconds : float
+        Embeddings are published when the oldest unpublished one is this old: what a kill can cost.
     verify : bool
         Rehash every video instead of trusting size and modification time.
     retry_failed : bool
@@ -176,8 +179,9 @@ def extract(
     targets = [_Target(job, store, review(store)) for job, store in zip(jobs, stores, strict=True)]
     with ExitStack() as stack:
         active = [] if dry_run else [target for target in targets if target.plan.todo or target.plan.adoptable]
-        for target in active:
-            _take_over(target, stack, wait, review)
+        # One order of locks for all processes, whatever order the variants were given in: no deadlock.
+        for target in sorted(active, key=lambda target: target.store.folder):
+            _take_over(target, stack, review, wait=wait, flush_seconds=flush_seconds)
         # One thread for all forwards: it releases the GIL, so frames are gathered and rows written beside it.
         thread = ThreadPoolExecutor(1)
         stack.callback(thread.shutdown, cancel_futures=True)
@@ -222,14 +226,17 @@ def feature_key(job: Job, policy: DecodePolicy) -> FeatureKey:
 def _open(job: Job, key: FeatureKey, dataset: Dataset, cache: Path, shard: Shard | None) -> FeatureStore:
     """Open or create the job's store, `cache/DATASET/VARIANT-DIGEST`, with the shard's number behind it."""
     folder = store_folder(cache, dataset.name, job.variant, key, shard)
-    info = {"root": str(dataset.root.resolve()), "weights": job.weights.source}
+    info = {"root": str(dataset.root.resolve()), "layout": dataset.layout, "videos": len(dataset.videos)}
+    info["weights"] = job.weights.source
     return FeatureStore.create(folder, key=key, dataset=dataset.name, variant=job.variant, info=info)
 
 
-def _take_over(target: _Target, stack: ExitStack, wait: bool, review: Callable[[FeatureStore], Plan]) -> None:
+def _take_over(
+    target: _Target, stack: ExitStack, review: Callable[[FeatureStore], Plan], *, wait: bool, flush_seconds: float
+) -> None:
     """Become the store's writer; look again at what is left, for another writer may just have finished."""
     rows = len(target.store)
-    target.writer = stack.enter_context(target.store.writer(wait=wait))
+    target.writer = stack.enter_context(target.store.writer(wait=wait, flush_seconds=flush_seconds))
     if len(target.store) != rows:
         target.plan = review(target.store)
     if target.plan.adoptable:

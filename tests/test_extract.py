@@ -141,14 +141,13 @@ def test_a_killed_extraction_resumes_to_the_same_store(root: Path, tmp_path: Pat
     # At the tenth video the process is gone, as by the kernel's OOM killer; rows are published at every append.
     script = (
         "import os, signal, sys\nfrom pathlib import Path\n"
-        "from actionvit.features.store import FeatureStore\nfrom actionvit.features.variants import clip_spec\n"
+        "from actionvit.features.variants import clip_spec\n"
         "from actionvit.features.weights import find_weights\nfrom actionvit.pipeline.datasets import load_dataset\n"
         "from actionvit.pipeline.extract import Job, extract\n"
-        "plain = FeatureStore.writer\n"
-        "FeatureStore.writer = lambda self, wait=False: plain(self, wait=wait, flush_seconds=0)\n"
         "kill = lambda done, total: done == 10 and os.kill(os.getpid(), signal.SIGKILL)\n"
         "job = Job(variant='tiny-hr', weights=find_weights('tiny-hr'), spec=clip_spec('tiny-hr'))\n"
-        "extract(load_dataset(Path(sys.argv[1])), [job], cache=Path(sys.argv[2]), workers=0, on_video=kill)\n"
+        "dataset, cache = load_dataset(Path(sys.argv[1])), Path(sys.argv[2])\n"
+        "extract(dataset, [job], cache=cache, workers=0, flush_seconds=0, on_video=kill)\n"
     )
     killed = subprocess.run([sys.executable, "-c", script, root, tmp_path / "cut"], check=False)
     assert killed.returncode == -9
