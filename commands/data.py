@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actionvit.commands.options import dataset_options, echo_json, json_option, open_dataset, root_argument
+from actionvit.commands.options import (
+    dataset_options,
+    echo_json,
+    json_option,
+    open_dataset,
+    root_argument,
+    split_options,
+    test_fraction_option,
+)
 
 if TYPE_CHECKING:
     from actionvit.pipeline.datasets import Dataset, Split
@@ -112,19 +120,8 @@ def draw(out: Path, seed: int, clips: int) -> None:
 @command.command(short_help="Say who trains and who tests, and which sources leak.")
 @root_argument
 @dataset_options
-@click.option(
-    "--protocol",
-    type=click.Choice(["official", "grouped", "stratified", "random"]),
-    help="Only this one.  [default: all]",
-)
-@click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Folds, or repeats.")
-@click.option(
-    "--test-fraction",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.3,
-    show_default=True,
-    help="Of stratified and random splits.",
-)
+@split_options("all there are")
+@test_fraction_option
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the shuffling.")
 @json_option
 def splits(root: Path, protocol: str | None, as_json: bool, **options: Any) -> None:

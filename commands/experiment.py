@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actionvit.commands.options import F, cache_option, dataset_options, open_dataset, root_argument
+from actionvit.commands.options import F, cache_option, dataset_options, open_dataset, root_argument, split_options
 
 if TYPE_CHECKING:
     from actionvit.pipeline.datasets import Dataset
@@ -35,12 +35,7 @@ def experiment_options(function: F) -> F:
         click.option(
             "--tries", type=click.IntRange(1), default=5, show_default=True, help="Seeds: draws of everything."
         ),
-        click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Splits, unless official."),
-        click.option(
-            "--protocol",
-            type=click.Choice(["official", "stratified", "random", "grouped"]),
-            help="Splits.  [default: as for probe]",
-        ),
+        split_options("as for probe"),
         cache_option,
         dataset_options,
         click.option("--variant", default="base", show_default=True, help="Whose embeddings."),

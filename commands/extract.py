@@ -219,13 +219,8 @@ def _as_json(summary: Summary) -> dict[str, Any]:
     from dataclasses import asdict
 
     bound, share = summary.limit
-    return {**asdict(summary), "bound_by": bound, "share_of_limit": share, "outcomes": _outcomes(summary)}
-
-
-def _outcomes(summary: Summary) -> list[dict[str, Any]]:
-    from dataclasses import asdict
-
-    return [{**asdict(outcome), "store": str(outcome.store)} for outcome in summary.outcomes]
+    outcomes = [{**asdict(outcome), "store": str(outcome.store)} for outcome in summary.outcomes]
+    return {**asdict(summary), "bound_by": bound, "share_of_limit": share, "outcomes": outcomes}
 
 
 def _say(summary: Summary, dataset: str, dry_run: bool) -> None:

@@ -55,6 +55,35 @@ def dataset_options(function: F) -> F:
     return function
 
 
+def split_options(default: str) -> Callable[[F], F]:
+    """Return a decorator that adds `--protocol` and `--folds`; `default` says what is taken without a protocol."""
+
+    def add(function: F) -> F:
+        for option in (
+            click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Folds, or repeats."),
+            click.option(
+                "--protocol",
+                type=click.Choice(["official", "grouped", "stratified", "random"]),
+                help=f"Splits.  [default: {default}]",
+            ),
+        ):
+            function = option(function)
+        return function
+
+    return add
+
+
+def test_fraction_option(function: F) -> F:
+    """Add `--test-fraction`, which stratified and random splits take."""
+    return click.option(
+        "--test-fraction",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        default=0.3,
+        show_default=True,
+        help="Of stratified and random splits.",
+    )(function)
+
+
 def open_dataset(root: Path, options: Mapping[str, Any]) -> Dataset:
     """Read the dataset that ROOT and `dataset_options` name, and say on stderr what a user must know of it."""
     from actionvit.pipeline.datasets import load_dataset

@@ -16,6 +16,8 @@ from actionvit.commands.options import (
     open_dataset,
     root_argument,
     runs_option,
+    split_options,
+    test_fraction_option,
 )
 
 if TYPE_CHECKING:
@@ -121,19 +123,8 @@ def _number(text: str) -> int | float | str:
     multiple=True,
     help="Also fuse the variants' heads: average log-probabilities, or weights fitted out of fold.",
 )
-@click.option(
-    "--protocol",
-    type=click.Choice(["official", "stratified", "random", "grouped"]),
-    help="Splits.  [default: official where there are lists, else grouped where sources are known, else stratified]",
-)
-@click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Splits of other protocols.")
-@click.option(
-    "--test-fraction",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.3,
-    show_default=True,
-    help="For stratified and random.",
-)
+@split_options("official where there are lists, else grouped where sources are known, else stratified")
+@test_fraction_option
 @click.option(
     "--seeds",
     type=click.IntRange(1),

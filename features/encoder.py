@@ -16,7 +16,7 @@ from actionvit.errors import ActionVitError
 from actionvit.features.clips import ClipSpec, clip_indices
 from actionvit.features.forward import Embedding, embed, run
 from actionvit.features.frames import Frames
-from actionvit.features.outputs import FramePool, Precision, encoder_key, quantities, resolve
+from actionvit.features.outputs import FramePool, Precision, quantities, resolve
 from actionvit.features.timesformer import TimeSformer
 from actionvit.features.transforms import views
 from actionvit.features.weights import Weights
@@ -68,23 +68,11 @@ class Encoder:
             self._stem = model.stem(spec.num_frames, spec.size).to(self.device, self.dtype).pack()
             self._blocks = model.fold().to(self.device, self.dtype).pack(tokens)
         self._compute = torch.compile(self._forward, dynamic=False) if compile else self._forward
-        self._compiled = compile
 
     @property
     def batch_videos(self) -> int:
         """Videos worth handing to `encode_many` at once: 1 on the CPU, a device batch or two on a GPU."""
         return 1 if self.device.type == "cpu" else max(1, 2 * self.batch_views // self.spec.views)
-
-    def key_fields(self) -> dict[str, Any]:
-        """Return what of this encoder changes its numbers, as `outputs.encoder_key` does without torch."""
-        return encoder_key(
-            self.weights,
-            self.spec,
-            precision=self.precision,
-            frame_pool=self.frame_pool,
-            layers=self.layers,
-            tokens_after=self.tokens_after,
-        )
 
     def encode(self, frames: Frames) -> Arrays:
         """Return `quantities` for one video, whose frames hold at least those that `clip_indices` asks for."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actionvit.errors import ActionVitError
+from actionvit.features.durable import file_digest
 from actionvit.features.names import check_tensors, from_original, from_transformers
 from actionvit.features.tiny import TINY, tiny_weights
 from actionvit.features.variants import BUILT_IN, VARIANTS, ModelShape, variant_named
@@ -116,7 +117,7 @@ def _from_folder(folder: Path, name: str) -> Weights:
     return Weights(
         source=name,
         shape=_shape(config, name),
-        digest=_digest(file),
+        digest=file_digest(file),
         file=file,
         mean=tuple(pixels.get("image_mean") or MEAN),
         std=tuple(pixels.get("image_std") or STD),
@@ -140,7 +141,7 @@ def _from_file(file: Path, name: str) -> Weights:
     shape = ModelShape(
         width=width, depth=depth, heads=width // 64, mlp=mlp, patch=patch, num_frames=frames, image_size=side * patch
     )
-    return Weights(source=name, shape=shape, digest=_digest(file), file=file, licence="CC BY-NC 4.0")
+    return Weights(source=name, shape=shape, digest=file_digest(file), file=file, licence="CC BY-NC 4.0")
 
 
 def _shape(config: dict[str, Any], name: str) -> ModelShape:
@@ -183,14 +184,6 @@ def _json(file: Path, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ActionVitError(f"weights {name}: {file.name} holds no object")
     return value
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _read_tensors(file: Path, *, data: bool = True) -> dict[str, Tensor]:

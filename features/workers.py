@@ -54,6 +54,11 @@ class Failure:
     """Frames seen before it failed."""
 
 
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def decode_stream(
     requests: Iterable[DecodeRequest],
     *,
@@ -89,7 +94,7 @@ def decode_stream(
         return
     from pebble import ProcessPool
 
-    count = workers or len(os.sched_getaffinity(0))
+    count = available_cores() if workers is None else workers
     flying: deque[tuple[DecodeRequest, Any]] = deque()
     # Spawned, not forked: the parent may hold threads and a GPU.
     pool = ProcessPool(count, recycle, _start_worker, (max_memory,), multiprocessing.get_context("spawn"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,7 +103,6 @@ class _Blocks:
 
 Texts = Mapping[str, list[str]]
 Arrays = Mapping[str, _Blocks]
-Write = Callable[[Path, Texts, Arrays], None]
 
 
 @contextlib.contextmanager

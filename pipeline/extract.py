@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from actionvit.features.outputs import FramePool, Precision, encoder_key, quanti
 from actionvit.features.planning import Plan
 from actionvit.features.store import FeatureStore
 from actionvit.features.weights import Weights
-from actionvit.features.workers import Decoded, DecodeRequest, Failure, decode_stream
+from actionvit.features.workers import Decoded, DecodeRequest, Failure, available_cores, decode_stream
 from actionvit.features.writer import Writer
 from actionvit.pipeline.caches import in_shard, store_folder
 from actionvit.pipeline.datasets import Dataset, Video
@@ -167,7 +166,7 @@ def extract(
     began = time.perf_counter()
     videos = [video for video in dataset.videos if shard is None or in_shard(video.id, shard)]
     files = [(video.id, video.path) for video in videos]
-    count = _cores() if workers is None else workers
+    count = available_cores() if workers is None else workers
     load = make_encoder or _load_encoder
     summary = Summary(outcomes=[], videos=len(videos), workers=count, clock=Clock(), seconds=0.0, start=0.0)
 
@@ -196,11 +195,6 @@ def extract(
     summary.outcomes = [_outcome(target, [video.id for video in videos], dry_run) for target in targets]
     summary.seconds = time.perf_counter() - began
     return summary
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def feature_key(job: Job, policy: DecodePolicy) -> FeatureKey:
