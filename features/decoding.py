@@ -49,6 +49,11 @@ class DecodePolicy:
         """What of the policy can change pixels or acceptance; not the backend, all being equal."""
         return f"rgb24-bilinear upright on_corrupt={self.on_corrupt} max_pixels={self.max_pixels}"
 
+    @property
+    def decoder(self) -> str:
+        """Name of the decoder that video files meet first."""
+        return "decord" if self.backend == "decord" else "pyav"
+
 
 def decoder_version() -> str:
     """Return the versions that decide what decodes: what failed under another one is worth another try."""

@@ -107,8 +107,8 @@ def reordered(pictures: Sequence[Picture]) -> list[int]:
     return [*order, anchor] if anchor >= 0 else order
 
 
-def packets_needed(pictures: Sequence[Picture], shown: Sequence[int], wanted: Collection[int]) -> list[bool]:
-    """Return, for each packet in decoding order, whether the wanted ones can be had only with it.
+def runs_needed(pictures: Sequence[Picture], shown: Sequence[int], wanted: Collection[int]) -> list[list[int]]:
+    """Return the packets that the wanted ones cannot be had without, cut into runs to be decoded each by itself.
 
     Parameters
     ----------
@@ -119,15 +119,22 @@ def packets_needed(pictures: Sequence[Picture], shown: Sequence[int], wanted: Co
     wanted : collection of int
         Packets whose pictures are asked for.
     """
-    needed = [False] * len(pictures)
+    runs: list[list[int]] = []
     entries = [i for i, picture in enumerate(pictures) if picture.entry]
-    whole = False  # whether the segment after this one leads with wanted pictures that may refer into this one
+    whole = False  # whether the segment after this one leads with wanted pictures, which may refer into this one
     for start, end in reversed(list(zip(entries, [*entries[1:], len(pictures)], strict=True))):
         asked = [i for i in range(start, end) if i in wanted]
         leading = any(shown[i] < shown[start] for i in asked)
         last = end - 1 if whole else max(asked, default=start - 1)
-        for i in range(start, last + 1):
-            referable = not pictures[i].disposable and (leading or shown[i] >= shown[start])
-            needed[i] = i in wanted or referable
+        run = [
+            i
+            for i in range(start, last + 1)
+            if i in wanted or (not pictures[i].disposable and (leading or shown[i] >= shown[start]))
+        ]
+        complete = all(pictures[i].disposable or shown[i] < shown[start] for i in range(last + 1, end))
+        if run and complete and runs and runs[-1][0] == end:
+            runs[-1] = run + runs[-1]
+        elif run:
+            runs.append(run)
         whole = leading
-    return needed
+    return runs[::-1]

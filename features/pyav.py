@@ -7,7 +7,7 @@ decodes every packet, counts, and knows which frames damage has touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from actionvit.features.demux import Demuxed, open_video
 from actionvit.features.frames import DecodeError, Frames
-from actionvit.features.pictures import Picture, packets_needed, picture_reader, reordered
+from actionvit.features.pictures import Picture, picture_reader, reordered, runs_needed
 from actionvit.features.rgb import Allocate, Picked
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ def _sparse(video: Demuxed, plan: _Plan, wanted: Wanted, allocate: Allocate) -> 
     if not visible:
         raise _SurpriseError
     picked = Picked(wanted(len(visible)), allocate)
-    needed = packets_needed(plan.pictures, shown, {visible[place] for place in picked.index.tolist()})
-    for run in _runs(plan.pictures, needed):
+    for run in runs_needed(plan.pictures, shown, {visible[place] for place in picked.index.tolist()}):
         expected = iter(sorted((i for i in run if i in position), key=shown.__getitem__))
         for frame in _decode_run(codec, [packets[i] for i in run]):
             due = next(expected, None)
@@ -104,21 +103,6 @@ def _sparse(video: Demuxed, plan: _Plan, wanted: Wanted, allocate: Allocate) -> 
         if next(expected, None) is not None:
             raise _SurpriseError
     return picked.frames(len(visible))
-
-
-def _runs(pictures: Sequence[Picture], needed: Sequence[bool]) -> Iterator[list[int]]:
-    """Yield the needed packets, cut before each entry that follows a gap."""
-    run: list[int] = []
-    gap = False
-    for i, picture in enumerate(pictures):
-        if needed[i]:
-            if picture.entry and gap and run:
-                yield run
-                run = []
-            run.append(i)
-        gap = not needed[i] and (gap or not picture.disposable)
-    if run:
-        yield run
 
 
 def _decode_run(codec: VideoCodecContext, packets: Iterable[Packet[Any]]) -> Iterator[VideoFrame]:
