@@ -17,85 +17,15 @@ What is exact, and done once when weights are folded:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Collection
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actionvit.features.linear import Linear
-
-# CUDA's attention kernels put the batch into a grid dimension of 65,535.
-_MAX_SEQUENCES = 32768
-
-
-@dataclass(frozen=True, slots=True)
-class FoldedBlock:
-    """One block's linear layers, LayerNorm and scaling inside."""
-
-    time_qkv: Linear
-    time_out: Linear
-    space_qkv: Linear
-    space_out: Linear
-    mlp_in: Linear
-    mlp_out: Linear
-
-    def each(self, change: Callable[[Linear], Linear]) -> FoldedBlock:
-        """Return the block with every linear layer changed."""
-        return FoldedBlock(*(change(getattr(self, each.name)) for each in fields(self)))
-
-
-@dataclass(frozen=True, slots=True)
-class Folded:
-    """The blocks' weights from some block on, ready for `run`."""
-
-    blocks: tuple[FoldedBlock, ...]
-    norm: tuple[Tensor, Tensor]
-    heads: int
-    eps: float
-    first: int = 0
-    """Blocks left out before these."""
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> Folded:
-        """Return the weights elsewhere, unpacked."""
-        blocks = tuple(block.each(lambda linear: linear.to(device, dtype)) for block in self.blocks)
-        weight, bias = self.norm
-        return replace(self, blocks=blocks, norm=(weight.to(device, dtype), bias.to(device, dtype)))
-
-    def pack(self, rows: int) -> Folded:
-        """Return the weights laid out for products of about `rows` rows; for inference."""
-        return replace(self, blocks=tuple(block.each(lambda linear: linear.pack(rows)) for block in self.blocks))
-
-
-@dataclass(frozen=True, slots=True)
-class Stem:
-    """What makes a residual stream of pixels, for one frame count and size."""
-
-    patch: Linear
-    """From a patch's 3·p·p pixels to D."""
-    side: int
-    """Patches a row."""
-    cls: Tensor
-    """(D,): the CLS token with its position, through `pre_norm` already."""
-    table: Tensor
-    """(T or 1, 1, P, D): added to the patches; position, and time too unless a LayerNorm stands between."""
-    pre_norm: tuple[Tensor, Tensor] | None = None
-    time: Tensor | None = None
-    """(T, 1, 1, D): added after `pre_norm`."""
-    eps: float = 1e-6
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> Stem:
-        """Return the stem elsewhere, unpacked."""
-        weight, bias = self.pre_norm or (None, None)
-        moved = [None if each is None else each.to(device, dtype) for each in (weight, bias, self.time)]
-        norm = None if moved[0] is None or moved[1] is None else (moved[0], moved[1])
-        cls, table = self.cls.to(device, dtype), self.table.to(device, dtype)
-        return Stem(self.patch.to(device, dtype), self.side, cls, table, norm, moved[2], self.eps)
-
-    def pack(self) -> Stem:
-        """Return the stem with its product laid out for inference."""
-        return replace(self, patch=self.patch.pack(self.table.shape[0] * self.table.shape[2]))
+from actionvit.features.attention import attend_space
+from actionvit.features.folded import Folded, FoldedBlock, Stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,53 +42,34 @@ class Embedding:
     """(B, T, N, D): the residual stream after block `tokens_after`."""
 
 
-def attend_time(qkv: Tensor, heads: int) -> Tensor:
-    """Attention of each token over the frames: (T, B, N, 3D) -> (T, B, N, D)."""
-    T, B, N, D3 = qkv.shape
-    q, k, v = qkv.view(T, B * N, 3, heads, D3 // (3 * heads)).permute(2, 1, 3, 0, 4)  # 3 × (B·N, H, T, d)
-    if B * N > _MAX_SEQUENCES:
-        parts = zip(q.split(_MAX_SEQUENCES), k.split(_MAX_SEQUENCES), v.split(_MAX_SEQUENCES), strict=True)
-        out = torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
-    else:
-        out = F.scaled_dot_product_attention(q, k, v)
-    return out.permute(2, 0, 1, 3).reshape(T, B, N, D3 // 3)
-
-
-def attend_space(qkv: Tensor, heads: int) -> Tensor:
-    """Attention within each frame: (T, B, N, 3D) -> (T, B, N, D)."""
-    T, B, N, D3 = qkv.shape
-    q, k, v = qkv.view(T * B, N, 3, heads, D3 // (3 * heads)).permute(2, 0, 3, 1, 4)  # 3 × (T·B, H, N, d)
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(T, B, N, D3 // 3)
-
-
 def _normed(x: Tensor, eps: float) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=eps)
 
 
-def _over_time(x: Tensor, block: FoldedBlock, heads: int, eps: float) -> Tensor:
+def _over_time(x: Tensor, block: FoldedBlock, model: Folded) -> Tensor:
     cls = x[:, :, 0].clone()  # the CLS token takes no part in time attention
-    x = block.time_out(attend_time(block.time_qkv(_normed(x, eps)), heads), residual=x)
+    x = block.time_out(model.attend_time(block.time_qkv(_normed(x, model.eps)), model.heads), residual=x)
     x[:, :, 0] = cls
     return x
 
 
-def full_block(x: Tensor, block: FoldedBlock, heads: int, eps: float) -> tuple[Tensor, Tensor]:
+def full_block(x: Tensor, block: FoldedBlock, model: Folded) -> tuple[Tensor, Tensor]:
     """Return the residual stream (T, B, N, D) after a block, and each frame's CLS (T, B, D) before MLP and mean."""
-    x = _over_time(x, block, heads, eps)
-    x = block.space_out(attend_space(block.space_qkv(_normed(x, eps)), heads), residual=x)
+    x = _over_time(x, block, model)
+    x = block.space_out(attend_space(block.space_qkv(_normed(x, model.eps)), model.heads), residual=x)
     frames = x[:, :, 0].clone()
     x[:, :, 0] = frames.mean(0)
-    return block.mlp_out(block.mlp_in(_normed(x, eps)), residual=x), frames
+    return _mlp(x, block, model.eps), frames
 
 
-def cls_block(x: Tensor, block: FoldedBlock, heads: int, eps: float) -> Tensor:
+def cls_block(x: Tensor, block: FoldedBlock, model: Folded) -> Tensor:
     """Return each frame's CLS (T, B, D) of a last block, before MLP and mean, without computing the patches' share."""
-    T, B, N, D = x.shape
-    x = _over_time(x, block, heads, eps)
+    (T, B, N, D), heads = x.shape, model.heads
+    x = _over_time(x, block, model)
     weight, bias = block.space_qkv.plain()
     wq, wk, wv = weight.view(3, heads, D // heads, D)
     bq, _, bv = bias.view(3, heads, D // heads)  # a key's bias shifts all logits of a query alike: no effect
-    y = _normed(x, eps).view(T * B, N, D)
+    y = _normed(x, model.eps).view(T * B, N, D)
     q = torch.einsum("td,hed->the", y[:, 0], wq) + bq
     logits = torch.einsum("the,hed->thd", q, wk) @ y.transpose(1, 2)  # (T·B, H, N)
     sums = (logits * (D // heads) ** -0.5).softmax(-1) @ y  # (T·B, H, D)
@@ -207,22 +118,22 @@ def run(
     tokens_after : int, optional
         Blocks, counted from 1, after which the whole stream is wanted; 0 means the embeddings.
     """
-    first, depth, heads, eps = model.first, model.first + len(model.blocks), model.heads, model.eps
+    first, depth, eps = model.first, model.first + len(model.blocks), model.eps
     hidden: dict[int, Tensor] = {}
     tokens = x if tokens_after == first else None
     for number, block in enumerate(model.blocks[:-1], start=first + 1):
-        x, _ = full_block(x, block, heads, eps)
+        x, _ = full_block(x, block, model)
         if number in layers:
-            hidden[number] = x[0, :, 0]
+            hidden[number] = x[0, :, 0].clone()  # not a view, which would keep the whole stream
         if number == tokens_after:
             tokens = x
     last = model.blocks[-1]
     if mean_pool or tokens_after == depth:
-        x, frames = full_block(x, last, heads, eps)
+        x, frames = full_block(x, last, model)
         cls, frames = x[0, :, 0], _mlp(frames, last, eps)
         tokens = x if tokens_after == depth else tokens
     else:
-        frames = cls_block(x, last, heads, eps)
+        frames = cls_block(x, last, model)
         both = _mlp(torch.cat([frames, frames.mean(0, keepdim=True)]), last, eps)
         frames, cls = both[:-1], both[-1]
     if depth in layers:

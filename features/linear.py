@@ -14,10 +14,10 @@ _ACTIVATIONS = {"none": lambda x: x, "gelu": F.gelu, "swish": F.silu}
 class Linear:
     """act(x Wᵀ + b) + residual, with an activation (`gelu`, `swish`, `none`) or a residual, never both.
 
-    `pack()` hands the product to oneDNN with the weight laid out for it beforehand, where that exists: fp32 on x86.
-    torch's own fp32 product is MKL's, which on AMD's processors reaches less than half of what oneDNN does; activation
-    and residual come at no further pass over memory. Those operators are the ones torch's own compiler emits; where a
-    torch lacks them, the plain product serves.
+    `pack()` hands the product to oneDNN with the weight laid out for it beforehand, where that exists: fp32 and bf16 on
+    x86. torch's own fp32 product is MKL's, which on AMD's processors reaches less than half of what oneDNN does;
+    activation and residual come at no further pass over memory. Those operators are what torch's own compiler emits;
+    where a torch lacks them, the plain product serves.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, act: str = "none") -> None:
@@ -53,11 +53,14 @@ class Linear:
 
 def packs(weight: Tensor) -> bool:
     """Whether oneDNN's prepacked product is there for a weight."""
+    operators = ("_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported")
     return (
         weight.device.type == "cpu"
-        and weight.dtype == torch.float32
         and platform.machine().lower() in ("x86_64", "amd64")
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+        and all(hasattr(torch.ops.mkldnn, name) for name in operators)
+        and (
+            weight.dtype == torch.float32
+            or (weight.dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+        )
     )

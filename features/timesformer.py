@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actionvit.features.forward import Embedding, Folded, FoldedBlock, Stem, embed, run
+from actionvit.features.folded import Folded, FoldedBlock, Stem
+from actionvit.features.forward import Embedding, embed, run
 from actionvit.features.linear import Linear
 from actionvit.features.variants import ModelShape
 

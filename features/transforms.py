@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -72,8 +73,15 @@ def views(
     cut = []
     for view, rows in enumerate(positions):
         top, left = corners[view // mirrorings % spec.crops]
-        pixels = small[rows.to(small.device), :, top : top + S, left : left + S]
+        pixels = small[rows, :, top : top + S, left : left + S]
         cut.append(pixels.flip(-1) if view % mirrorings else pixels)
-    scale = torch.tensor([1 / (255 * s) for s in std], device=frames.device).view(3, 1, 1)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=frames.device).view(3, 1, 1)
-    return torch.stack(cut).float().mul_(scale).add_(shift).to(dtype).contiguous()
+    scale, shift = _normaliser(tuple(mean), tuple(std), frames.device)
+    return torch.stack(cut).float().mul_(scale).add_(shift).to(dtype)
+
+
+@lru_cache(maxsize=16)
+def _normaliser(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return scale and shift (3, 1, 1) of 8-bit pixels; kept: a copy to a GPU waits for all that is queued there."""
+    scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(3, 1, 1)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(3, 1, 1)
+    return scale, shift
