@@ -26,13 +26,17 @@ DELTAS = ("top1", "mean_class_accuracy")
 """Metrics whose difference is given an interval."""
 
 
-def compare_all(runs: Sequence[Run], *, resamples: int = 2000, seed: int = 0) -> list[dict[str, Any]]:
+def compare_all(
+    runs: Sequence[Run], *, names: Sequence[str] | None = None, resamples: int = 2000, seed: int = 0
+) -> list[dict[str, Any]]:
     """Compare each run with the first; p values are corrected for the number of comparisons.
 
     Parameters
     ----------
     runs : sequence of Run
         The first is the baseline; a difference is "other − baseline".
+    names : sequence of str, optional
+        What to call them; their own names by default.
     resamples, seed : int
         Of the bootstrap.
 
@@ -47,9 +51,10 @@ def compare_all(runs: Sequence[Run], *, resamples: int = 2000, seed: int = 0) ->
         If two runs tested different clips or know different classes.
     """
     first, *others = runs
+    called, *rest = names or [run.name for run in runs]
     found = [
-        compare(first.predictions, other.predictions, names=(first.name, other.name), resamples=resamples, seed=seed)
-        for other in others
+        compare(first.predictions, other.predictions, names=(called, name), resamples=resamples, seed=seed)
+        for other, name in zip(others, rest, strict=True)
     ]
     corrected = holm([comparison["p_sources"] for comparison in found])
     for comparison, other, p in zip(found, others, corrected, strict=True):

@@ -28,8 +28,8 @@ METADATA = {
 """What an HMDB51 name tells of its clip, with the report's word for it."""
 
 
-def describe(run: Run) -> dict[str, Any]:
-    """Return a run's section of `report.json`: its metrics as stored, and what is pooled over its splits.
+def describe(run: Run, name: str = "") -> dict[str, Any]:
+    """Return a run's section of `report.json`, called `name`: its metrics as stored, the rest pooled over its splits.
 
     Raises
     ------
@@ -44,7 +44,8 @@ def describe(run: Run) -> dict[str, Any]:
             f"{run.folder}: metrics.json and predictions.npz tell different stories; make the run again"
         )
     return {
-        "name": run.name,
+        "name": name or run.name,
+        "folder": str(run.folder),
         "variant": info.get("variant"),
         "head": info.get("head", {}),
         "splits": run.metrics["splits"],

@@ -1,24 +1,36 @@
-"""Stage 3: runs -> JSON, CSV, Markdown, figures, and one HTML file that needs no network."""
+"""Stage 3: runs -> JSON, CSV, Markdown, LaTeX, figures, and one HTML file that needs no network."""
 
 from __future__ import annotations
 
-import csv
 import json
-from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actionvit.errors import ActionVitError
+from actionvit.heads.metrics import METRICS
+from actionvit.pipeline import tidy
 from actionvit.pipeline.compare import compare_all
+from actionvit.pipeline.curves import charts
 from actionvit.pipeline.describe import by_metadata, describe, similarity_order
-from actionvit.pipeline.figures import confusion_figure, recall_figure
+from actionvit.pipeline.hard import hard_clips
+from actionvit.pipeline.latex import latex
 from actionvit.pipeline.runs import Run
-from actionvit.pipeline.wording import METRIC_TITLES, coverage_line, is_complete, metric, percent, signed
+from actionvit.pipeline.wording import short_names
 
-SCHEMA = 1
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from actionvit.pipeline.analysis import Embeddings, Projection
+
+SCHEMA = 2
 """Version of `report.json`."""
+
+SPLIT_KEYS = ("name", "n_train", "n_test", *METRICS)
+"""What the report repeats of a split; the rest stands in the run's `metrics.json`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +41,14 @@ class ReportFiles:
     others: tuple[Path, ...]
 
 
-def report(runs: Sequence[Run], *, out: Path) -> ReportFiles:
+def report(
+    runs: Sequence[Run],
+    *,
+    out: Path,
+    root: Path | None = None,
+    embeddings: Embeddings | None = None,
+    projection: Projection = "pca",
+) -> ReportFiles:
     """Write the report of one run, or of several over the same test clips, compared with the first.
 
     Parameters
@@ -38,157 +57,99 @@ def report(runs: Sequence[Run], *, out: Path) -> ReportFiles:
         The first is the baseline of every comparison.
     out : Path
         The folder to write to; files of an earlier report there are replaced.
+    root : Path, optional
+        The dataset's folder, for frames of the hard clips; a clip that is not there is left without.
+    embeddings : Embeddings, optional
+        Of the first run's store: for the picture of the space, nearest training clips and near-duplicates.
+    projection : {"pca", "tsne", "umap"}
+        How the picture is made.
 
     Returns
     -------
     ReportFiles
-        `report.html` and, beside it, `report.json`, `report.md`, `per_class.csv`, `summary.csv`, `confusion-RUN.csv`
-        and the figures as SVG and PNG.
+        `report.html` and, beside it, `report.json`, `report.md`, `report.tex`, a tidy CSV file a table and figure, and
+        the figures as SVG and PNG.
 
     Raises
     ------
     ActionVitError
         If two runs have one name, or tested different clips.
     """
-    if len({run.name for run in runs}) < len(runs):
-        raise ActionVitError("report: two runs have the same name; rename the folder of one")
-    found = assemble(runs)
+    from actionvit.pipeline.figures import save
+    from actionvit.pipeline.page import page
+    from actionvit.pipeline.thumbnails import faces, strips
+
+    found = assemble(runs, embeddings=embeddings, projection=projection)
+    shown = found["analysis"]["projection"]["shown"] if found["analysis"] else []
+    pictures = strips((clip["id"], root / clip["id"]) for clip in found["hard"]) if root else {}
+    figures = draw(found, faces((id_, root / id_) for id_ in shown) if root else {})
     out.mkdir(parents=True, exist_ok=True)
-    figures = _figures(found, out)
     files = [
         _write(out / "report.json", json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"),
-        _write(out / "report.md", markdown(found)),
-        _write_rows(out / "summary.csv", summary_rows(found)),
-        _write_rows(out / "per_class.csv", per_class_rows(found)),
+        _write(out / "report.md", tidy.markdown(found)),
+        _write(out / "report.tex", latex(found)),
+        *(tidy.write_csv(out / f"{name}.csv", table) for name, table in tidy.tables(found).items()),
     ]
-    for run in found["runs"]:
-        table = [["true \\ predicted", *found["class_names"]]]
-        table += [[name, *row] for name, row in zip(found["class_names"], run["confusion"], strict=True)]
-        files.append(_write_rows(out / f"confusion-{run['name']}.csv", table))
-    html = _write(out / "report.html", page(found, figures))
-    return ReportFiles(html=html, others=(*files, *figures))
+    for name, figure in figures.items():
+        files += save(figure, out / name)
+    html = _write(out / "report.html", page(found, runs, figures=figures, pictures=pictures))
+    return ReportFiles(html=html, others=tuple(files))
 
 
-def assemble(runs: Sequence[Run]) -> dict[str, Any]:
-    """Return every number of the report, ready for JSON."""
-    comparisons = compare_all(runs) if len(runs) > 1 else []
+def assemble(
+    runs: Sequence[Run], *, embeddings: Embeddings | None = None, projection: Projection = "pca"
+) -> dict[str, Any]:
+    """Return every number of the report, ready for JSON.
+
+    Raises
+    ------
+    ActionVitError
+        If two runs have one name, or tested different clips.
+    """
+    from actionvit.pipeline.analysis import analyse
+
+    if len({run.name for run in runs}) < len(runs):
+        raise ActionVitError("report: two runs have the same name; rename the folder of one")
+    names = short_names([run.name for run in runs])
+    comparisons = compare_all(runs, names=names) if len(runs) > 1 else []
+    sections = [describe(run, name) for run, name in zip(runs, names, strict=True)]
+    for section in sections:
+        section["splits"] = [{key: split[key] for key in SPLIT_KEYS} for split in section["splits"]]
+    hard = hard_clips(runs, names=names)
+    predictions = runs[0].predictions
     return {
         "schema": SCHEMA,
-        "class_names": list(runs[0].predictions.class_names),
+        "class_names": list(predictions.class_names),
+        "n_clips": len(set(predictions.id.tolist())),
+        "n_results": len(predictions.id),
+        "n_sources": len(set(predictions.cluster.tolist())),
         "order": similarity_order(runs),
-        "runs": [describe(run) for run in runs],
+        "runs": sections,
         "comparisons": comparisons,
         "by_metadata": by_metadata(runs),
+        "hard": hard,
+        "analysis": analyse(runs, embeddings, names=names, look_at=hard, method=projection) if embeddings else None,
     }
 
 
-def summary_rows(found: dict[str, Any]) -> list[list[Any]]:
-    """Return the headline as rows: one a run and metric."""
-    rows: list[list[Any]] = [["run", "metric", "mean", "std", "ci95_low", "ci95_high"]]
-    for run in found["runs"]:
-        for name, value in run["summary"].items():
-            rows.append([run["name"], name, value["mean"], value["std"], *value["ci95"]])
-    return rows
+def draw(found: Mapping[str, Any], faces: Mapping[str, NDArray[np.uint8]]) -> dict[str, Figure]:
+    """Return the figures by name; `faces` are small pictures (h, w, 3) of clips by id, for the embeddings."""
+    from actionvit.pipeline import figures as make
 
-
-def per_class_rows(found: dict[str, Any]) -> list[list[Any]]:
-    """Return tidy rows: one a run and class, pooled over the splits."""
-    rows: list[list[Any]] = [["run", "class", "precision", "recall", "f1", "support"]]
-    for run in found["runs"]:
-        for row in run["per_class"]:
-            rows.append([run["name"], *(row[key] for key in rows[0][1:])])
-    return rows
-
-
-def markdown(found: dict[str, Any]) -> str:
-    """Return the report for a README: headline, verdicts, classes, confused pairs."""
-    titles = list(METRIC_TITLES.items())
-    lines = ["| run | " + " | ".join(title for _, title in titles) + " |", "|---" + "|--:" * len(titles) + "|"]
-    for run in found["runs"]:
-        cells = [headline_cell(run["summary"][name], name) for name, _ in titles]
-        lines.append(f"| {run['name']} | " + " | ".join(cells) + " |")
-    lines += ["", "Mean over the splits ± their standard deviation [95 % interval by source].", ""]
-    lines += [f"- {comparison['verdict']}" for comparison in found["comparisons"]]
-    lines += [f"- {run['name']}: {coverage_line(run['coverage'])}." for run in found["runs"]]
-    for run in found["runs"]:
-        lines += ["", f"**{run['name']}**, pooled over the splits:", ""]
-        lines += ["| class | precision | recall | F1 | support |", "|---|--:|--:|--:|--:|"]
-        for row in run["per_class"]:
-            cells = [percent(row[key]) for key in ("precision", "recall", "f1")]
-            lines.append(f"| {row['class']} | {' | '.join(cells)} | {row['support']} |")
-        pairs = [
-            f"{pair['true']} taken for {pair['predicted']} ({pair['count']}×)" for pair in run["most_confused"][:5]
-        ]
-        lines += ["", f"Most confused: {'; '.join(pairs) or 'nothing'}."]
-    return "\n".join(lines) + "\n"
-
-
-def headline_cell(value: dict[str, Any], name: str) -> str:
-    """Return `61.9 ± 2.1 [58.0, 65.5]`."""
-    low, high = value["ci95"]
-    spread = "" if value["std"] is None else f" ± {metric(name, value['std'])}"
-    return f"{metric(name, value['mean'])}{spread} [{metric(name, low)}, {metric(name, high)}]"
-
-
-def page(found: dict[str, Any], figures: Sequence[Path]) -> str:
-    """Return the HTML file: everything inline, no number computed in the template."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("actionvit.pipeline", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=percent, signed=signed)
-    pictures = {
-        figure.stem: "data:image/png;base64," + b64encode(figure.read_bytes()).decode()
-        for figure in figures
-        if figure.suffix == ".png"
-    }
-    return environment.get_template("report.html").render(
-        found=found,
-        titles=METRIC_TITLES,
-        cell=headline_cell,
-        pictures=pictures,
-        classes=_class_table(found),
-        coverage=[(run["name"], coverage_line(run["coverage"]), is_complete(run["coverage"])) for run in found["runs"]],
-        provenance=json.dumps([run["provenance"] for run in found["runs"]], indent=1, ensure_ascii=False),
-    )
-
-
-def _class_table(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return one row a class: every run's numbers side by side, and with several the differences to the first."""
-    rows = []
-    for number, name in enumerate(found["class_names"]):
-        rows.append(
-            {
-                "class": name,
-                "support": found["runs"][0]["per_class"][number]["support"],
-                "runs": [run["per_class"][number] for run in found["runs"]],
-                "deltas": [comparison["per_class"][number] for comparison in found["comparisons"]],
-            }
-        )
-    return rows
-
-
-def _figures(found: dict[str, Any], out: Path) -> list[Path]:
-    """Draw the figures, each as SVG and PNG."""
-    names, written = found["class_names"], []
-    for run in found["runs"]:
-        written += confusion_figure(run["confusion"], names, found["order"], out / f"confusion-{run['name']}")
-    recalls = {run["name"]: [row["recall"] for row in run["per_class"]] for run in found["runs"]}
-    written += recall_figure(recalls, names, out / "recall")
-    return written
+    runs, names = found["runs"], found["class_names"]
+    drawn = {f"confusion-{run['name']}": make.confusion_figure(run["confusion"], names, found["order"]) for run in runs}
+    drawn["recall"] = make.recall_figure({r["name"]: [row["recall"] for row in r["per_class"]] for r in runs}, names)
+    drawn["reliability"] = make.reliability_figure({run["name"]: run["reliability"] for run in runs})
+    drawn["cmc"] = make.cmc_figure({run["name"]: run["cmc"] for run in runs})
+    if found["by_metadata"]:
+        drawn["metadata"] = make.metadata_figure(found["by_metadata"], [run["name"] for run in runs])
+    for name, chart in charts(runs).items():
+        drawn[name] = make.lines_figure(chart.lines, x_name=chart.x_name, y_name=chart.y_name, log=chart.log)
+    if found["analysis"]:
+        drawn["projection"] = make.projection_figure(found["analysis"]["projection"], faces)
+    return drawn
 
 
 def _write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
-    return path
-
-
-def _write_rows(path: Path, rows: Sequence[Sequence[Any]]) -> Path:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(rows)
     return path
