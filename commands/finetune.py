@@ -1,0 +1,222 @@
+"""`actionvit finetune`: stage 2 by training the encoder, from its head to all of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from actionvit.commands.finetune_options import training_options
+from actionvit.commands.options import (
+    cache_option,
+    dataset_options,
+    echo_json,
+    json_option,
+    open_dataset,
+    root_argument,
+    runs_option,
+)
+
+if TYPE_CHECKING:
+    from actionvit.features.weights import Weights
+    from actionvit.pipeline.distributed import Ranks
+    from actionvit.pipeline.finetune import Workplace
+    from actionvit.pipeline.finetune_spec import FinetuneSpec
+    from actionvit.pipeline.runs import Run
+
+
+@click.command(short_help="Stage 2: train the head, the last blocks, or all of the encoder.")
+@root_argument
+@click.option("--variant", default="base", show_default=True, help="base, hr, large, tiny or tiny-hr.")
+@click.option("--weights", help="A Hugging Face folder or hub id, or an original .pyth file.  [default: the variant's]")
+@click.option(
+    "--train",
+    default="last:1",
+    show_default=True,
+    metavar="head|last:K|all",
+    help="What is trained: the classifier, the last K blocks and all above, or everything.",
+)
+@dataset_options
+@cache_option
+@runs_option
+@click.option("--run", help="The run's name.  [default: made of what is not as usual]")
+@click.option("--overwrite", is_flag=True, help="Replace a run of that name.")
+@click.option("--resume", is_flag=True, help="Go on with the training that was stopped under this run's name.")
+@click.option("--restart", is_flag=True, help="Forget the training that was stopped under this run's name.")
+@training_options
+@json_option
+def command(**options: Any) -> None:
+    """Train on a dataset's videos, choose the epoch on a part of the training set, score each test side once.
+
+    Unless all is trained, the videos go through the frozen blocks once, a few augmented views each, and training reads
+    what came out from the cache: an epoch takes seconds. Several processes: `torchrun --nproc-per-node N -m actionvit
+    finetune ...`.
+    """
+    from actionvit.features.outputs import resolve
+    from actionvit.features.weights import find_weights
+    from actionvit.pipeline.distributed import ranks
+
+    if options["resume"] and options["restart"]:
+        raise click.UsageError("--resume goes on, --restart begins again; give one of them")
+    device, precision = resolve(options["device"], options["precision"])
+    weights = find_weights(options["variant"], options["weights"])
+    with ranks(device) as group:
+        run = _run(options, weights, _spec(options, precision == "bf16"), group)
+    if run is None:
+        return
+    if options["as_json"]:
+        echo_json({"run": str(run.folder), "summary": run.metrics["summary"], "search": run.info["search"]})
+    else:
+        _say(run)
+
+
+def _run(options: dict[str, Any], weights: Weights, spec: FinetuneSpec, group: Ranks) -> Run | None:
+    """Train; the first of several processes writes the run."""
+    import shutil
+
+    from actionvit.errors import ActionVitError
+    from actionvit.pipeline.finetune import Workplace, finetune
+    from actionvit.pipeline.tuned_run import publish_tuned, run_name
+
+    dataset = open_dataset(options["root"], options)
+    folder = options["runs"] / (options["run"] or run_name(spec))
+    if folder.exists() and not options["overwrite"]:
+        raise ActionVitError(f"run {folder} exists: choose another --run name, or --overwrite it")
+    work = folder.with_name(f"{folder.name}.training")
+    if options["restart"] and group.first:
+        shutil.rmtree(work, ignore_errors=True)
+    group.wait()
+    place = Workplace(
+        cache=options["cache"],
+        folder=work,
+        ranks=group,
+        workers=options["workers"],
+        timeout=options["timeout"],
+        memory=int(options["memory"] * 2**30),
+        resume=options["resume"],
+    )
+    with _progress(place, quiet=options["as_json"] or not group.first):
+        tuned = finetune(dataset, weights, spec, place)
+    if not group.first:
+        return None
+    return publish_tuned(
+        folder,
+        dataset,
+        weights,
+        spec,
+        tuned,
+        work=work,
+        command=["actionvit", *sys.argv[1:]],
+        world=group.world,
+        overwrite=options["overwrite"],
+    )
+
+
+def _spec(options: dict[str, Any], bf16: bool) -> FinetuneSpec:
+    """Turn the options into a spec."""
+    from actionvit.errors import ActionVitError
+    from actionvit.features.variants import clip_spec
+    from actionvit.pipeline.augment import AugmentSpec
+    from actionvit.pipeline.finetune_spec import FinetuneSpec
+    from actionvit.pipeline.loss import LossSpec
+    from actionvit.pipeline.sampling import SamplingSpec
+    from actionvit.pipeline.schedule import OptimSpec
+    from actionvit.pipeline.train_spec import TrainSpec
+
+    def some(*names: str) -> dict[str, Any]:
+        return {name: options[name] for name in names}
+
+    if options["balanced"] and options["class_weight"] not in ("none", "balanced"):
+        raise click.UsageError("--balanced says --class-weight balanced already; give one of them")
+    weight: Any = "balanced" if options["balanced"] else options["class_weight"]
+    counts_alike = weight != "none" or options["sampler"] == "balanced" or options["logit_adjust"] > 0
+    criterion: Any = options["criterion"] or ("mean_class_accuracy" if counts_alike else "accuracy")
+    tokens = options["train"] != "all" if options["tokens"] is None else options["tokens"]
+    views = (4 if tokens and options["augment"] else 0) if options["views"] is None else options["views"]
+    augment = some("window", "area", "flip", "colours", "strength")
+    try:
+        return FinetuneSpec(
+            **some("variant", "train", "start", "validation", "checkpointing", "protocol", "folds", "test_fraction"),
+            clip=clip_spec(options["variant"], **some("frames", "size", "clips"), crops=int(options["crops"])),
+            augment=AugmentSpec(**augment, keep_sides=tuple(sorted(options["keep_sides"])))
+            if options["augment"]
+            else None,
+            views=views,
+            tokens=options["token_precision"] if tokens else None,
+            splits=options["splits"],
+            training=TrainSpec(
+                **some("epochs", "patience", "micro_batch", "drop_path"),
+                criterion=criterion,
+                autocast=bf16,
+                sampling=SamplingSpec(**some("batch", "sampler", "deal", "mixup", "cutmix", "seed")),
+                optim=OptimSpec(**some("lr", "layer_decay", "weight_decay", "warmup", "clip_norm", "ema")),
+                loss=LossSpec(class_weight=weight, **some("logit_adjust", "focal", "label_smoothing")),
+            ),
+        )
+    except ValueError as error:
+        raise ActionVitError(f"--{error}") from error
+
+
+@contextmanager
+def _progress(place: Workplace, *, quiet: bool) -> Iterator[None]:
+    """Show bars, and a line an epoch."""
+    from tqdm import tqdm
+
+    off = True if quiet else None
+    with (
+        tqdm(desc="frozen blocks", unit="video", disable=off, leave=False, delay=2) as videos,
+        tqdm(unit="step", disable=off, leave=False) as steps,
+    ):
+
+        def on_video(done: int, total: int) -> None:
+            videos.total = total
+            videos.update(done - videos.n)
+
+        def on_step(split: Any, now: Any) -> None:
+            if now.step == 1:
+                steps.reset(total=now.steps)
+            steps.set_description(f"{split.name} epoch {now.epoch}", refresh=False)
+            steps.set_postfix_str(
+                f"loss {now.loss:.3f}, accuracy {now.accuracy:.3f}, rate {now.lr:.1e},"
+                f" {now.clips_per_second:.1f} clips/s",
+                refresh=False,
+            )
+            steps.update(now.step - steps.n)
+
+        def on_epoch(split: Any, row: dict[str, float]) -> None:
+            if quiet:
+                return
+            trained = f"loss {row['loss']:.3f}, " if "loss" in row else "before training, "
+            with steps.external_write_mode():
+                click.echo(
+                    f"{split.name} epoch {int(row['epoch']):3}: {trained}validation accuracy"
+                    f" {100 * row['validation_accuracy']:.1f} %, log-loss {row['validation_log_loss']:.3f}"
+                )
+
+        place.on_video, place.on_step, place.on_epoch = on_video, on_step, on_epoch
+        yield
+
+
+def _say(run: Run) -> None:
+    """Tell a person the numbers of a run."""
+    click.echo(f"\n{run.folder}")
+    for metric in ("top1", "mean_class_accuracy", "macro_f1"):
+        value = run.metrics["summary"][metric]
+        low, high = value["ci95"]
+        click.echo(
+            f"  {metric.replace('_', ' '):20} {100 * value['mean']:5.1f} %   95 % interval {100 * low:.1f} to"
+            f" {100 * high:.1f}"
+        )
+    epochs = ", ".join(f"{row['chosen']} of {row['values'][-1]} ({row['split']})" for row in run.info["search"])
+    click.echo(f"  best epoch by the validation part: {epochs}")
+    if failed := run.info["coverage"]["failed"]:
+        click.echo(f"  warning: {failed} videos did not decode and took no part", err=True)
+    if leaks := run.info["leaks"]:
+        click.echo(
+            f"  warning: up to {max(leaks.values())} sources have clips of one class on both sides: these numbers are"
+            " too high; --protocol grouped keeps sources apart",
+            err=True,
+        )

@@ -1,0 +1,83 @@
+"""Several processes as one training: gradients are summed, everything else is computed by all alike.
+
+No wrapper around the model: each rank adds up the gradients of its share, divided by the size of the whole step, and
+one sum over ranks makes them what one process would have computed. Ranks may cut their share into different
+micro-batches, so that one of them running out of memory stops nobody.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """One process among those that train together."""
+
+    rank: int = 0
+    world: int = 1
+    device: str = "cpu"
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes and speaks for all."""
+        return self.rank == 0
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by their sums over all ranks: one message for all of them."""
+        if self.world == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+        dist.all_reduce(flat)
+        start = 0
+        for tensor in tensors:
+            tensor.detach().copy_(flat[start : start + tensor.numel()].view_as(tensor))
+            start += tensor.numel()
+
+    def share(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Return the sum over all ranks of an array in which each filled its own rows and left the rest at 0."""
+        if self.world == 1:
+            return array
+        tensor = torch.from_numpy(array).to(self.device)
+        dist.all_reduce(tensor)
+        return np.asarray(tensor.cpu().numpy())
+
+    def agree(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by the first rank's."""
+        for tensor in tensors if self.world > 1 else ():
+            dist.broadcast(tensor.detach(), 0)
+
+    def wait(self) -> None:
+        """Return when all ranks have come here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+@contextmanager
+def ranks(device: str) -> Iterator[Ranks]:
+    """Join the processes that `torchrun` started, for a while; by itself a process is all there is.
+
+    gloo on the CPU, NCCL on GPUs, one GPU a process.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Ranks(device=device)
+        return
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), world, device)
+    finally:
+        dist.destroy_process_group()
