@@ -24,9 +24,9 @@ import h5py
 import numpy as np
 
 from actionvit.features.files import fingerprint
-from actionvit.features.keys import FeatureKey
-from actionvit.features.store import FeatureStore, Row
-from actionvit.features.verify import verify
+from actionvit.features.store.keys import FeatureKey
+from actionvit.features.store.store import FeatureStore, Row
+from actionvit.features.store.verify import verify
 
 KEY = FeatureKey(
     weights="0" * 64, model={}, clip={}, preprocessing={}, decoder="", precision="fp32", outputs={}, schema=1

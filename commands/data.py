@@ -19,7 +19,7 @@ from actionvit.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from actionvit.pipeline.datasets import Dataset, Split
+    from actionvit.pipeline.datasets.dataset import Dataset, Split
 
 
 class _Group(click.Group):
@@ -57,8 +57,8 @@ def fetch(name: str, to: Path | None, sources: tuple[str, ...]) -> None:
     A download that was cut short goes on where it stopped. Archives are unpacked so that nothing in them can land
     outside the folder. Rar needs bsdtar, unrar or 7z on the machine.
     """
-    from actionvit.pipeline import fetch as stage
-    from actionvit.pipeline.layouts import counted
+    from actionvit.pipeline.datasets import fetch as stage
+    from actionvit.pipeline.datasets.layouts import counted
 
     recipe = stage.find_recipe(name)
     click.echo(f"{recipe.title}. Licence: {recipe.licence}. Cite: {recipe.citation}")
@@ -107,7 +107,7 @@ def draw(out: Path, seed: int, clips: int) -> None:
     """
     from tqdm import tqdm
 
-    from actionvit.pipeline.drawing import draw_dataset, plan_clips
+    from actionvit.pipeline.datasets.drawing import draw_dataset, plan_clips
 
     def track(missing: Any) -> Any:
         return tqdm(missing, desc="draw", unit="clip", disable=None, leave=False)
@@ -129,7 +129,7 @@ def splits(root: Path, protocol: str | None, as_json: bool, **options: Any) -> N
 
     Such a source shows people and places in training that its test clips show again: accuracy is then flattered.
     """
-    from actionvit.pipeline.splits import make_splits
+    from actionvit.pipeline.datasets.splits import make_splits
 
     dataset = open_dataset(root, options)
     protocols = [protocol] if protocol else ["official", "grouped", "stratified", "random"][not dataset.official :]
@@ -147,7 +147,7 @@ def splits(root: Path, protocol: str | None, as_json: bool, **options: Any) -> N
 
 
 def _row(dataset: Dataset, split: Split) -> dict[str, Any]:
-    from actionvit.pipeline.splits import leaking_sources
+    from actionvit.pipeline.datasets.splits import leaking_sources
 
     return {
         "split": split.name,

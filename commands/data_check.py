@@ -21,8 +21,8 @@ def check(ctx: click.Context, /, **options: Any) -> None:
 
     Exit code 3: some videos do not decode.
     """
-    from actionvit.pipeline.datasets import Dataset
-    from actionvit.pipeline.splits import leaking_sources
+    from actionvit.pipeline.datasets.dataset import Dataset
+    from actionvit.pipeline.datasets.splits import leaking_sources
 
     dataset: Dataset = open_dataset(options["root"], options)
     counts = Counter(video.label for video in dataset.videos)
@@ -58,7 +58,7 @@ def _undecodable(dataset: Any) -> tuple[list[dict[str, str]], list[str]]:
     from tqdm import tqdm
 
     from actionvit.features.clips import ClipSpec
-    from actionvit.features.workers import DecodeRequest, Failure, decode_stream
+    from actionvit.features.decoding.workers import DecodeRequest, Failure, decode_stream
 
     spec = ClipSpec(num_frames=8, size=224)
     requests = (DecodeRequest(video.id, video.path, (spec,)) for video in dataset.videos)

@@ -16,9 +16,9 @@ def command(as_json: bool) -> None:
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
-    from actionvit.features.hub import cached
-    from actionvit.features.outputs import resolve
-    from actionvit.features.variants import BUILT_IN, VARIANTS
+    from actionvit.features.timesformer.hub import cached
+    from actionvit.features.timesformer.outputs import resolve
+    from actionvit.features.timesformer.variants import BUILT_IN, VARIANTS
 
     def release(name: str) -> str:
         try:

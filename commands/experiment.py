@@ -11,10 +11,10 @@ import click
 from actionvit.commands.options import F, cache_option, dataset_options, open_dataset, root_argument, split_options
 
 if TYPE_CHECKING:
-    from actionvit.pipeline.datasets import Dataset
-    from actionvit.pipeline.experiment import Cell, Row
-    from actionvit.pipeline.results import ProbeResult
-    from actionvit.pipeline.tasks import ProbeSpec
+    from actionvit.pipeline.datasets.dataset import Dataset
+    from actionvit.pipeline.probing.experiment import Cell, Row
+    from actionvit.pipeline.probing.results import ProbeResult
+    from actionvit.pipeline.probing.tasks import ProbeSpec
 
 HEADS = ("linear", "knn", "centroid", "mlp", "attentive")
 
@@ -85,8 +85,8 @@ def words(choices: Sequence[str]) -> Callable[[click.Context, click.Parameter, s
 @click.option("--shots", callback=numbers(int), default="1,4,16", show_default=True, help="Training clips a class.")
 def heads(**options: Any) -> None:
     """Compare heads, each with every way of weighting classes it has, and with few clips a class."""
-    from actionvit.pipeline.experiment import STRATEGIES, heads_cells, row_of
-    from actionvit.pipeline.tables import curves_figure
+    from actionvit.pipeline.probing.experiment import STRATEGIES, heads_cells, row_of
+    from actionvit.pipeline.probing.tables import curves_figure
 
     dataset = open_dataset(options["root"], options)
     cells = heads_cells(_base(options), heads=options["heads"], strategies=tuple(STRATEGIES), shots=options["shots"])
@@ -104,8 +104,8 @@ def heads(**options: Any) -> None:
 @click.option("--shots", callback=numbers(int), default="1,2,4,8,16", show_default=True, help="Training clips a class.")
 def shots(**options: Any) -> None:
     """Draw few clips of every class, --tries times over, and see what more of them bring."""
-    from actionvit.pipeline.experiment import heads_cells, row_of
-    from actionvit.pipeline.tables import curves_figure
+    from actionvit.pipeline.probing.experiment import heads_cells, row_of
+    from actionvit.pipeline.probing.tables import curves_figure
 
     dataset = open_dataset(options["root"], options)
     cells = heads_cells(_base(options), heads=(options["head"],), strategies=("none",), shots=options["shots"])
@@ -124,8 +124,8 @@ def shots(**options: Any) -> None:
 )
 def imbalance(**options: Any) -> None:
     """Thin the training classes exponentially and compare what weighting, sampling and adjustment save."""
-    from actionvit.pipeline.experiment import STRATEGIES, imbalance_cells, row_of, thirds_of
-    from actionvit.pipeline.tables import curves_figure
+    from actionvit.pipeline.probing.experiment import STRATEGIES, imbalance_cells, row_of, thirds_of
+    from actionvit.pipeline.probing.tables import curves_figure
 
     dataset = open_dataset(options["root"], options)
     base = _base(options, head=options["head"])
@@ -145,10 +145,10 @@ def imbalance(**options: Any) -> None:
 @click.option("--shards", type=click.IntRange(2), default=4, show_default=True, help="Workers of a distributed run.")
 def splits(**options: Any) -> None:
     """Compare protocols (what leaks, how even the classes fall), and shards that see other class mixes."""
-    from actionvit.pipeline.experiment import quantity_of, row_of, splits_cells, unevenness_of
-    from actionvit.pipeline.features import read_tables
-    from actionvit.pipeline.sharding import shard_row
-    from actionvit.pipeline.tables import write_table
+    from actionvit.pipeline.probing.experiment import quantity_of, row_of, splits_cells, unevenness_of
+    from actionvit.pipeline.probing.features import read_tables
+    from actionvit.pipeline.probing.sharding import shard_row
+    from actionvit.pipeline.probing.tables import write_table
 
     dataset = open_dataset(options["root"], options)
     base = _base(options, head=options["head"], protocol=None)
@@ -170,7 +170,7 @@ def splits(**options: Any) -> None:
 
 
 def _base(options: dict[str, Any], **more: Any) -> ProbeSpec:
-    from actionvit.pipeline.tasks import ProbeSpec
+    from actionvit.pipeline.probing.tasks import ProbeSpec
 
     given = {"protocol": options["protocol"], "folds": options["folds"], "seeds": options["tries"]}
     return ProbeSpec(**{**given, **more})
@@ -186,7 +186,7 @@ def _run(
     """Run the cells behind a progress bar."""
     from tqdm import tqdm
 
-    from actionvit.pipeline.experiment import run_cells
+    from actionvit.pipeline.probing.experiment import run_cells
 
     found = run_cells(dataset, cells, variant=options["variant"], cache=options["cache"], jobs=options["jobs"])
     return [row(*one) for one in tqdm(found, total=len(cells), unit="probe", disable=None, leave=False)]
@@ -201,8 +201,8 @@ def _about(dataset: Dataset, options: dict[str, Any]) -> dict[str, Any]:
 
 def _write(dataset: Dataset, name: str, rows: Sequence[Row], options: dict[str, Any], caption: str) -> Path:
     """Write the table, show it, and return its folder."""
-    from actionvit.pipeline.experiment import protocol_of
-    from actionvit.pipeline.tables import write_table
+    from actionvit.pipeline.probing.experiment import protocol_of
+    from actionvit.pipeline.probing.tables import write_table
 
     folder: Path = options["out"] or Path("results") / f"{dataset.name}-{name}"
     protocol = protocol_of(dataset, _base(options)) if name != "splits" else "several"

@@ -16,7 +16,7 @@ from actionvit.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from actionvit.pipeline.extract import Job, Summary
+    from actionvit.pipeline.extraction.extract import Job, Summary
 
 
 def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -142,8 +142,8 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     """
     from tqdm import tqdm
 
-    from actionvit.features.decoding import DecodePolicy
-    from actionvit.pipeline.extract import extract
+    from actionvit.features.decoding.decode import DecodePolicy
+    from actionvit.pipeline.extraction.extract import extract
 
     dataset = open_dataset(options["root"], options)
     jobs = _jobs(options)
@@ -175,10 +175,10 @@ PASSED_ON = ("workers", "timeout", "shard", "wait", "flush_seconds", "verify", "
 
 def _jobs(options: dict[str, Any]) -> list[Job]:
     """Turn the options into one job a variant."""
-    from actionvit.features.outputs import resolve
-    from actionvit.features.variants import clip_spec
-    from actionvit.features.weights import find_weights
-    from actionvit.pipeline.extract import Job
+    from actionvit.features.timesformer.outputs import resolve
+    from actionvit.features.timesformer.variants import clip_spec
+    from actionvit.features.timesformer.weights import find_weights
+    from actionvit.pipeline.extraction.extract import Job
 
     variants = list(dict.fromkeys(options["variants"]))
     sources = _sources(options["sources"], variants)

@@ -21,10 +21,10 @@ from actionvit.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from actionvit.features.weights import Weights
-    from actionvit.pipeline.distributed import Ranks
-    from actionvit.pipeline.finetune import Workplace
-    from actionvit.pipeline.finetune_spec import FinetuneSpec
+    from actionvit.features.timesformer.weights import Weights
+    from actionvit.pipeline.finetuning.distributed import Ranks
+    from actionvit.pipeline.finetuning.finetune import Workplace
+    from actionvit.pipeline.finetuning.finetune_spec import FinetuneSpec
     from actionvit.pipeline.runs import Run
 
 
@@ -55,9 +55,9 @@ def command(**options: Any) -> None:
     what came out from the cache: an epoch takes seconds. Several processes: `torchrun --nproc-per-node N -m actionvit
     finetune ...`.
     """
-    from actionvit.features.outputs import resolve
-    from actionvit.features.weights import find_weights
-    from actionvit.pipeline.distributed import ranks
+    from actionvit.features.timesformer.outputs import resolve
+    from actionvit.features.timesformer.weights import find_weights
+    from actionvit.pipeline.finetuning.distributed import ranks
 
     if options["resume"] and options["restart"]:
         raise click.UsageError("--resume goes on, --restart begins again; give one of them")
@@ -78,8 +78,8 @@ def _run(options: dict[str, Any], weights: Weights, spec: FinetuneSpec, group: R
     import shutil
 
     from actionvit.errors import ActionVitError
-    from actionvit.pipeline.finetune import Workplace, finetune
-    from actionvit.pipeline.tuned_run import publish_tuned, run_name
+    from actionvit.pipeline.finetuning.finetune import Workplace, finetune
+    from actionvit.pipeline.finetuning.tuned_run import publish_tuned, run_name
 
     dataset = open_dataset(options["root"], options)
     folder = options["runs"] / (options["run"] or run_name(spec))
@@ -118,13 +118,13 @@ def _run(options: dict[str, Any], weights: Weights, spec: FinetuneSpec, group: R
 def _spec(options: dict[str, Any], bf16: bool) -> FinetuneSpec:
     """Turn the options into a spec."""
     from actionvit.errors import ActionVitError
-    from actionvit.features.variants import clip_spec
-    from actionvit.pipeline.augment import AugmentSpec
-    from actionvit.pipeline.finetune_spec import FinetuneSpec
-    from actionvit.pipeline.loss import LossSpec
-    from actionvit.pipeline.sampling import SamplingSpec
-    from actionvit.pipeline.schedule import OptimSpec
-    from actionvit.pipeline.train_spec import TrainSpec
+    from actionvit.features.timesformer.variants import clip_spec
+    from actionvit.pipeline.finetuning.augment import AugmentSpec
+    from actionvit.pipeline.finetuning.finetune_spec import FinetuneSpec
+    from actionvit.pipeline.finetuning.loss import LossSpec
+    from actionvit.pipeline.finetuning.sampling import SamplingSpec
+    from actionvit.pipeline.finetuning.schedule import OptimSpec
+    from actionvit.pipeline.finetuning.train_spec import TrainSpec
 
     def some(*names: str) -> dict[str, Any]:
         return {name: options[name] for name in names}

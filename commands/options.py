@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from actionvit.pipeline.datasets import Dataset
+    from actionvit.pipeline.datasets.dataset import Dataset
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -86,7 +86,7 @@ def test_fraction_option(function: F) -> F:
 
 def open_dataset(root: Path, options: Mapping[str, Any]) -> Dataset:
     """Read the dataset that ROOT and `dataset_options` name, and say on stderr what a user must know of it."""
-    from actionvit.pipeline.datasets import load_dataset
+    from actionvit.pipeline.datasets.dataset import load_dataset
 
     dataset = load_dataset(root, splits_dir=options["splits_dir"], name=options["name"], layout=options["layout"])
     for note in dataset.notes:

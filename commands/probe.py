@@ -23,10 +23,10 @@ from actionvit.commands.options import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actionvit.pipeline.datasets import Dataset
-    from actionvit.pipeline.features import FeatureTable, Quantity
-    from actionvit.pipeline.results import ProbeResult
-    from actionvit.pipeline.tasks import ProbeSpec
+    from actionvit.pipeline.datasets.dataset import Dataset
+    from actionvit.pipeline.probing.features import FeatureTable, Quantity
+    from actionvit.pipeline.probing.results import ProbeResult
+    from actionvit.pipeline.probing.tasks import ProbeSpec
 
 
 def parse_grid(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
@@ -143,8 +143,9 @@ def command(**options: Any) -> None:
     """
     from tqdm import tqdm
 
-    from actionvit.pipeline.features import read_tables
-    from actionvit.pipeline.probe import default_protocol, default_seeds, probe
+    from actionvit.pipeline.datasets.splits import default_protocol
+    from actionvit.pipeline.probing.features import read_tables
+    from actionvit.pipeline.probing.probe import default_seeds, probe
 
     dataset = open_dataset(options["root"], options)
     specs = _specs(options)
@@ -169,7 +170,7 @@ def command(**options: Any) -> None:
 
 def _specs(options: dict[str, Any]) -> list[ProbeSpec]:
     """Return one spec a weighting."""
-    from actionvit.pipeline.tasks import ProbeSpec
+    from actionvit.pipeline.probing.tasks import ProbeSpec
 
     if options["balanced"] and options["class_weights"]:
         raise click.UsageError("--balanced says --class-weight balanced already; give one of them")

@@ -10,7 +10,7 @@ import click
 from actionvit.commands.options import echo_json, json_option, setting
 
 if TYPE_CHECKING:
-    from actionvit.pipeline.analysis import Embeddings
+    from actionvit.pipeline.reporting.analysis import Embeddings
     from actionvit.pipeline.runs import Run
 
 
@@ -46,7 +46,7 @@ def command(
 
     report.html needs no network; beside it lie JSON, CSV, Markdown, LaTeX, and the figures as SVG and PNG.
     """
-    from actionvit.pipeline.report import report
+    from actionvit.pipeline.reporting.report import report
     from actionvit.pipeline.runs import read_run
 
     found = [read_run(_folder(name)) for name in runs]
@@ -78,7 +78,7 @@ def _root(run: Run, given: Path | None) -> Path | None:
 
 def _embeddings(run: Run, quiet: bool) -> Embeddings | None:
     """Return the first run's embeddings, or say that they are not at hand."""
-    from actionvit.pipeline.analysis import read_embeddings
+    from actionvit.pipeline.reporting.analysis import read_embeddings
 
     found = read_embeddings(run)
     if found is None and not quiet:

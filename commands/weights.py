@@ -20,8 +20,8 @@ def command() -> None:
 @json_option
 def show(source: str, as_json: bool) -> None:
     """Say what SOURCE is: a variant's name, a Hugging Face folder or hub id, or an original .pyth file."""
-    from actionvit.features.variants import VARIANTS
-    from actionvit.features.weights import find_weights
+    from actionvit.features.timesformer.variants import VARIANTS
+    from actionvit.features.timesformer.weights import find_weights
 
     weights = find_weights(source) if source in VARIANTS else find_weights("base", source)
     value = {
@@ -49,7 +49,7 @@ def inflate(source: Path, out: Path) -> None:
 
     On a clip of one repeated frame it gives what the image model gives for the picture; `extract --weights OUT`.
     """
-    from actionvit.features.inflate import inflate
+    from actionvit.features.timesformer.inflate import inflate
 
     shape = inflate(source, out)
     click.echo(f"{out}: {shape.depth} blocks × {shape.width}, patch {shape.patch}, {shape.image_size} pixels")

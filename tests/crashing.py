@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 from storing import check_rows, embed, make
 
-from actionvit.features import rewrite, writer
 from actionvit.features.files import fingerprint
-from actionvit.features.store import FeatureStore, Row
-from actionvit.features.verify import verify
+from actionvit.features.store import rewrite, writer
+from actionvit.features.store.store import FeatureStore, Row
+from actionvit.features.store.verify import verify
 
 Extraction = Callable[[Path, Path], None]
 WRITE, FSYNC, REPLACE, UNLINK = os.write, os.fsync, os.replace, os.unlink
@@ -110,8 +110,8 @@ def prepare_command(folder: Path) -> None:
     """Seven drawn clips and a broken one; everything that takes long to load is loaded, nothing computed."""
     import torch  # noqa: F401
 
-    from actionvit.features import decoding, encoder  # noqa: F401
-    from actionvit.pipeline.drawing import write_avi
+    from actionvit.features.timesformer import encoder  # noqa: F401
+    from actionvit.pipeline.datasets.drawing import write_avi
 
     numbers = np.random.RandomState(0)
     for number in range(7):

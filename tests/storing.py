@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from actionvit.features.files import content_digest, fingerprint
-from actionvit.features.keys import FeatureKey
-from actionvit.features.store import FeatureStore, Row
+from actionvit.features.store.keys import FeatureKey
+from actionvit.features.store.store import FeatureStore, Row
 
 KEY: dict[str, Any] = {
     "weights": "a" * 64,

@@ -17,6 +17,17 @@ ALLOWED = {
     "commands": {"features", "heads", "pipeline", "commands", "errors", "__init__"},
     "cli.py": {"commands", "errors", "__init__"},
 }
+# Within the two larger packages: what each folder may know beside itself and the modules that stand directly above it.
+FOLDERS = {
+    "features/decoding": set(),
+    "features/store": set(),
+    "features/timesformer": {"features/decoding"},
+    "pipeline/datasets": set(),
+    "pipeline/extraction": {"pipeline/datasets"},
+    "pipeline/finetuning": {"pipeline/datasets", "pipeline/extraction"},
+    "pipeline/reporting": {"pipeline/datasets"},
+    "pipeline/probing": {"pipeline/datasets", "pipeline/extraction", "pipeline/reporting"},
+}
 HEAVY = ("torch", "transformers", "sklearn", "scipy", "matplotlib", "h5py", "av", "decord", "numpy")
 
 
@@ -25,9 +36,10 @@ def modules() -> list[Path]:
     return sorted(path for room in rooms for path in ([room] if room.is_file() else room.rglob("*.py")))
 
 
-def imported(tree: ast.AST) -> set[str]:
-    """Return the rooms of actionvit that a module imports from, anywhere in it."""
+def imported(path: Path, depth: int = 1) -> set[str]:
+    """Return the rooms of actionvit that a module imports from, anywhere in it, named by `depth` parts."""
     found = set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         names = []
         if isinstance(node, ast.ImportFrom):
@@ -38,14 +50,27 @@ def imported(tree: ast.AST) -> set[str]:
         for name in names:
             parts = name.split(".")
             if parts[0] == "actionvit":
-                found.add(parts[1] if len(parts) > 1 and not parts[1].startswith("__") else "__init__")
+                found.add("/".join(parts[1 : 1 + depth]) if len(parts) > 1 and parts[1][:2] != "__" else "__init__")
     return found
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_imports_run_one_way(path: Path) -> None:
     room = path.relative_to(ROOT).parts[0]
-    assert imported(ast.parse(path.read_text(encoding="utf-8"))) <= ALLOWED[room]
+    assert imported(path) <= ALLOWED[room]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_folders_know_only_those_below_them(folder: str) -> None:
+    for path in (ROOT / folder).glob("*.py"):
+        known = {name for name in imported(path, depth=2) & FOLDERS.keys() if name.startswith(folder.split("/")[0])}
+        assert known - {folder} <= FOLDERS[folder], path
+
+
+@pytest.mark.parametrize("room", ["features", "pipeline"])
+def test_what_stands_above_the_folders_knows_none_of_them(room: str) -> None:
+    for path in (ROOT / room).glob("*.py"):
+        assert not [name for name in imported(path, depth=2) & FOLDERS.keys() if name.startswith(room)], path
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -14,8 +14,8 @@ from storing import fill, numbered
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
-from actionvit.features.parts import list_parts
-from actionvit.features.store import FeatureStore, Row
+from actionvit.features.store.parts import list_parts
+from actionvit.features.store.store import FeatureStore, Row
 
 
 def cache(*arguments: object, **options: Any) -> Result:

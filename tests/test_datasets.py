@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from actionvit.errors import ActionVitError
-from actionvit.pipeline.datasets import clip_metadata, load_dataset
-from actionvit.pipeline.names import HMDB51_CLASSES, parse_source
+from actionvit.pipeline.datasets.dataset import clip_metadata, load_dataset
+from actionvit.pipeline.datasets.names import HMDB51_CLASSES, parse_source
 
 STRANGE = (
     "#20_Rhythm_clap_u_nm_np1_fr_goo_0.avi",
@@ -375,5 +375,7 @@ def test_metadata(tmp_path):
 
 
 def test_datasets_load_without_torch_and_its_like():
-    code = "import sys, actionvit.pipeline.datasets as d; print({'torch', 'sklearn', 'av', 'h5py'} & set(sys.modules))"
+    code = (
+        "import sys, actionvit.pipeline.datasets.dataset; print({'torch', 'sklearn', 'av', 'h5py'} & set(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

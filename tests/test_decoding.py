@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from actionvit.features.clips import ClipSpec, clip_indices
-from actionvit.features.decoding import DecodePolicy, decode
-from actionvit.features.frames import DecodeError
-from actionvit.features.workers import Decoded, DecodeRequest, Failure, decode_stream
+from actionvit.features.decoding.decode import DecodePolicy, decode
+from actionvit.features.decoding.frames import DecodeError
+from actionvit.features.decoding.workers import Decoded, DecodeRequest, Failure, decode_stream
 
 SPECS = (ClipSpec(num_frames=8, size=224), ClipSpec(num_frames=16, size=448, clips=2))
 
@@ -161,7 +161,7 @@ def test_workers_die_with_their_parent(tmp_path: Path) -> None:
     script.write_text(
         "import sys, time\nfrom pathlib import Path\n"
         "from actionvit.features.clips import ClipSpec\n"
-        "from actionvit.features.workers import DecodeRequest, decode_stream\n"
+        "from actionvit.features.decoding.workers import DecodeRequest, decode_stream\n"
         "if __name__ == '__main__':\n"
         "    request = DecodeRequest('a', Path(sys.argv[1]), (ClipSpec(num_frames=2, size=8),))\n"
         "    stream = decode_stream([request] * 50, workers=6)  # some are still starting\n"

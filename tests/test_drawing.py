@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from actionvit.errors import ActionVitError
-from actionvit.pipeline.datasets import clip_metadata, load_dataset
-from actionvit.pipeline.drawing import draw_dataset, plan_clips, write_avi
-from actionvit.pipeline.motions import MOTIONS, draw_clip, draw_scene
-from actionvit.pipeline.splits import leaking_sources
+from actionvit.pipeline.datasets.dataset import clip_metadata, load_dataset
+from actionvit.pipeline.datasets.drawing import draw_dataset, plan_clips, write_avi
+from actionvit.pipeline.datasets.motions import MOTIONS, draw_clip, draw_scene
+from actionvit.pipeline.datasets.splits import leaking_sources
 
 OPPOSITES = [("move_left", "move_right"), ("fall", "rise"), ("shrink", "grow"), ("vanish", "appear")]
 
@@ -192,9 +192,9 @@ def test_a_file_cut_off_while_it_is_written_is_not_taken_for_a_clip(tmp_path, mo
         raise KeyboardInterrupt
 
     root = tmp_path / "set"
-    monkeypatch.setattr("actionvit.pipeline.drawing.write_avi", fail)
+    monkeypatch.setattr("actionvit.pipeline.datasets.drawing.write_avi", fail)
     with pytest.raises(KeyboardInterrupt):
         draw_dataset(root, clips=60)
-    monkeypatch.setattr("actionvit.pipeline.drawing.write_avi", write_avi)
+    monkeypatch.setattr("actionvit.pipeline.datasets.drawing.write_avi", write_avi)
     assert draw_dataset(root, clips=60) == len(plan_clips(clips=60))
     assert len(load_dataset(root).videos) == len(plan_clips(clips=60))

@@ -8,10 +8,10 @@ import json
 import numpy as np
 import pytest
 
-from actionvit.pipeline.experiment import STRATEGIES, applies, heads_cells, imbalance_cells
-from actionvit.pipeline.sharding import assign_shards, class_histograms, distance_from_whole
-from actionvit.pipeline.tables import curves_figure, markdown, write_table
-from actionvit.pipeline.tasks import ProbeSpec
+from actionvit.pipeline.probing.experiment import STRATEGIES, applies, heads_cells, imbalance_cells
+from actionvit.pipeline.probing.sharding import assign_shards, class_histograms, distance_from_whole
+from actionvit.pipeline.probing.tables import curves_figure, markdown, write_table
+from actionvit.pipeline.probing.tasks import ProbeSpec
 
 
 def test_a_head_is_tried_with_the_strategies_it_has_settings_for() -> None:

@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding import decode
-from actionvit.features.encoder import Encoder
-from actionvit.features.frames import Frames
-from actionvit.features.store import FeatureStore
-from actionvit.features.variants import clip_spec
-from actionvit.features.weights import find_weights
-from actionvit.pipeline.caches import in_shard
-from actionvit.pipeline.datasets import load_dataset
-from actionvit.pipeline.drawing import write_avi
-from actionvit.pipeline.extract import Job, extract
+from actionvit.features.decoding.decode import decode
+from actionvit.features.decoding.frames import Frames
+from actionvit.features.store.store import FeatureStore
+from actionvit.features.timesformer.encoder import Encoder
+from actionvit.features.timesformer.variants import clip_spec
+from actionvit.features.timesformer.weights import find_weights
+from actionvit.pipeline.datasets.dataset import load_dataset
+from actionvit.pipeline.datasets.drawing import write_avi
+from actionvit.pipeline.extraction.caches import in_shard
+from actionvit.pipeline.extraction.extract import Job, extract
 
 
 @pytest.fixture
@@ -141,9 +141,10 @@ def test_a_killed_extraction_resumes_to_the_same_store(root: Path, tmp_path: Pat
     # At the tenth video the process is gone, as by the kernel's OOM killer; rows are published at every append.
     script = (
         "import os, signal, sys\nfrom pathlib import Path\n"
-        "from actionvit.features.variants import clip_spec\n"
-        "from actionvit.features.weights import find_weights\nfrom actionvit.pipeline.datasets import load_dataset\n"
-        "from actionvit.pipeline.extract import Job, extract\n"
+        "from actionvit.features.timesformer.variants import clip_spec\n"
+        "from actionvit.features.timesformer.weights import find_weights\n"
+        "from actionvit.pipeline.datasets.dataset import load_dataset\n"
+        "from actionvit.pipeline.extraction.extract import Job, extract\n"
         "kill = lambda done, total: done == 10 and os.kill(os.getpid(), signal.SIGKILL)\n"
         "job = Job(variant='tiny-hr', weights=find_weights('tiny-hr'), spec=clip_spec('tiny-hr'))\n"
         "dataset, cache = load_dataset(Path(sys.argv[1])), Path(sys.argv[2])\n"

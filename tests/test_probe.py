@@ -16,16 +16,16 @@ from actionvit.commands.probe import command
 from actionvit.errors import ActionVitError
 from actionvit.features.clips import ClipSpec
 from actionvit.features.files import Fingerprint
-from actionvit.features.keys import FeatureKey
-from actionvit.features.parts import Row
-from actionvit.features.store import FeatureStore
-from actionvit.features.variants import ModelShape
+from actionvit.features.store.keys import FeatureKey
+from actionvit.features.store.parts import Row
+from actionvit.features.store.store import FeatureStore
+from actionvit.features.timesformer.variants import ModelShape
 from actionvit.heads.saving import load_head
-from actionvit.pipeline.datasets import Dataset, load_dataset
-from actionvit.pipeline.features import read_tables
-from actionvit.pipeline.probe import probe
+from actionvit.pipeline.datasets.dataset import Dataset, load_dataset
+from actionvit.pipeline.probing.features import read_tables
+from actionvit.pipeline.probing.probe import probe
+from actionvit.pipeline.probing.tasks import ProbeSpec
 from actionvit.pipeline.runs import read_run
-from actionvit.pipeline.tasks import ProbeSpec
 
 CLASSES = ("clap", "jump", "run", "wave")
 VIEWS, FRAMES, WIDTH = 2, 4, 12

@@ -13,8 +13,8 @@ from sklearn import metrics as theirs
 from actionvit.errors import ActionVitError
 from actionvit.heads.metrics import evaluate
 from actionvit.heads.statistics import holm, paired_p
-from actionvit.pipeline.compare import compare
-from actionvit.pipeline.report import report
+from actionvit.pipeline.reporting.compare import compare
+from actionvit.pipeline.reporting.report import report
 from actionvit.pipeline.runs import Predictions, Run, measure, read_run, write_run
 
 NAMES = ("clap", "jump", "run", "walk", "wave", "<b>&")

@@ -18,13 +18,13 @@ import pytest
 from storing import KEY, arrays_of, check_rows, embed, fill, make, numbered
 
 from actionvit.errors import ActionVitError
-from actionvit.features import parts, writer
 from actionvit.features.files import fingerprint
-from actionvit.features.keys import FeatureKey
-from actionvit.features.ledger import Failure, parse, render
-from actionvit.features.parts import list_parts
-from actionvit.features.store import FeatureStore, Row
-from actionvit.features.verify import verify
+from actionvit.features.store import parts, writer
+from actionvit.features.store.keys import FeatureKey
+from actionvit.features.store.ledger import Failure, parse, render
+from actionvit.features.store.parts import list_parts
+from actionvit.features.store.store import FeatureStore, Row
+from actionvit.features.store.verify import verify
 
 
 @pytest.fixture
@@ -356,5 +356,8 @@ def test_parts_are_chunked_checksummed_and_plain(tmp_path: Path) -> None:
 
 
 def test_neither_writing_nor_reading_loads_torch() -> None:
-    code = "import sys, actionvit.features.verify, actionvit.pipeline.merging; assert 'torch' not in sys.modules"
+    code = (
+        "import sys, actionvit.features.store.verify, actionvit.pipeline.extraction.merging\n"
+        "assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,9 +15,9 @@ from storing import arrays_of, check_rows, fill, make, numbered
 
 from actionvit.errors import ActionVitError
 from actionvit.features import durable
-from actionvit.features.parts import list_parts
-from actionvit.features.store import FeatureStore
-from actionvit.features.verify import verify
+from actionvit.features.store.parts import list_parts
+from actionvit.features.store.store import FeatureStore
+from actionvit.features.store.verify import verify
 
 TESTS = Path(__file__).parent
 
@@ -105,7 +105,7 @@ def test_a_flipped_bit_anywhere_is_found_and_only_what_it_hit_is_dropped(tmp_pat
 
 
 def test_damage_to_one_row_costs_that_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actionvit.features.parts.CHUNK_BYTES", 1)  # a row a chunk
+    monkeypatch.setattr("actionvit.features.store.parts.CHUNK_BYTES", 1)  # a row a chunk
     fill(tmp_path, range(6))
     part = list_parts(tmp_path)[0]
     at = part.read_bytes().index(arrays_of(numbered(4).digest)["frame"].tobytes())

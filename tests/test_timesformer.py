@@ -13,14 +13,14 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, TimesformerConfig, T
 
 from actionvit.errors import ActionVitError
 from actionvit.features.clips import ClipSpec
-from actionvit.features.encoder import Encoder
-from actionvit.features.frames import Frames
-from actionvit.features.inflate import inflate
-from actionvit.features.names import from_original, tensor_shapes
-from actionvit.features.timesformer import TimeSformer
-from actionvit.features.tiny import TINY, tiny_weights
-from actionvit.features.variants import VARIANTS, ModelShape, clip_spec, gmac
-from actionvit.features.weights import find_weights
+from actionvit.features.decoding.frames import Frames
+from actionvit.features.timesformer.encoder import Encoder
+from actionvit.features.timesformer.inflate import inflate
+from actionvit.features.timesformer.model import TimeSformer
+from actionvit.features.timesformer.names import from_original, tensor_shapes
+from actionvit.features.timesformer.tiny import TINY, tiny_weights
+from actionvit.features.timesformer.variants import VARIANTS, ModelShape, clip_spec, gmac
+from actionvit.features.timesformer.weights import find_weights
 
 SMALL = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128}
 

@@ -1,0 +1,1 @@
+"""A video file or frame folder -> the frames that clips ask for, in supervised processes; imports no torch."""

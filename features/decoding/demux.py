@@ -1,0 +1,143 @@
+"""Opening a video file: is it one, is it whole, which packets does it hold."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actionvit.features.decoding.frames import DecodeError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+# A picture, a playlist or a text file is not a video, though FFmpeg would read it (and what a playlist names) as one.
+CONTAINERS = (
+    "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,mpegvideo,flv,asf,ogg,m4v,h264,hevc,ivf,obu,gif,rm,dv,"
+    "mxf,nut,mjpeg,y4m,yuv4mpegpipe,wtv,nsv,vob"
+)
+MAGIC = {b"RIFF": 0, b"ftyp": 4, b"moov": 4, b"mdat": 4, b"\x1aE\xdf\xa3": 0, b"FLV\x01": 0, b"OggS": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Demuxed:
+    """An open video file with all packets of its video stream read."""
+
+    stream: VideoStream
+    packets: list[Packet[Any]]
+    """Non-empty, in decoding order."""
+    flags: tuple[str, ...]
+    """`truncated`, `corrupt`: what the container gives away about itself."""
+
+
+@contextmanager
+def open_video(path: Path, max_pixels: int) -> Iterator[Demuxed]:
+    """Open a file, choose its video stream as players do, read its packets. Raises DecodeError."""
+    import av
+
+    _refuse_what_is_no_file(path)
+    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file", "max_pixels": str(max_pixels)}
+    try:
+        # `file:`, or a name such as `a:b.avi` would be taken for a protocol.
+        container = av.open(f"file:{path}", options=options, metadata_errors="replace")
+    except MemoryError:
+        raise
+    except (av.FFmpegError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    with container:
+        stream = _stream(container, max_pixels)
+        stream.codec_context.thread_count = 1
+        flags = {"truncated"} if is_cut_short(path) else set()
+        packets: list[Packet[Any]] = []
+        try:
+            packets.extend(packet for packet in container.demux(stream) if packet.size)
+        except MemoryError:
+            raise
+        except av.FFmpegError:
+            flags.add("corrupt")
+        if not packets:
+            raise DecodeError("truncated" if flags else "empty", "no packet of the video stream", backend="pyav")
+        if not flags and any(packet.is_corrupt for packet in packets):
+            flags.add("corrupt")
+        yield Demuxed(stream, packets, tuple(sorted(flags)))
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DecodeError("missing", error.strerror or str(error)) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise DecodeError("not_video", "not a regular file")
+    if status.st_size == 0:
+        raise DecodeError("empty", "the file has no bytes")
+
+
+def _unreadable(path: Path, error: Exception) -> DecodeError:
+    """Say what is wrong with a file that FFmpeg cannot open."""
+    if isinstance(error, PermissionError):
+        return DecodeError("missing", "permission denied", backend="pyav")
+    with path.open("rb") as file:
+        head = file.read(16)
+    if not any(head[at : at + len(magic)] == magic for magic, at in MAGIC.items()):
+        return DecodeError("not_video", "no container that FFmpeg knows as video", backend="pyav")
+    if is_cut_short(path):
+        return DecodeError("truncated", "the file ends before its index", backend="pyav")
+    return DecodeError("corrupt", _line(error), backend="pyav")
+
+
+def _stream(container: InputContainer, max_pixels: int) -> VideoStream:
+    stream: Any = container.streams.best("video")
+    if stream is None or stream.disposition & stream.disposition.attached_pic:
+        raise DecodeError("not_video", "holds no video stream", backend="pyav")
+    if stream.codec_context is None:
+        raise DecodeError("unsupported", "no decoder for its codec", backend="pyav")
+    if stream.codec_context.width * stream.codec_context.height > max_pixels:
+        size = f"{stream.codec_context.width} × {stream.codec_context.height}"
+        raise DecodeError("too_large", f"{size} pixels a frame, at most {max_pixels} allowed", backend="pyav")
+    found: VideoStream = stream
+    return found
+
+
+def is_cut_short(path: Path) -> bool:
+    """Whether an AVI, mp4 or mkv file says of itself that it is longer than it is."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(4096)
+        if head[:4] == b"RIFF":
+            claimed = int.from_bytes(head[4:8], "little")  # all ones: written to a pipe, length unknown
+            return claimed != 0xFFFFFFFF and 8 + claimed > size
+        if head[:4] == b"\x1aE\xdf\xa3":
+            return _segment_end(head) > size
+        if head[4:8] not in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
+            return False
+        at, kinds = 0, set()
+        while at + 8 <= size:  # the boxes of the top level, one after the other
+            file.seek(at)
+            box = file.read(16)
+            kinds.add(box[4:8])
+            length = int.from_bytes(box[:4], "big")
+            if length == 0:  # to the end of the file
+                break
+            at += int.from_bytes(box[8:16], "big") if length == 1 else max(length, 8)
+    return at > size or b"moov" not in kinds
+
+
+def _segment_end(head: bytes) -> int:
+    """Return where the Segment of a Matroska file ends, 0 where it does not say."""
+    at = head.find(b"\x18\x53\x80\x67") + 4
+    if at < 4 or at >= len(head) or head[at] == 0:
+        return 0
+    width = 9 - head[at].bit_length()
+    value = int.from_bytes(head[at : at + width], "big") & ((1 << 7 * width) - 1)
+    return 0 if value == (1 << 7 * width) - 1 else at + width + value
+
+
+def _line(error: Exception) -> str:
+    """Return an error's message as one line without the file's name, which the ledger has."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split())

@@ -1,0 +1,71 @@
+"""What is asked of a decoding worker, and what it answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from actionvit.features.clips import ClipSpec
+from actionvit.features.decoding.decode import DecodePolicy, decode
+from actionvit.features.decoding.frames import DecodeError, Frames, Reason
+from actionvit.features.decoding.rgb import Allocate
+from actionvit.features.files import Fingerprint, content_digest, fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRequest:
+    """A video and what is wanted of it."""
+
+    id: str
+    path: Path
+    specs: tuple[ClipSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A video's frames, and which bytes they came from."""
+
+    id: str
+    frames: Frames
+    """The consumer's: valid as long as it keeps any array over them."""
+    digest: str
+    """sha256 of the content, as `content_digest` gives it."""
+    fingerprint: Fingerprint
+    seconds: float
+    """Time the worker spent on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A video that gave no frames: one ledger line."""
+
+    id: str
+    reason: Reason
+    detail: str
+    backend: str
+    frames: int
+    """Frames seen before it failed."""
+
+
+def decode_one(
+    request: DecodeRequest,
+    policy: DecodePolicy,
+    decoder: Callable[..., Frames] = decode,
+    allocate: Allocate = np.empty,
+) -> Decoded | Failure:
+    """Decode a video in this process; whatever is wrong with it becomes a `Failure`."""
+    start = time.perf_counter()
+    try:
+        vouch, digest = fingerprint(request.path), content_digest(request.path)
+        frames = decoder(request.path, request.specs, policy, allocate)
+    except MemoryError:
+        return Failure(request.id, "memory", "needs more memory than a worker may have", policy.decoder, 0)
+    except DecodeError as error:
+        return Failure(request.id, error.reason, error.detail, error.backend, error.frames)
+    except OSError as error:
+        return Failure(request.id, "missing", error.strerror or str(error), "", 0)
+    return Decoded(request.id, frames, digest, vouch, time.perf_counter() - start)

@@ -1,0 +1,85 @@
+"""Decoded pictures -> the RGB frames that were asked for, upright, in one array."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actionvit.features.decoding.frames import DecodeError, Frames
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+
+Allocate = Callable[[tuple[int, ...], type[np.uint8]], NDArray[np.uint8]]
+"""From a shape to an array of it, whatever that holds: `numpy.empty`, or shared memory."""
+
+
+class Picked:
+    """The wanted frames of a video, converted as they come; all must have one size."""
+
+    def __init__(self, index: NDArray[np.int64], allocate: Allocate, flags: tuple[str, ...] = ()) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self.index = index
+        self._row = {position: row for row, position in enumerate(index.tolist())}
+        self._data: NDArray[np.uint8] | None = None
+        self._allocate = allocate
+        self._reformat = VideoReformatter().reformat
+        self._flags = set(flags)
+        self._damaged_since: int | None = None  # presentation time; frames from there on are not intact
+        self._damaged = 0
+
+    def offer(self, position: int, frame: VideoFrame) -> None:
+        """Take the frame at `position` if it is one of those wanted."""
+        time = frame.pts if frame.pts is not None else position
+        if frame.is_corrupt:
+            self.damage(time)
+        elif frame.key_frame and self._damaged_since is not None and time > self._damaged_since:
+            self._damaged_since = None
+        row = self._row.get(position)
+        if row is None:
+            return
+        self._damaged += self._damaged_since is not None and time >= self._damaged_since
+        rgb = upright(self._convert(frame), frame)
+        if self._data is None:
+            self._data = self._allocate((len(self.index), *rgb.shape), np.uint8)
+        if rgb.shape != self._data.shape[1:]:
+            (h, w), (was_h, was_w) = rgb.shape[:2], self._data.shape[1:3]
+            detail = f"frame {position} is {w} × {h} pixels, those before it {was_w} × {was_h}"
+            raise DecodeError("unsupported", detail, backend="pyav", frames=position)
+        self._data[row] = rgb
+
+    def damage(self, time: int | None) -> None:
+        """Note that what is shown from `time` on is damaged, up to the next key frame; None: what comes next."""
+        self._flags.add("corrupt")
+        time = time if time is not None else -(1 << 63)
+        self._damaged_since = min(time, self._damaged_since if self._damaged_since is not None else time)
+
+    def frames(self, count: int) -> Frames:
+        """Return what was picked. Raises DecodeError if a frame that was asked for is damaged."""
+        if self._damaged:
+            detail = f"{self._damaged} of the {len(self.index)} sampled frames are damaged"
+            raise DecodeError("corrupt", detail, backend="pyav", frames=count)
+        assert self._data is not None
+        return Frames(self._data, self.index, count, "pyav", tuple(sorted(self._flags)))
+
+    def _convert(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        # PyAV's own defaults (bilinear chroma), one thread: what `frame.to_ndarray(format="rgb24")` gives.
+        rgb = self._reformat(frame, format="rgb24", threads=1)
+        rows = np.frombuffer(rgb.planes[0], np.uint8).reshape(frame.height, rgb.planes[0].line_size)  # type: ignore[call-overload]
+        image: NDArray[np.uint8] = rows[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)
+        return image
+
+
+def upright(image: NDArray[np.uint8], frame: VideoFrame) -> NDArray[np.uint8]:
+    """Turn and mirror an image (H, W, 3) as the frame's display matrix tells a player to."""
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return image
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        image, a, d = image.swapaxes(0, 1), c, b
+    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

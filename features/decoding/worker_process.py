@@ -1,0 +1,166 @@
+"""What runs in a decoding worker: requests in, frames out through shared memory. Imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import math
+import mmap
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing import reduction
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actionvit.features.clips import ClipSpec
+from actionvit.features.decoding.frames import Frames
+from actionvit.features.decoding.requests import Decoded, DecodeRequest, Failure, decode_one
+from actionvit.features.decoding.worker_handle import Lent, Setup
+
+GRAIN = 1 << 20
+"""Slots are whole multiples of this many bytes, so that videos of about one size share them."""
+
+
+def main(socket: int, life: int) -> None:
+    """Answer requests on `socket` until it closes."""
+    _die_with(life)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, which ends its workers
+    connection = Connection(socket)
+    setup: Setup = connection.recv()
+    module, _, name = setup.decoder.partition(":")
+    decoder: Callable[..., Frames] = getattr(importlib.import_module(module), name)
+    import av  # noqa: F401 - loaded before memory is limited and time is measured
+
+    _limit_memory(setup.max_memory)
+    connection.send("started")
+    slots = Slots()
+    specs: tuple[ClipSpec, ...] = ()
+    with contextlib.suppress(EOFError, OSError):  # the supervisor is gone
+        while True:
+            video_id, path, changed, freed = connection.recv()
+            specs = changed or specs
+            slots.free.update(freed)
+            _answer(connection, slots, DecodeRequest(video_id, Path(path), specs), setup, decoder)
+
+
+def _answer(
+    connection: Connection, slots: Slots, request: DecodeRequest, setup: Setup, decoder: Callable[..., Frames]
+) -> None:
+    result = decode_one(request, setup.policy, decoder, slots.allocate)
+    if isinstance(result, Failure):
+        connection.send((time.monotonic(), result))
+        return
+    try:
+        lent, handle = slots.lend(result)
+    except MemoryError:
+        failure = Failure(request.id, "memory", "needs more memory than a worker may have", result.frames.backend, 0)
+        connection.send((time.monotonic(), failure))
+        return
+    connection.send((time.monotonic(), lent))
+    if handle is not None:
+        reduction.send_handle(connection, handle, os.getppid())
+        os.close(handle)
+
+
+class Slots:
+    """Pieces of anonymous shared memory, each for one video at a time, used again when the consumer is done with it.
+
+    Memory that has been written before costs no page faults: a new piece for every video would make decoding an
+    HMDB51 clip about a tenth slower.
+    """
+
+    def __init__(self) -> None:
+        self.free: set[int] = set()
+        self._maps: dict[int, mmap.mmap] = {}
+        self._handles: dict[int, int] = {}  # of slots that the supervisor has not mapped yet
+        self._dropped: list[int] = []
+        self._next = 0
+        self._last: tuple[NDArray[np.uint8], int] | None = None
+
+    def allocate(self, shape: tuple[int, ...], dtype: type[np.uint8] = np.uint8) -> NDArray[np.uint8]:
+        """Return an array over a free slot, or over a new one; it stays free until it is lent."""
+        size = math.prod(shape)
+        fitting = [slot for slot in self.free if len(self._maps[slot]) >= size]
+        slot = min(fitting, key=lambda slot: len(self._maps[slot])) if fitting else self._create(size)
+        array = np.frombuffer(self._maps[slot], dtype, size).reshape(shape)
+        self._last = array, slot
+        return array
+
+    def lend(self, decoded: Decoded) -> tuple[Lent, int | None]:
+        """Return what to send of a decoded video, and the file descriptor of its slot if that is new."""
+        frames = decoded.frames
+        if self._last is None or frames.data is not self._last[0]:  # a decoder with arrays of its own
+            self.allocate(frames.data.shape)[...] = frames.data
+        assert self._last is not None
+        slot, self._last = self._last[1], None
+        self.free.remove(slot)
+        handle = self._handles.pop(slot, None)
+        dropped, self._dropped = tuple(self._dropped), []
+        about = (frames.data.shape, frames.index, frames.count, frames.backend, frames.flags)
+        size = 0 if handle is None else len(self._maps[slot])
+        lent = Lent(decoded.id, slot, size, dropped, *about, decoded.digest, decoded.fingerprint, decoded.seconds)
+        return lent, handle
+
+    def _create(self, size: int) -> int:
+        """Make a slot; one that proved too small makes room for it."""
+        if self.free:
+            small = max(self.free, key=lambda slot: len(self._maps[slot]))
+            self.free.remove(small)
+            self._maps.pop(small)
+            if (handle := self._handles.pop(small, None)) is not None:
+                os.close(handle)
+            else:
+                self._dropped.append(small)
+        size = max(1, -(-size // GRAIN)) * GRAIN
+        try:
+            handle = _anonymous_file(size)
+            memory = mmap.mmap(handle, size)
+        except OSError as error:
+            raise MemoryError(str(error)) if error.errno in (errno.ENOMEM, errno.ENOSPC) else error from error
+        slot, self._next = self._next, self._next + 1
+        self._maps[slot], self._handles[slot] = memory, handle
+        self.free.add(slot)
+        return slot
+
+
+def _anonymous_file(size: int) -> int:
+    """Return the descriptor of `size` bytes of memory without a name, which no death can leave behind."""
+    if sys.platform == "linux":
+        handle = os.memfd_create("actionvit-frames")
+    else:
+        with tempfile.TemporaryFile() as file:
+            handle = os.dup(file.fileno())
+    os.ftruncate(handle, size)
+    return handle
+
+
+def _die_with(life: int) -> None:
+    """Have the kernel end this process when the pipe's other end closes, even in the midst of a hung decode."""
+    if sys.platform == "linux":
+        import fcntl
+
+        fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)  # SIGIO: terminate
+        import select
+
+        if select.select([life], [], [], 0)[0]:  # closed already
+            os._exit(1)
+
+
+def _limit_memory(extra: int) -> None:
+    """Let this process allocate `extra` bytes more than it has; beyond, allocations fail as `memory`."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        with open("/proc/self/statm") as file:  # noqa: PTH123 - read before pathlib would allocate
+            pages = int(file.read().split()[0])
+        limit = pages * mmap.PAGESIZE + extra
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -1,0 +1,192 @@
+"""The one writer of a store: rows go in, part files come out, and nothing published is ever touched in place."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from actionvit.errors import ActionVitError
+from actionvit.features import durable
+from actionvit.features.files import Fingerprint
+from actionvit.features.store import ledger
+from actionvit.features.store.ledger import FAILURES, NOWHERE, SEEN, Failure, Seen
+from actionvit.features.store.locks import locked
+from actionvit.features.store.parts import Quantities, Row, list_parts, plain, record_of, sequence_of, table_of
+from actionvit.features.store.planning import Plan
+from actionvit.features.store.rewrite import drop_dead_parts, publish_part, remove_rows, replace_parts
+
+if TYPE_CHECKING:
+    from actionvit.features.store.store import FeatureStore
+
+logger = logging.getLogger(__name__)
+
+PART_BYTES = 1 << 26
+"""Small parts are merged until they are about this big."""
+MANY_PARTS = 16
+"""So many small parts at the end of a store are merged."""
+
+
+class Writer:
+    """A context that appends rows and failures and publishes them every few seconds or megabytes.
+
+    A row is published whole or not at all. Killed at any instant, the store lacks at most the rows appended since
+    the last publication: `flush_seconds` of them or `flush_bytes`, whichever comes first.
+    """
+
+    def __init__(self, store: FeatureStore, *, wait: bool, flush_seconds: float, flush_bytes: int) -> None:
+        self.store = store
+        self.wait = wait
+        self.flush_seconds = flush_seconds
+        self.flush_bytes = flush_bytes
+        self._stack = contextlib.ExitStack()
+        self._records: dict[str, dict[str, Any]] = {}
+        self._arrays: dict[str, Mapping[str, NDArray[Any]]] = {}
+        self._failed: dict[str, Failure] = {}
+        self._bytes = 0
+        self._since = 0.0
+
+    def __enter__(self) -> Writer:
+        """Take the lock, sweep what a killed writer left, read what is there."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(locked(self.store.folder, wait=self.wait))
+            durable.sweep(self.store.folder)
+            self.store.refresh()
+            self.store.save_description()
+            drop_dead_parts(self.store.index)
+            self._quantities = dict(self.store.quantities)
+            self._ledger = ledger.load(Failure, self.store.folder / FAILURES)
+            self._parts = list_parts(self.store.folder)
+            self._sequence = sequence_of(self._parts[-1]) + 1 if self._parts else 0
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Publish what was appended, also after an exception, and give the lock back."""
+        with self._stack:
+            try:
+                self.flush()
+            except ActionVitError as second:
+                if error is None:
+                    raise
+                logger.error("the last rows were not published: %s", second)
+            finally:
+                self.store.forget()
+
+    def append(self, row: Row) -> None:
+        """Take a row; its arrays are copied. ValueError if they are not like the store's."""
+        arrays = {name: plain(array) for name, array in row.arrays.items()}
+        quantities: Quantities = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+        self._quantities = self._quantities or quantities
+        if quantities != self._quantities:
+            raise ValueError(f"row {row.id}: got {_shapes(quantities)}, expected {_shapes(self._quantities)}")
+        self._failed.pop(row.id, None)
+        self._start_clock()
+        self._records[row.id] = record_of(row, arrays)
+        self._arrays[row.id] = arrays
+        self._bytes += sum(array.nbytes for array in arrays.values())
+        self._flush_if_due()
+
+    def fail(
+        self,
+        id: str,
+        reason: str,
+        detail: str,
+        backend: str = "",
+        frames: int = 0,
+        fingerprint: Fingerprint = NOWHERE,
+        decoder: str = "",
+    ) -> None:
+        """Note that a video gave no row; a row that it gave in an earlier session, from another file, is removed."""
+        self.note(Failure(id, reason, detail, backend, frames, *fingerprint, decoder))
+
+    def note(self, failure: Failure) -> None:
+        """Take a line of the ledger, like `fail`."""
+        self._start_clock()
+        self._failed[failure.id] = failure
+        self._flush_if_due()
+
+    def adopt(self, plan: Plan) -> int:
+        """Record what a plan found out without embedding: new fingerprints, rows under new ids; return how many."""
+        index = self.store.index
+        moved = [id for id, old in sorted(plan.renamed.items()) if index.find(old) is not None]
+        for id, row in zip(moved, self.store.iterate([plan.renamed[id] for id in moved]), strict=True):
+            self.append(replace(row, id=id, fingerprint=plan.fingerprints[id]))
+        seen = ledger.load(Seen, self.store.folder / SEEN)
+        for id in plan.fingerprints.keys() - plan.renamed.keys():
+            if (at := index.find(id)) is not None:
+                seen[id] = Seen(id, index.text("digest", at), *plan.fingerprints[id])
+        ledger.save(Seen, self.store.folder / SEEN, seen)
+        return len(plan.fingerprints)
+
+    def flush(self) -> None:
+        """Publish everything appended so far."""
+        records, arrays, failed = self._records, self._arrays, self._failed
+        self._records, self._arrays, self._failed, self._bytes = {}, {}, {}, 0
+        if records:
+            self._publish(records, arrays)
+            try:
+                self._merge_small_parts()
+            except (ActionVitError, OSError) as error:  # a full disk, say; every row is published all the same
+                logger.warning("%s: small parts stay unmerged: %s", self.store.folder, error)
+                self._parts = []
+        if any(self.store.index.find(id) is not None for id in failed):
+            self.store.refresh()
+            remove_rows(self.store.index, failed, self.store.description)
+            self.store.refresh()
+            self._parts = list_parts(self.store.folder)
+        if failed or not records.keys().isdisjoint(self._ledger):
+            kept = {id: line for id, line in self._ledger.items() if id not in records}
+            self._ledger = kept | failed
+            ledger.save(Failure, self.store.folder / FAILURES, self._ledger)
+
+    def _start_clock(self) -> None:
+        if not self._records and not self._failed:
+            self._since = time.monotonic()
+
+    def _flush_if_due(self) -> None:
+        if self._bytes >= self.flush_bytes or time.monotonic() - self._since >= self.flush_seconds:
+            self.flush()
+
+    def _publish(self, records: dict[str, dict[str, Any]], arrays: dict[str, Mapping[str, NDArray[Any]]]) -> None:
+        stacks = {name: [arrays[id][name] for id in records] for name in self._quantities}
+        table = table_of(list(records.values()))
+        path = publish_part(self.store.folder, self._sequence, table, stacks, self.store.description)
+        self._sequence += 1
+        self._parts.append(path)
+
+    def _merge_small_parts(self) -> None:
+        """Keep the number of parts in proportion to the bytes, however often a slow extraction publishes."""
+        sizes = [path.stat().st_size for path in self._parts[-4 * MANY_PARTS :]]
+        small = list(itertools.takewhile(lambda size: size < PART_BYTES // 2, reversed(sizes)))
+        if len(small) < MANY_PARTS:
+            return
+        group: list[Path] = []
+        room = PART_BYTES
+        merged = self._parts[: -len(small)]
+        for path, size in zip(self._parts[-len(small) :], reversed(small), strict=True):
+            if group and size > room:
+                merged.append(self._merge(group))
+                group, room = [], PART_BYTES
+            group.append(path)
+            room -= size
+        self._parts = [*merged, self._merge(group)]
+
+    def _merge(self, group: list[Path]) -> Path:
+        new = replace_parts(group, self.store.description) if len(group) > 1 else group[0]
+        assert new is not None  # nothing was dropped
+        return new
+
+
+def _shapes(quantities: Quantities) -> str:
+    return ", ".join(f"{name} {dtype}{list(shape)}" for name, (shape, dtype) in sorted(quantities.items()))

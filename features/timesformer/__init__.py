@@ -1,0 +1,1 @@
+"""Frames -> embeddings: weights of every origin, and one forward pass over them."""

@@ -1,0 +1,278 @@
+"""Frames in, embeddings out: weights, sampling, precision and device bound together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actionvit.errors import ActionVitError
+from actionvit.features.clips import ClipSpec, clip_indices
+from actionvit.features.decoding.frames import Frames
+from actionvit.features.timesformer.attention import attend_time
+from actionvit.features.timesformer.forward import Embedding, embed, run
+from actionvit.features.timesformer.model import TimeSformer
+from actionvit.features.timesformer.outputs import FramePool, Precision, encoder_key, quantities, resolve
+from actionvit.features.timesformer.weights import Weights
+from actionvit.features.transforms import views
+
+log = logging.getLogger(__name__)
+
+Arrays = dict[str, NDArray[Any]]
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Enough tokens in a batch to fill the device's products; more only costs memory.
+_TOKENS_A_BATCH = {"cpu": 4096, "cuda": 200_000, "mps": 20_000}
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """Videos whose work is queued on the device, down to the copies of its results."""
+
+    indices: list[NDArray[np.int64]]
+    arrays: dict[str, Tensor]
+    """In host memory; filled when `done` has happened."""
+    done: torch.cuda.Event | None
+
+
+class Encoder:
+    """A TimeSformer that takes decoded frames.
+
+    On the CPU every video is computed by itself, so that its numbers never depend on its neighbours'. On a GPU
+    `encode_many` batches across videos; copies travel on a stream of their own while the batch before is computed.
+
+    Parameters
+    ----------
+    weights, spec : Weights, ClipSpec
+        What to compute on which views.
+    precision : str
+        Of weights and residual stream; `auto` is bf16 on GPUs that have it, else fp32.
+    device : str
+        `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+    frame_pool : str
+        `frame` is each frame's CLS token (`cls`) or its mean patch token (`mean`).
+    layers : collection of int
+        Blocks, counted from 1, whose CLS token becomes a quantity `layerN`.
+    tokens_after : int, optional
+        Blocks after which all tokens become a quantity `tokensN`, in float16.
+    compile : bool
+        Hand the forward to `torch.compile`: some minutes at the start, for long runs on a GPU.
+
+    Raises
+    ------
+    ActionVitError
+        If the weights do not load, or the device or a choice is not to be had here.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        spec: ClipSpec,
+        *,
+        precision: Precision = "auto",
+        device: str = "auto",
+        frame_pool: FramePool = "cls",
+        layers: Collection[int] = (),
+        tokens_after: int | None = None,
+        compile: bool = False,
+    ) -> None:
+        self.weights, self.spec, self.frame_pool = weights, spec, frame_pool
+        self.layers, self.tokens_after = tuple(sorted(set(layers))), tokens_after
+        self.quantities = quantities(weights.shape, spec, layers=layers, tokens_after=tokens_after)
+        place, self.precision = resolve(device, precision)
+        self.device, self.dtype = torch.device(place), DTYPES[self.precision]
+        self.compile = compile
+        tokens = spec.num_frames * (1 + (spec.size // weights.shape.patch) ** 2)
+        with torch.inference_mode(), self._settings():
+            model = _model(weights)
+            self._stem = model.stem(spec.num_frames, spec.size).to(self.device, self.dtype)
+            self._blocks = model.fold().to(self.device, self.dtype)
+            if not compile:  # the compiler chooses and lays out its own products
+                self._stem, self._blocks = self._stem.pack(), self._blocks.pack(tokens)
+            if self.device.type == "cuda":
+                self._copies = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+                self._blocks = replace(self._blocks, attend_time=_attention_over_time(self))
+        self._compute = torch.compile(self._forward, dynamic=False) if compile else self._forward
+        self.batch_views = self._first_guess(tokens)
+
+    def _first_guess(self, tokens: int) -> int:
+        """Return how many views to try in one batch: what fills the device, and fits into half its free memory."""
+        wanted = max(1, _TOKENS_A_BATCH[self.device.type] // tokens)
+        if self.device.type != "cuda":
+            return wanted
+        # At its widest a block holds the stream, a copy, and the MLP's hidden layer before and after the activation.
+        view = tokens * (2 * self.weights.shape.width + 2 * self.weights.shape.mlp) * self.dtype.itemsize
+        return max(1, min(wanted, torch.cuda.mem_get_info(self.device)[0] // (2 * view)))
+
+    @contextmanager
+    def _settings(self) -> Iterator[None]:
+        """Make the encoder's device the current one and fp32 products what the precision says, for a while."""
+        if self.device.type != "cuda":
+            yield
+            return
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
+        try:
+            with torch.cuda.device(self.device):
+                yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+    @property
+    def batch_videos(self) -> int:
+        """Videos worth handing to `encode_many` at once: 1 on the CPU, a device batch or two on a GPU."""
+        return 1 if self.device.type == "cpu" else max(1, 2 * self.batch_views // self.spec.views)
+
+    def key_fields(self) -> dict[str, Any]:
+        """Return what of this encoder changes its numbers, as `outputs.encoder_key` does without torch."""
+        return encoder_key(
+            self.weights,
+            self.spec,
+            precision=self.precision,
+            frame_pool=self.frame_pool,
+            layers=self.layers,
+            tokens_after=self.tokens_after,
+        )
+
+    def encode(self, frames: Frames) -> Arrays:
+        """Return `quantities` for one video, whose frames hold at least those that `clip_indices` asks for."""
+        return next(iter(self.encode_many([frames])))
+
+    def encode_many(self, videos: Sequence[Frames]) -> list[Arrays]:
+        """Return `quantities` for each video, in order.
+
+        Raises
+        ------
+        ActionVitError
+            If one view does not fit into the device's memory.
+        """
+        done: list[Arrays] = []
+        rest = list(videos)
+        waiting: _Started | None = None
+        while rest or waiting:
+            started = self._start_some(rest) if rest else None
+            if waiting:  # the next batch is on its way while this one is waited for
+                done.extend(self._finish(waiting))
+            waiting = started
+        return done
+
+    def _start_some(self, rest: list[Frames]) -> _Started:
+        """Queue as many of the first videos as make a batch, and take them off the list; fewer if memory says so."""
+        while True:
+            count = 1 if self.device.type == "cpu" else max(1, self.batch_views // self.spec.views)
+            try:
+                started = self._start(rest[:count])
+            except torch.OutOfMemoryError as error:
+                if self.batch_views <= 1:
+                    raise ActionVitError(
+                        f"one view of {self.spec.num_frames} × {self.spec.size} pixels does not fit into the memory of"
+                        f" {self.device}; use --precision bf16, fewer --frames, or --device cpu"
+                    ) from error
+                self.batch_views = max(1, min(self.batch_views, len(rest) * self.spec.views) // 2)
+                log.warning("out of memory on %s: going on with %d views a batch", self.device, self.batch_views)
+                torch.cuda.empty_cache()
+            else:
+                del rest[:count]
+                return started
+
+    def _start(self, videos: Sequence[Frames]) -> _Started:
+        indices = [clip_indices(frames.count, self.spec) for frames in videos]
+        with torch.inference_mode(), self._settings():
+            pixels = torch.cat([self._pixels(frames, index) for frames, index in zip(videos, indices, strict=True)])
+            parts = [self._named(self._padded(part)) for part in torch.split(pixels, self.batch_views)]
+            whole = {name: torch.cat([part[name] for part in parts])[: len(pixels)] for name in parts[0]}
+            # On CUDA this allocates pinned memory and returns at once.
+            arrays = {name: tensor.to("cpu", non_blocking=True) for name, tensor in whole.items()}
+            done = torch.cuda.Event() if self.device.type == "cuda" else None  # type: ignore[no-untyped-call]
+            if done:
+                done.record()
+            elif self.device.type == "mps":
+                torch.mps.synchronize()
+        return _Started(indices, arrays, done)
+
+    def _pixels(self, frames: Frames, index: NDArray[np.int64]) -> Tensor:
+        used, positions = np.unique(frames.positions(index), return_inverse=True)
+        whole = len(used) == len(frames.data)
+        data = torch.from_numpy(np.ascontiguousarray(frames.data if whole else frames.data[used]))
+        rows = torch.from_numpy(positions.reshape(index.shape))
+        return views(self._sent(data), self._sent(rows), self.spec, self.weights.mean, self.weights.std, self.dtype)
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        """Return a tensor on the device; on CUDA copied beside what is being computed, from pinned memory."""
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        pinned, current = tensor.pin_memory(), torch.cuda.current_stream()
+        with torch.cuda.stream(self._copies):
+            sent = pinned.to(self.device, non_blocking=True)
+        current.wait_stream(self._copies)
+        sent.record_stream(current)
+        return sent
+
+    def _padded(self, pixels: Tensor) -> Tensor:
+        """Fill a last batch up for a compiled forward, which knows one shape only."""
+        short = self.batch_views - len(pixels) if self.compile else 0
+        return torch.cat([pixels, pixels.new_zeros(short, *pixels.shape[1:])]) if short else pixels
+
+    def _forward(self, pixels: Tensor) -> Embedding:
+        return run(
+            embed(pixels, self._stem),
+            self._blocks,
+            mean_pool=self.frame_pool == "mean",
+            layers=self.layers,
+            tokens_after=self.tokens_after,
+        )
+
+    def _named(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Return the quantities of views (K, T, 3, S, S), all but `index`, on the device, in the types to keep."""
+        given = self._compute(pixels)
+        named = {"clip": given.clip.float(), "frame": given.frame.float()}
+        named |= {f"layer{layer}": cls.float() for layer, cls in given.layers.items()}
+        if given.tokens is not None:
+            named[f"tokens{self.tokens_after}"] = given.tokens.to(torch.float16)
+        return named
+
+    def _finish(self, started: _Started) -> Iterator[Arrays]:
+        if started.done:
+            started.done.synchronize()
+        K = self.spec.views
+        arrays = {name: tensor.contiguous().numpy() for name, tensor in started.arrays.items()}
+        for video, index in enumerate(started.indices):
+            rows = {name: array[video * K : (video + 1) * K] for name, array in arrays.items()}
+            rows["index"] = index.astype(np.int32)
+            yield {name: rows[name] for name in self.quantities}
+
+
+def _attention_over_time(encoder: Encoder) -> Callable[[Tensor, int], Tensor]:
+    """Return the GPU's own kernel where it is made for these shapes, compiles, and agrees with torch's attention."""
+    shape, T = encoder.weights.shape, encoder.spec.num_frames
+    try:
+        from actionvit.features.timesformer.time_kernel import attend_time_fused, suits
+
+        if not suits(T, shape.width // shape.heads, encoder.dtype):
+            return attend_time
+        trial = torch.randn(T, 2, 5, 3 * shape.width, device=encoder.device, dtype=encoder.dtype)
+        difference = (attend_time_fused(trial, shape.heads) - attend_time(trial, shape.heads)).abs().max().item()
+    except (
+        Exception
+    ) as error:  # Triton is absent, or fails in its own ways: what counts is that torch's is always there
+        log.warning("no fused attention over frames on %s (%s): using torch's", encoder.device, type(error).__name__)
+        return attend_time
+    if not difference < 0.05:
+        log.warning("the fused attention over frames is off by %g on %s: using torch's", difference, encoder.device)
+        return attend_time
+    return attend_time_fused
+
+
+def _model(weights: Weights) -> TimeSformer:
+    """Return the model with its weights, without drawing random ones first."""
+    tensors = {name: tensor for name, tensor in weights.load().items() if not name.startswith("head.")}
+    with torch.device("meta"):
+        model = TimeSformer(weights.shape)
+    model.load_state_dict(tensors, assign=True)
+    return model.eval().requires_grad_(False)

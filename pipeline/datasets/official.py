@@ -1,0 +1,194 @@
+"""The split lists that HMDB51 comes with: `<class>_test_split<N>.txt`, a line `NAME.avi CODE` a video."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from actionvit.errors import ActionVitError
+from actionvit.pipeline.datasets.layouts import Found, counted, printable, some
+
+FOLDER_NAMES = ("testTrainMulti_7030_splits", "test_train_splits", "hmdb51_splits", "splits")
+"""Where people keep the lists; looked at first, and one level deeper than other folders."""
+
+_LOOKED_AT = 2000  # HMDB51 has 153 lists; a folder of a million files beside ROOT must not cost seconds
+_LINE = re.compile(r"(?P<stem>.+?)(\.[A-Za-z0-9]{2,4})?\s+(?P<code>[012])")
+_FILE = re.compile(r"(?P<label>.+)_test_split(?P<number>\d+)\.txt")
+
+
+class OfficialSplit(NamedTuple):
+    """One split's lists, restricted to the videos that are there."""
+
+    name: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+class Official(NamedTuple):
+    """The splits that were found, and what was odd."""
+
+    splits: tuple[OfficialSplit, ...]
+    notes: tuple[str, ...]
+
+
+def find_lists(root: Path, labels: Iterable[str]) -> Path | None:
+    """Return the folder inside or beside `root` that holds a list of one of these classes, or None.
+
+    Folders inside come before folders beside, the usual names before others, then by name.
+    """
+    classes = set(labels)
+    inside = [root, *(folder for folder in _subfolders(root) if folder.name not in classes)]
+    parents = dict.fromkeys((root.absolute().parent, root.resolve().parent))  # beside a link, and beside its target
+    beside = [folder for parent in parents for folder in (parent, *_subfolders(parent))]
+    for folder in (*inside, *beside):
+        nested = _subfolders(folder) if folder.name in FOLDER_NAMES else []
+        for place in (folder, *nested):
+            if _holds_list_of(place, classes):
+                return place
+    return None
+
+
+def _holds_list_of(folder: Path, classes: set[str]) -> bool:
+    """Tell whether a folder has a list of one of these classes among its first entries; reads no more of it."""
+    try:
+        with os.scandir(folder) as entries:
+            matches = (_FILE.fullmatch(entry.name) for entry in islice(entries, _LOOKED_AT))
+            return any(match["label"] in classes for match in matches if match)
+    except OSError:
+        return False
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            found = [Path(entry.path) for entry in entries if entry.name[0] != "." and entry.is_dir()]
+    except OSError:  # a parent or neighbour that may not be read holds no lists for us
+        return []
+    return sorted(found, key=lambda path: (path.name not in FOLDER_NAMES, path.name))
+
+
+def read_official(folder: Path, found: Sequence[Found], *, certain: bool = True) -> Official:
+    """Read every list in `folder` and match its names to the videos that are there.
+
+    A name matches the video of the same class and name, suffix apart; failing that, the one whose name differs only
+    in characters that are neither letters nor digits (`@18` for `#18`), if there is exactly one on either side.
+    Lists that are not `certain` to belong to these videos are passed over, with a note, if they name none of them.
+
+    Raises
+    ------
+    ActionVitError
+        If there is no list, a line is not `NAME CODE`, or a list has none of its videos though their class is there.
+    """
+    lists = _read_lists(folder)
+    ids: dict[str, dict[str, str]] = {}
+    for video in found:
+        ids.setdefault(video.label, {})[video.stem] = video.id
+    listed: dict[str, set[str]] = {}
+    for (_, label), codes in lists.items():
+        listed.setdefault(label, set()).update(codes)
+    matches = {label: _match(listed[label], ids.get(label, {})) for label in listed}
+    if not certain and not any(matches.values()):
+        return Official((), (f"split lists in `{folder}` passed over: they name none of these videos",))
+    for (number, label), codes in lists.items():
+        if label in ids and not any(name in matches[label] for name in codes):
+            file, videos = folder / f"{label}_test_split{number}.txt", counted(len(ids[label]), "video")
+            raise ActionVitError(
+                f"split list `{file}` names none of the {videos} in class folder `{label}`;"
+                " put its videos there, or mend or remove the list"
+            )
+    splits = tuple(_split(number, lists, matches, folder) for number in sorted({number for number, _ in lists}))
+    beside = () if certain else (f"official split lists read from `{folder}`",)
+    return Official(splits, (*beside, *_notes(listed, matches, ids)))
+
+
+def _read_lists(folder: Path) -> dict[tuple[int, str], dict[str, str]]:
+    """Return `{(split number, class): {name without suffix: code}}` of every list in a folder."""
+    try:
+        files = sorted(path for path in folder.iterdir() if _FILE.fullmatch(path.name))
+    except OSError as error:
+        raise ActionVitError(f"split lists: cannot read `{folder}` ({error.strerror}); check --splits-dir") from error
+    if not files:
+        raise ActionVitError(f"split lists: no `CLASS_test_split1.txt` in `{folder}`; check --splits-dir")
+    lists: dict[tuple[int, str], dict[str, str]] = {}
+    for file in files:
+        match = _FILE.fullmatch(file.name)
+        assert match is not None
+        lists[int(match["number"]), match["label"]] = dict(_read_list(file))
+    return lists
+
+
+def _read_list(file: Path) -> Iterator[tuple[str, str]]:
+    # Bytes that are not UTF-8 must match the file system's, which Python escapes in the same way.
+    for line, text in enumerate(file.read_text(encoding="utf-8", errors="surrogateescape").splitlines(), start=1):
+        if not text.strip():
+            continue
+        if (match := _LINE.fullmatch(text.strip())) is None:
+            raise ActionVitError(f"`{file}` line {line}: `{printable(text)}`; expected `NAME.avi CODE`, CODE 0, 1 or 2")
+        yield match["stem"], match["code"]
+
+
+def _match(names: Iterable[str], ids: Mapping[str, str]) -> dict[str, str]:
+    """Return `{listed name: video id}` for one class; see `read_official` for the rule."""
+    matched = {name: ids[name] for name in names if name in ids}
+    listed, there = _by_letters(name for name in names if name not in ids), _by_letters(ids.keys() - matched.keys())
+    for letters, candidates in listed.items():
+        if len(candidates) == 1 and len(there.get(letters, ())) == 1:
+            matched[candidates[0]] = ids[there[letters][0]]
+    return matched
+
+
+def _by_letters(names: Iterable[str]) -> dict[str, list[str]]:
+    """Group names that agree but for characters that are neither letters nor digits."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        letters = "".join(char if char.isalnum() else "_" for char in unicodedata.normalize("NFKC", name))
+        groups.setdefault(letters, []).append(name)
+    return groups
+
+
+def _split(
+    number: int,
+    lists: Mapping[tuple[int, str], Mapping[str, str]],
+    matches: Mapping[str, Mapping[str, str]],
+    folder: Path,
+) -> OfficialSplit:
+    sides: dict[str, list[str]] = {"0": [], "1": [], "2": []}  # unused, train, test
+    for (other, label), codes in lists.items():
+        if other == number:
+            for name, video in matches[label].items():
+                if name in codes:
+                    sides[codes[name]].append(video)
+    if not sides["1"] or not sides["2"]:
+        raise ActionVitError(
+            f"split lists in `{folder}`: split {number} has {counted(len(sides['1']), 'training video')} and"
+            f" {counted(len(sides['2']), 'test video')} here; complete the dataset or give another --splits-dir"
+        )
+    return OfficialSplit(f"official-{number}", tuple(sorted(sides["1"])), tuple(sorted(sides["2"])))
+
+
+def _notes(
+    listed: Mapping[str, set[str]],
+    matches: Mapping[str, Mapping[str, str]],
+    ids: Mapping[str, Mapping[str, str]],
+) -> Iterator[str]:
+    if gone := sorted(listed.keys() - ids.keys()):
+        videos = sum(len(listed[label]) for label in gone)
+        classes = counted(len(gone), "listed class", "listed classes")
+        yield f"{classes} not here, with {counted(videos, 'video')}: {some(gone)}"
+    absent = [f"{label}/{name}" for label in ids for name in listed.get(label, set()) - matches.get(label, {}).keys()]
+    if absent:
+        yield f"{counted(len(absent), 'video')} in the official lists, but not here: {some(absent)}"
+    known = {video for by_name in matches.values() for video in by_name.values()}
+    unlisted = [video for by_stem in ids.values() for video in by_stem.values() if video not in known]
+    if unlisted:
+        yield f"{counted(len(unlisted), 'video')} here, but in no official list: {some(unlisted)}"
+    respelt = [
+        video for label, by_name in matches.items() for name, video in by_name.items() if ids[label].get(name) != video
+    ]
+    if respelt:
+        yield f"{counted(len(respelt), 'video')} matched to the lists but for punctuation: {some(respelt)}"

@@ -1,0 +1,150 @@
+"""Who trains and who tests: the official lists, or seeded splits of sorted ids."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actionvit.errors import ActionVitError
+from actionvit.pipeline.datasets.dataset import Dataset, Protocol, Split
+
+logger = logging.getLogger(__name__)
+
+
+def default_protocol(dataset: Dataset) -> Protocol:
+    """Return the protocol that says most about new videos: official lists, else by source, else by class."""
+    return "official" if dataset.official else "grouped" if dataset.sources_known else "stratified"
+
+
+def make_splits(
+    dataset: Dataset, protocol: Protocol, *, folds: int = 5, test_fraction: float = 0.3, seed: int = 0
+) -> tuple[Split, ...]:
+    """Return the splits of a protocol; they depend on ids, labels, sources and the seed, and on nothing else.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        What to split.
+    protocol : {"official", "grouped", "stratified", "random"}
+        `official`: the lists that came with the data. `grouped`: each source in one fold, each fold the test side
+        once, classes balanced over folds as far as sources allow. `stratified`: a share of each class tests, sources
+        cut through. `random`: a share of all videos tests.
+    folds : int
+        Folds of `grouped`; repeats of `stratified` and `random`. The official lists have their own number.
+    test_fraction : float
+        Share that tests in `stratified` and `random`.
+    seed : int
+        Of a `numpy.random.RandomState`, whose stream is frozen (NEP 19): the same splits under every version.
+
+    Returns
+    -------
+    tuple of Split
+        Named `official-1`, `grouped-1`, ...; ids sorted within each side.
+
+    Raises
+    ------
+    ActionVitError
+        If there are no official lists, or fewer sources than folds, or too few videos.
+    ValueError
+        If a number is out of its range.
+    """
+    if protocol not in get_args(Protocol):
+        raise ValueError(f"protocol: got {protocol!r}, expected one of {', '.join(get_args(Protocol))}")
+    if protocol == "official":
+        if not dataset.official:
+            raise ActionVitError(
+                f"dataset `{dataset.name}` has no official splits;"
+                " give --splits-dir, or choose grouped, stratified or random"
+            )
+        return dataset.official
+    if folds < (2 if protocol == "grouped" else 1):
+        raise ValueError(f"folds: got {folds}, expected at least {2 if protocol == 'grouped' else 1}")
+    if not 0 < test_fraction < 1:
+        raise ValueError(f"test_fraction: got {test_fraction}, expected between 0 and 1")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed: got {seed}, expected 0 to {2**32 - 1}")
+    if protocol == "grouped":
+        sides = _grouped(dataset, folds, seed)
+    else:
+        by_class = protocol == "stratified"
+        sides = (_shares(dataset, by_class, test_fraction, seed, repeat) for repeat in range(folds))
+    splits = tuple(_split(dataset, f"{protocol}-{number}", test) for number, test in enumerate(sides, start=1))
+    _warn_of_untrained(dataset, splits)
+    return splits
+
+
+def leaking_sources(dataset: Dataset, split: Split, *, within_class: bool = True) -> tuple[str, ...]:
+    """Return the sources with clips on both sides of a split, sorted.
+
+    By default only those count that have clips of one class on both sides: such a test clip shows people and a place
+    that training has seen under the very same label. The official lists of HMDB51 have none of these, while 133 to 149
+    films a split lend clips of one class to training and of another to testing; `within_class=False` counts them too.
+    """
+    key = {video.id: (video.source, video.label if within_class else "") for video in dataset.videos}
+    return tuple(sorted({source for source, _ in {key[id] for id in split.train} & {key[id] for id in split.test}}))
+
+
+def _split(dataset: Dataset, name: str, test: NDArray[np.bool_]) -> Split:
+    if not test.any() or test.all():
+        raise ActionVitError(
+            f"dataset `{dataset.name}`: {len(test)} videos are too few for split {name};"
+            " add videos or choose other folds or another test fraction"
+        )
+    ids = np.array([video.id for video in dataset.videos], dtype=object)
+    return Split(name=name, train=tuple(ids[~test]), test=tuple(ids[test]))
+
+
+def _codes(names: Sequence[str]) -> NDArray[np.int64]:
+    return np.unique(np.array(names, dtype=object), return_inverse=True)[1].astype(np.int64)
+
+
+def _grouped(dataset: Dataset, folds: int, seed: int) -> Iterator[NDArray[np.bool_]]:
+    """Yield the test side of each fold.
+
+    Sources, largest first and shuffled among equals, go to the fold where their classes are rarest. (scikit-learn's
+    StratifiedGroupKFold does much the same, but before 1.8 its shuffling undid the balance: its pull request 32540.)
+    """
+    label = _codes([video.label for video in dataset.videos])
+    source = _codes([video.source for video in dataset.videos])
+    counts = np.zeros((source.max() + 1, label.max() + 1))
+    np.add.at(counts, (source, label), 1)
+    if len(counts) < folds:
+        raise ActionVitError(
+            f"dataset `{dataset.name}`: {len(counts)} sources cannot make {folds} folds; ask for fewer folds"
+        )
+    order = np.random.RandomState(seed).permutation(len(counts))
+    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
+    share = counts / counts.sum(axis=0)  # a clip of a rare class weighs more
+    filled = np.zeros((folds, counts.shape[1]))
+    fold = np.empty(len(counts), dtype=np.int64)
+    for group in order:
+        # Of sum((filled + share)^2) over folds and classes only the cross term depends on the fold chosen.
+        cost = np.round(filled @ share[group], 12)
+        fold[group] = np.lexsort((filled.sum(axis=1).round(12), cost))[0]
+        filled[fold[group]] += share[group]
+    for number in range(folds):
+        yield fold[source] == number
+
+
+def _shares(dataset: Dataset, by_class: bool, fraction: float, seed: int, repeat: int) -> NDArray[np.bool_]:
+    """Return which videos test: a share of each class (at least one clip on either side), or of all."""
+    random = np.random.RandomState([seed, repeat])
+    label = _codes([video.label if by_class else "" for video in dataset.videos])
+    test = np.zeros(len(label), dtype=np.bool_)
+    for code in range(label.max() + 1):
+        members = random.permutation(np.flatnonzero(label == code))
+        number = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        test[members[:number]] = True
+    return test
+
+
+def _warn_of_untrained(dataset: Dataset, splits: Sequence[Split]) -> None:
+    """Warn of classes that a split tests, or leaves out, without training them."""
+    label = {video.id: video.label for video in dataset.videos}
+    for split in splits:
+        if untrained := set(dataset.class_names) - {label[id] for id in split.train}:
+            logger.warning("%s: no training video of %s", split.name, ", ".join(sorted(untrained)))

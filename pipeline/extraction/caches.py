@@ -1,0 +1,194 @@
+"""A cache root: where its stores lie, which one is meant, and what is done with whole stores."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actionvit.errors import ActionVitError
+from actionvit.features.store.keys import FeatureKey, describe
+from actionvit.features.store.locks import locked
+from actionvit.features.store.parts import list_parts
+from actionvit.features.store.store import KEY, FeatureStore
+
+Leaf = str | int | float | bool | None
+
+
+def store_folder(
+    cache: Path, dataset: str, variant: str, key: FeatureKey, shard: tuple[int, int] | None = None
+) -> Path:
+    """Return where the store of a dataset and key lies; shards (i of n, from 1) lie beside it."""
+    name = f"{variant}-{key.digest[:10]}"
+    return cache / dataset / (name if shard is None else f"{name}.shard-{shard[0]}-of-{shard[1]}")
+
+
+def in_shard(id: str, shard: tuple[int, int]) -> bool:
+    """Return whether a video belongs to shard i of n (from 1); decided by its id alone, wherever it is asked."""
+    return int(hashlib.sha256(id.encode("utf-8", "surrogateescape")).hexdigest()[:12], 16) % shard[1] == shard[0] - 1
+
+
+def find_stores(cache: Path) -> list[FeatureStore]:
+    """Return the stores below a cache root, by folder; none where there is no such folder."""
+    return [FeatureStore.open(path.parent) for path in sorted(cache.glob(f"*/*/{KEY}"))]
+
+
+def find_store(cache: Path, dataset: str, variant: str, **wanted: Leaf) -> FeatureStore:
+    """Return the one store of a dataset and variant.
+
+    `wanted` are leaves of the key that must hold, dots as double underscores: `clip__num_frames=8, precision="fp32"`.
+
+    Raises
+    ------
+    ActionVitError
+        If there is none, or several; it says what there is, how they differ, and the remedy.
+    """
+    stores = find_stores(cache)
+    found = [store for store in stores if store.dataset == dataset and store.variant == variant]
+    fits = [store for store in found if _fits(store.key, wanted)]
+    whole = [store for store in fits if shard_of(store) is None]
+    if len(whole) == 1:
+        return whole[0]
+    if whole:
+        others = "; ".join(
+            f"{store.folder.name}: {describe(whole[0].key.differences(store.key))}" for store in whole[1:]
+        )
+        raise ActionVitError(
+            f"{cache}: {len(whole)} stores of {dataset} {variant}, and nothing says which: {whole[0].folder.name} "
+            f"(here) against {others} (there); name one, or `actionvit cache prune` the others"
+        )
+    if fits:
+        raise ActionVitError(
+            f"{cache}: only shards of {dataset} {variant}: join them with `actionvit cache merge {cache / dataset}/*`"
+        )
+    there = ", ".join(sorted({f"{store.dataset} {store.variant}" for store in stores})) or "nothing"
+    asked = "".join(f" {name.replace('__', '.')}={value}" for name, value in wanted.items()) if found else ""
+    raise ActionVitError(
+        f"{cache}: no embeddings of {dataset} {variant}{asked}, only {there}; "
+        f"run `actionvit extract --variant {variant}`"
+    )
+
+
+def _fits(key: FeatureKey, wanted: Mapping[str, Leaf]) -> bool:
+    for name, value in wanted.items():
+        found: Any = key.to_dict()
+        for step in name.split("__"):
+            found = found.get(step) if isinstance(found, dict) else None
+        if found != value:
+            return False
+    return True
+
+
+def store_folder_in(path: Path) -> Path:
+    """Return `path` if it is a store, or the only one below it. Raises ActionVitError if that is not one."""
+    if (path / KEY).exists() or list(path.glob("part-*.h5")):  # without its key it is a damaged store
+        return path
+    folders = sorted(found.parent for found in path.glob(f"*/*/{KEY}"))
+    if len(folders) != 1:
+        names = ", ".join(map(str, folders)) or "`actionvit extract` makes one"
+        raise ActionVitError(f"{path}: is no store, and holds {len(folders)} of them, not one: {names}")
+    return folders[0]
+
+
+def one_store(path: Path) -> FeatureStore:
+    """Open the store in a folder, or the only one below a cache root. Raises ActionVitError if that is not one."""
+    return FeatureStore.open(store_folder_in(path))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSummary:
+    """A store in one line of `cache ls`."""
+
+    dataset: str
+    variant: str
+    rows: int
+    failed: int
+    videos: int | None
+    """Videos of the dataset when it was last extracted; None where nobody recorded it."""
+    bytes: int
+    written: float
+    """When the last part was published, in seconds since 1970."""
+    store: str
+
+    @property
+    def coverage(self) -> float | None:
+        """The share of the dataset's videos that have a row."""
+        return min(self.rows / self.videos, 1.0) if self.videos else None
+
+
+def summarize(store: FeatureStore) -> StoreSummary:
+    """Return a store's numbers."""
+    stats = [path.stat() for path in store.folder.iterdir()]
+    return StoreSummary(
+        dataset=store.dataset,
+        variant=store.variant,
+        rows=len(store),
+        failed=len(store.failures()),
+        videos=store.info.get("videos"),
+        bytes=sum(stat.st_size for stat in stats),
+        written=last_written(store),
+        store=str(store.folder),
+    )
+
+
+def last_written(store: FeatureStore) -> float:
+    """Return when a store last got rows (or was made), in seconds since 1970."""
+    return max(path.stat().st_mtime for path in [*list_parts(store.folder), store.folder / KEY])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stale:
+    """A store that another one seems to have replaced."""
+
+    store: FeatureStore
+    newer: FeatureStore
+    reason: str
+
+
+def stale_stores(stores: Sequence[FeatureStore]) -> list[Stale]:
+    """Return the stores of an older key than the last written one of their dataset and variant, and merged shards.
+
+    Nothing says that an older key is wrong (8 and 16 frames may both be wanted): it is for a person to decide.
+    """
+    groups: dict[tuple[str, str], list[FeatureStore]] = {}
+    for store in sorted(stores, key=last_written, reverse=True):
+        groups.setdefault((store.dataset, store.variant), []).append(store)
+    found = []
+    for group in groups.values():
+        whole = [store for store in group if shard_of(store) is None]
+        for store in whole[1:]:
+            reason = f"older key: {describe(store.key.differences(whole[0].key))} (here: this one, there: the newest)"
+            found.append(Stale(store=store, newer=whole[0], reason=reason))
+        for store in group:
+            twin = next((one for one in whole if one.key == store.key), None)
+            if shard_of(store) is not None and twin is not None and set(store.ids) <= set(twin.ids):
+                found.append(Stale(store=store, newer=twin, reason=f"all its rows are in {twin.folder.name}"))
+    return found
+
+
+def shard_of(store: FeatureStore) -> tuple[int, int] | None:
+    """Return (i, n) for the store of shard i of n, None for a whole one."""
+    match = re.fullmatch(r".*\.shard-(\d+)-of-(\d+)", store.folder.name)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def joined_folder(stores: Sequence[FeatureStore]) -> Path:
+    """Return where shards that lie together are joined. Raises ActionVitError if that cannot be told."""
+    folders = {store.folder.with_name(re.sub(r"\.shard-\d+-of-\d+$", "", store.folder.name)) for store in stores}
+    if len(folders) != 1 or any(shard_of(store) is None for store in stores):
+        raise ActionVitError(f"{stores[0].folder} and the others are not shards that lie together; give --out FOLDER")
+    return folders.pop()
+
+
+def delete(store: FeatureStore) -> None:
+    """Delete a store. Raises ActionVitError if another process writes it, or the folder forbids it."""
+    try:
+        with locked(store.folder):
+            (store.folder / KEY).unlink()  # first: half deleted, it is no store any more
+            shutil.rmtree(store.folder)
+    except OSError as error:
+        raise ActionVitError(f"{store.folder}: cannot be deleted: {error.strerror}; check its permissions") from error

@@ -1,0 +1,1 @@
+"""Stage 2 by training the encoder, from its head to all of it."""

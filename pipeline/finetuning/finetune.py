@@ -1,0 +1,271 @@
+"""Stage 2 by training: the head, the last blocks or the whole encoder, for each split; the test set scored once."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actionvit.errors import ActionVitError
+from actionvit.features.decoding.decode import DecodePolicy
+from actionvit.features.timesformer.model import TimeSformer
+from actionvit.features.timesformer.weights import Weights
+from actionvit.heads.linear import LinearProbe
+from actionvit.heads.selection import assign_folds, select
+from actionvit.pipeline.datasets.dataset import Dataset, Split, Video
+from actionvit.pipeline.datasets.splits import default_protocol, make_splits
+from actionvit.pipeline.finetuning.checkpoints import has_checkpoint
+from actionvit.pipeline.finetuning.classifier import Classifier, Frozen, first_trained
+from actionvit.pipeline.finetuning.clips import Clips, FileClips, ViewSpec
+from actionvit.pipeline.finetuning.distributed import Ranks
+from actionvit.pipeline.finetuning.events import EventFile
+from actionvit.pipeline.finetuning.finetune_spec import FinetuneSpec
+from actionvit.pipeline.finetuning.loss import fit_temperature
+from actionvit.pipeline.finetuning.scoring import plain_outputs
+from actionvit.pipeline.finetuning.tokens import CachedClips, extract_tokens
+from actionvit.pipeline.finetuning.train_spec import Progress, State
+from actionvit.pipeline.finetuning.training import Training
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuned:
+    """One split done."""
+
+    split: Split
+    state: State
+    weights: dict[str, NDArray[np.float32]]
+    """What was trained, by name, at the best epoch."""
+    temperature: float
+    """Fitted to the validation part; logits are to be divided by it."""
+    logits: NDArray[np.float64]
+    """(m, K, C) of the test videos' plain views."""
+    tested: tuple[Video, ...]
+    """The m test videos that decode."""
+    fitted: tuple[str, ...]
+    """Ids of the clips trained on."""
+    trained: int
+    """Training clips, those of the validation part included."""
+    failures: dict[str, str]
+    seconds: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Workplace:
+    """Where and with what a fine-tuning is done: nothing of it changes a number."""
+
+    cache: Path
+    folder: Path
+    """Of the checkpoints, a folder a split."""
+    ranks: Ranks = field(default_factory=Ranks)
+    policy: DecodePolicy = field(default_factory=DecodePolicy)
+    workers: int | None = None
+    timeout: float = 60.0
+    memory: int = 2 << 30
+    """Bytes of decoded frames to keep."""
+    resume: bool = False
+    on_step: Callable[[Split, Progress], None] = lambda split, progress: None
+    on_epoch: Callable[[Split, dict[str, float]], None] = lambda split, row: None
+    on_video: Callable[[int, int], None] = lambda done, total: None
+
+
+def finetune(dataset: Dataset, weights: Weights, spec: FinetuneSpec, place: Workplace) -> list[Tuned]:
+    """Train and test on every split that the spec asks for.
+
+    Raises
+    ------
+    ActionVitError
+        If a split or a choice is not to be had, a checkpoint is of another training, or memory does not suffice.
+    """
+    splits = chosen_splits(dataset, spec)
+    clips = _clips(dataset, splits, weights, spec, place)
+    return [_tune(dataset, split, weights, clips, spec, place) for split in splits]
+
+
+def chosen_splits(dataset: Dataset, spec: FinetuneSpec) -> list[Split]:
+    """Return the splits to do, in order."""
+    protocol = spec.protocol or default_protocol(dataset)
+    seed = spec.training.sampling.seed
+    splits = make_splits(dataset, protocol, folds=spec.folds, test_fraction=spec.test_fraction, seed=seed)
+    names = [split.name for split in splits]
+    if unknown := [name for name in spec.splits if name not in names]:
+        raise ActionVitError(f"--split {unknown[0]}: got no such split, expected one of {', '.join(names)}")
+    return [split for split in splits if not spec.splits or split.name in spec.splits]
+
+
+def load_model(weights: Weights, n_classes: int, spec: FinetuneSpec, device: str) -> Classifier:
+    """Return the pretrained encoder with a head at zero."""
+    encoder = TimeSformer(weights.shape)
+    encoder.load_state_dict({name: value for name, value in weights.load().items() if not name.startswith("head.")})
+    first = first_trained(spec.train, weights.shape.depth)
+    return Classifier(encoder, n_classes, first=first, checkpointing=spec.checkpointing).to(device)
+
+
+def view_spec(weights: Weights, spec: FinetuneSpec) -> ViewSpec:
+    """Return how pixels become views for these weights."""
+    return ViewSpec(
+        clip=spec.clip,
+        augment=spec.augment,
+        views=spec.views,
+        mean=weights.mean,
+        std=weights.std,
+        seed=spec.training.sampling.seed,
+    )
+
+
+def _clips(dataset: Dataset, splits: Sequence[Split], weights: Weights, spec: FinetuneSpec, place: Workplace) -> Clips:
+    """Return the inputs of all splits; rows number the dataset's videos."""
+    views, videos = view_spec(weights, spec), dataset.videos
+    if not spec.tokens:
+        return FileClips(
+            videos, views, policy=place.policy, workers=place.workers, timeout=place.timeout, memory=place.memory
+        )
+    used = {id for split in splits for id in (*split.train, *split.test)}
+    first = first_trained(spec.train, weights.shape.depth)
+    model = load_model(weights, 1, spec, place.ranks.device)
+
+    def extract() -> CachedClips:
+        store = extract_tokens(
+            dataset,
+            [video for video in videos if video.id in used],
+            weights,
+            Frozen(model.encoder, spec.clip, first, place.ranks.device),
+            first,
+            views,
+            variant=spec.variant,
+            cache=place.cache,
+            policy=place.policy,
+            precision=spec.tokens or "fp16",
+            device=place.ranks.device,
+            workers=place.workers,
+            timeout=place.timeout,
+            on_video=place.on_video,
+        )
+        return CachedClips(videos, store, views)
+
+    if place.ranks.first:
+        extract()
+    place.ranks.wait()
+    return extract()  # all is there now
+
+
+def _tune(
+    dataset: Dataset, split: Split, weights: Weights, clips: Clips, spec: FinetuneSpec, place: Workplace
+) -> Tuned:
+    began, ranks = time.perf_counter(), place.ranks
+    number = {name: i for i, name in enumerate(dataset.class_names)}
+    y = np.array([number[video.label] for video in dataset.videos], dtype=np.intp)
+    fit, held = _parts(dataset, split, y, spec)
+    model = load_model(weights, len(dataset.class_names), spec, ranks.device)
+    frozen = Frozen(model.encoder, spec.clip, model.first, ranks.device)
+    folder = place.folder / split.name
+    if spec.start == "probe" and not has_checkpoint(folder):
+
+        def embed(x: Tensor) -> Tensor:
+            x = x.to(ranks.device)
+            return model.embedding(x if clips.cached else frozen(x))
+
+        found, known = plain_outputs(embed, clips, fit, weights.shape.width, ranks)
+        start_from_probe(
+            model, found[known].mean(1), y[fit][known], [dataset.videos[row].source for row in fit[known]], spec
+        )
+    training = Training(
+        model,
+        frozen,
+        clips,
+        y,
+        fit=fit,
+        held=held,
+        spec=spec.training,
+        ranks=ranks,
+        folder=folder,
+        identity=identity_of(dataset, split, weights, spec),
+    )
+    with EventFile(folder) if ranks.first else nullcontext() as events:
+
+        def tell(row: dict[str, float]) -> None:
+            if events:
+                events.add(int(row["epoch"]), row)
+            place.on_epoch(split, row)
+
+        state = training.run(
+            resume=place.resume, on_step=lambda progress: place.on_step(split, progress), on_epoch=tell
+        )
+    logits, known = training.scores(held)
+    temperature = fit_temperature(logits[known], y[held][known])
+    test = rows_of(dataset, split.test)
+    logits, known = training.scores(test)
+    tensors = {name: value.detach().cpu().numpy() for name, value in model.trained().items()}
+    return Tuned(
+        split=split,
+        state=state,
+        weights=tensors,
+        temperature=temperature,
+        logits=logits[known],
+        tested=tuple(dataset.videos[row] for row in test[known]),
+        fitted=tuple(dataset.videos[row].id for row in fit),
+        trained=len(fit) + len(held),
+        failures=dict(clips.failures),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def rows_of(dataset: Dataset, ids: Sequence[str]) -> NDArray[np.intp]:
+    """Return the videos' numbers, in the order of ids."""
+    at = {video.id: row for row, video in enumerate(dataset.videos)}
+    return np.array([at[id] for id in ids], dtype=np.intp)
+
+
+def _parts(
+    dataset: Dataset, split: Split, y: NDArray[np.intp], spec: FinetuneSpec
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Cut a training set in two, by source: rows to train on, rows to choose by."""
+    rows = rows_of(dataset, split.train)
+    sources = np.array([dataset.videos[row].source for row in rows])
+    if len(set(sources.tolist())) < 2:
+        raise ActionVitError(f"split {split.name}: one source cannot be cut into a training and a validation part")
+    folds = max(2, round(1 / spec.validation))
+    fold = assign_folds(y[rows], sources, folds=folds, seed=spec.training.sampling.seed)
+    return rows[fold != 0], rows[fold == 0]
+
+
+def identity_of(dataset: Dataset, split: Split, weights: Weights, spec: FinetuneSpec) -> dict[str, Any]:
+    """Return what decides a training's numbers, for a checkpoint to be compared by."""
+    plain: dict[str, Any] = asdict(replace(spec, splits=()))
+    labels = {video.id: video.label for video in dataset.videos}
+    clips = "\n".join(f"{id}\t{labels[id]}" for id in split.train)
+    return {
+        **{name: value for name, value in plain.items() if name != "training"},
+        **{f"training.{name}": value for name, value in plain["training"].items()},
+        "weights": weights.digest,
+        "clips": hashlib.sha256(clips.encode("utf-8", "surrogateescape")).hexdigest(),
+    }
+
+
+def start_from_probe(
+    model: Classifier, X: NDArray[np.float64], y: NDArray[np.intp], sources: Sequence[str], spec: FinetuneSpec
+) -> None:
+    """Make the head the linear probe of embeddings X (n, D) with classes y, its C chosen among them by source."""
+    if len(np.unique(y)) < 2 or len(set(sources)) < 2:
+        return
+    loss = spec.training.loss
+    head = LinearProbe(class_weight=loss.class_weight, logit_adjust=loss.logit_adjust)
+    won = select(head, X, y, grid=head.default_grid, groups=sources, criterion=spec.training.criterion).head
+    assert isinstance(won, LinearProbe)
+    logger.info("the head starts as a linear probe with C = %g", won.C)
+    with torch.no_grad():
+        # A class without a training clip is never right; -20 keeps its gradient alive, unlike minus infinity.
+        model.head.bias.fill_(-20.0)
+        model.head.weight[won.classes_] = torch.from_numpy(won.coef_).to(model.head.weight)
+        model.head.bias[won.classes_] = torch.from_numpy(won.intercept_).to(model.head.bias)

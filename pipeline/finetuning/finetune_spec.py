@@ -1,0 +1,54 @@
+"""What is asked of a fine-tuning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from actionvit.errors import ActionVitError
+from actionvit.features.clips import ClipSpec
+from actionvit.pipeline.datasets.dataset import Protocol
+from actionvit.pipeline.finetuning.augment import AugmentSpec
+from actionvit.pipeline.finetuning.tokens import Precision
+from actionvit.pipeline.finetuning.train_spec import TrainSpec
+
+Start = Literal["probe", "zero"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneSpec:
+    """What is asked of a fine-tuning; with the dataset and the weights it decides every number."""
+
+    variant: str
+    train: str = "last:1"
+    """`head`, `last:K` blocks with everything above, or `all`."""
+    clip: ClipSpec
+    """The plain views: what is validated and tested on, averaged over its K views."""
+    augment: AugmentSpec | None = field(default_factory=AugmentSpec)
+    views: int = 0
+    """Different training views a clip; 0 for a fresh one every time, which no cache can hold."""
+    tokens: Precision | None = None
+    """Train from cached tokens, kept in this precision; None to decode and to run the frozen blocks every time."""
+    start: Start = "probe"
+    """Whether the head starts as the linear probe of the training part (LP-FT: Kumar et al., ICLR 2022), or at zero."""
+    validation: float = 0.2
+    """Share of the training set, by source, that chooses the epoch and the temperature."""
+    checkpointing: bool = False
+    training: TrainSpec
+    protocol: Protocol | None = None
+    folds: int = 5
+    test_fraction: float = 0.3
+    splits: tuple[str, ...] = ()
+    """Names of the splits to do; all of them where it is empty."""
+
+    def __post_init__(self) -> None:
+        """Refuse what does not go together."""
+        mixes = self.training.sampling.mixup or self.training.sampling.cutmix
+        if self.tokens and mixes:
+            raise ActionVitError("--mixup and --cutmix blend pixels, and cached tokens have none: add --no-tokens")
+        if self.tokens and self.train == "all":
+            raise ActionVitError("--train all trains every block, and no token outlives a step: add --no-tokens")
+        if self.tokens and self.augment and not self.views:
+            raise ActionVitError("--views 0 draws fresh views, and cached tokens hold fixed ones: give --views 4, say")
+        if not 0 < self.validation < 1:
+            raise ActionVitError(f"--validation: got {self.validation}, expected between 0 and 1")

@@ -1,0 +1,108 @@
+"""What a training clip costs: cross-entropy with soft targets, class weights, logit adjustment and focus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actionvit.heads.weighting import ClassWeight, class_weights, log_prior
+from actionvit.pipeline.finetuning.clips import Loaded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossSpec:
+    """The same choices as a probe's, and label smoothing."""
+
+    class_weight: ClassWeight = "none"
+    logit_adjust: float = 0.0
+    """τ: τ · log frequency is added to training logits (Menon et al., ICLR 2021)."""
+    focal: float = 0.0
+    """γ of the focal loss (Lin et al., ICCV 2017)."""
+    label_smoothing: float = 0.1
+    """Share of every target that goes to all classes alike."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no loss can be."""
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing: got {self.label_smoothing}, expected 0 to below 1")
+
+
+class Loss:
+    """Losses of a training set with these labels.
+
+    Parameters
+    ----------
+    spec : LossSpec
+    y : ndarray of shape (n,)
+        Class numbers of the training videos.
+    n_classes : int
+    device : str
+    """
+
+    def __init__(self, spec: LossSpec, y: NDArray[np.intp], n_classes: int, device: str) -> None:
+        self.spec, self.n_classes = spec, n_classes
+        weight, shift = class_weights(y, n_classes, spec.class_weight), spec.logit_adjust * log_prior(y, n_classes)
+        self.weight = torch.from_numpy(weight.astype(np.float32)).to(device)
+        self.shift = torch.from_numpy(shift.astype(np.float32)).to(device)
+
+    def targets(self, loaded: Loaded, y: NDArray[np.intp]) -> Tensor:
+        """Return the share of each class in each input, (b, C), not smoothed; y holds the class of each video."""
+        share = np.zeros((len(loaded.items), self.n_classes), dtype=np.float32)
+        for row, (item, own) in enumerate(zip(loaded.items, loaded.share, strict=True)):
+            share[row, y[item.video]] += own
+            if item.mix is not None:
+                share[row, y[item.mix.video]] += 1 - own
+        return torch.from_numpy(share).to(self.weight.device)
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return each clip's loss, (b,), of logits and targets (b, C)."""
+        log_proba = (logits.float() + self.shift).log_softmax(1)
+        smoothed = target * (1 - self.spec.label_smoothing) + self.spec.label_smoothing / self.n_classes
+        loss = -(smoothed * log_proba).sum(1) * (target @ self.weight)
+        if self.spec.focal:
+            loss = loss * (1 - (target * log_proba).sum(1).exp()).clamp_min(0) ** self.spec.focal
+        return loss
+
+
+def right(logits: Tensor, target: Tensor) -> int:
+    """Return how many of the highest logits stand at the highest target."""
+    return int((logits.argmax(1) == target.argmax(1)).sum())
+
+
+def fit_temperature(logits: NDArray[np.float64], y: Sequence[int] | NDArray[np.intp]) -> float:
+    """Return the temperature of least log-loss for the mean over views of softmax(logits / temperature).
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n, K, C)
+        Of clips that were not trained on.
+    y : sequence of int, (n,)
+
+    Returns
+    -------
+    float
+        From 0.05 to 20; 1 where there is nothing to fit to (Guo et al., ICML 2017).
+    """
+    from scipy.optimize import minimize_scalar
+
+    if not len(y):
+        return 1.0
+
+    def cost(log_temperature: float) -> float:
+        scores = view_mean(logits, float(np.exp(log_temperature)))
+        return float(-np.log(np.maximum(scores[np.arange(len(y)), y], 1e-12)).mean())
+
+    found = minimize_scalar(cost, bounds=(np.log(0.05), np.log(20)), method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(found.x))
+
+
+def view_mean(logits: NDArray[np.float64], temperature: float = 1.0) -> NDArray[np.float64]:
+    """Return probabilities (n, C) of logits (n, K, C): softmax(logits / temperature) of each view, averaged."""
+    scaled = logits / temperature
+    power = np.exp(scaled - scaled.max(-1, keepdims=True))
+    return np.asarray((power / power.sum(-1, keepdims=True)).mean(1))

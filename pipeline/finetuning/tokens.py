@@ -1,0 +1,183 @@
+"""Training views through the frozen blocks, once: a store of tokens that the last blocks train from."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actionvit.errors import ActionVitError
+from actionvit.features.decoding.decode import DecodePolicy, decoder_version
+from actionvit.features.decoding.workers import DecodeRequest, Failure, decode_stream
+from actionvit.features.store.keys import FeatureKey
+from actionvit.features.store.parts import Row
+from actionvit.features.store.store import FeatureStore
+from actionvit.features.timesformer.outputs import RESIZE
+from actionvit.features.timesformer.weights import Weights
+from actionvit.pipeline.datasets.dataset import Dataset, Video
+from actionvit.pipeline.extraction.caches import store_folder
+from actionvit.pipeline.finetuning.augment import CANDIDATES
+from actionvit.pipeline.finetuning.clips import Held, Loaded, ViewSpec
+from actionvit.pipeline.finetuning.sampling import Item
+
+logger = logging.getLogger(__name__)
+Precision = Literal["fp16", "fp32"]
+SCHEMA = 1
+
+
+def token_key(
+    weights: Weights, first: int, spec: ViewSpec, videos: Sequence[Video], *, policy: DecodePolicy, precision: Precision
+) -> FeatureKey:
+    """Return everything that the tokens depend on.
+
+    Labels are no part of it but for classes that are never mirrored, whose videos' ids are digested.
+    """
+    kept = sorted(video.id for video in videos if spec.augment and video.label in spec.augment.keep_sides)
+    augment = asdict(spec.augment) if spec.augment else None
+    if augment:
+        augment["keep_sides"] = hashlib.sha256("\n".join(kept).encode()).hexdigest() if kept else None
+    return FeatureKey(
+        weights=weights.digest,
+        model=asdict(weights.shape),
+        clip=asdict(spec.clip),
+        preprocessing={"resize": RESIZE, "mean": list(spec.mean), "std": list(spec.std)},
+        decoder=policy.key,
+        precision="fp32",
+        outputs={
+            "frozen_blocks": first,
+            "views": spec.views if spec.augment else 0,
+            "augment": augment,
+            "candidates": CANDIDATES if spec.augment else 0,
+            "seed": spec.seed if spec.augment else 0,
+            "kept": precision,
+        },
+        schema=SCHEMA,
+    )
+
+
+def extract_tokens(
+    dataset: Dataset,
+    videos: Sequence[Video],
+    weights: Weights,
+    frozen: Callable[[Tensor], Tensor],
+    first: int,
+    spec: ViewSpec,
+    *,
+    variant: str,
+    cache: Path,
+    policy: DecodePolicy,
+    precision: Precision = "fp16",
+    device: str = "cpu",
+    workers: int | None = None,
+    timeout: float = 60.0,
+    on_video: Callable[[int, int], None] = lambda done, total: None,
+) -> FeatureStore:
+    """Compute what the cache lacks of some videos' tokens: `plain (K, ...)`, and `view0`, `view1`, ... (...).
+
+    The store lies beside the embeddings, as `DATASET/VARIANT-tokens-DIGEST`, resumes and verifies as they do.
+
+    Raises
+    ------
+    ActionVitError
+        If another process writes the store, or it cannot be written.
+    """
+    key = token_key(weights, first, spec, videos, policy=policy, precision=precision)
+    name = f"{variant}-tokens"
+    info = {"root": str(dataset.root.resolve()), "layout": dataset.layout, "videos": len(dataset.videos)}
+    info["weights"] = weights.source
+    folder = store_folder(cache, dataset.name, name, key)
+    store = FeatureStore.create(folder, key=key, dataset=dataset.name, variant=name, info=info)
+    by_id = {video.id: video for video in videos}
+    plan = store.plan([(video.id, video.path) for video in videos], decoder=decoder_version())
+    if not plan.todo:
+        return store
+    requests = [DecodeRequest(id, by_id[id].path, spec.specs("train", "test")) for id in plan.todo]
+    with (
+        store.writer() as writer,
+        closing(decode_stream(requests, policy=policy, workers=workers, timeout=timeout)) as stream,
+    ):
+        for done, item in enumerate(stream, start=1):
+            if isinstance(item, Failure):
+                writer.fail(item.id, item.reason, item.detail, item.backend, item.frames, decoder=decoder_version())
+            else:
+                views = _views(spec, item.frames, by_id[item.id])
+                arrays = {name: _tokens(frozen, view, precision, device) for name, view in views}
+                frames = item.frames
+                writer.append(
+                    Row(item.id, item.digest, item.fingerprint, frames.count, frames.flags, frames.backend, arrays)
+                )
+            on_video(done, len(requests))
+    return FeatureStore.open(folder)
+
+
+def _views(spec: ViewSpec, frames: Any, video: Video) -> Iterator[tuple[str, Tensor]]:
+    yield "plain", spec.plain(Held.of(frames, spec.clip))
+    if spec.augment is not None:
+        held = Held.of(frames, spec.candidates)
+        for number in range(spec.views):
+            yield f"view{number}", spec.fixed(held, video.id, number, video.label)[None]
+
+
+def _tokens(frozen: Callable[[Tensor], Tensor], pixels: Tensor, precision: Precision, device: str) -> NDArray[Any]:
+    """Return tokens (K, ...) of views, one view at a time: memory stays small, and no row depends on another."""
+    parts = [frozen(view[None].to(device)).float().cpu() for view in pixels]
+    tokens = torch.cat(parts).numpy()
+    if precision == "fp32" or tokens.ndim == 2:  # clip embeddings are small: no reason to round them
+        return tokens
+    with np.errstate(over="ignore"):
+        rounded = tokens.astype(np.float16)
+    if not np.isfinite(rounded).all():
+        raise ActionVitError("tokens of these weights leave fp16's range (65,504): use --token-precision fp32")
+    return rounded
+
+
+class CachedClips:
+    """Inputs from a store of tokens: no video is opened, no frozen block computed.
+
+    Parameters
+    ----------
+    videos : sequence of Video
+        What rows and items number.
+    store : FeatureStore
+        As `extract_tokens` returns it.
+    spec : ViewSpec
+        The store's.
+    """
+
+    cached = True
+
+    def __init__(self, videos: Sequence[Video], store: FeatureStore, spec: ViewSpec) -> None:
+        self.videos, self.store, self.spec = videos, store, spec
+        self.failures = {failure.id: failure.reason for failure in store.failures()}
+
+    def train(self, steps: Iterable[Sequence[Item]]) -> Iterator[Loaded]:
+        """Yield each step's input, (b, T, 1 + P, D), or (b, D) where all blocks are frozen."""
+        for step in steps:
+            items = [item for item in step if self.videos[item.video].id not in self.failures]
+            inputs = [torch.from_numpy(self._view(item)) for item in items]
+            x = torch.stack(inputs).float() if inputs else torch.empty(0)
+            yield Loaded(items, x, np.ones(len(items)))
+
+    def test(self, rows: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """Yield (row, its K plain views' tokens)."""
+        for row in rows:
+            if self.videos[row].id not in self.failures:
+                yield row, torch.from_numpy(self._read(row, "plain")).float()
+
+    def _view(self, item: Item) -> NDArray[Any]:
+        rng = item.rng("view")
+        if self.spec.augment is None:
+            return np.asarray(self._read(item.video, "plain")[rng.integers(self.spec.clip.views)])
+        return np.asarray(self._read(item.video, f"view{rng.integers(self.spec.views)}")[0])
+
+    def _read(self, row: int, name: str) -> NDArray[Any]:
+        return np.asarray(self.store.read([self.videos[row].id], name)[0])

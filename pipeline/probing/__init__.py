@@ -1,0 +1,1 @@
+"""Stage 2 on cached embeddings: heads, chosen inside the training side; experiments of many."""

@@ -1,0 +1,121 @@
+"""A dataset and its cached embeddings -> rows for a head: the one place where ids, labels and arrays are joined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actionvit.errors import ActionVitError
+
+if TYPE_CHECKING:
+    from actionvit.features.store.store import FeatureStore
+    from actionvit.pipeline.datasets.dataset import Dataset
+
+Quantity = Literal["clip", "frame", "layers"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureTable:
+    """Cached embeddings of one variant beside what the dataset knows of each video; N rows sorted by id."""
+
+    variant: str
+    id: NDArray[np.str_]
+    """(N,)"""
+    X: NDArray[np.float32]
+    """(N, K, D), or (N, K, T, D) for frame-level embeddings."""
+    y: NDArray[np.intp]
+    """(N,), class numbers."""
+    source: NDArray[np.str_]
+    """(N,), empty where the dataset knows no sources."""
+    class_names: tuple[str, ...]
+    store: FeatureStore
+
+    def __post_init__(self) -> None:
+        """Refuse columns of different lengths."""
+        lengths = {len(column) for column in (self.id, self.X, self.y, self.source)}
+        if len(lengths) != 1:
+            raise ValueError(f"feature table: got columns of {sorted(lengths)} rows, expected one length")
+
+    def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
+        """Return the rows of those ids that are cached, in the order given."""
+        at = {id: row for row, id in enumerate(self.id.tolist())}
+        return np.array([at[id] for id in ids if id in at], dtype=np.intp)
+
+
+def read_tables(
+    dataset: Dataset, variants: Sequence[str], *, cache: Path, quantity: Quantity = "clip", **wanted: Any
+) -> list[FeatureTable]:
+    """Return one table a variant, all over the same videos: those that every variant's store has.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Labels and sources; its name finds the stores.
+    variants : sequence of str
+        Whose stores are read.
+    cache : Path
+        The cache's root.
+    quantity : {"clip", "frame", "layers"}
+        `layers` joins the embeddings after each kept block and the final one along the width.
+    **wanted
+        Leaves of the key, as `find_store` takes them, where several stores would do.
+
+    Raises
+    ------
+    ActionVitError
+        If a store is missing or ambiguous, holds no such quantity, or no video is in all of them.
+    """
+    from actionvit.pipeline.extraction.caches import find_store
+
+    if quantity not in get_args(Quantity):
+        raise ValueError(f"features: got {quantity!r}, expected one of {', '.join(get_args(Quantity))}")
+    stores = [find_store(cache, dataset.name, variant, **wanted) for variant in variants]
+    shared = set.intersection(*(set(store.ids) for store in stores))
+    videos = [video for video in dataset.videos if video.id in shared]
+    if not videos:
+        folders = ", ".join(str(store.folder) for store in stores)
+        raise ActionVitError(f"{folders}: no embedding of any video of {dataset.root}; run `actionvit extract` on it")
+    number = {name: i for i, name in enumerate(dataset.class_names)}
+    ids = [video.id for video in videos]
+    return [
+        FeatureTable(
+            variant=variant,
+            id=np.array(ids),
+            X=_read(store, ids, quantity),
+            y=np.array([number[video.label] for video in videos], dtype=np.intp),
+            source=np.array([video.source if dataset.sources_known else "" for video in videos]),
+            class_names=dataset.class_names,
+            store=store,
+        )
+        for variant, store in zip(variants, stores, strict=True)
+    ]
+
+
+def coverage(dataset: Dataset, table: FeatureTable) -> dict[str, Any]:
+    """Return what `run.json` says of videos used and not used."""
+    cached = set(table.store.ids)
+    failures = table.store.failures()
+    ids = [video.id for video in dataset.videos]
+    return {
+        "videos": len(ids),
+        "cached": sum(id in cached for id in ids),
+        "missing": sum(id not in cached for id in ids),
+        "used": len(table.id),
+        "failed": len(failures),
+        "flagged": sum(bool(row.flags) for row in table.store.rows(table.id.tolist())),
+        "failures": [{"id": failure.id, "reason": failure.reason} for failure in failures],
+    }
+
+
+def _read(store: FeatureStore, ids: Sequence[str], quantity: Quantity) -> NDArray[np.float32]:
+    if quantity != "layers":
+        return store.read(ids, quantity).astype(np.float32, copy=False)
+    layers = sorted((name for name in store.quantities if name.startswith("layer")), key=lambda name: int(name[5:]))
+    if not layers:
+        raise ActionVitError(f"{store.folder}: no block's embeddings are kept; run `actionvit extract --layers 9,12`")
+    return np.concatenate([store.read(ids, name) for name in (*layers, "clip")], axis=-1).astype(np.float32, copy=False)

@@ -1,0 +1,146 @@
+"""Stage 2 on cached embeddings: a head for each split, chosen inside its training set, and the test set scored once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from joblib import Parallel, delayed
+from threadpoolctl import threadpool_limits
+
+from actionvit.errors import ActionVitError
+from actionvit.heads.base import Head
+from actionvit.heads.fusion import FusionRule
+from actionvit.heads.saving import head_class
+from actionvit.pipeline.datasets.dataset import Dataset, Protocol
+from actionvit.pipeline.datasets.splits import default_protocol, make_splits
+from actionvit.pipeline.probing.features import FeatureTable
+from actionvit.pipeline.probing.results import ProbeResult, make_result
+from actionvit.pipeline.probing.tasks import ProbeSpec, Task, fit_task, fuse_task
+
+SEEDS = 5
+"""Seeds where a seed changes the split or the training; see `default_seeds`."""
+
+
+def probe(
+    dataset: Dataset,
+    tables: Sequence[FeatureTable],
+    spec: ProbeSpec,
+    *,
+    fusion: Iterable[FusionRule] = (),
+    jobs: int = 2,
+    on_task: Callable[[int, int], None] | None = None,
+) -> list[ProbeResult]:
+    """Fit and score a head on each table, over all splits and seeds, and their fusions.
+
+    Everything is seeded and every product of matrices runs in one thread, so that the same input gives the same bits
+    whatever `jobs` and the number of cores.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        For its splits.
+    tables : sequence of FeatureTable
+        As from `read_tables`: all over the same videos.
+    spec : ProbeSpec
+    fusion : iterable of {"mean", "stacked"}
+        Late fusions of all tables' heads, each a further result.
+    jobs : int
+        Threads, a task each.
+    on_task : callable, optional
+        Told how many tasks are done, and of how many.
+
+    Raises
+    ------
+    ActionVitError
+        If a setting does not go with the head, or a split has no cached videos on a side.
+    """
+    tasks = plan(dataset, spec)
+    head = build_head(spec)
+    _check_sides(tasks, tables[0])
+    work = [delayed(fit_task)(head, table, task, spec) for table in tables for task in tasks]
+    done = []
+    with _one_thread(head):
+        for fitted in Parallel(n_jobs=jobs, prefer="threads", return_as="generator")(work):
+            done.append(fitted)
+            if on_task is not None:
+                on_task(len(done), len(work))
+        by_table = [done[i : i + len(tasks)] for i in range(0, len(done), len(tasks))]
+        found = [([table], fitted, "") for table, fitted in zip(tables, by_table, strict=True)]
+        for rule in fusion:
+            fused = [fuse_task(members, rule) for members in zip(*by_table, strict=True)]
+            found.append((list(tables), fused, f"-fused-{rule}"))
+    return [make_result(dataset, used, fitted, spec, suffix) for used, fitted, suffix in found]
+
+
+@contextmanager
+def _one_thread(head: Head) -> Iterator[None]:
+    """Keep products of matrices, torch's too if the head trains with it, to one thread a task."""
+    with threadpool_limits(1):
+        if "device" not in head.get_params():
+            yield
+            return
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def default_seeds(protocol: Protocol, spec: ProbeSpec) -> int:
+    """Return 1 where a seed would only shuffle the inner folds (official lists, all clips, exact solvers), else 5."""
+    thinned = spec.long_tail > 1 or spec.shots is not None
+    trained = "random_state" in head_class(spec.head)().get_params()
+    return SEEDS if protocol != "official" or thinned or trained else 1
+
+
+def plan(dataset: Dataset, spec: ProbeSpec) -> list[Task]:
+    """Return every split of every seed."""
+    protocol = spec.protocol or default_protocol(dataset)
+    seeds = spec.seeds or default_seeds(protocol, spec)
+    return [
+        Task(split, seed)
+        for seed in range(seeds)
+        for split in make_splits(dataset, protocol, folds=spec.folds, test_fraction=spec.test_fraction, seed=seed)
+    ]
+
+
+def build_head(spec: ProbeSpec) -> Head:
+    """Return the head, its settings as asked.
+
+    Raises
+    ------
+    ActionVitError
+        If the head has no such setting, or a searched parameter is not one of its own.
+    """
+    try:
+        head = head_class(spec.head)()
+    except ValueError as error:
+        raise ActionVitError(f"--{error}") from error
+    known = head.get_params()
+    wanted = {"class_weight": "none", "sampler": "uniform", "logit_adjust": 0.0, "focal": 0.0, "device": "cpu"}
+    for name, default in wanted.items():
+        value = getattr(spec, name)
+        if name in known:
+            head.set_params(**{name: value})
+        elif value != default:
+            raise ActionVitError(f"--{name.replace('_', '-')} {value}: the head `{spec.head}` has no such setting")
+    for name in spec.grid:
+        if name not in known:
+            raise ActionVitError(f"--grid {name}: the head `{spec.head}` has {', '.join(sorted(known))}")
+    return head
+
+
+def _check_sides(tasks: Sequence[Task], table: FeatureTable) -> None:
+    """Refuse a split that the cached videos leave without a side."""
+    for task in tasks:
+        train, test = table.rows(task.split.train), table.rows(task.split.test)
+        if len(np.unique(table.y[train])) < 2 or not len(test):
+            raise ActionVitError(
+                f"split {task.name}: of {len(task.split.train)} training and {len(task.split.test)} test videos"
+                f" {len(train)} and {len(test)} are cached; run `actionvit extract` for the rest"
+            )

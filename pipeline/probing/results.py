@@ -1,0 +1,178 @@
+"""Fitted heads -> a run: predictions and metrics over all splits, and where every number comes from."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actionvit.features.clips import ClipSpec
+from actionvit.features.timesformer.variants import ModelShape, gmac
+from actionvit.heads.base import Head
+from actionvit.heads.saving import dump_head
+from actionvit.pipeline.datasets.dataset import Dataset
+from actionvit.pipeline.datasets.splits import leaking_sources
+from actionvit.pipeline.probing.features import FeatureTable, coverage
+from actionvit.pipeline.probing.tasks import Fitted, ProbeSpec
+from actionvit.pipeline.runs import INFO, Predictions, Run, measure, write_run
+
+VERSIONS = ("actionvit", "numpy", "scikit-learn", "scipy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult:
+    """A run that is not on disk yet."""
+
+    name: str
+    info: dict[str, Any]
+    predictions: Predictions
+    metrics: dict[str, Any]
+    head: Head
+    """Of the first split and seed."""
+    train: dict[str, list[str]]
+
+    def write(self, runs: Path, *, name: str | None = None, overwrite: bool = False) -> Run:
+        """Write the run below `runs`; one of that name is replaced if it answered the same question.
+
+        Raises
+        ------
+        ActionVitError
+            If another run of that name is there and `overwrite` is off.
+        """
+        folder = runs / (name or self.name)
+        tensors, config = dump_head(self.head)
+        return write_run(
+            folder,
+            info=self.info,
+            predictions=self.predictions,
+            metrics=self.metrics,
+            head_tensors=tensors,
+            head_config={**config, "input": self.info["input"], "class_names": list(self.predictions.class_names)},
+            train=self.train,
+            overwrite=overwrite or _same_question(folder, self.info),
+        )
+
+
+def make_result(
+    dataset: Dataset, tables: Sequence[FeatureTable], fitted: Sequence[Fitted], spec: ProbeSpec, suffix: str = ""
+) -> ProbeResult:
+    """Return the run of one table's heads, or of several tables' fused ones."""
+    table = tables[0]
+    variant = "+".join(one.variant for one in tables)
+    predictions = _predictions(table, fitted)
+    n_train = {one.task.name: len(one.train) for one in fitted}
+    stores = [_store(one) for one in tables]
+    info = {
+        "variant": variant,
+        "dataset": {
+            "name": dataset.name,
+            "root": str(dataset.root),
+            "layout": dataset.layout,
+            "videos": len(dataset.videos),
+            "notes": list(dataset.notes),
+        },
+        "protocol": fitted[0].task.split.name.rpartition("-")[0],
+        "store": stores[0],
+        "stores": stores,
+        "gmac": sum(_gmac(one) for one in tables),
+        "head": {"kind": spec.head + suffix, **_settings(fitted[0].head)},
+        "spec": _spec(spec),
+        "input": {"variants": [one.variant for one in tables], "features": spec.features, "views": spec.views},
+        "search": [{"split": one.task.name, **one.selected.search} for one in fitted],
+        "leaks": _leaks(dataset, fitted),
+        "seeds": {"splits, folds, training": sorted({one.task.seed for one in fitted}), "bootstrap": 0},
+        "timings": {
+            "fit": round(sum(one.seconds[0] for one in fitted), 3),
+            "predict": round(sum(one.seconds[1] for one in fitted), 3),
+        },
+        "coverage": coverage(dataset, table),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
+    }
+    ids = table.id
+    return ProbeResult(
+        name=run_name(variant, spec) + suffix,
+        info=info,
+        predictions=predictions,
+        metrics=measure(predictions, n_train=n_train),
+        head=fitted[0].head,
+        train={one.task.name: ids[one.train].tolist() for one in fitted},
+    )
+
+
+def run_name(variant: str, spec: ProbeSpec) -> str:
+    """Return a name that tells what is not as usual: `base-linear-balanced`."""
+    parts = [
+        variant,
+        spec.head,
+        spec.features if spec.features != "clip" else "",
+        "each-view" if spec.views == "each" else "",
+        spec.class_weight if spec.class_weight != "none" else "",
+        f"{spec.sampler}-sampler" if spec.sampler != "uniform" else "",
+        f"adjust{spec.logit_adjust:g}" if spec.logit_adjust else "",
+        f"focal{spec.focal:g}" if spec.focal else "",
+        f"tail{spec.long_tail:g}" if spec.long_tail > 1 else "",
+        f"{spec.shots}-shot" if spec.shots is not None else "",
+        "calibrated" if spec.calibrate else "",
+        spec.protocol or "",
+    ]
+    return "-".join(part for part in parts if part)
+
+
+def _predictions(table: FeatureTable, fitted: Sequence[Fitted]) -> Predictions:
+    """Join the test rows of all tasks; a class that a training set lacked has probability 0."""
+    scores = []
+    for one in fitted:
+        full = np.zeros((len(one.test), len(table.class_names)))
+        full[:, one.head.classes_] = np.exp(one.log_proba)
+        scores.append(full)
+    rows = np.concatenate([one.test for one in fitted])
+    return Predictions(
+        id=table.id[rows],
+        split=np.concatenate([np.full(len(one.test), one.task.name) for one in fitted]),
+        true=table.y[rows].astype(np.int64),
+        scores=np.concatenate(scores).astype(np.float32),
+        source=table.source[rows],
+        class_names=table.class_names,
+    )
+
+
+def _leaks(dataset: Dataset, fitted: Sequence[Fitted]) -> dict[str, int]:
+    """Return how many sources stand on both sides, by split, where any does."""
+    counts = {one.task.name: len(leaking_sources(dataset, one.task.split)) for one in fitted}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _store(table: FeatureTable) -> dict[str, Any]:
+    return {"path": str(table.store.folder), "digest": table.store.digest(), "key": table.store.key.to_dict()}
+
+
+def _gmac(table: FeatureTable) -> float:
+    """Return 10⁹ multiply-adds a video."""
+    clip = ClipSpec(**table.store.key.clip)
+    return round(gmac(ModelShape(**table.store.key.model), clip) * clip.views, 3)
+
+
+def _spec(spec: ProbeSpec) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(json.dumps(asdict(spec), default=list))
+    return value
+
+
+def _settings(head: Head) -> dict[str, Any]:
+    """Return the settings that JSON can hold; nested heads are told by `search`."""
+    plain = (str, int, float, bool, type(None), list)
+    return {name: value for name, value in head.get_params(deep=False).items() if isinstance(value, plain)}
+
+
+def _same_question(folder: Path, info: dict[str, Any]) -> bool:
+    """Whether the run that is there was asked the same of the same videos; anything unreadable was not."""
+    try:
+        there = json.loads((folder / INFO).read_text(encoding="utf-8"))
+        return all(there[key] == info[key] for key in ("spec", "variant", "dataset", "input"))
+    except (OSError, ValueError, KeyError):
+        return False

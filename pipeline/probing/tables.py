@@ -1,0 +1,93 @@
+"""An experiment's table as JSON, CSV and Markdown, and its curves as a picture."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from actionvit.pipeline.reporting.figures import RC
+
+Row = Mapping[str, Any]
+
+
+def write_table(folder: Path, stem: str, rows: Sequence[Row], *, caption: str, about: Mapping[str, Any]) -> list[Path]:
+    """Write `STEM.json` (numbers in full, and what made them), `STEM.csv` and `STEM.md`; return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{stem}{suffix}" for suffix in (".json", ".csv", ".md")]
+    value = {"caption": caption, "about": dict(about), "rows": [dict(row) for row in rows]}
+    files[0].write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with files[1].open("w", encoding="utf-8", newline="") as stream:
+        flat = [_flat(row) for row in rows]
+        writer = csv.DictWriter(stream, list(dict.fromkeys(name for row in flat for name in row)), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(flat)
+    files[2].write_text(f"{caption}\n\n{markdown(rows)}\n", encoding="utf-8")
+    return files
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return a Markdown table; a metric shows as `mean ± deviation between splits [95 % interval]`, in percent."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    measured = {name for row in rows for name, value in row.items() if isinstance(value, Mapping)}
+    heading = "| " + " | ".join(name.replace("_", " ") for name in names) + " |"
+    rule = "|" + "|".join("--:" if name in measured else "---" for name in names) + "|"
+    body = ["| " + " | ".join(_cell(row.get(name, "")) for name in names) + " |" for row in rows]
+    return "\n".join([heading, rule, *body])
+
+
+def curves_figure(
+    rows: Sequence[Row], path: Path, *, x: str, y: str, series: str, names: tuple[str, str], log: bool = True
+) -> Path:
+    """Draw a metric `y` of the rows against their column `x`, a line a value of `series`, with 95 % intervals.
+
+    `names` are those of the axes.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rc_context(RC):
+        figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for marker, name in zip("osD^v<>P*X" * 10, dict.fromkeys(row[series] for row in rows), strict=False):
+            line = sorted((row[x], row[y]) for row in rows if row[series] == name)
+            means = [100 * value["mean"] for _, value in line]
+            below = [100 * (value["mean"] - value["ci95"][0]) for _, value in line]
+            above = [100 * (value["ci95"][1] - value["mean"]) for _, value in line]
+            at = [place for place, _ in line]
+            error = [[max(0.0, v) for v in below], [max(0.0, v) for v in above]]
+            axes.errorbar(at, means, error, marker=marker, markersize=4, capsize=2, linewidth=1, label=str(name))
+        if log:
+            axes.set_xscale("log")
+            ticks = sorted({row[x] for row in rows})
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.minorticks_off()
+        axes.set_xlabel(names[0])
+        axes.set_ylabel(names[1])
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+        figure.savefig(path, dpi=130)
+    return path
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    """Spread a metric over `NAME`, `NAME_std`, `NAME_low`, `NAME_high`."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            low, high = value["ci95"]
+            flat |= {name: value["mean"], f"{name}_std": value["std"], f"{name}_low": low, f"{name}_high": high}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        spread = "" if value["std"] is None else f" ± {100 * value['std']:.1f}"
+        low, high = value["ci95"]
+        return f"{100 * value['mean']:.1f}{spread} [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,179 @@
+"""One task of a probe: choose a head inside a training set, refit it, score the test set once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+
+from actionvit.heads.base import Head
+from actionvit.heads.fusion import FusionRule, LateFusion, fuse
+from actionvit.heads.selection import Criterion, Selected, select
+from actionvit.heads.subsets import few_shot, long_tail
+from actionvit.heads.weighting import ClassWeight, Sampler
+from actionvit.pipeline.datasets.dataset import Protocol, Split
+from actionvit.pipeline.probing.features import FeatureTable, Quantity
+
+Views = Literal["mean", "each"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeSpec:
+    """What is asked of a probe; with the dataset and the cache it decides every number."""
+
+    head: str = "linear"
+    """A name of `heads.saving.KINDS`."""
+    features: Quantity = "clip"
+    views: Views = "mean"
+    """Average a video's K view embeddings, or train on each of them and average their probabilities at test."""
+    class_weight: ClassWeight = "none"
+    sampler: Sampler = "uniform"
+    logit_adjust: float = 0.0
+    focal: float = 0.0
+    """γ of the focal loss; for heads trained by gradient steps."""
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Values by parameter that replace the head's own; a single value fixes it."""
+    criterion: Criterion | None = None
+    """What selection maximises; by default accuracy, or mean class accuracy where classes are made to count alike."""
+    inner_folds: int = 5
+    """Folds of the cross-validation inside each training set."""
+    calibrate: bool = False
+    """Scale the head's temperature to its out-of-fold predictions."""
+    protocol: Protocol | None = None
+    """By default official where the dataset has lists, else grouped where sources are known, else stratified."""
+    folds: int = 5
+    test_fraction: float = 0.3
+    seeds: int | None = None
+    """How often everything random is drawn again, from seed 0; see `default_seeds`."""
+    long_tail: float = 1.0
+    """Imbalance factor that the training set is thinned to; 1 leaves it alone."""
+    shots: int | None = None
+    """Training clips a class; all where it is None."""
+    device: str = "cpu"
+
+    @property
+    def balances(self) -> bool:
+        """Whether classes are made to count alike."""
+        return self.class_weight != "none" or self.sampler == "balanced" or self.logit_adjust > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One head to be fitted: a split, drawn and searched with a seed."""
+
+    split: Split
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The split's name; seeds after the first behind it."""
+        return self.split.name if self.seed == 0 else f"{self.split.name}~seed{self.seed}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """One task done."""
+
+    task: Task
+    head: Head
+    selected: Selected
+    train: NDArray[np.intp]
+    """Rows of the table that were trained on."""
+    y: NDArray[np.intp]
+    """Their class numbers."""
+    test: NDArray[np.intp]
+    log_proba: NDArray[np.float64]
+    """(m, C) of the test rows, over the head's classes."""
+    seconds: tuple[float, float]
+    """Fitting, the search included; predicting."""
+
+
+def fit_task(head: Head, table: FeatureTable, task: Task, spec: ProbeSpec) -> Fitted:
+    """Choose, refit and score one head; the test rows are touched by the last line of work alone."""
+    start = time.perf_counter()
+    if "random_state" in head.get_params():
+        head = clone(head).set_params(random_state=task.seed)
+    train, test = _thinned(table, table.rows(task.split.train), task.seed, spec), table.rows(task.split.test)
+    X = _inputs(table.X, spec, tokens=head.tokens)
+    views = X.shape[1]
+    sources = np.where(table.source == "", table.id, table.source)[train]
+    known = bool(np.any(table.source[train] != ""))
+    criterion = spec.criterion or ("mean_class_accuracy" if spec.balances else "accuracy")
+    selected = select(
+        head,
+        _flat(X[train]),
+        np.repeat(table.y[train], views),
+        grid={**head.default_grid, **spec.grid},
+        groups=np.repeat(sources, views) if known or views > 1 else None,
+        folds=spec.inner_folds,
+        seed=task.seed,
+        criterion=criterion,
+    )
+    if views > 1:
+        selected = replace(selected, out_of_fold=_over_views(selected.out_of_fold, views))
+    final = selected.head
+    if spec.calibrate:
+        final = LateFusion().assemble([final], [selected.out_of_fold], table.y[train])
+    fitted = time.perf_counter()
+    log_proba = _over_views(final.predict_log_proba(_flat(X[test])), views)
+    seconds = (fitted - start, time.perf_counter() - fitted)
+    return Fitted(
+        task=task,
+        head=final,
+        selected=selected,
+        train=train,
+        y=table.y[train],
+        test=test,
+        log_proba=log_proba,
+        seconds=seconds,
+    )
+
+
+def _thinned(table: FeatureTable, train: NDArray[np.intp], seed: int, spec: ProbeSpec) -> NDArray[np.intp]:
+    """Return the training rows that the spec leaves."""
+    if spec.long_tail > 1:
+        train = train[long_tail(table.y[train], spec.long_tail, seed=seed)]
+    if spec.shots is not None:
+        train = train[few_shot(table.y[train], spec.shots, seed=seed)]
+    return train
+
+
+def _inputs(X: NDArray[np.float32], spec: ProbeSpec, *, tokens: bool) -> NDArray[np.float32]:
+    """Return (N, V, ...) with V = 1, or K where each view trains; frames are tokens to a head that takes them."""
+    if X.ndim == 4 and not tokens:
+        X = np.asarray(X.mean(axis=2))
+    if spec.views == "each":
+        return X
+    if X.ndim == 4:  # views of one video show other moments: their frames are further tokens, not to be averaged
+        return X.reshape(len(X), 1, -1, X.shape[-1])
+    return np.asarray(X.mean(axis=1, keepdims=True))
+
+
+def _flat(X: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, V, ...) -> (n · V, ...)."""
+    return X.reshape(-1, *X.shape[2:])
+
+
+def _over_views(log_proba: Any, views: int) -> NDArray[np.float64]:
+    """Average the probabilities of a video's views: (n · V, C) -> (n, C), logs on either side."""
+    if views == 1:
+        return np.asarray(log_proba, dtype=np.float64)
+    stack = np.asarray(log_proba, dtype=np.float64).reshape(-1, views, np.shape(log_proba)[1])
+    return np.asarray(np.logaddexp.reduce(stack, axis=1) - np.log(views))
+
+
+def fuse_task(members: Sequence[Fitted], rule: FusionRule) -> Fitted:
+    """Fuse the heads that several tables gave for one task."""
+    start = time.perf_counter()
+    fused = LateFusion(widths=[member.head.n_features_in_ for member in members], rule=rule).assemble(
+        [member.head for member in members], [member.selected.out_of_fold for member in members], members[0].y
+    )
+    log_proba = fuse([member.log_proba for member in members], fused.exponents_)
+    fitting = time.perf_counter() - start + sum(member.seconds[0] for member in members)
+    predicting = sum(member.seconds[1] for member in members)
+    return replace(members[0], head=fused, log_proba=log_proba, seconds=(fitting, predicting))

@@ -1,0 +1,1 @@
+"""Stage 3: runs -> JSON, CSV, Markdown, LaTeX, figures and one page; comparisons."""
