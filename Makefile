@@ -24,7 +24,6 @@ types: $(VENV)/.installed-dev
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# torch first and alone: on Linux the index's default wheel would pull gigabytes of CUDA libraries where a CPU wheel is at hand.
 $(VENV)/.installed: $(BIN)/python pyproject.toml setup.cfg constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e .
 	touch $@

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
@@ -55,12 +56,20 @@ def cli() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line; an `ActionVitError` becomes one line on stderr and exit code 1."""
+    """Run the command line; an `ActionVitError`, or a file that cannot be used, becomes one line and exit code 1."""
     try:
         cli.main(args=list(args) if args is not None else None, prog_name="actionvit", standalone_mode=True)
     except ActionVitError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is None:  # no file that its user could mend
+            raise
+        _fail(f"{error.filename}: {error.strerror}; mend that, or name another place")
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

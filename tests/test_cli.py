@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -53,3 +54,18 @@ def test_help_is_fast() -> None:
         subprocess.run([sys.executable, "-m", "actionvit", "--help"], check=True, capture_output=True)
         times.append(time.perf_counter() - began)
     assert min(times) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [("file", "Not a directory"), ("sealed", "Permission denied")],
+)
+def test_a_place_that_cannot_be_written_costs_one_line(tmp_path: Path, place: str, said: str) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "sealed").mkdir(mode=0o500)
+    if place == "sealed" and os.access(tmp_path / "sealed", os.W_OK):
+        pytest.skip("this user may write everywhere")
+    command = [sys.executable, "-m", "actionvit", "data", "draw", str(tmp_path / place / "below")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: ") and said in done.stderr and place in done.stderr
