@@ -87,7 +87,7 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[i
 @click.option(
     "--tokens-after",
     type=click.IntRange(0),
-    help="Also keep all tokens after this block (fp16), for `finetune --from-tokens`.",
+    help="Also keep all tokens after this block (fp16), for `finetune --from-tokens`; the size is said beforehand.",
 )
 @click.option(
     "--precision",
@@ -95,6 +95,11 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[i
     default="auto",
     show_default=True,
     help="auto: bf16 on GPUs that have it, else fp32.",
+)
+@click.option(
+    "--compile",
+    is_flag=True,
+    help="Let torch.compile make the forward: minutes at the start; a cache of its own, for it rounds otherwise.",
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
 @click.option(
@@ -159,6 +164,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
             cache=options["cache"],
             policy=DecodePolicy(backend=options["backend"], on_corrupt=options["on_corrupt"]),
             device=options["device"],
+            on_plan=_announce if options["tokens_after"] is not None else lambda videos, size: None,
             on_video=progress,
             **{name: options[name] for name in PASSED_ON},
         )
@@ -194,9 +200,17 @@ def _jobs(options: dict[str, Any]) -> list[Job]:
             frame_pool=options["frame_pool"],
             layers=options["layers"],
             tokens_after=options["tokens_after"],
+            compile=options["compile"],
         )
         for variant in variants
     ]
+
+
+def _announce(rows: int, size: int) -> None:
+    """Say how much will be written: tokens are a hundred times what embeddings are."""
+    if rows:
+        each, whole = size / rows / 1e6, size / 1e9
+        click.echo(f"{rows} rows to write, {each:.1f} MB each with all tokens: {whole:.2f} GB", err=True)
 
 
 def _sources(given: tuple[str, ...], variants: list[str]) -> dict[str, str]:
@@ -220,7 +234,8 @@ def _as_json(summary: Summary) -> dict[str, Any]:
 
     bound, share = summary.limit
     outcomes = [{**asdict(outcome), "store": str(outcome.store)} for outcome in summary.outcomes]
-    return {**asdict(summary), "bound_by": bound, "share_of_limit": share, "outcomes": outcomes}
+    more = {"bound_by": bound, "share_of_limit": share, "gmac_per_second": summary.gmac_per_second}
+    return {**asdict(summary), **more, "outcomes": outcomes}
 
 
 def _say(summary: Summary, dataset: str, dry_run: bool) -> None:
@@ -240,11 +255,17 @@ def _say(summary: Summary, dataset: str, dry_run: bool) -> None:
         if outcome.failed:
             click.echo(f"  failures are named in {outcome.store / 'failures.csv'}")
     if summary.decoded and not dry_run:
-        bound, share = summary.limit
-        loop = max(summary.seconds - summary.start, 1e-9)
-        clock = summary.clock
-        click.echo(
-            f"{summary.decoded} videos in {loop:.1f} s ({summary.decoded / loop:.2f} a second) after"
-            f" {summary.start:.1f} s of start-up; busy: decoding {clock.decode:.1f} s over {summary.workers} workers,"
-            f" forward {clock.forward:.1f} s, writing {clock.write:.1f} s; bound by {bound}, {share:.0%} of its limit"
-        )
+        _say_where_time_went(summary)
+
+
+def _say_where_time_went(summary: Summary) -> None:
+    (bound, share), clock = summary.limit, summary.clock
+    rate = summary.decoded / summary.loop
+    click.echo(
+        f"{summary.decoded} videos in {summary.loop:.1f} s ({rate:.2f} a second)"
+        f" after {summary.start:.1f} s of start-up\n"
+        f"  busy, side by side: decoding {clock.decode:.1f} s over {summary.workers or 1} processes,"
+        f" copying {clock.copy:.1f} s, resizing {clock.prepare:.1f} s,\n"
+        f"  forward {clock.forward:.1f} s at {summary.gmac_per_second:.0f} GMAC/s, writing {clock.write:.1f} s;"
+        f" bound by {bound}, {share:.0%} of its limit"
+    )

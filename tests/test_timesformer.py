@@ -229,7 +229,7 @@ def test_a_row_never_depends_on_its_neighbours() -> None:
     spec = ClipSpec(num_frames=4, size=32, clips=2, crops=3, flip=True)
     encoder = Encoder(find_weights("tiny"), spec, device="cpu")
     a, b = still(9), still(5)
-    alone, together = encoder.encode(a), encoder.encode_many([b, a])[1]
+    alone, together = encoder.encode(a), encoder.start([b, a]).result()[1]
     assert alone["clip"].shape == (12, 128) and alone["frame"].shape == (12, 4, 128)
     for name in alone:
         np.testing.assert_array_equal(alone[name], together[name])

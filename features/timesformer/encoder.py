@@ -20,6 +20,7 @@ from actionvit.features.timesformer.attention import attend_time
 from actionvit.features.timesformer.forward import Embedding, embed, run
 from actionvit.features.timesformer.model import TimeSformer
 from actionvit.features.timesformer.outputs import FramePool, Precision, encoder_key, quantities, resolve
+from actionvit.features.timesformer.phases import Phases
 from actionvit.features.timesformer.weights import Weights
 from actionvit.features.transforms import views
 
@@ -41,11 +42,39 @@ class _Started:
     done: torch.cuda.Event | None
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Videos that were handed to an encoder."""
+
+    parts: list[_Started]
+    quantities: Collection[str]
+
+    @property
+    def ready(self) -> bool:
+        """Whether `result` would return at once."""
+        return all(part.done is None or part.done.query() for part in self.parts)  # type: ignore[no-untyped-call]
+
+    def result(self) -> list[Arrays]:
+        """Return each video's quantities, in order, waiting for the device."""
+        return [rows for part in self.parts for rows in self._rows(part)]
+
+    def _rows(self, part: _Started) -> Iterator[Arrays]:
+        if part.done:
+            part.done.synchronize()
+        arrays = {name: tensor.contiguous().numpy() for name, tensor in part.arrays.items()}
+        first = 0
+        for index in part.indices:
+            rows = {name: array[first : first + len(index)] for name, array in arrays.items()}
+            rows["index"] = index.astype(np.int32)
+            first += len(index)
+            yield {name: rows[name] for name in self.quantities}
+
+
 class Encoder:
     """A TimeSformer that takes decoded frames.
 
-    On the CPU every video is computed by itself, so that its numbers never depend on its neighbours'. On a GPU
-    `encode_many` batches across videos; copies travel on a stream of their own while the batch before is computed.
+    On the CPU every video is computed by itself, so that its numbers never depend on its neighbours'. On a GPU views
+    of several videos make a batch; copies travel on a stream of their own while the batch before is computed.
 
     Parameters
     ----------
@@ -62,7 +91,7 @@ class Encoder:
     tokens_after : int, optional
         Blocks after which all tokens become a quantity `tokensN`, in float16.
     compile : bool
-        Hand the forward to `torch.compile`: some minutes at the start, for long runs on a GPU.
+        Hand the forward to `torch.compile`: minutes at the start, and numbers of its own, which the key says.
 
     Raises
     ------
@@ -88,6 +117,8 @@ class Encoder:
         place, self.precision = resolve(device, precision)
         self.device, self.dtype = torch.device(place), DTYPES[self.precision]
         self.compile = compile
+        self.across_videos = self.device.type != "cpu"
+        self._phases = Phases(self.device)
         tokens = spec.num_frames * (1 + (spec.size // weights.shape.patch) ** 2)
         with torch.inference_mode(), self._settings():
             model = _model(weights)
@@ -105,7 +136,7 @@ class Encoder:
         """Return how many views to try in one batch: what fills the device, and fits into half its free memory."""
         wanted = max(1, _TOKENS_A_BATCH[self.device.type] // tokens)
         if self.device.type != "cuda":
-            return wanted
+            return wanted if self.across_videos else min(wanted, self.spec.views)
         # At its widest a block holds the stream, a copy, and the MLP's hidden layer before and after the activation.
         view = tokens * (2 * self.weights.shape.width + 2 * self.weights.shape.mlp) * self.dtype.itemsize
         return max(1, min(wanted, torch.cuda.mem_get_info(self.device)[0] // (2 * view)))
@@ -126,8 +157,13 @@ class Encoder:
 
     @property
     def batch_videos(self) -> int:
-        """Videos worth handing to `encode_many` at once: 1 on the CPU, a device batch or two on a GPU."""
-        return 1 if self.device.type == "cpu" else max(1, 2 * self.batch_views // self.spec.views)
+        """Videos worth handing to `start` at once: 1 on the CPU, a device batch on a GPU."""
+        return max(1, self.batch_views // self.spec.views) if self.across_videos else 1
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds that the device was busy, by phase: `copy`, `prepare`, `forward`."""
+        return self._phases.seconds
 
     def key_fields(self) -> dict[str, Any]:
         """Return what of this encoder changes its numbers, as `outputs.encoder_key` does without torch."""
@@ -138,62 +174,61 @@ class Encoder:
             frame_pool=self.frame_pool,
             layers=self.layers,
             tokens_after=self.tokens_after,
+            compiled=self.compile,
         )
 
     def encode(self, frames: Frames) -> Arrays:
         """Return `quantities` for one video, whose frames hold at least those that `clip_indices` asks for."""
-        return next(iter(self.encode_many([frames])))
+        return self.start([frames]).result()[0]
 
-    def encode_many(self, videos: Sequence[Frames]) -> list[Arrays]:
-        """Return `quantities` for each video, in order.
+    def start(self, videos: Sequence[Frames]) -> Pending:
+        """Queue videos on the device and return at once (on the CPU: when they are done).
+
+        Hand over the next ones before asking for these ones' result, and a GPU never waits for the host.
 
         Raises
         ------
         ActionVitError
             If one view does not fit into the device's memory.
         """
-        done: list[Arrays] = []
+        parts: list[_Started] = []
         rest = list(videos)
-        waiting: _Started | None = None
-        while rest or waiting:
-            started = self._start_some(rest) if rest else None
-            if waiting:  # the next batch is on its way while this one is waited for
-                done.extend(self._finish(waiting))
-            waiting = started
-        return done
-
-    def _start_some(self, rest: list[Frames]) -> _Started:
-        """Queue as many of the first videos as make a batch, and take them off the list; fewer if memory says so."""
-        while True:
-            count = 1 if self.device.type == "cpu" else max(1, self.batch_views // self.spec.views)
-            try:
-                started = self._start(rest[:count])
-            except torch.OutOfMemoryError as error:
-                if self.batch_views <= 1:
-                    raise ActionVitError(
-                        f"one view of {self.spec.num_frames} × {self.spec.size} pixels does not fit into the memory of"
-                        f" {self.device}; use --precision bf16, fewer --frames, or --device cpu"
-                    ) from error
-                self.batch_views = max(1, min(self.batch_views, len(rest) * self.spec.views) // 2)
-                log.warning("out of memory on %s: going on with %d views a batch", self.device, self.batch_views)
-                torch.cuda.empty_cache()
-            else:
+        while rest:
+            count = self.batch_videos
+            if started := self._try(rest[:count]):
+                parts.append(started)
                 del rest[:count]
-                return started
+            elif self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        return Pending(parts, self.quantities)
+
+    def _try(self, videos: Sequence[Frames]) -> _Started | None:
+        """Queue one batch; where memory does not suffice, halve the batch for this and all further calls."""
+        try:
+            return self._start(videos)
+        except torch.OutOfMemoryError as error:
+            tried = min(self.batch_views, len(videos) * self.spec.views)
+            if tried <= 1:
+                raise ActionVitError(
+                    f"one view of {self.spec.num_frames} × {self.spec.size} pixels does not fit into the memory of"
+                    f" {self.device}; use --precision bf16, fewer --frames, or --device cpu"
+                ) from error
+            self.batch_views = tried // 2
+            log.warning("out of memory on %s: going on with %d views a batch", self.device, self.batch_views)
+        return None  # only now are the tensors gone that the error's traceback held
 
     def _start(self, videos: Sequence[Frames]) -> _Started:
         indices = [clip_indices(frames.count, self.spec) for frames in videos]
         with torch.inference_mode(), self._settings():
             pixels = torch.cat([self._pixels(frames, index) for frames, index in zip(videos, indices, strict=True)])
-            parts = [self._named(self._padded(part)) for part in torch.split(pixels, self.batch_views)]
-            whole = {name: torch.cat([part[name] for part in parts])[: len(pixels)] for name in parts[0]}
-            # On CUDA this allocates pinned memory and returns at once.
-            arrays = {name: tensor.to("cpu", non_blocking=True) for name, tensor in whole.items()}
+            with self._phases.of("forward"):
+                parts = [self._named(self._padded(part)) for part in torch.split(pixels, self.batch_views)]
+                whole = {name: torch.cat([part[name] for part in parts])[: len(pixels)] for name in parts[0]}
+                # On CUDA this allocates pinned memory and returns at once.
+                arrays = {name: tensor.to("cpu", non_blocking=True) for name, tensor in whole.items()}
             done = torch.cuda.Event() if self.device.type == "cuda" else None  # type: ignore[no-untyped-call]
             if done:
                 done.record()
-            elif self.device.type == "mps":
-                torch.mps.synchronize()
         return _Started(indices, arrays, done)
 
     def _pixels(self, frames: Frames, index: NDArray[np.int64]) -> Tensor:
@@ -201,14 +236,17 @@ class Encoder:
         whole = len(used) == len(frames.data)
         data = torch.from_numpy(np.ascontiguousarray(frames.data if whole else frames.data[used]))
         rows = torch.from_numpy(positions.reshape(index.shape))
-        return views(self._sent(data), self._sent(rows), self.spec, self.weights.mean, self.weights.std, self.dtype)
+        data, rows = self._sent(data), self._sent(rows)
+        with self._phases.of("prepare"):
+            return views(data, rows, self.spec, self.weights.mean, self.weights.std, self.dtype)
 
     def _sent(self, tensor: Tensor) -> Tensor:
         """Return a tensor on the device; on CUDA copied beside what is being computed, from pinned memory."""
         if self.device.type != "cuda":
-            return tensor.to(self.device)
+            with self._phases.of("copy"):
+                return tensor.to(self.device)
         pinned, current = tensor.pin_memory(), torch.cuda.current_stream()
-        with torch.cuda.stream(self._copies):
+        with torch.cuda.stream(self._copies), self._phases.of("copy"):
             sent = pinned.to(self.device, non_blocking=True)
         current.wait_stream(self._copies)
         sent.record_stream(current)
@@ -236,16 +274,6 @@ class Encoder:
         if given.tokens is not None:
             named[f"tokens{self.tokens_after}"] = given.tokens.to(torch.float16)
         return named
-
-    def _finish(self, started: _Started) -> Iterator[Arrays]:
-        if started.done:
-            started.done.synchronize()
-        K = self.spec.views
-        arrays = {name: tensor.contiguous().numpy() for name, tensor in started.arrays.items()}
-        for video, index in enumerate(started.indices):
-            rows = {name: array[video * K : (video + 1) * K] for name, array in arrays.items()}
-            rows["index"] = index.astype(np.int32)
-            yield {name: rows[name] for name in self.quantities}
 
 
 def _attention_over_time(encoder: Encoder) -> Callable[[Tensor, int], Tensor]:

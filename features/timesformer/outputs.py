@@ -58,6 +58,7 @@ def encoder_key(
     frame_pool: FramePool = "cls",
     layers: Collection[int] = (),
     tokens_after: int | None = None,
+    compiled: bool = False,
 ) -> dict[str, Any]:
     """Return everything of an encoder that changes its numbers, as plain values.
 
@@ -69,6 +70,8 @@ def encoder_key(
         A resolved one (`resolve`), never `auto`: the cache must say what was computed.
     frame_pool, layers, tokens_after
         As given to `Encoder`.
+    compiled : bool
+        Whether `torch.compile` made the forward: it orders sums and rounds otherwise.
     """
     assert precision != "auto"
     return {
@@ -76,7 +79,7 @@ def encoder_key(
         "model": asdict(weights.shape),
         "clip": asdict(spec),
         "preprocessing": {"resize": RESIZE, "mean": list(weights.mean), "std": list(weights.std)},
-        "precision": precision,
+        "precision": f"{precision}, compiled" if compiled else precision,
         "outputs": {"frame_pool": frame_pool, "layers": sorted(set(layers)), "tokens_after": tokens_after},
     }
 

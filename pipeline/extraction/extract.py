@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +11,9 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from actionvit.errors import ActionVitError
 from actionvit.features.clips import ClipSpec
 from actionvit.features.decoding.decode import DecodePolicy, decoder_version
 from actionvit.features.decoding.workers import Decoded, DecodeRequest, Failure, available_cores, decode_stream
@@ -19,6 +24,7 @@ from actionvit.features.store.planning import Plan
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.store.writer import Writer
 from actionvit.features.timesformer.outputs import FramePool, Precision, encoder_key, quantities
+from actionvit.features.timesformer.variants import gmac
 from actionvit.features.timesformer.weights import Weights
 from actionvit.pipeline.datasets.dataset import Dataset, Video
 from actionvit.pipeline.extraction.caches import in_shard, store_folder
@@ -45,6 +51,8 @@ class Job:
     """Blocks whose CLS is kept as well."""
     tokens_after: int | None = None
     """The block after which all tokens are kept as well."""
+    compile: bool = False
+    """Hand the forward to `torch.compile`."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,6 +73,8 @@ class Outcome:
     """Videos still to embed: after a dry run only."""
     flagged: int
     """Rows of damaged videos whose sampled frames were intact."""
+    gmac: float
+    """Multiply-adds that one video's views need, in 10⁹."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,11 +100,23 @@ class Summary:
         """Which phase bounds the run, and the share of the running time that it was busy."""
         busy = {
             "decoding": self.clock.decode / max(self.workers, 1),
-            "the forward": self.clock.forward,
+            "copying": self.clock.copy,
+            "the forward": self.clock.prepare + self.clock.forward,  # one stream, or one thread, does both
             "writing": self.clock.write,
         }
         name = max(busy, key=lambda phase: busy[phase])
-        return name, min(busy[name] / max(self.seconds - self.start, 1e-9), 1.0)
+        return name, min(busy[name] / self.loop, 1.0)
+
+    @property
+    def loop(self) -> float:
+        """Seconds from the first video to the last."""
+        return max(self.seconds - self.start, 1e-9)
+
+    @property
+    def gmac_per_second(self) -> float:
+        """Needed multiply-adds, in 10⁹, by the seconds of the forward; 0 where nothing was embedded."""
+        done = sum(outcome.gmac * outcome.embedded for outcome in self.outcomes)
+        return done / self.clock.forward if self.clock.forward else 0.0
 
 
 @dataclass(slots=True)
@@ -126,6 +148,7 @@ def extract(
     retry_failed: bool = False,
     dry_run: bool = False,
     make_encoder: MakeEncoder | None = None,
+    on_plan: Callable[[int, int], None] = lambda videos, size: None,
     on_video: Callable[[int, int], None] = lambda done, total: None,
 ) -> Summary:
     """Embed what the cache lacks of a dataset, for one or more variants, decoding each video once.
@@ -150,6 +173,8 @@ def extract(
         Only count.
     make_encoder : callable, optional
         `(job, device) -> VideoEncoder`; by default loads the weights. Not called where there is nothing to embed.
+    on_plan : callable
+        Told (rows to embed, bytes they will take) before anything starts.
     on_video : callable
         Told (videos done, videos to do) after each.
 
@@ -161,7 +186,7 @@ def extract(
     Raises
     ------
     ActionVitError
-        If a store is held by another writer (without `wait`) or cannot be written.
+        If a store is held by another writer (without `wait`), cannot be written, or would not fit on its disk.
     """
     began = time.perf_counter()
     videos = [video for video in dataset.videos if shard is None or in_shard(video.id, shard)]
@@ -176,6 +201,10 @@ def extract(
     keys = [feature_key(job, policy) for job in jobs]  # all of them first: a mistake in one must write nothing
     stores = [_open(job, key, dataset, cache, shard) for job, key in zip(jobs, keys, strict=True)]
     targets = [_Target(job, store, review(store)) for job, store in zip(jobs, stores, strict=True)]
+    rows, size = sum(len(target.plan.todo) for target in targets), sum(map(_bytes_to_come, targets))
+    on_plan(rows, size)
+    if not dry_run:
+        _check_room(cache, rows, size)
     with ExitStack() as stack:
         active = [] if dry_run else [target for target in targets if target.plan.todo or target.plan.adoptable]
         # One order of locks for all processes, whatever order the variants were given in: no deadlock.
@@ -213,6 +242,7 @@ def feature_key(job: Job, policy: DecodePolicy) -> FeatureKey:
         frame_pool=job.frame_pool,
         layers=job.layers,
         tokens_after=job.tokens_after,
+        compiled=job.compile,
     )
     return FeatureKey(**fields, decoder=policy.key, schema=SCHEMA)
 
@@ -223,6 +253,23 @@ def _open(job: Job, key: FeatureKey, dataset: Dataset, cache: Path, shard: Shard
     info = {"root": str(dataset.root.resolve()), "layout": dataset.layout, "videos": len(dataset.videos)}
     info["weights"] = job.weights.source
     return FeatureStore.create(folder, key=key, dataset=dataset.name, variant=job.variant, info=info)
+
+
+def _bytes_to_come(target: _Target) -> int:
+    """Return what the rows still to embed will take on disk, but for a few bytes a row."""
+    job = target.job
+    arrays = quantities(job.weights.shape, job.spec, layers=job.layers, tokens_after=job.tokens_after).values()
+    return len(target.plan.todo) * sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in arrays)
+
+
+def _check_room(cache: Path, rows: int, size: int) -> None:
+    """Refuse, before hours of work, what the disk has no room for."""
+    free = shutil.disk_usage(cache).free if cache.exists() else size
+    if size > free:
+        raise ActionVitError(
+            f"{cache}: embeddings of {rows} videos take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free;"
+            " leave out --tokens-after, take a --shard, or put --cache elsewhere"
+        )
 
 
 def _take_over(
@@ -249,6 +296,7 @@ def _load_encoder(job: Job, device: str) -> VideoEncoder:
         frame_pool=job.frame_pool,
         layers=job.layers,
         tokens_after=job.tokens_after,
+        compile=job.compile,
     )
 
 
@@ -320,4 +368,5 @@ def _outcome(target: _Target, ids: Sequence[str], dry_run: bool) -> Outcome:
         failed=len(target.plan.failed) + target.failed,
         todo=len(target.plan.todo) if dry_run else 0,
         flagged=sum(bool(row.flags) for row in target.store.rows(present)),
+        gmac=gmac(target.job.weights.shape, target.job.spec, needed=True) * target.job.spec.views,
     )

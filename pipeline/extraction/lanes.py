@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,6 +22,17 @@ IN_FLIGHT = 2
 """Batches a lane hands to the encoder before it waits for the first: one computing, one ready. Bounds the memory."""
 
 
+class Encoded(Protocol):
+    """Videos on their way through an encoder."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether `result` would return at once."""
+
+    def result(self) -> list[Arrays]:
+        """Return each video's `clip (K, D)`, `frame (K, T, D)`, `index (K, T)` and what else was asked for."""
+
+
 class VideoEncoder(Protocol):
     """What the loop asks of an encoder; `features.timesformer.encoder.Encoder` is one."""
 
@@ -29,8 +40,12 @@ class VideoEncoder(Protocol):
     def batch_videos(self) -> int:
         """Videos to hand over at once; 1 on the CPU, so that a row's bytes never depend on its neighbours."""
 
-    def encode_many(self, videos: Sequence[Frames]) -> list[Arrays]:
-        """Return each video's `clip (K, D)`, `frame (K, T, D)`, `index (K, T)` and what else was asked for."""
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Seconds the device was busy so far with `copy`, `prepare`, `forward`."""
+
+    def start(self, videos: Sequence[Frames]) -> Encoded:
+        """Take videos; a GPU works on them while the next ones are handed over."""
 
 
 @dataclass(slots=True)
@@ -39,8 +54,18 @@ class Clock:
 
     decode: float = 0.0
     """Summed over the workers."""
+    copy: float = 0.0
+    """Of frames to the device."""
+    prepare: float = 0.0
+    """Resizing, cropping, normalising."""
     forward: float = 0.0
     write: float = 0.0
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Add an encoder's `seconds`."""
+        self.copy += seconds["copy"]
+        self.prepare += seconds["prepare"]
+        self.forward += seconds["forward"]
 
 
 @dataclass(slots=True)
@@ -53,14 +78,14 @@ class Lane:
     thread: ThreadPoolExecutor
     clock: Clock
     _batch: list[Decoded] = field(default_factory=list)
-    _flying: deque[tuple[list[Decoded], Future[list[Arrays]]]] = field(default_factory=deque)
+    _flying: deque[tuple[list[Decoded], Future[Encoded]]] = field(default_factory=deque)
 
     def take(self, video: Decoded) -> None:
         """Queue a video; write what has been encoded meanwhile."""
         self._batch.append(video)
         if len(self._batch) >= self.encoder.batch_videos:
             self._submit()
-        while self._flying and (len(self._flying) > IN_FLIGHT or self._flying[0][1].done()):
+        while self._flying and (len(self._flying) > IN_FLIGHT or self._first_is_ready()):
             self._write()
 
     def finish(self) -> None:
@@ -69,20 +94,19 @@ class Lane:
             self._submit()
         while self._flying:
             self._write()
+        self.clock.add(self.encoder.seconds)
 
     def _submit(self) -> None:
         batch, self._batch = self._batch, []
-        self._flying.append((batch, self.thread.submit(self._encode, [video.frames for video in batch])))
+        self._flying.append((batch, self.thread.submit(self.encoder.start, [video.frames for video in batch])))
 
-    def _encode(self, frames: list[Frames]) -> list[Arrays]:
-        began = time.perf_counter()
-        arrays = self.encoder.encode_many(frames)
-        self.clock.forward += time.perf_counter() - began
-        return arrays
+    def _first_is_ready(self) -> bool:
+        future = self._flying[0][1]
+        return future.done() and future.result().ready
 
     def _write(self) -> None:
         batch, future = self._flying.popleft()
-        arrays = future.result()
+        arrays = future.result().result()
         began = time.perf_counter()
         for video, quantities in zip(batch, arrays, strict=True):
             self.writer.append(
