@@ -2,51 +2,144 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
 import click
 
 from actionvit.commands.options import echo_json, json_option
 
-PACKAGES = ("actionvit", "torch", "transformers", "av", "decord2", "h5py", "numpy", "scikit-learn", "safetensors")
+if TYPE_CHECKING:
+    from actionvit.features.timesformer.outputs import Precision
+
+PACKAGES = ("actionvit", "torch", "transformers", "numpy", "h5py", "scikit-learn", "safetensors", "huggingface_hub")
+# Of the measured peak of its matrix products, what a forward reaches (docs/encoder.md); on GPUs assumed, not measured.
+REACHED = {"cpu": 0.85, "cuda": 0.5, "mps": 0.5}
 
 
 @click.command(short_help="What this machine can do.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps, or auto.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="Of the forward whose speed is estimated.",
+)
 @json_option
-def command(as_json: bool) -> None:
-    """Print versions, the device that `auto` means here, and which weights are at hand."""
+def command(device: str, precision: Precision, as_json: bool) -> None:
+    """Print versions, decoders, the device, which weights are at hand, and how fast extraction will be about."""
     import platform
-    from importlib.metadata import PackageNotFoundError, version
 
-    from actionvit.features.timesformer.hub import cached
     from actionvit.features.timesformer.outputs import resolve
-    from actionvit.features.timesformer.variants import BUILT_IN, VARIANTS
 
-    def release(name: str) -> str:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return "not installed"
-
-    device, precision = resolve()
-    weights = {}
-    for variant in VARIANTS.values():
-        if variant.weights is None:
-            weights[variant.name] = "none published; give --weights"
-        elif variant.weights == BUILT_IN:
-            weights[variant.name] = "built in, untrained"
-        else:
-            at_hand = "in the local cache" if cached(variant.weights) else "to be downloaded"
-            weights[variant.name] = f"{variant.weights}, {at_hand}"
+    place, resolved = resolve(device, precision)
+    speed = _speed(place, resolved)
     found = {
         "python": f"{platform.python_version()} on {platform.platform()}",
-        "packages": {name: release(name) for name in PACKAGES},
-        "device": f"{device}, {precision}",
-        "weights": weights,
+        "packages": {name: _release(name) for name in PACKAGES},
+        "decoders": _decoders(),
+        "device": _device(place, resolved),
+        "weights": _weights(),
+        "peak": f"{speed['peak']:.0f} GMAC/s, the best of a base view's matrix products and large squares",
+        "expected": {name: f"about {rate:,.2g} videos a second" for name, rate in speed.items() if name != "peak"},
     }
     if as_json:
-        echo_json(found)
+        echo_json({**found, "gmac_per_second": speed.pop("peak"), "videos_per_second": speed})
         return
     for name, value in found.items():
         lines = value.items() if isinstance(value, dict) else [("", value)]
         click.echo(name)
         for key, text in lines:
-            click.echo(f"  {key:14} {text}" if key else f"  {text}")
+            click.echo(f"  {key:15} {text}" if key else f"  {text}")
+
+
+def _release(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _decoders() -> dict[str, str]:
+    """Return what each decoder is, or why it is not there."""
+    found = {}
+    try:
+        import av
+
+        found["pyav"] = f"av {_release('av')}, FFmpeg {av.ffmpeg_version_info}"
+    except ImportError as error:
+        found["pyav"] = f"does not import: {error}"
+    try:
+        import decord  # noqa: F401  (whether it imports is the question)
+
+        found["decord"] = f"decord2 {_release('decord2')}"
+    except (ImportError, OSError, RuntimeError) as error:  # its library is loaded by hand
+        found["decord"] = f"does not import: {error}"
+    return found
+
+
+def _device(place: str, precision: str) -> str:
+    import torch
+
+    from actionvit.features.decoding.workers import available_cores
+
+    if not place.startswith("cuda"):
+        return f"{place}, {precision}; {available_cores()} cores, {torch.get_num_threads()} threads in a product"
+    name, memory = torch.cuda.get_device_name(place), torch.cuda.get_device_properties(place).total_memory
+    return f"{place}, {precision}; {name}, {memory / 2**30:.0f} GiB; {torch.cuda.device_count()} GPUs here"
+
+
+def _weights() -> dict[str, str]:
+    from actionvit.features.timesformer.hub import cached
+    from actionvit.features.timesformer.variants import BUILT_IN, VARIANTS
+
+    found = {}
+    for variant in VARIANTS.values():
+        if variant.weights is None:
+            found[variant.name] = "none published; give --weights"
+        elif variant.weights == BUILT_IN:
+            found[variant.name] = "built in"
+        else:
+            at_hand = "in the local cache" if cached(variant.weights) else "to be downloaded"
+            found[variant.name] = f"{variant.weights}, {at_hand}"
+    return found
+
+
+def _speed(place: str, precision: Precision) -> dict[str, float]:
+    """Return the peak, and about how many videos of one view a second each variant's forward does."""
+    from actionvit.features.timesformer.speed import peak
+    from actionvit.features.timesformer.variants import BUILT_IN, VARIANTS, ModelShape, clip_spec, gmac
+
+    most = peak(place, precision)
+    reached = most * REACHED[place.partition(":")[0]]
+    rates = {}
+    for name, variant in VARIANTS.items():
+        tiny = variant.weights == BUILT_IN  # too small for its products to come near the peak, and quickly tried
+        cost = gmac(ModelShape(), clip_spec(name), needed=True)
+        rates[name] = _tried(name, place, precision) if tiny else reached / cost
+    return {"peak": most, **rates}
+
+
+def _tried(variant: str, place: str, precision: Precision) -> float:
+    """Return the videos a second of an encoder whose weights are built in."""
+    import time
+
+    import numpy as np
+
+    from actionvit.features.decoding.frames import Frames
+    from actionvit.features.timesformer.encoder import Encoder
+    from actionvit.features.timesformer.variants import clip_spec
+    from actionvit.features.timesformer.weights import find_weights
+
+    spec = clip_spec(variant)
+    encoder = Encoder(find_weights(variant), spec, device=place, precision=precision)
+    index = np.arange(spec.num_frames)
+    frames = Frames(data=np.zeros((len(index), 240, 320, 3), np.uint8), index=index, count=len(index), backend="pyav")
+    times = []
+    for _ in range(4):
+        batch = [frames] * encoder.batch_videos
+        began = time.perf_counter()
+        encoder.start(batch).result()
+        times.append((time.perf_counter() - began) / len(batch))
+    return 1 / min(times)

@@ -129,7 +129,7 @@ class Encoder:
             if self.device.type == "cuda":
                 self._copies = torch.cuda.Stream()  # type: ignore[no-untyped-call]
                 self._blocks = replace(self._blocks, attend_time=_attention_over_time(self))
-        self._compute = torch.compile(self._forward, dynamic=False) if compile else self._forward
+        self._compute = torch.compile(self._run, dynamic=False) if compile else self._run
         self.batch_views = self._first_guess(tokens)
 
     def _first_guess(self, tokens: int) -> int:
@@ -257,7 +257,12 @@ class Encoder:
         short = self.batch_views - len(pixels) if self.compile else 0
         return torch.cat([pixels, pixels.new_zeros(short, *pixels.shape[1:])]) if short else pixels
 
-    def _forward(self, pixels: Tensor) -> Embedding:
+    def forward(self, pixels: Tensor) -> Embedding:
+        """Embed views (B, T, 3, S, S), normalised, on the encoder's device and in its `dtype`; queued on a GPU."""
+        with torch.inference_mode(), self._settings():
+            return self._compute(pixels)
+
+    def _run(self, pixels: Tensor) -> Embedding:
         return run(
             embed(pixels, self._stem),
             self._blocks,
