@@ -21,8 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import machine
+import peers
 import torch
-from transformers import TimesformerConfig, TimesformerModel
+from transformers import TimesformerModel
 
 from actionvit.features.timesformer.encoder import DTYPES, Encoder
 from actionvit.features.timesformer.speed import products
@@ -34,16 +35,6 @@ def timed(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
-
-
-def write_random_model(folder: Path, frames: int, size: int, depth: int) -> None:
-    """Write transformers' model with random weights, no zero among them, as a Hugging Face folder."""
-    torch.manual_seed(0)
-    model = TimesformerModel(TimesformerConfig(num_frames=frames, image_size=size, num_hidden_layers=depth)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.02)
-    model.save_pretrained(folder)
 
 
 def compare(folder: Path, variant: str, precision: str, options) -> dict:
@@ -93,7 +84,9 @@ def main() -> None:
     options = parser.parse_args()
     spec, rows = clip_spec(options.variant), []
     with tempfile.TemporaryDirectory() as folder:
-        write_random_model(Path(folder), spec.num_frames, spec.size, options.depth)
+        peers.write_random_model(
+            Path(folder), num_frames=spec.num_frames, image_size=spec.size, num_hidden_layers=options.depth
+        )
         for precision in options.precision:
             rows.append(compare(Path(folder), options.variant, precision, options))
             for name, value in rows[-1].items():

@@ -20,7 +20,7 @@ def attend_time(qkv: Tensor, heads: int) -> Tensor:
     T, B, N, D3 = qkv.shape
     q, k, v = qkv.view(T, B * N, 3, heads, D3 // (3 * heads)).permute(2, 1, 3, 0, 4)  # 3 × (B·N, H, T, d)
     if qkv.device.type == "cpu" and T <= _SHORT:
-        out = ((q @ k.transpose(-1, -2)).mul_(q.shape[-1] ** -0.5)).softmax(-1) @ v
+        out = torch.matmul((q @ k.transpose(-1, -2)).mul_(q.shape[-1] ** -0.5).softmax(-1), v)
     elif B * N > _MAX_SEQUENCES:
         parts = zip(q.split(_MAX_SEQUENCES), k.split(_MAX_SEQUENCES), v.split(_MAX_SEQUENCES), strict=True)
         out = torch.cat([F.scaled_dot_product_attention(*part) for part in parts])

@@ -62,7 +62,7 @@ def _ways(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> list[Cal
 
 
 def _best(ways: Sequence[Callable[[], object]], device: torch.device, seconds: float) -> float:
-    times = []
+    times: list[float] = []
     with torch.inference_mode():
         for way in ways:
             way()  # the first call sets up
