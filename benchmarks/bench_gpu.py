@@ -1,0 +1,280 @@
+"""TimeSformer on a GPU: forward alone and extraction end to end, against the loop people write. One command:
+
+    python benchmarks/bench_gpu.py                        # base and HR, 512 clips; about ten minutes on one H100
+    python benchmarks/bench_gpu.py --wheels wheels        # first installs what the machine lacks, from that folder
+    python benchmarks/bench_gpu.py --profile              # and writes where the forward's time goes, kernel by kernel
+
+A bare machine needs torch and transformers; nothing is downloaded. Weights are random (seeded), the clips are drawn on
+the spot: mpeg4 AVI files of 320 × 240 pixels and 40 to 100 frames, as HMDB51's. What av, decord2, h5py and pebble are
+not there can be brought in a folder of wheels: `pip download --only-binary :all: --no-deps --python-version 3.12
+--platform manylinux_2_28_x86_64 -d wheels av decord2 h5py pebble`.
+
+Share of the peak: the multiply-adds that the result needs, by the best bf16 matrix product measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+BROUGHT = {"av": "av", "decord": "decord2", "h5py": "h5py", "pebble": "pebble"}
+HMDB51 = 6766
+
+
+def bring(wheels: Path | None, scratch: Path) -> None:
+    """Make `actionvit` importable, here and in child processes, from the repository this file lies in; add wheels."""
+    (scratch / "path").mkdir()
+    (scratch / "path" / "actionvit").symlink_to(HERE.parent)
+    lacking = [name for module, name in BROUGHT.items() if importlib.util.find_spec(module) is None]
+    if lacking and wheels is not None:
+        command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--find-links", str(wheels)]
+        subprocess.run([*command, "--target", str(scratch / "path"), *lacking], check=True)
+    elif set(lacking) - {"decord2"}:
+        raise SystemExit(
+            f"{', '.join(lacking)}: not installed; bring wheels and say --wheels FOLDER (see this file's head)"
+        )
+    sys.path[:0] = [str(scratch / "path"), str(HERE)]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(scratch / "path"), os.environ.get("PYTHONPATH", "")])
+
+
+def draw(job: tuple[Path, int, bool]) -> None:
+    """Write one clip that no other equals: drifting blobs and grain."""
+    import numpy as np
+
+    from actionvit.pipeline.datasets.drawing import write_avi
+
+    path, seed, small = job
+    random = np.random.RandomState(seed)
+    height, width = (48, 64) if small else (240, 320)
+    scene = random.randint(0, 256, (height // 8, width // 8, 3)).repeat(8, 0).repeat(8, 1).astype(np.int16)
+    grain = random.randint(-12, 13, (height, width, 1)).astype(np.int16)
+    step = random.randint(1, 5, 2)
+    count = random.randint(40, 101) // (4 if small else 1)
+    frames = (np.roll(scene, (step[0] * t, step[1] * t), (0, 1)) + np.roll(grain, 7 * t, 1) for t in range(count))
+    write_avi(path, np.stack([frame.clip(0, 255).astype(np.uint8) for frame in frames]))
+
+
+def draw_all(root: Path, clips: int, small: bool) -> None:
+    for label in range(8):
+        (root / f"class{label}").mkdir(parents=True)
+    jobs = [(root / f"class{number % 8}" / f"{number:05d}.avi", number, small) for number in range(clips)]
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(draw, jobs, chunksize=4))
+
+
+def rate(work: Callable[[], object], views: int, device: str, seconds: float) -> float:
+    """Views a second of the best of several repetitions, all of them queued before it waits."""
+    import peers
+
+    work()
+    best, end = 0.0, time.perf_counter() + seconds
+    while best == 0 or time.perf_counter() < end:
+        peers.wait(device)
+        began = time.perf_counter()
+        for _ in range(3):
+            work()
+        peers.wait(device)
+        best = max(best, 3 * views / (time.perf_counter() - began))
+    return best
+
+
+def largest(make: Callable[[int], Callable[[], object]], views: int) -> tuple[Callable[[], object], int]:
+    """Halve the batch until it runs."""
+    import torch
+
+    while True:
+        work = make(views)
+        try:
+            work()
+        except torch.OutOfMemoryError:
+            if views == 1:
+                raise
+            views //= 2
+        else:
+            return work, views
+
+
+def forwards(variant: str, folder: Path, device: str, options, peak: float) -> list[dict]:
+    """Return one row a way of running the forward: views a second, TFLOP/s, share of the peak."""
+    from actionvit.features.timesformer.variants import gmac
+    from actionvit.features.timesformer.weights import find_weights
+
+    spec, weights = sized(variant, options), find_weights("base", folder)
+    needed = gmac(weights.shape, spec, needed=True)
+    found = [*eager_forwards(folder, spec, device, options)]
+    for compiled in (False, True) if options.compile else (False,):
+        found.append(own_forward(weights, spec, device, options, variant, compiled))
+    if options.compile:  # after how many views the compiler's start-up is earned back
+        plain, fast = found[-2:]
+        gain = 1 / plain["views_per_s"] - 1 / fast["views_per_s"]
+        fast["wins_after_views"] = round((fast["start_up_s"] - plain["start_up_s"]) / gain) if gain > 0 else None
+    rows = []
+    for row in found:
+        gmac_per_s = needed * row["views_per_s"]
+        more = {"tflop_per_s": round(2 * gmac_per_s / 1e3, 2), "share_of_peak": round(gmac_per_s / peak, 3)}
+        rows.append({"variant": variant, **row, "views_per_s": round(row["views_per_s"], 2), **more})
+        print(rows[-1])
+    return rows
+
+
+def eager_forwards(folder: Path, spec, device: str, options) -> list[dict]:
+    import torch
+    from transformers import TimesformerModel
+
+    model, rows = TimesformerModel.from_pretrained(folder).eval().to(device), []
+    for way, autocast in (("transformers fp32", False), ("transformers bf16 autocast", True)):
+
+        def make(views: int, autocast: bool = autocast) -> Callable[[], object]:
+            pixels = torch.randn(views, spec.num_frames, 3, spec.size, spec.size, device=device)
+
+            def work() -> object:
+                kind = torch.device(device).type
+                with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=autocast):
+                    return model(pixels).last_hidden_state[:, 0]
+
+            return work
+
+        run, views = largest(make, options.batch)
+        rows.append({"way": way, "batch": views, "views_per_s": rate(run, views, device, options.seconds)})
+    return rows
+
+
+def own_forward(weights, spec, device: str, options, variant: str, compiled: bool) -> dict:
+    import peers
+    import torch
+
+    from actionvit.features.timesformer.encoder import Encoder
+
+    began = time.perf_counter()
+    encoder = Encoder(weights, spec, device=device, precision="bf16", compile=compiled)
+    views = encoder.batch_views
+    pixels = torch.randn(views, spec.num_frames, 3, spec.size, spec.size, device=device).to(encoder.dtype)
+    encoder.forward(pixels)
+    peers.wait(device)
+    startup = time.perf_counter() - began
+    per_s = rate(lambda: encoder.forward(pixels), views, device, options.seconds)
+    way = "ours bf16, compiled" if compiled else "ours bf16"
+    if options.profile:
+        profile(encoder, pixels, options.out.with_name(f"{options.out.stem}-{variant}{'-compiled' * compiled}.txt"))
+    return {"way": way, "batch": views, "views_per_s": per_s, "start_up_s": round(startup, 1)}
+
+
+def profile(encoder, pixels, out: Path) -> None:
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as recording
+
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if pixels.is_cuda else [])]
+    with recording(activities=kinds) as recorded:
+        encoder.forward(pixels).clip.cpu()
+    key = "self_device_time_total" if pixels.is_cuda else "self_cpu_time_total"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(recorded.key_averages().table(sort_by=key, row_limit=30), encoding="utf-8")
+
+
+def end_to_end(variant: str, folder: Path, root: Path, scratch: Path, device: str, options) -> list[dict]:
+    """Return one row a way of going from files to embeddings."""
+    import peers
+    from transformers import TimesformerModel
+
+    from actionvit.features.timesformer.weights import find_weights
+    from actionvit.pipeline.datasets.dataset import load_dataset
+    from actionvit.pipeline.extraction.extract import Job, extract
+
+    dataset = load_dataset(root, layout="folder")
+    paths = [video.path for video in dataset.videos]
+    rows = []
+    if importlib.util.find_spec("decord") is not None:
+        model = TimesformerModel.from_pretrained(folder).eval().to(device)
+        few = paths[: options.plain_clips]
+        for way, autocast in (("plain loop fp32", False), ("plain loop bf16 autocast", True)):
+            peers.plain_loop(few[:2], model, device, autocast=autocast)
+            _, seconds = peers.plain_loop(few, model, device, autocast=autocast)
+            rows.append(
+                {"variant": variant, "way": way, "clips": len(few), "clips_per_s": round(len(few) / seconds, 2)}
+            )
+        del model
+    job = Job(variant="base", weights=find_weights("base", folder), spec=sized(variant, options), precision="bf16")
+    summary = extract(dataset, [job], cache=scratch / f"cache-{variant}", device=device, workers=options.workers)
+    per_s, (bound, share) = summary.outcomes[0].embedded / summary.loop, summary.limit
+    rows.append(
+        {
+            "variant": variant,
+            "way": "ours",
+            "clips": summary.outcomes[0].embedded,
+            "clips_per_s": round(per_s, 2),
+            "start_up_s": round(summary.start, 1),
+            "bound_by": bound,
+            "share_of_that_limit": round(share, 3),
+            "clock": {name: round(getattr(summary.clock, name), 2) for name in summary.clock.__slots__},
+            "hmdb51_projected_s": round(summary.start + HMDB51 / per_s, 1),
+            "times_the_other_ways": [round(per_s / row["clips_per_s"], 1) for row in rows],
+        }
+    )
+    for row in rows:
+        print(row)
+    return rows
+
+
+def sized(variant: str, options):
+    from actionvit.features.timesformer.variants import clip_spec
+
+    return clip_spec(variant, frames=2, size=32) if options.small else clip_spec(variant)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--variant", nargs="+", choices=("base", "hr"), default=["base", "hr"])
+    parser.add_argument("--clips", type=int, default=512)
+    parser.add_argument("--plain-clips", type=int, default=64, help="for the plain loops, which are slow")
+    parser.add_argument("--batch", type=int, default=32, help="views, for transformers; halved until they fit")
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each forward")
+    parser.add_argument("--workers", type=int, help="decoding processes; default one a core")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--wheels", type=Path)
+    parser.add_argument("--small", action="store_true", help="two narrow blocks on 2 × 32: tries the script, on a CPU")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "gpu.json")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        bring(options.wheels, scratch)
+        measure(options, scratch)
+
+
+def measure(options, scratch: Path) -> None:
+    import machine
+    import peers
+    import torch
+
+    from actionvit.features.timesformer.speed import products
+
+    if not torch.cuda.is_available() and not options.small:
+        raise SystemExit("torch sees no GPU here; --small tries the script on the CPU")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    print(f"drawing {options.clips} clips")
+    draw_all(scratch / "clips", options.clips, options.small)
+    best = products(device, "bf16", shapes=[(64, 64, 64)] if options.small else None, seconds=min(options.seconds, 1.0))
+    peak = max(best.values())
+    rows: dict[str, list[dict]] = {"forward": [], "end_to_end": []}
+    for variant in options.variant:
+        spec, weights = sized(variant, options), scratch / f"model-{variant}"
+        narrow = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+        config = {"num_frames": spec.num_frames, "image_size": spec.size, **(narrow if options.small else {})}
+        peers.write_random_model(weights, **config)
+        rows["forward"] += forwards(variant, weights, device, options, peak)
+        rows["end_to_end"] += end_to_end(variant, weights, scratch / "clips", scratch, device, options)
+    head = {"machine": machine.describe("transformers", "av", "decord2"), "peak_tflop_per_s": round(2 * peak / 1e3, 2)}
+    machine.write(options.out, {**head, "products": {str(shape): round(r, 1) for shape, r in best.items()}, **rows})
+
+
+if __name__ == "__main__":
+    main()

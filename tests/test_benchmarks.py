@@ -1,0 +1,50 @@
+"""The encoder's benchmarks run, from anywhere, on tiny shapes; their figures mean nothing then."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def bench(name: str, tmp_path: Path, *arguments: object) -> dict:
+    out = tmp_path / "result.json"
+    command = [sys.executable, BENCHMARKS / name, *arguments, "--out", out]
+    done = subprocess.run([*map(str, command)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text(encoding="utf-8"))
+
+
+def test_the_gpu_benchmark_fills_its_table(tmp_path: Path) -> None:
+    arguments = ("--small", "--clips", 8, "--plain-clips", 2, "--batch", 2, "--seconds", 0.01, "--workers", 1)
+    result = bench("bench_gpu.py", tmp_path, *arguments, "--no-compile", "--profile")
+    ways = {(row["variant"], row["way"]) for row in result["forward"]}
+    expected = ("transformers fp32", "transformers bf16 autocast", "ours bf16")
+    assert ways == {(variant, way) for variant in ("base", "hr") for way in expected}
+    assert all(row["views_per_s"] > 0 and 0 <= row["share_of_peak"] < 2 for row in result["forward"])
+    ours = [row for row in result["end_to_end"] if row["way"] == "ours"]
+    assert [row["clips"] for row in ours] == [8, 8]
+    assert all(row["hmdb51_projected_s"] > 0 and len(row["times_the_other_ways"]) == 2 for row in ours)
+    assert result["peak_tflop_per_s"] > 0 and result["machine"]["cpu"]
+    assert {path.name for path in tmp_path.glob("*.txt")} == {"result-base.txt", "result-hr.txt"}
+
+
+@pytest.mark.slow
+def test_the_forward_benchmark_fills_its_table(tmp_path: Path) -> None:
+    result = bench("bench_forward.py", tmp_path, "--depth", 1, "--repeats", 1, "--probe", 0.01)
+    fp32, bf16 = result["rows"]
+    assert fp32["max_difference"] <= 1e-4 and bf16["cosine"] >= 0.9995
+    assert fp32["times_faster"] > 0 and fp32["share_of_peak"] > 0
+
+
+@pytest.mark.slow
+def test_the_extraction_benchmark_fills_its_table(tmp_path: Path, real_data: Path) -> None:
+    arguments = (real_data / "jhmdb21", "--clips", 2, "--rounds", 1, "--depth", 1, "--workers", 1)
+    result = bench("bench_extract.py", tmp_path, *arguments)
+    assert set(result["clips_per_s"]) == {"plain", "ours", "decode_only", "forward_only"}
+    assert result["times_plain"] > 0 and result["share_of_the_slower_half"] > 0
