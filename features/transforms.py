@@ -24,10 +24,16 @@ def resized(frames: Tensor, size: int) -> Tensor:
     planes = frames.permute(0, 3, 1, 2)  # a view: channels stay last in memory, which the kernels like best
     if (height, width) == shape:
         return planes
-    if frames.device.type == "cpu":  # a kernel for 8-bit pixels, with PIL's own fixed-point weights
-        return F.interpolate(planes, size=shape, mode="bilinear", antialias=True, align_corners=False)
-    scaled = F.interpolate(planes.float(), size=shape, mode="bilinear", antialias=True, align_corners=False)
-    return scaled.round_().clamp_(0, 255).to(torch.uint8)
+    # On the CPU there is a kernel for 8-bit pixels, with PIL's own fixed-point weights.
+    return _scaled(planes, shape) if frames.device.type == "cpu" else _scaled_as_floats(planes, shape)
+
+
+def _scaled(planes: Tensor, shape: tuple[int, int]) -> Tensor:
+    return F.interpolate(planes, size=shape, mode="bilinear", antialias=True, align_corners=False)
+
+
+def _scaled_as_floats(planes: Tensor, shape: tuple[int, int]) -> Tensor:
+    return _scaled(planes.float(), shape).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def crop_corners(height: int, width: int, size: int, crops: int) -> list[tuple[int, int]]:

@@ -8,16 +8,37 @@ import torch
 from PIL import Image
 
 from actionvit.features.clips import ClipSpec
-from actionvit.features.transforms import crop_corners, resized, views
+from actionvit.features.transforms import _scaled_as_floats, crop_corners, resized, views
+
+SIZES = [
+    (240, 320),
+    (320, 240),
+    (97, 61),
+    (40, 50),
+    (224, 224),
+    (112, 400),
+    (113, 112),
+    (33, 640),
+    (1080, 1920),
+    (7, 9),
+]
 
 
-@pytest.mark.parametrize(("height", "width"), [(240, 320), (320, 240), (97, 61), (40, 50), (224, 224)])
-def test_resizing_is_pils_within_one_level(height: int, width: int) -> None:
-    image = np.random.RandomState(0).randint(0, 256, (height, width, 3)).astype(np.uint8)
-    found = resized(torch.from_numpy(image[None]), 112)[0].permute(1, 2, 0).numpy()
-    expected = np.asarray(Image.fromarray(image).resize(found.shape[1::-1], Image.Resampling.BILINEAR))
-    assert min(found.shape[:2]) == 112
-    assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
+@pytest.mark.parametrize("size", [16, 112, 224])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_resizing_is_pils_within_one_level(height: int, width: int, size: int) -> None:
+    """Up and down, by whole and odd factors; the CPU's way, and the floating-point one that GPUs take."""
+    random = np.random.RandomState(0)
+    noise = random.randint(0, 256, (height, width, 3)).astype(np.uint8)
+    extremes = (random.randint(0, 2, (height, width, 3)) * 255).astype(np.uint8)
+    for image in (noise, extremes):
+        frames = torch.from_numpy(image[None])
+        found = resized(frames, size)
+        shape = (found.shape[2], found.shape[3])
+        expected = np.asarray(Image.fromarray(image).resize(shape[::-1], Image.Resampling.BILINEAR)).astype(int)
+        assert min(shape) == size and max(shape) == max(height, width) * size // min(height, width)
+        for each in (found, _scaled_as_floats(frames.permute(0, 3, 1, 2), shape)):
+            assert np.abs(each[0].permute(1, 2, 0).numpy().astype(int) - expected).max() <= 1
 
 
 def test_crops_lie_at_start_centre_and_end_of_the_long_side() -> None:

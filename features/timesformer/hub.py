@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from actionvit.errors import ActionVitError
@@ -39,9 +42,10 @@ def fetch(repo: str) -> Path:
             return None
 
     try:
-        config = download(FILES[0])
-        download(FILES[1])
-        weights = config and (download(FILES[2]) or download(FILES[3]))
+        with _muted():
+            config = download(FILES[0])
+            download(FILES[1])
+            weights = config and (download(FILES[2]) or download(FILES[3]))
     except RepositoryNotFoundError as error:
         raise ActionVitError(
             f"weights {repo}: no such folder here, and no such public repository on the hub"
@@ -55,6 +59,18 @@ def fetch(repo: str) -> Path:
     if config is None or weights is None:
         raise ActionVitError(f"weights {repo}: the repository lacks {' or '.join(FILES[2:] if config else FILES[:1])}")
     return config.parent
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Keep the client's account of each retry to itself: what it comes to is said in one line."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _reason(error: BaseException) -> str:

@@ -1,0 +1,146 @@
+"""Weights by hub id: the real huggingface_hub client against a server here that answers as the hub does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from references import SMALL, reference
+from safetensors.torch import load_file
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Hub:
+    """Repositories (name -> file -> bytes), and what was asked for."""
+
+    url: str
+    repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        """Return status, headers and body, as the hub's `/owner/name/resolve/main/file` does."""
+        self.asked.append(path)
+        owner, name, _, _, file = (*path.strip("/").split("/", 4), "", "", "", "")[:5]
+        files = self.repositories.get(f"{owner}/{name}")
+        if files is None:
+            return 404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}, b""
+        if file not in files:
+            return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, b""
+        body = files[file]
+        etag = f'"{hashlib.sha256(body).hexdigest()}"'
+        return 200, {"ETag": etag, "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}, body
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            status, headers, body = served.answer(self.path.partition("?")[0])
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    served = Hub(f"http://127.0.0.1:{server.server_port}")
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield served
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def show(source: str, hub: Hub, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run `actionvit weights show` with this hub; its constants are read once a process."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment |= {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "*",
+        **more,
+    }
+    command = [sys.executable, "-m", "actionvit", "weights", "show", source, "--json"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> dict[str, bytes]:
+    """A small TimeSformer's files."""
+    reference(tmp_path / "model", **SMALL, image_size=32, num_frames=4)
+    pixels = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    (tmp_path / "model" / "preprocessor_config.json").write_text(json.dumps(pixels))
+    return {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+
+
+def test_weights_are_fetched_once_and_then_come_from_the_cache(
+    hub: Hub, model: dict[str, bytes], tmp_path: Path
+) -> None:
+    hub.repositories["someone/timesformer-small"] = model
+    first = show("someone/timesformer-small", hub, tmp_path / "home")
+    assert first.returncode == 0, first.stderr
+    value = json.loads(first.stdout)
+    assert value["sha256"] == hashlib.sha256(model["model.safetensors"]).hexdigest()
+    assert value["mean"] == [0.1, 0.2, 0.3] and value["shape"]["width"] == 64
+    assert any(path.endswith("/resolve/main/model.safetensors") for path in hub.asked)
+    asked = len(hub.asked)
+    again = show("someone/timesformer-small", hub, tmp_path / "home")
+    assert again.stdout == first.stdout and len(hub.asked) == asked, "nothing is asked of the hub twice"
+
+
+def test_a_repository_with_a_bin_alone_loads(hub: Hub, model: dict[str, bytes], tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").write_bytes(model.pop("model.safetensors"))
+    torch.save(load_file(tmp_path / "weights.safetensors"), tmp_path / "weights.bin")
+    hub.repositories["someone/old"] = {**model, "pytorch_model.bin": (tmp_path / "weights.bin").read_bytes()}
+    done = show("someone/old", hub, tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["sha256"] == hashlib.sha256((tmp_path / "weights.bin").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (None, "no such public repository on the hub"),
+        ((), "the repository lacks config.json"),
+        (("config.json",), "the repository lacks model.safetensors or pytorch_model.bin"),
+    ],
+)
+def test_what_the_hub_has_not_is_said_in_one_line(
+    hub: Hub, model: dict[str, bytes], tmp_path: Path, files: tuple[str, ...] | None, said: str
+) -> None:
+    if files is not None:
+        hub.repositories["someone/less"] = {name: model[name] for name in files}
+    done = show("someone/less", hub, tmp_path / "home")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: weights someone/less: ") and said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("offline", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_hub_that_cannot_be_reached_costs_one_line_with_the_remedy(hub: Hub, tmp_path: Path, offline: bool) -> None:
+    hub.url = "http://127.0.0.1:9"  # nobody listens there; the client tries six times before it gives up
+    done = show("someone/away", hub, tmp_path / "home", **({"HF_HUB_OFFLINE": "1"} if offline else {}))
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert "give --weights FOLDER" in done.stderr and "HF_ENDPOINT" in done.stderr
