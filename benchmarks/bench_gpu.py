@@ -120,10 +120,15 @@ def forwards(variant: str, folder: Path, device: str, options, peak: float) -> l
     rows = []
     for row in found:
         gmac_per_s = needed * row["views_per_s"]
-        more = {"tflop_per_s": round(2 * gmac_per_s / 1e3, 2), "share_of_peak": round(gmac_per_s / peak, 3)}
+        more = {"tflop_per_s": short(2 * gmac_per_s / 1e3), "share_of_peak": short(gmac_per_s / peak)}
         rows.append({"variant": variant, **row, "views_per_s": round(row["views_per_s"], 2), **more})
         print(rows[-1])
     return rows
+
+
+def short(value: float) -> float:
+    """Round to three digits."""
+    return float(f"{value:.3g}")
 
 
 def eager_forwards(folder: Path, spec, device: str, options) -> list[dict]:
@@ -272,7 +277,7 @@ def measure(options, scratch: Path) -> None:
         peers.write_random_model(weights, **config)
         rows["forward"] += forwards(variant, weights, device, options, peak)
         rows["end_to_end"] += end_to_end(variant, weights, scratch / "clips", scratch, device, options)
-    head = {"machine": machine.describe("transformers", "av", "decord2"), "peak_tflop_per_s": round(2 * peak / 1e3, 2)}
+    head = {"machine": machine.describe("transformers", "av", "decord2"), "peak_tflop_per_s": short(2 * peak / 1e3)}
     machine.write(options.out, {**head, "products": {str(shape): round(r, 1) for shape, r in best.items()}, **rows})
 
 

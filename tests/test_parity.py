@@ -21,6 +21,7 @@ from actionvit.features.timesformer.weights import find_weights
 HR, LARGE = {"num_frames": 16, "image_size": 448}, {"num_frames": 96, "image_size": 224}
 NARROW = {**SMALL, "num_hidden_layers": 2}
 FRAMES = noise(8, 224, 224)
+LONG = pytest.mark.timeout(2400)
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Expected]:
         pytest.param({**SMALL, "image_size": 32, "num_frames": 40}, id="more frames than go through plain products"),
         pytest.param({**SMALL, "image_size": 48, "num_frames": 1, "hidden_act": "quick_gelu"}, id="one frame"),
         pytest.param({**SMALL, "image_size": 32, "num_frames": 8, "qkv_bias": False}, id="no qkv bias"),
-        pytest.param({**HR}, id="HR, whole", marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
-        pytest.param({**LARGE}, id="large, whole", marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
+        pytest.param({**HR}, id="HR, whole", marks=[pytest.mark.slow, LONG]),
+        pytest.param({**LARGE}, id="large, whole", marks=[pytest.mark.slow, LONG]),
     ],
 )
 def test_every_output_equals_transformers(tmp_path: Path, config: dict[str, int]) -> None:
@@ -83,7 +84,7 @@ def assert_close(found: torch.Tensor, right: torch.Tensor) -> None:
     assert (found - right).abs().max() <= 1e-4 * max(1.0, right.abs().max().item())
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", pytest.param("fp16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", pytest.param("fp16", marks=[pytest.mark.slow, LONG])])
 def test_the_encoder_of_base_equals_transformers(base: tuple[Path, Expected], precision: Precision) -> None:
     folder, right = base
     spec = ClipSpec(num_frames=8, size=224)
