@@ -29,6 +29,7 @@ class Picked:
         self._allocate = allocate
         self._reformat = VideoReformatter().reformat
         self._flags = set(flags)
+        self._matrices: dict[int, NDArray[np.int32] | None] = {}
         self._damaged_since: int | None = None  # presentation time; frames from there on are not intact
         self._damaged = 0
 
@@ -43,7 +44,7 @@ class Picked:
         if row is None:
             return
         self._damaged += self._damaged_since is not None and time >= self._damaged_since
-        rgb = upright(self._convert(frame), frame)
+        rgb = upright(self._convert(frame), self._matrix(frame))
         if self._data is None:
             self._data = self._allocate((len(self.index), *rgb.shape), np.uint8)
         if rgb.shape != self._data.shape[1:]:
@@ -73,13 +74,23 @@ class Picked:
         image: NDArray[np.uint8] = rows[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)
         return image
 
+    def _matrix(self, frame: VideoFrame) -> NDArray[np.int32] | None:
+        """Return a frame's display matrix (9,).
 
-def upright(image: NDArray[np.uint8], frame: VideoFrame) -> NDArray[np.uint8]:
-    """Turn and mirror an image (H, W, 3) as the frame's display matrix tells a player to."""
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+        Asking a frame for side data ties it into a reference cycle, so that its memory waits for the garbage
+        collector: only one frame of each rotation is asked.
+        """
+        if (turn := frame.rotation) not in self._matrices:
+            found: Any = frame.side_data.get("DISPLAYMATRIX")
+            self._matrices[turn] = None if found is None else np.frombuffer(found, np.int32).copy()
+        return self._matrices[turn]
+
+
+def upright(image: NDArray[np.uint8], matrix: NDArray[np.int32] | None) -> NDArray[np.uint8]:
+    """Turn and mirror an image (H, W, 3) as a display matrix tells a player to."""
     if matrix is None:
         return image
-    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
+    a, b, _, c, d = matrix[:5].tolist()  # x' = a x + c y, y' = b x + d y
     if abs(b) + abs(c) > abs(a) + abs(d):
         image, a, d = image.swapaxes(0, 1), c, b
     return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

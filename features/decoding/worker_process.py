@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib
+import gc
 import math
 import mmap
 import os
 import resource
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,25 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.features.clips import ClipSpec
-from actionvit.features.decoding.frames import Frames
-from actionvit.features.decoding.requests import Decoded, DecodeRequest, Failure, decode_one
+from actionvit.features.decoding.requests import Decoded, Decoder, DecodeRequest, Failure, decode_one, find_decoder
 from actionvit.features.decoding.worker_handle import Lent, Setup
 
 GRAIN = 1 << 20
 """Slots are whole multiples of this many bytes, so that videos of about one size share them."""
 
 
-def main(socket: int, life: int) -> None:
+def main(socket: int) -> None:
     """Answer requests on `socket` until it closes."""
-    _die_with(life)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, which ends its workers
     connection = Connection(socket)
     setup: Setup = connection.recv()
-    module, _, name = setup.decoder.partition(":")
-    decoder: Callable[..., Frames] = getattr(importlib.import_module(module), name)
+    decoder = find_decoder(setup.decoder)
     import av  # noqa: F401 - loaded before memory is limited and time is measured
 
     _limit_memory(setup.max_memory)
+    gc.freeze()  # what is loaded stays: the collector need not walk it again and again
     connection.send("started")
     slots = Slots()
     specs: tuple[ClipSpec, ...] = ()
@@ -52,9 +47,7 @@ def main(socket: int, life: int) -> None:
             _answer(connection, slots, DecodeRequest(video_id, Path(path), specs), setup, decoder)
 
 
-def _answer(
-    connection: Connection, slots: Slots, request: DecodeRequest, setup: Setup, decoder: Callable[..., Frames]
-) -> None:
+def _answer(connection: Connection, slots: Slots, request: DecodeRequest, setup: Setup, decoder: Decoder) -> None:
     result = decode_one(request, setup.policy, decoder, slots.allocate)
     if isinstance(result, Failure):
         connection.send((time.monotonic(), result))
@@ -143,23 +136,15 @@ def _anonymous_file(size: int) -> int:
     return handle
 
 
-def _die_with(life: int) -> None:
-    """Have the kernel end this process when the pipe's other end closes, even in the midst of a hung decode."""
-    if sys.platform == "linux":
-        import fcntl
-
-        fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)  # SIGIO: terminate
-        import select
-
-        if select.select([life], [], [], 0)[0]:  # closed already
-            os._exit(1)
-
-
 def _limit_memory(extra: int) -> None:
-    """Let this process allocate `extra` bytes more than it has; beyond, allocations fail as `memory`."""
+    """Let this process allocate `extra` bytes more than it has; beyond, allocations fail as `memory`.
+
+    Should the machine run out of memory before that, the kernel is to end this process and not its parent.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
         with open("/proc/self/statm") as file:  # noqa: PTH123 - read before pathlib would allocate
             pages = int(file.read().split()[0])
         limit = pages * mmap.PAGESIZE + extra
