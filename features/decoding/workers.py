@@ -30,8 +30,9 @@ DEPTH = 2
 
 MAX_AHEAD = 2 << 30
 """Bytes of frames decoded ahead of the consumer, judged by the largest video so far: large videos, fewer of them."""
-GRACE = 1.0
-"""Seconds that a worker is watched, at least, before it is found to be late: it may have been stopped till now."""
+GRACE = 5.0
+"""Seconds that a worker is watched before it is found to be late, if the timeout is not shorter: where the consumer
+was away for long, it may have been because both were stopped (Ctrl-Z)."""
 
 
 def decode_stream(
@@ -156,16 +157,18 @@ class _Pool:
         self._feed()
         now = time.monotonic()
         deadlines = [worker.busy_since + self._timeout for worker in self._workers if worker.queue]
-        pause = max(min(deadlines) - now, GRACE)
+        pause = max(min(deadlines) - now, min(GRACE, self._timeout))
         ready = set(wait([worker.socket for worker in self._workers], pause))
         for worker in [worker for worker in self._workers if worker.socket in ready]:
             if not self._receive(worker):
                 self._replace(worker, *worker.epitaph())
-        before, now = now, time.monotonic()
-        # A message may be all that a deadline waits for: read them all before judging. And where the wait took much
-        # longer than it should, this process had been stopped (Ctrl-Z), and the workers with it.
-        if ready or now - before > pause + GRACE:
+        if ready:  # a message may be all that a deadline waits for: read them all before judging
             return
+        if (late := time.monotonic() - now - pause) > 1.0:  # this process was stopped while it waited, and they too
+            for worker in self._workers:
+                worker.busy_since += late
+            return
+        now = time.monotonic()
         for worker in [worker for worker in self._workers if worker.queue]:
             if now >= worker.busy_since + self._timeout:
                 worker.must_have_started()
