@@ -190,8 +190,9 @@ def test_closing_early_ends_the_workers_at_once(named: Named) -> None:
 
 
 PARENT = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have background jobs ignore it
 from actionvit.features.clips import ClipSpec
 from actionvit.features.decoding.workers import DecodeRequest, decode_stream
 spec = ClipSpec(num_frames=2, size=8)
@@ -213,10 +214,13 @@ def test_workers_die_with_their_parent(named: Named, end: signal.Signals) -> Non
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
     assert parent.stdout is not None and parent.stdout.readline() == b"decoding\n"
     children = offspring(parent.pid)
-    assert len(children) >= 2
-    parent.send_signal(end)
-    parent.wait(30)
-    parent.stdout.close()
+    try:
+        assert len(children) >= 2
+        parent.send_signal(end)
+        parent.wait(30)
+    finally:
+        parent.kill()
+        parent.stdout.close()
     wait_for_end(children)
 
 
@@ -298,7 +302,8 @@ def test_a_run_over_misbehaving_decoders_ends_with_the_right_ledger(
 def test_ctrl_c_leaves_no_process_and_no_shared_memory(root: Path, tmp_path: Path) -> None:
     before = shared_memory()
     code = (
-        "import sys, functools; sys.path.insert(0, sys.argv.pop(1))\n"
+        "import sys, functools, signal; sys.path.insert(0, sys.argv.pop(1))\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import actionvit.pipeline.extraction.extract as stage\n"
         "stage.decode_stream = functools.partial(stage.decode_stream, decoder='decoders:decode_by_name')\n"
         "from actionvit.cli import main; main()"
@@ -313,7 +318,10 @@ def test_ctrl_c_leaves_no_process_and_no_shared_memory(root: Path, tmp_path: Pat
         time.sleep(0.05)
     time.sleep(1)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to the workers as well
-    _, said = run.communicate(timeout=30)
+    try:
+        _, said = run.communicate(timeout=60)
+    finally:
+        run.kill()
     assert run.returncode == 1 and b"Traceback" not in said, said
     wait_for_end(children)
     assert shared_memory() == before

@@ -22,6 +22,7 @@ def decode_decord(path: Path, wanted: Wanted, max_pixels: int) -> Frames | None:
     """Decode the frames at `wanted(count)`; None where decord cannot be trusted with the file. Raises DecodeError."""
     import decord
 
+    decord.logging.set_level(decord.logging.QUIET)
     with open_video(path, max_pixels) as video:
         count = sum(not packet.is_discard for packet in video.packets)
         if video.flags or not _converts_alike(video):

@@ -22,7 +22,7 @@ CONTAINERS = (
     "mxf,nut,mjpeg,y4m,yuv4mpegpipe,wtv,nsv,vob"
 )
 MAGIC = {
-    (0, b"RIFF"): "avi",
+    (8, b"AVI"): "avi",
     (4, b"ftyp"): "mov",
     (4, b"moov"): "mov",
     (4, b"mdat"): "mov",
@@ -42,8 +42,10 @@ class Demuxed:
     stream: VideoStream
     packets: list[Packet[Any]]
     """Non-empty, in decoding order."""
-    flags: tuple[str, ...]
+    flags: frozenset[str]
     """`truncated`, `corrupt`: what the container gives away about itself."""
+    damaged: frozenset[int]
+    """Packets that the container says are not whole."""
 
 
 @contextmanager
@@ -66,6 +68,7 @@ def open_video(path: Path, max_pixels: int) -> Iterator[Demuxed]:
         stream.codec_context.thread_count = 1
         stream.codec_context.options = {"max_pixels": str(max_pixels)}
         promised = len(stream.index_entries) if kind in INDEXED else 0
+        last = stream.index_entries[promised - 1].pos if promised else 0
         flags = {"truncated"} if is_cut_short(path, head) else set()
         packets: list[Packet[Any]] = []
         try:
@@ -74,16 +77,20 @@ def open_video(path: Path, max_pixels: int) -> Iterator[Demuxed]:
             raise
         except av.FFmpegError:
             flags.add("corrupt")
-        else:
-            packets.pop()  # the empty one that says: no more
+        except IndexError:  # PyAV, at the end of a file in which a stream has turned up that its head did not name
+            pass
+        packets = [packet for packet in packets if packet.size or packet.dts is not None]  # not the one that says: end
         if len(packets) < promised:
             flags.add("truncated")
+        elif promised and kind == "avi" and packets[promised - 1].pos != last + 8:  # behind the chunk's name and size
+            flags.add("corrupt")  # bytes were lost or added somewhere before
         packets = [packet for packet in packets if packet.size]
         if not packets:
             raise DecodeError("truncated" if flags else "empty", "no packet of the video stream", backend="pyav")
-        if not flags and any(packet.is_corrupt for packet in packets):
+        damaged = frozenset(i for i, packet in enumerate(packets) if packet.is_corrupt)
+        if damaged and not flags:
             flags.add("corrupt")
-        yield Demuxed(stream, packets, tuple(sorted(flags)))
+        yield Demuxed(stream, packets, frozenset(flags), damaged)
 
 
 def _head(path: Path) -> bytes:

@@ -12,10 +12,12 @@ the length-prefixed packets of 14496-15, as mp4 and mkv hold them. Of any other 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 VOP = b"\x00\x00\x01\xb6"
+NEVER = re.compile(rb"\0\0[\0-\2]")
 NOT_CODED = 16  # bytes; a VOP that only says "as before" and gives no frame is shorter
 
 
@@ -26,8 +28,12 @@ class Picture(NamedTuple):
     disposable: bool
 
 
+class BrokenError(Exception):
+    """A packet that no encoder wrote: bytes are missing from it, or not as they were."""
+
+
 Reader = Callable[[bytes], "Picture | None"]
-"""Describes a packet that surely holds one picture and no more; None where that is not sure."""
+"""Describes a packet that surely holds one picture and no more; None where that is not sure. Raises BrokenError."""
 
 
 def picture_reader(codec: str, extradata: bytes | None) -> Reader | None:
@@ -62,8 +68,6 @@ def read_h264(packet: bytes, width: int) -> Picture | None:
             if found is not None:  # two fields, or two pictures
                 return None
             found = Picture(entry=kind == 5, disposable=not referred)
-        if end < 0:
-            return None
     return found
 
 
@@ -72,9 +76,11 @@ def read_hevc(packet: bytes, width: int) -> Picture | None:
     found = None
     for start, end in _units(packet, width):
         kind = packet[start] >> 1 & 63
-        if end < 0 or (kind < 32 and (packet[start] & 1 or packet[start + 1] >> 3)):  # broken; or of a second layer
+        if kind >= 32 or end - start < 3:
+            continue
+        if packet[start] & 1 or packet[start + 1] >> 3:  # of a second layer
             return None
-        if kind < 32 and start + 2 < end and packet[start + 2] & 0x80:  # first_slice_segment_in_pic_flag
+        if packet[start + 2] & 0x80:  # first_slice_segment_in_pic_flag
             if found is not None:
                 return None
             found = Picture(entry=16 <= kind <= 21, disposable=False)
@@ -82,15 +88,21 @@ def read_hevc(packet: bytes, width: int) -> Picture | None:
 
 
 def _units(packet: bytes, width: int) -> Iterator[tuple[int, int]]:
-    """Yield where each NAL unit begins and ends; an end of -1 where the lengths do not add up."""
+    """Yield where each NAL unit begins and ends. Raises BrokenError.
+
+    Within a unit no two zero bytes are followed by one below three (encoders put a three in between), but for zeros
+    that some muxers leave at its end.
+    """
     at = 0
     while at < len(packet):
         start = at + width
         at = start + int.from_bytes(packet[at:start], "big")
-        if not start + 2 <= at <= len(packet):
-            yield min(start, len(packet) - 1), -1
-            return
-        yield start, at
+        if at > len(packet) or (start < at and packet[start] & 0x80):  # forbidden_zero_bit
+            raise BrokenError
+        if (found := NEVER.search(packet, start, at)) and any(packet[found.start() : at]):
+            raise BrokenError
+        if start < at:
+            yield start, at
 
 
 def reordered(pictures: Sequence[Picture]) -> list[int]:
