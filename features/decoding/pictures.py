@@ -17,6 +17,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 VOP = b"\x00\x00\x01\xb6"
+DIVX = b"DivX"
+"""What the user data of a stream begins with that may hold two VOPs a packet; FFmpeg looks for a second in no other."""
 NEVER = re.compile(rb"\0\0[\0-\2]")
 NOT_CODED = 16  # bytes; a VOP that only says "as before" and gives no frame is shorter
 
@@ -40,7 +42,7 @@ def picture_reader(codec: str, extradata: bytes | None) -> Reader | None:
     """Return what reads the packets of a stream, or None where every packet must be decoded."""
     extradata = extradata or b""
     if codec == "mpeg4":
-        return read_vop
+        return None if DIVX in extradata else read_vop
     if codec == "h264" and len(extradata) > 6 and extradata[0] == 1:
         return lambda packet: read_h264(packet, (extradata[4] & 3) + 1)
     if codec == "hevc" and len(extradata) > 22 and extradata[0] == 1:
@@ -49,9 +51,9 @@ def picture_reader(codec: str, extradata: bytes | None) -> Reader | None:
 
 
 def read_vop(packet: bytes) -> Picture | None:
-    """Describe an MPEG-4 Visual packet; None for DivX's packed pairs and for a VOP that may not be coded."""
+    """Describe an MPEG-4 Visual packet; None where pairs may be packed, and for a VOP that may be empty."""
     at = packet.find(VOP)
-    if at < 0 or len(packet) - at < NOT_CODED or packet.find(VOP, at + 4) >= 0:
+    if at < 0 or len(packet) - at < NOT_CODED or packet.find(DIVX, 0, at) >= 0:
         return None
     kind = packet[at + 4] >> 6  # I, P, B, S(prite)
     return Picture(entry=kind == 0, disposable=kind == 2)

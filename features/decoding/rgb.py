@@ -46,7 +46,7 @@ class Picked:
 
     def frames(self, count: int, flags: Collection[str] = (), damaged: Collection[int] = ()) -> Frames:
         """Return what was picked. Raises DecodeError if a frame that was asked for is among the damaged."""
-        if lost := sum(position in damaged for position in self.index.tolist()):
+        if damaged and (lost := sum(position in damaged for position in self.index.tolist())):
             detail = f"{lost} of the {len(self.index)} sampled frames are damaged"
             reason: Reason = "truncated" if "truncated" in flags else "corrupt"
             raise DecodeError(reason, detail, backend="pyav", frames=count)

@@ -14,7 +14,6 @@ import tempfile
 import time
 import weakref
 from collections import deque
-from dataclasses import dataclass
 from multiprocessing import Pipe, reduction
 from typing import NamedTuple
 
@@ -49,8 +48,7 @@ class Setup(NamedTuple):
     decoder: str
 
 
-@dataclass(frozen=True, slots=True)
-class Lent:
+class Lent(NamedTuple):
     """A video's frames as they cross over: everything but the pixels, which lie in a slot of shared memory."""
 
     id: str
@@ -60,10 +58,8 @@ class Lent:
     dropped: tuple[int, ...]
     """Slots that will not be used again."""
     shape: tuple[int, ...]
-    index: NDArray[np.int64]
-    count: int
-    backend: str
-    flags: tuple[str, ...]
+    about: tuple[NDArray[np.int64], int, str, tuple[str, ...]]
+    """Index, count, backend and flags of `Frames`."""
     digest: str
     fingerprint: Fingerprint
     seconds: float
@@ -154,7 +150,7 @@ class Worker:
         memory = (ctypes.c_ubyte * size).from_buffer(self._slots[lent.slot])
         weakref.finalize(memory, self._free.append, lent.slot).atexit = False
         data: NDArray[np.uint8] = np.frombuffer(memory, np.uint8).reshape(lent.shape)  # type: ignore[call-overload]
-        return Frames(data, lent.index, lent.count, lent.backend, lent.flags)
+        return Frames(data, *lent.about)
 
     def must_have_started(self) -> None:
         """Raise ActionVitError if it never started: then no video is to blame."""

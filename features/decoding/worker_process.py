@@ -43,7 +43,7 @@ def main(socket: int) -> None:
         while True:
             video_id, path, changed, freed = connection.recv()
             specs = changed or specs
-            slots.free.update(freed)
+            slots.free.extend(freed)
             _answer(connection, slots, DecodeRequest(video_id, Path(path), specs), setup, decoder)
 
 
@@ -72,7 +72,8 @@ class Slots:
     """
 
     def __init__(self) -> None:
-        self.free: set[int] = set()
+        self.free: list[int] = []
+        """The last freed last: what of it the processor's cache still holds is the cheapest to write to."""
         self._maps: dict[int, mmap.mmap] = {}
         self._handles: dict[int, int] = {}  # of slots that the supervisor has not mapped yet
         self._dropped: list[int] = []
@@ -82,8 +83,9 @@ class Slots:
     def allocate(self, shape: tuple[int, ...], dtype: type[np.uint8] = np.uint8) -> NDArray[np.uint8]:
         """Return an array over a free slot, or over a new one; it stays free until it is lent."""
         size = math.prod(shape)
-        fitting = [slot for slot in self.free if len(self._maps[slot]) >= size]
-        slot = min(fitting, key=lambda slot: len(self._maps[slot])) if fitting else self._create(size)
+        fitting = (slot for slot in reversed(self.free) if len(self._maps[slot]) >= size)
+        slot = next(fitting, None)
+        slot = self._create(size) if slot is None else slot
         array = np.frombuffer(self._maps[slot], dtype, size).reshape(shape)
         self._last = array, slot
         return array
@@ -98,10 +100,10 @@ class Slots:
         self.free.remove(slot)
         handle = self._handles.pop(slot, None)
         dropped, self._dropped = tuple(self._dropped), []
-        about = (frames.data.shape, frames.index, frames.count, frames.backend, frames.flags)
+        about = (frames.index, frames.count, frames.backend, frames.flags)
         size = 0 if handle is None else len(self._maps[slot])
-        lent = Lent(decoded.id, slot, size, dropped, *about, decoded.digest, decoded.fingerprint, decoded.seconds)
-        return lent, handle
+        shape, vouch = frames.data.shape, decoded.fingerprint
+        return Lent(decoded.id, slot, size, dropped, shape, about, decoded.digest, vouch, decoded.seconds), handle
 
     def _create(self, size: int) -> int:
         """Make a slot; one that proved too small makes room for it."""
@@ -121,7 +123,7 @@ class Slots:
             raise MemoryError(str(error)) if error.errno in (errno.ENOMEM, errno.ENOSPC) else error from error
         slot, self._next = self._next, self._next + 1
         self._maps[slot], self._handles[slot] = memory, handle
-        self.free.add(slot)
+        self.free.append(slot)
         return slot
 
 
