@@ -9,10 +9,11 @@ from typing import get_args
 import av
 import numpy as np
 import pytest
-from corpus import FILMS, Film, Image
+from corpus import FILMS, QUIET, Film, Image
 from PIL import Image as Pictures
 
 from actionvit.features.clips import ClipSpec, clip_indices
+from actionvit.features.decoding import pyav
 from actionvit.features.decoding.decode import Backend, DecodePolicy, decode
 from actionvit.features.decoding.frames import DecodeError
 from actionvit.features.decoding.pyav import decode_pyav
@@ -88,6 +89,24 @@ def test_the_corpus_holds_what_it_is_named_for(corpus: Path) -> None:
     assert len(oracle(corpus / "packed.avi")) == 30
     data = (corpus / "packed.avi").read_bytes()
     assert b"DivX503b1393p" in data
+
+
+@pytest.mark.parametrize(("codec", "most"), [("mpeg4", 20), ("libx264", 20), ("libx265", 40)])
+def test_of_a_long_video_only_what_is_needed_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str, most: int
+) -> None:
+    options = QUIET if codec == "libx265" else {}
+    path = Film(name="long.mp4", codec=codec, frames=300, size=(64, 64), b_frames=2, gop=12, options=options).write(
+        tmp_path
+    )
+    decoded = []
+    real = pyav._decode_run
+    monkeypatch.setattr(pyav, "_decode_run", lambda codec, packets: decoded.extend(packets) or real(codec, packets))
+    spec = ClipSpec(num_frames=4, size=64, sampling="dense", stride=1, clips=2)  # at both ends
+    expected = oracle(path)
+    found = decode(path, [spec])
+    np.testing.assert_array_equal(found.data, np.stack([expected[place] for place in found.index]))
+    assert 8 <= len(decoded) <= most
 
 
 def test_real_clips_are_exact(real_data: Path) -> None:

@@ -20,7 +20,7 @@ VOP = b"\x00\x00\x01\xb6"
 DIVX = b"DivX"
 """What the user data of a stream begins with that may hold two VOPs a packet; FFmpeg looks for a second in no other."""
 NEVER = re.compile(rb"\0\0[\0-\2]")
-NOT_CODED = 16  # bytes; a VOP that only says "as before" and gives no frame is shorter
+NOT_CODED = 10  # bytes; a VOP that only says "as before" and gives no frame is shorter
 
 
 class Picture(NamedTuple):
