@@ -85,6 +85,8 @@ def upright(image: NDArray[np.uint8], matrix: NDArray[np.int32] | None) -> NDArr
     if matrix is None:
         return image
     a, b, _, c, d = matrix[:5].tolist()  # x' = a x + c y, y' = b x + d y
+    pixels = image.view("V3")[..., 0]  # three bytes that move as one: twice as fast
     if abs(b) + abs(c) > abs(a) + abs(d):
-        image, a, d = image.swapaxes(0, 1), c, b
-    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    pixels = np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+    return pixels.view(np.uint8).reshape(*pixels.shape, 3)
