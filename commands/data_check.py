@@ -2,86 +2,123 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from actionvit.commands.options import dataset_options, echo_json, json_option, open_dataset, root_argument
 
+if TYPE_CHECKING:
+    from actionvit.pipeline.datasets.checking import Bin, Findings, Pair
+
+SHOWN = 10
+"""Lines of a list before the rest is only counted; `--json` has all of it."""
+
 
 @click.command()
 @root_argument
 @dataset_options
-@click.option("--decode", is_flag=True, help="Also decode every video as `extract` would (8 frames), and name the bad.")
+@click.option(
+    "--decode",
+    is_flag=True,
+    help="Also decode every video as `extract` would (8 frames): broken, damaged, look-alikes.",
+)
+@click.option(
+    "--workers", type=click.IntRange(0), help="Decoding processes; 0 decodes in this one.  [default: by cores]"
+)
+@click.option(
+    "--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds a video may take."
+)
 @json_option
 @click.pass_context
 def check(ctx: click.Context, /, **options: Any) -> None:
-    """Say what is in ROOT: layout, classes, splits, sources on both sides of a split, and videos that do not decode.
+    """Say what is in ROOT: layout, classes, splits, sources on both sides of a split, copies, what does not decode.
 
-    Exit code 3: some videos do not decode.
+    Without official lists, the splits are those that `probe` would make. Exit code 3: some videos do not decode.
     """
-    from actionvit.pipeline.datasets.dataset import Dataset
-    from actionvit.pipeline.datasets.splits import leaking_sources
+    from tqdm import tqdm
 
-    dataset: Dataset = open_dataset(options["root"], options)
-    counts = Counter(video.label for video in dataset.videos)
-    failures, flagged = _undecodable(dataset) if options["decode"] else ([], [])
-    found = {
-        "name": dataset.name,
-        "layout": dataset.layout,
-        "videos": len(dataset.videos),
-        "sources": len({video.source for video in dataset.videos}) if dataset.sources_known else None,
-        "classes": {name: counts[name] for name in dataset.class_names},
-        "splits": {
-            split.name: {
-                "train": len(split.train),
-                "test": len(split.test),
-                "leaking_sources": len(leaking_sources(dataset, split)),
-            }
-            for split in dataset.official
-        },
-        "notes": list(dataset.notes),
-        "undecodable": failures,
-        "flagged": flagged,
-    }
+    from actionvit.pipeline.datasets.checking import check
+
+    dataset = open_dataset(options["root"], options)
+    with tqdm(total=len(dataset.videos), unit="video", disable=None if options["decode"] else True, leave=False) as bar:
+        found = check(
+            dataset,
+            decode=options["decode"],
+            workers=options["workers"],
+            timeout=options["timeout"],
+            on_video=lambda done: bar.update(done - bar.n),
+        )
     if options["as_json"]:
-        echo_json(found)
+        echo_json(asdict(found))
     else:
-        _say(found, options["decode"])
-    if failures:
+        _say(found)
+    if found.undecodable:
         ctx.exit(3)
 
 
-def _undecodable(dataset: Any) -> tuple[list[dict[str, str]], list[str]]:
-    """Decode every video; return the failures, and the ids of those that are damaged but usable."""
-    from tqdm import tqdm
-
-    from actionvit.features.clips import ClipSpec
-    from actionvit.features.decoding.workers import DecodeRequest, Failure, decode_stream
-
-    spec = ClipSpec(num_frames=8, size=224)
-    requests = (DecodeRequest(video.id, video.path, (spec,)) for video in dataset.videos)
-    failures, flagged = [], []
-    for item in tqdm(decode_stream(requests), total=len(dataset.videos), unit="video", disable=None, leave=False):
-        if isinstance(item, Failure):
-            failures.append({"id": item.id, "reason": item.reason, "detail": item.detail})
-        elif item.frames.flags:
-            flagged.append(item.id)
-    return failures, flagged
+def _say(found: Findings) -> None:
+    sources = f"{found.sources} sources" if found.sources is not None else "sources unknown"
+    click.echo(f"{found.name}: {found.layout}, {found.videos} videos of {len(found.classes)} classes, {sources}")
+    _bars(list(found.classes.items()))
+    for split in found.splits:
+        leaks = f", {_some(split.leaking_sources)} on both sides" if split.leaking_sources else ""
+        missing = f", no training video of {_some(split.classes_untrained)}" if split.classes_untrained else ""
+        click.echo(f"{split.name}: {split.train} train, {split.test} test{leaks}{missing}")
+    _histogram("Megabytes a video", found.megabytes, ".2f")
+    if found.decoded is not None:
+        _say_decoded(found)
+    _say_duplicates(found.duplicates)
+    if found.decoded is None:
+        click.echo("Not decoded: with --decode also what is broken, damaged, short, or looks like another.")
 
 
-def _say(found: dict[str, Any], decoded: bool) -> None:
-    sources = f"{found['sources']} sources" if found["sources"] is not None else "sources unknown"
-    click.echo(f"{found['name']}: {found['layout']}, {found['videos']} videos, {sources}")
-    width, most = max(map(len, found["classes"])), max(found["classes"].values())
-    for name, count in found["classes"].items():
-        click.echo(f"  {name:{width}} {count:5} {'█' * max(1, round(30 * count / most))}")
-    for name, split in found["splits"].items():
-        click.echo(
-            f"{name}: {split['train']} train, {split['test']} test, {split['leaking_sources']} sources on both sides"
-        )
-    if decoded:
-        click.echo(f"{len(found['undecodable'])} do not decode, {len(found['flagged'])} are damaged but usable")
-        for failure in found["undecodable"]:
-            click.echo(f"  {failure['id']}: {failure['reason']}: {failure['detail']}")
+def _say_decoded(found: Findings) -> None:
+    _histogram("Frames a video", found.frames, ".0f")
+    for least, count in found.shorter.items():
+        if count:
+            click.echo(f"  {count} have fewer than {least}: their last frame is repeated in clips of {least}")
+    sizes = [f"{size} ({count})" for size, count in found.pictures.items()]
+    click.echo(f"Pictures: {_some(sizes)}")
+    click.echo(f"{found.decoded} decode, {len(found.undecodable)} do not, {len(found.flagged)} are damaged but usable")
+    _lines([f"{one.id}: {one.reason}: {one.detail}" for one in found.undecodable])
+    _lines([f"{id}: {', '.join(flags)}, sampled frames intact" for id, flags in found.flagged.items()])
+
+
+def _say_duplicates(pairs: Sequence[Pair]) -> None:
+    from actionvit.pipeline.datasets.layouts import counted
+
+    for identical, name in ((True, "byte for byte the same"), (False, "of look-alikes")):
+        alike = [pair for pair in pairs if pair.identical == identical]
+        across = [pair for pair in alike if pair.splits]
+        if alike:
+            click.echo(f"{counted(len(alike), 'pair')} {name}, {len(across)} on both sides of a split")
+            _lines([f"{pair.first} = {pair.second} ({', '.join(pair.splits)})" for pair in across])
+
+
+def _histogram(title: str, bins: Sequence[Bin], form: str) -> None:
+    if bins:
+        click.echo(title)
+        last = len(bins) - 1
+        ends = [f"{one.low:{form}} – {one.high:{form}}" + (" " if at < last else "") for at, one in enumerate(bins)]
+        _bars([(end, one.count) for end, one in zip(ends, bins, strict=True)])
+
+
+def _bars(rows: Sequence[tuple[str, int]]) -> None:
+    width, most = max(len(name) for name, _ in rows), max(count for _, count in rows)
+    for name, count in rows:
+        click.echo(f"  {name:{width}} {count:5} {'█' * (max(1, round(30 * count / most)) if count else 0)}".rstrip())
+
+
+def _lines(lines: Sequence[str]) -> None:
+    for line in lines[:SHOWN]:
+        click.echo(f"  {line}")
+    if len(lines) > SHOWN:
+        click.echo(f"  and {len(lines) - SHOWN} more (--json names all)")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -19,14 +20,19 @@ class Fingerprint(NamedTuple):
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key that puts `img_2` before `img_10`; runs of digits compare as numbers."""
-    parts = re.split(r"([0-9]+)", name)
-    return tuple((1, int(part), part) if part.isdigit() else (0, 0, part) for part in parts)
+    parts = re.split(r"([0-9]+)", name)  # at odd places the digits
+    return tuple((1, int(part), part) if at % 2 else (0, 0, part) for at, part in enumerate(parts))
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """Return the images of a frame folder in natural order; hidden files are left out."""
-    found = (entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.name[0] != ".")
-    return sorted(found, key=lambda entry: natural_key(entry.name))
+    """Return the images of a frame folder in natural order; hidden files, and what is no file, are left out."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.name[0] != "." and _is_image(entry)]
+    return [folder / name for name in sorted(names, key=natural_key)]
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    return os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and entry.is_file()  # noqa: PTH122 - much cheaper
 
 
 def fingerprint(path: Path) -> Fingerprint:

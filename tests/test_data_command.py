@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
+from fractions import Fraction
+from pathlib import Path
 
+import av
+import numpy as np
+import pytest
 from click.testing import CliRunner
 
 from actionvit.cli import cli
+from actionvit.pipeline.datasets.checking import histogram
+from actionvit.pipeline.datasets.drawing import draw_dataset
+from actionvit.pipeline.datasets.duplicates import near_duplicates
 
 
 def run(*arguments: object):
@@ -49,3 +58,118 @@ def test_splits_without_lists_are_the_others(tmp_path):
     done = run("splits", tmp_path / "set")
     assert done.exit_code == 0 and "official" not in done.stdout and "random-5" in done.stdout
     assert "note: file names tell no sources" in done.stderr
+
+
+def encode_anew(source: Path, target: Path) -> None:
+    """Write a video again: half its size, another codec, much coarser."""
+    with av.open(str(source)) as read, av.open(str(target), "w") as written:
+        stream = written.add_stream("libx264", rate=25, options={"crf": "32"})
+        stream.width, stream.height = read.streams.video[0].width // 2, read.streams.video[0].height // 2
+        for number, frame in enumerate(read.decode(video=0)):
+            small = frame.reformat(stream.width, stream.height, format="yuv420p")
+            small.pts, small.time_base = number, Fraction(1, 25)
+            written.mux(stream.encode(small))
+        written.mux(stream.encode(None))
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """Twelve drawn clips in a list, half of them testing; a copy, one encoded anew, one cut short, one that is none."""
+    root = tmp_path_factory.mktemp("planted")
+    draw_dataset(root / "drawn", clips=60)
+    clips = sorted((root / "drawn").rglob("*.avi"))[::6]
+    assert len(clips) == 12
+    rows = []
+    for number, clip in enumerate(clips):
+        shutil.copy(clip, root / f"{number:02}.avi")
+        rows.append((f"{number:02}.avi", "ab"[number % 2], "train" if number < 6 else "test", f"film{number}"))
+    shutil.copy(root / "00.avi", root / "copy.avi")
+    encode_anew(root / "01.avi", root / "anew.mp4")
+    data = (root / "02.avi").read_bytes()
+    (root / "short.avi").write_bytes(data[: -len(data) // 8])
+    (root / "none.avi").write_text("not a video")
+    rows += [
+        ("copy.avi", "a", "test", "film0"),
+        ("anew.mp4", "b", "test", "other"),
+        ("short.avi", "a", "train", "film2"),
+    ]
+    rows.append(("none.avi", "b", "train", "film99"))
+    lines = [",".join(row) for row in (("path", "label", "split", "source"), *rows)]
+    (root / "list.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_check_finds_copies_leaks_and_what_is_broken(planted):
+    done = run("check", planted / "list.csv", "--decode", "--json", "--workers", 2)
+    assert done.exit_code == 3, done.output
+    found = json.loads(done.stdout)
+    assert (found["layout"], found["videos"], found["classes"]) == ("csv", 16, {"a": 8, "b": 8})
+    assert [(one["train"], one["test"], one["leaking_sources"]) for one in found["splits"]] == [(8, 8, ["film0"])]
+    across = {(pair["first"], pair["second"], pair["identical"]) for pair in found["duplicates"] if pair["splits"]}
+    assert across == {("00.avi", "copy.avi", True), ("01.avi", "anew.mp4", False)}
+    assert len(found["duplicates"]) == 2  # what is cut short shows something else at the same eight places
+    assert [(one["id"], one["reason"]) for one in found["undecodable"]] == [("none.avi", "not_video")]
+    assert list(found["flagged"]) == ["short.avi"] and "truncated" in found["flagged"]["short.avi"]
+    assert found["decoded"] == 15 and found["pictures"] == {"160 × 120": 14, "80 × 60": 1}
+    for name, count in (("frames", 15), ("megabytes", 16)):
+        assert sum(one["count"] for one in found[name]) == count
+
+
+def test_check_says_it_in_words(planted):
+    done = run("check", planted / "list.csv", "--decode", "--workers", 2)
+    assert done.exit_code == 3
+    for words in (
+        "list: csv, 16 videos of 2 classes, 14 sources",
+        "official-1: 8 train, 8 test, film0 on both sides",
+        "15 decode, 1 do not, 1 are damaged but usable",
+        "none.avi: not_video: no container that FFmpeg knows as video",
+        "1 pair byte for byte the same, 1 on both sides of a split",
+        "00.avi = copy.avi (official-1)",
+        "1 pair of look-alikes, 1 on both sides of a split",
+        "01.avi = anew.mp4 (official-1)",
+    ):
+        assert words in done.stdout, done.stdout
+
+
+def test_check_without_decoding_opens_no_video(planted, monkeypatch):
+    monkeypatch.setattr("actionvit.pipeline.datasets.checking.decode_stream", None)
+    done = run("check", planted / "list.csv")
+    assert done.exit_code == 0, done.output
+    assert "00.avi = copy.avi (official-1)" in done.stdout and "look-alikes" not in done.stdout
+    assert "Frames a video" not in done.stdout and "with --decode also" in done.stdout
+
+
+def test_check_without_lists_looks_at_the_splits_that_probe_would_make(planted):
+    found = json.loads(run("check", planted / "drawn", "--layout", "folder", "--json").stdout)
+    assert [one["name"] for one in found["splits"]] == [f"grouped-{number}" for number in range(1, 6)]
+    assert not any(one["leaking_sources"] for one in found["splits"])
+
+
+@pytest.mark.slow
+def test_real_clips_have_no_look_alikes_across_the_official_splits(real_data):
+    options = ("--splits-dir", real_data / "hmdb51_splits", "--decode", "--json")
+    done = run("check", real_data / "jhmdb21", *options)
+    found = json.loads(done.stdout)
+    assert done.exit_code == 0 and found["decoded"] == 523 and not found["flagged"]
+    assert found["pictures"] == {"320 × 240": 523} and found["shorter"] == {"8": 0, "16": 7}
+    assert found["duplicates"] and all(pair["same_source"] and not pair["splits"] for pair in found["duplicates"])
+
+
+def test_near_duplicates_are_all_pairs_within_the_limit():
+    random = np.random.RandomState(0)
+    hashes = list(random.rand(1100, 504) < 0.5)
+    hashes[1090] = hashes[3] ^ (np.arange(504) < 50)
+    hashes[700] = hashes[600] ^ (np.arange(504) < 70)
+    assert [(i, j) for i, j, _ in near_duplicates(hashes, 0.1)] == [(3, 1090)]
+    assert [(i, j, round(504 * share)) for i, j, share in near_duplicates(hashes, 0.15)] == [
+        (3, 1090, 50),
+        (600, 700, 70),
+    ]
+    assert list(near_duplicates([])) == []
+
+
+def test_a_histogram_counts_every_value_once():
+    assert [(one.low, one.high, one.count) for one in histogram([3, 3, 3])] == [(3, 3, 3)]
+    bins = histogram([0, 1, 2, 3, 4, 8], bins=4)
+    assert [(one.low, one.high, one.count) for one in bins] == [(0, 2, 2), (2, 4, 2), (4, 6, 1), (6, 8, 1)]
+    assert histogram([]) == []

@@ -79,7 +79,7 @@ def decode(
         raise ValueError("specs: got none, expected at least one")
     choose = partial(wanted, specs=specs)
     if path.is_dir():
-        return decode_folder(path, choose, policy.max_pixels)
+        return decode_folder(path, choose, policy.max_pixels, allocate)
     frames = decode_decord(path, choose, policy.max_pixels) if policy.backend == "decord" else None
     frames = frames or decode_pyav(path, choose, policy.max_pixels, allocate)
     if frames.flags and policy.on_corrupt == "skip":

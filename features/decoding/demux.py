@@ -21,7 +21,18 @@ CONTAINERS = (
     "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,mpegvideo,flv,asf,ogg,m4v,h264,hevc,ivf,obu,gif,rm,dv,"
     "mxf,nut,mjpeg,y4m,yuv4mpegpipe,wtv,nsv,vob"
 )
-MAGIC = {b"RIFF": 0, b"ftyp": 4, b"moov": 4, b"mdat": 4, b"\x1aE\xdf\xa3": 0, b"FLV\x01": 0, b"OggS": 0}
+MAGIC = {
+    (8, b"AVI"): "avi",
+    (4, b"ftyp"): "mov",
+    (4, b"moov"): "mov",
+    (4, b"mdat"): "mov",
+    (0, b"\x1aE\xdf\xa3"): "matroska",
+    (0, b"FLV\x01"): "flv",
+    (0, b"OggS"): "ogg",
+}
+"""Where some bytes stand in a file that is surely meant as a container, and how FFmpeg calls it."""
+INDEXED = frozenset({"avi", "mov"})
+"""Containers whose index, where there is one, lists every packet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +42,10 @@ class Demuxed:
     stream: VideoStream
     packets: list[Packet[Any]]
     """Non-empty, in decoding order."""
-    flags: tuple[str, ...]
+    flags: frozenset[str]
     """`truncated`, `corrupt`: what the container gives away about itself."""
+    damaged: frozenset[int]
+    """Packets that the container says are not whole."""
 
 
 @contextmanager
@@ -40,53 +53,65 @@ def open_video(path: Path, max_pixels: int) -> Iterator[Demuxed]:
     """Open a file, choose its video stream as players do, read its packets. Raises DecodeError."""
     import av
 
-    _refuse_what_is_no_file(path)
+    head = _head(path)
+    kind = next((kind for (at, magic), kind in MAGIC.items() if head[at : at + len(magic)] == magic), None)
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file", "max_pixels": str(max_pixels)}
     try:
         # `file:`, or a name such as `a:b.avi` would be taken for a protocol.
-        container = av.open(f"file:{path}", options=options, metadata_errors="replace")
+        container = av.open(f"file:{path}", format=kind, options=options, metadata_errors="replace")
     except MemoryError:
         raise
     except (av.FFmpegError, ValueError) as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, head, kind, error) from error
     with container:
         stream = _stream(container, max_pixels)
         stream.codec_context.thread_count = 1
-        flags = {"truncated"} if is_cut_short(path) else set()
+        stream.codec_context.options = {"max_pixels": str(max_pixels)}
+        promised = len(stream.index_entries) if kind in INDEXED else 0
+        last = stream.index_entries[promised - 1].pos if promised else 0
+        flags = {"truncated"} if is_cut_short(path, head) else set()
         packets: list[Packet[Any]] = []
         try:
-            packets.extend(packet for packet in container.demux(stream) if packet.size)
+            packets.extend(container.demux(stream))
         except MemoryError:
             raise
         except av.FFmpegError:
             flags.add("corrupt")
+        except IndexError:  # PyAV, at the end of a file in which a stream has turned up that its head did not name
+            pass
+        packets = [packet for packet in packets if packet.size or packet.dts is not None]  # not the one that says: end
+        if len(packets) < promised:
+            flags.add("truncated")
+        elif promised and kind == "avi" and packets[promised - 1].pos != last + 8:  # behind the chunk's name and size
+            flags.add("corrupt")  # bytes were lost or added somewhere before
+        packets = [packet for packet in packets if packet.size]
         if not packets:
             raise DecodeError("truncated" if flags else "empty", "no packet of the video stream", backend="pyav")
-        if not flags and any(packet.is_corrupt for packet in packets):
+        damaged = frozenset(i for i, packet in enumerate(packets) if packet.is_corrupt)
+        if damaged and not flags:
             flags.add("corrupt")
-        yield Demuxed(stream, packets, tuple(sorted(flags)))
+        yield Demuxed(stream, packets, frozenset(flags), damaged)
 
 
-def _refuse_what_is_no_file(path: Path) -> None:
+def _head(path: Path) -> bytes:
+    """Return a file's first bytes. Raises DecodeError where it is no file, or an empty one."""
     try:
-        status = path.stat()
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would wait for its writer
+            raise DecodeError("not_video", "not a regular file")
+        with path.open("rb") as file:
+            head = file.read(4096)
     except OSError as error:
         raise DecodeError("missing", error.strerror or str(error)) from error
-    if not stat.S_ISREG(status.st_mode):
-        raise DecodeError("not_video", "not a regular file")
-    if status.st_size == 0:
+    if not head:
         raise DecodeError("empty", "the file has no bytes")
+    return head
 
 
-def _unreadable(path: Path, error: Exception) -> DecodeError:
+def _unreadable(path: Path, head: bytes, kind: str | None, error: Exception) -> DecodeError:
     """Say what is wrong with a file that FFmpeg cannot open."""
-    if isinstance(error, PermissionError):
-        return DecodeError("missing", "permission denied", backend="pyav")
-    with path.open("rb") as file:
-        head = file.read(16)
-    if not any(head[at : at + len(magic)] == magic for magic, at in MAGIC.items()):
+    if kind is None:
         return DecodeError("not_video", "no container that FFmpeg knows as video", backend="pyav")
-    if is_cut_short(path):
+    if is_cut_short(path, head):
         return DecodeError("truncated", "the file ends before its index", backend="pyav")
     return DecodeError("corrupt", _line(error), backend="pyav")
 
@@ -104,19 +129,18 @@ def _stream(container: InputContainer, max_pixels: int) -> VideoStream:
     return found
 
 
-def is_cut_short(path: Path) -> bool:
-    """Whether an AVI, mp4 or mkv file says of itself that it is longer than it is."""
+def is_cut_short(path: Path, head: bytes) -> bool:
+    """Whether an AVI, mp4 or mkv file with these first bytes says of itself that it is longer than it is."""
     size = path.stat().st_size
+    if head[:4] == b"RIFF":
+        claimed = int.from_bytes(head[4:8], "little")  # all ones: written to a pipe, length unknown
+        return claimed != 0xFFFFFFFF and 8 + claimed > size
+    if head[:4] == b"\x1aE\xdf\xa3":
+        return _segment_end(head) > size
+    if head[4:8] not in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
+        return False
+    at, kinds = 0, set()
     with path.open("rb") as file:
-        head = file.read(4096)
-        if head[:4] == b"RIFF":
-            claimed = int.from_bytes(head[4:8], "little")  # all ones: written to a pipe, length unknown
-            return claimed != 0xFFFFFFFF and 8 + claimed > size
-        if head[:4] == b"\x1aE\xdf\xa3":
-            return _segment_end(head) > size
-        if head[4:8] not in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
-            return False
-        at, kinds = 0, set()
         while at + 8 <= size:  # the boxes of the top level, one after the other
             file.seek(at)
             box = file.read(16)
@@ -124,7 +148,7 @@ def is_cut_short(path: Path) -> bool:
             length = int.from_bytes(box[:4], "big")
             if length == 0:  # to the end of the file
                 break
-            at += int.from_bytes(box[8:16], "big") if length == 1 else max(length, 8)
+            at += max(int.from_bytes(box[8:16], "big") if length == 1 else length, 8)
     return at > size or b"moov" not in kinds
 
 

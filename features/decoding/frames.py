@@ -47,7 +47,7 @@ class Frames:
         """Refuse anything but uint8 (F, H, W, 3) with one rising index a frame."""
         if self.data.dtype != np.uint8 or self.data.ndim != 4 or self.data.shape[-1] != 3:
             raise ValueError(f"frames: got {self.data.dtype} {self.data.shape}, expected uint8 (F, H, W, 3)")
-        if self.index.shape != self.data.shape[:1] or np.any(np.diff(self.index) <= 0):
+        if self.index.shape != self.data.shape[:1] or (self.index[1:] <= self.index[:-1]).any():
             raise ValueError(f"frame index: got {self.index.shape}, expected {self.data.shape[:1]}, strictly rising")
 
     def positions(self, index: NDArray[np.int64]) -> NDArray[np.int64]:

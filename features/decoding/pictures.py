@@ -12,11 +12,15 @@ the length-prefixed packets of 14496-15, as mp4 and mkv hold them. Of any other 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 VOP = b"\x00\x00\x01\xb6"
-NOT_CODED = 16  # bytes; a VOP that only says "as before" and gives no frame is shorter
+DIVX = b"DivX"
+"""What the user data of a stream begins with that may hold two VOPs a packet; FFmpeg looks for a second in no other."""
+NEVER = re.compile(rb"\0\0[\0-\2]")
+NOT_CODED = 10  # bytes; a VOP that only says "as before" and gives no frame is shorter
 
 
 class Picture(NamedTuple):
@@ -26,15 +30,19 @@ class Picture(NamedTuple):
     disposable: bool
 
 
+class BrokenError(Exception):
+    """A packet that no encoder wrote: bytes are missing from it, or not as they were."""
+
+
 Reader = Callable[[bytes], "Picture | None"]
-"""Describes a packet that surely holds one picture and no more; None where that is not sure."""
+"""Describes a packet that surely holds one picture and no more; None where that is not sure. Raises BrokenError."""
 
 
 def picture_reader(codec: str, extradata: bytes | None) -> Reader | None:
     """Return what reads the packets of a stream, or None where every packet must be decoded."""
     extradata = extradata or b""
     if codec == "mpeg4":
-        return read_vop
+        return None if DIVX in extradata else read_vop
     if codec == "h264" and len(extradata) > 6 and extradata[0] == 1:
         return lambda packet: read_h264(packet, (extradata[4] & 3) + 1)
     if codec == "hevc" and len(extradata) > 22 and extradata[0] == 1:
@@ -43,9 +51,9 @@ def picture_reader(codec: str, extradata: bytes | None) -> Reader | None:
 
 
 def read_vop(packet: bytes) -> Picture | None:
-    """Describe an MPEG-4 Visual packet; None for DivX's packed pairs and for a VOP that may not be coded."""
+    """Describe an MPEG-4 Visual packet; None where pairs may be packed, and for a VOP that may be empty."""
     at = packet.find(VOP)
-    if at < 0 or len(packet) - at < NOT_CODED or packet.find(VOP, at + 4) >= 0:
+    if at < 0 or len(packet) - at < NOT_CODED or packet.find(DIVX, 0, at) >= 0:
         return None
     kind = packet[at + 4] >> 6  # I, P, B, S(prite)
     return Picture(entry=kind == 0, disposable=kind == 2)
@@ -62,8 +70,6 @@ def read_h264(packet: bytes, width: int) -> Picture | None:
             if found is not None:  # two fields, or two pictures
                 return None
             found = Picture(entry=kind == 5, disposable=not referred)
-        if end < 0:
-            return None
     return found
 
 
@@ -72,9 +78,11 @@ def read_hevc(packet: bytes, width: int) -> Picture | None:
     found = None
     for start, end in _units(packet, width):
         kind = packet[start] >> 1 & 63
-        if end < 0 or (kind < 32 and (packet[start] & 1 or packet[start + 1] >> 3)):  # broken; or of a second layer
+        if kind >= 32 or end - start < 3:
+            continue
+        if packet[start] & 1 or packet[start + 1] >> 3:  # of a second layer
             return None
-        if kind < 32 and start + 2 < end and packet[start + 2] & 0x80:  # first_slice_segment_in_pic_flag
+        if packet[start + 2] & 0x80:  # first_slice_segment_in_pic_flag
             if found is not None:
                 return None
             found = Picture(entry=16 <= kind <= 21, disposable=False)
@@ -82,15 +90,21 @@ def read_hevc(packet: bytes, width: int) -> Picture | None:
 
 
 def _units(packet: bytes, width: int) -> Iterator[tuple[int, int]]:
-    """Yield where each NAL unit begins and ends; an end of -1 where the lengths do not add up."""
+    """Yield where each NAL unit begins and ends. Raises BrokenError.
+
+    Within a unit no two zero bytes are followed by one below three (encoders put a three in between), but for zeros
+    that some muxers leave at its end.
+    """
     at = 0
     while at < len(packet):
         start = at + width
         at = start + int.from_bytes(packet[at:start], "big")
-        if not start + 2 <= at <= len(packet):
-            yield min(start, len(packet) - 1), -1
-            return
-        yield start, at
+        if at > len(packet) or (start < at and packet[start] & 0x80):  # forbidden_zero_bit
+            raise BrokenError
+        if (found := NEVER.search(packet, start, at)) and any(packet[found.start() : at]):
+            raise BrokenError
+        if start < at:
+            yield start, at
 
 
 def reordered(pictures: Sequence[Picture]) -> list[int]:

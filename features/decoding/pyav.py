@@ -7,16 +7,18 @@ decodes every packet, counts, and knows which frames damage has touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from actionvit.features.decoding.damage import Shown, bad_packets, touched
 from actionvit.features.decoding.demux import Demuxed, open_video
-from actionvit.features.decoding.frames import DecodeError, Frames
-from actionvit.features.decoding.pictures import Picture, picture_reader, reordered, runs_needed
+from actionvit.features.decoding.frames import DecodeError, Frames, Reason
+from actionvit.features.decoding.pictures import BrokenError, Picture, picture_reader, reordered, runs_needed
 from actionvit.features.decoding.rgb import Allocate, Picked
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 Wanted = Callable[[int], NDArray[np.int64]]
 """From the number of frames to the sorted positions of those asked for."""
+
+
+MARKING = frozenset({"mpeg4", "h264", "hevc", "mpeg1video", "mpeg2video"})
+"""Decoders that mark the frames they found damaged, where others only log an error and go on."""
 
 
 class _SurpriseError(Exception):
@@ -40,51 +46,59 @@ class _Plan(NamedTuple):
 
 def decode_pyav(path: Path, wanted: Wanted, max_pixels: int, allocate: Allocate = np.empty) -> Frames:
     """Decode the frames at `wanted(count)`. Raises DecodeError."""
-    count, sparse = 0, True
-    for _ in range(3):
+    count = 0
+    for attempt in range(3):
         with open_video(path, max_pixels) as video:
-            plan = _plan(video) if sparse and not video.flags else None
-            sparse = False
-            if plan is not None:
+            pictures, broken = _read_pictures(video)
+            if attempt == 0 and not broken and not video.flags and (plan := _plan(video, pictures)):
                 try:
                     return _sparse(video, plan, wanted, allocate)
                 except _SurpriseError:
                     continue
             count = count or sum(not packet.is_discard for packet in video.packets) or 1
-            picked, seen = _in_order(video, wanted(count), allocate)
-            if seen == count:
-                return picked.frames(count)
-            if not seen:
-                break
-            count = seen  # sampling was by the wrong number: once more, by the right one
-    raise DecodeError("corrupt", "no frame decodes" if not count else "decodes differently each time", backend="pyav")
+            picked, shown, failed = _in_order(video, wanted(count), allocate)
+            if not shown:
+                raise DecodeError(*_why_nothing_decodes(path, max_pixels), backend="pyav")
+            if len(shown) == count:
+                return _judged(video, pictures, picked, shown, failed | broken | video.damaged)
+            count = len(shown)  # sampling was by the wrong number: once more, by the right one
+    raise DecodeError("corrupt", "decodes differently each time", backend="pyav", frames=count)
 
 
-def _plan(video: Demuxed) -> _Plan | None:
-    """Return a plan, or None where it is not sure that every packet gives one frame, and when."""
+def _read_pictures(video: Demuxed) -> tuple[list[Picture | None], set[int]]:
+    """Describe every packet, as far as it is sure; and say which are broken."""
     codec = video.stream.codec_context
     read = picture_reader(codec.name, codec.extradata)
-    if read is None:
+    pictures: list[Picture | None] = []
+    broken = set()
+    for i, packet in enumerate(video.packets if read else ()):
+        assert read is not None
+        try:
+            pictures.append(read(bytes(packet)))
+        except BrokenError:
+            pictures.append(None)
+            broken.add(i)
+    return pictures, broken
+
+
+def _plan(video: Demuxed, pictures: Sequence[Picture | None]) -> _Plan | None:
+    """Return a plan, or None where it is not sure that every packet gives one frame, and when."""
+    sure = [picture for picture in pictures if picture is not None]
+    if not sure or len(sure) < len(pictures) or not sure[0].entry:
         return None
-    pictures: list[Picture] = []
-    for packet in video.packets:
-        picture = read(bytes(packet))
-        if picture is None:
-            return None
-        pictures.append(picture)
-    if not pictures[0].entry:
-        return None
+    codec = video.stream.codec_context
     if codec.name == "mpeg4":  # AVI has no presentation times, but the pictures themselves tell their order
-        return _Plan(pictures, reordered(pictures))
+        b_frames = any(picture.disposable for picture in sure)
+        return None if b_frames and not codec.has_b_frames else _Plan(sure, reordered(sure))
     times = [packet.pts for packet in video.packets if packet.pts is not None]
-    if len(set(times)) < len(pictures):
+    if len(set(times)) < len(sure):
         return None
-    return _Plan(pictures, sorted(range(len(pictures)), key=times.__getitem__))
+    return _Plan(sure, sorted(range(len(sure)), key=times.__getitem__))
 
 
 def _sparse(video: Demuxed, plan: _Plan, wanted: Wanted, allocate: Allocate) -> Frames:
     """Decode what the wanted frames need and nothing else. Raises _SurpriseError where a packet gives another frame."""
-    packets, codec = video.packets, video.stream.codec_context
+    packets = video.packets
     shown = [0] * len(packets)
     for place, i in enumerate(plan.order):
         shown[i] = place
@@ -95,9 +109,9 @@ def _sparse(video: Demuxed, plan: _Plan, wanted: Wanted, allocate: Allocate) -> 
     picked = Picked(wanted(len(visible)), allocate)
     for run in runs_needed(plan.pictures, shown, {visible[place] for place in picked.index.tolist()}):
         expected = iter(sorted((i for i in run if i in position), key=shown.__getitem__))
-        for frame in _decode_run(codec, [packets[i] for i in run]):
+        for frame in _decode_run(video.stream.codec_context, [packets[i] for i in run]):
             due = next(expected, None)
-            if due is None or frame.is_corrupt or (codec.name != "mpeg4" and frame.pts != packets[due].pts):
+            if due is None or frame.is_corrupt or frame.pts != packets[due].pts:
                 raise _SurpriseError
             picked.offer(position[due], frame)
         if next(expected, None) is not None:
@@ -120,21 +134,66 @@ def _decode_run(codec: VideoCodecContext, packets: Iterable[Packet[Any]]) -> Ite
     codec.flush_buffers()
 
 
-def _in_order(video: Demuxed, index: NDArray[np.int64], allocate: Allocate) -> tuple[Picked, int]:
-    """Decode every packet; return the frames at `index`, and how many frames there are in all.
-
-    Damage spreads along references: from a damaged picture on, no frame is intact before the next key frame.
-    """
+def _in_order(video: Demuxed, index: NDArray[np.int64], allocate: Allocate) -> tuple[Picked, list[Shown], set[int]]:
+    """Decode every packet; return the frames at `index`, what is known of all, and the packets that gave an error."""
     import av
 
-    picked, seen = Picked(index, allocate, flags=video.flags), 0
-    for packet in [*video.packets, None]:
-        try:
-            for frame in video.stream.codec_context.decode(packet):
-                picked.offer(seen, frame)
-                seen += 1
-        except MemoryError:
-            raise
-        except av.FFmpegError:
-            picked.damage(packet.pts if packet else None)
-    return picked, seen
+    codec = video.stream.codec_context
+    picked, shown, failed = Picked(index, allocate), list[Shown](), set[int]()
+    with _listening() as said:
+        for i, packet in enumerate([*video.packets, None]):
+            try:
+                for frame in codec.decode(packet):
+                    picked.offer(len(shown), frame)
+                    shown.append(Shown(frame.pts, frame.key_frame, frame.is_corrupt))
+            except MemoryError:
+                raise
+            except av.FFmpegError:
+                failed.add(min(i, len(video.packets) - 1))
+            if said and codec.name not in MARKING:
+                failed.add(min(i, len(video.packets) - 1))
+            said.clear()
+    return picked, shown, failed
+
+
+def _judged(
+    video: Demuxed, pictures: Sequence[Picture | None], picked: Picked, shown: Sequence[Shown], failed: set[int]
+) -> Frames:
+    """Return the picked frames, flagged where there is damage. Raises DecodeError where it may have reached them."""
+    codec = video.stream.codec_context.name
+    times = [packet.pts for packet in video.packets]
+    sure: Collection[int] = ()
+    if codec in ("h264", "mpeg4"):  # of H.265, leading pictures may be left out by right
+        sure = [i for i, picture in enumerate(pictures) if picture and not video.packets[i].is_discard]
+    bad = bad_packets(times, shown, failed=failed, sure=sure, exact=not codec.startswith("lib"))
+    flags = {*video.flags, "corrupt"} if bad else video.flags
+    return picked.frames(len(shown), flags, touched(times, shown, bad))
+
+
+def _why_nothing_decodes(path: Path, max_pixels: int) -> tuple[Reason, str]:
+    """Ask FFmpeg once more, and listen to what it says."""
+    import av
+
+    with _listening() as said, open_video(path, max_pixels) as video:
+        for packet in video.packets[:9]:
+            with contextlib.suppress(av.FFmpegError):
+                video.stream.codec_context.decode(packet)
+    lines = [" ".join(message.split()) for _, _, message in said] or ["the decoder gives none, and does not say why"]
+    large = next((line for line in lines if line.startswith("Picture size")), None)
+    return ("too_large", large) if large else ("corrupt", f"no frame decodes: {lines[-1]}")
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[list[tuple[int, str, str]]]:
+    """Collect what FFmpeg's log calls errors; nothing is formatted, and no lock taken, for less than those."""
+    import av
+
+    level, skip = av.logging.get_level(), av.logging.get_skip_repeated()
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)
+    try:
+        with av.logging.Capture() as said:
+            yield said
+    finally:
+        av.logging.set_level(level)
+        av.logging.set_skip_repeated(skip)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,21 +52,34 @@ class Failure:
     """Frames seen before it failed."""
 
 
+Decoder = Callable[[Path, Sequence[ClipSpec], DecodePolicy, Allocate], Frames]
+"""What `decode` is, or does its work in a test."""
+
+
+def find_decoder(name: str) -> Decoder:
+    """Return what `module:function` names."""
+    module, _, function = name.partition(":")
+    found: Decoder = getattr(importlib.import_module(module), function)
+    return found
+
+
 def decode_one(
-    request: DecodeRequest,
-    policy: DecodePolicy,
-    decoder: Callable[..., Frames] = decode,
-    allocate: Allocate = np.empty,
+    request: DecodeRequest, policy: DecodePolicy, decoder: Decoder = decode, allocate: Allocate = np.empty
 ) -> Decoded | Failure:
     """Decode a video in this process; whatever is wrong with it becomes a `Failure`."""
     start = time.perf_counter()
     try:
-        vouch, digest = fingerprint(request.path), content_digest(request.path)
-        frames = decoder(request.path, request.specs, policy, allocate)
+        for _ in range(2):
+            vouch, digest = fingerprint(request.path), content_digest(request.path)
+            frames = decoder(request.path, request.specs, policy, allocate)
+            if fingerprint(request.path) == vouch:
+                return Decoded(request.id, frames, digest, vouch, time.perf_counter() - start)
     except MemoryError:
         return Failure(request.id, "memory", "needs more memory than a worker may have", policy.decoder, 0)
     except DecodeError as error:
         return Failure(request.id, error.reason, error.detail, error.backend, error.frames)
     except OSError as error:
         return Failure(request.id, "missing", error.strerror or str(error), "", 0)
-    return Decoded(request.id, frames, digest, vouch, time.perf_counter() - start)
+    except Exception as error:  # of a decoder that met what nobody foresaw; it costs this video alone, by name
+        return Failure(request.id, "crashed", f"{type(error).__name__}: {' '.join(str(error).split())}", "", 0)
+    return Failure(request.id, "corrupt", "the file changes while it is read", policy.decoder, 0)

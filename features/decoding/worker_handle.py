@@ -14,7 +14,6 @@ import tempfile
 import time
 import weakref
 from collections import deque
-from dataclasses import dataclass
 from multiprocessing import Pipe, reduction
 from typing import NamedTuple
 
@@ -30,6 +29,14 @@ from actionvit.features.files import Fingerprint
 
 START_SECONDS = 120.0
 """A worker that has not started after this long never will."""
+START = """
+import sys
+sys.path[:] = {!r}  # the parent's, and not the folder it happens to run in
+from actionvit.features.decoding.lifeline import tie
+tie({})
+from actionvit.features.decoding.worker_process import main
+main({})
+"""
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM")}
 
 
@@ -41,8 +48,7 @@ class Setup(NamedTuple):
     decoder: str
 
 
-@dataclass(frozen=True, slots=True)
-class Lent:
+class Lent(NamedTuple):
     """A video's frames as they cross over: everything but the pixels, which lie in a slot of shared memory."""
 
     id: str
@@ -52,21 +58,28 @@ class Lent:
     dropped: tuple[int, ...]
     """Slots that will not be used again."""
     shape: tuple[int, ...]
-    index: NDArray[np.int64]
-    count: int
-    backend: str
-    flags: tuple[str, ...]
+    about: tuple[NDArray[np.int64], int, str, tuple[str, ...]]
+    """Index, count, backend and flags of `Frames`."""
     digest: str
     fingerprint: Fingerprint
     seconds: float
+
+
+class Task(NamedTuple):
+    """A request on its way through a worker."""
+
+    number: int
+    request: DecodeRequest
+    sent: float
+    """When, on the monotonic clock."""
 
 
 class Worker:
     """One worker process. Requests are answered in the order they were sent."""
 
     def __init__(self, setup: Setup) -> None:
-        self.queue: deque[tuple[int, DecodeRequest]] = deque()
-        """Requests sent and not answered; the worker is at the first."""
+        self.queue: deque[Task] = deque()
+        """What was sent and is not answered; the worker is at the first."""
         self.answered = 0
         self.busy_since = time.monotonic() + START_SECONDS
         """When it began with the first of the queue; while it starts, that much later."""
@@ -80,13 +93,15 @@ class Worker:
         watched, self._life = os.pipe()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _start_line(theirs.fileno(), watched)],
+                [sys.executable, "-I", "-c", START.format(sys.path, watched, theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
                 pass_fds=(theirs.fileno(), watched),
-                env={**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env={**os.environ, **ONE_THREAD},
             )
+        except OSError as error:
+            raise ActionVitError(f"cannot start a decoding worker ({error}); give fewer with `--workers`") from error
         finally:
             theirs.close()
             os.close(watched)
@@ -95,9 +110,10 @@ class Worker:
     def send(self, number: int, request: DecodeRequest) -> None:
         """Queue a request, and give back the slots that the consumer has dropped."""
         freed = [self._free.popleft() for _ in range(len(self._free))]
+        now = time.monotonic()
         if not self.queue and self._started:
-            self.busy_since = time.monotonic()
-        self.queue.append((number, request))
+            self.busy_since = now
+        self.queue.append(Task(number, request, now))
         with contextlib.suppress(OSError):  # it has died; receiving says so
             self.socket.send(
                 (request.id, str(request.path), None if self._specs == request.specs else request.specs, freed)
@@ -111,11 +127,13 @@ class Worker:
             self._started = True
             self.busy_since = time.monotonic()
             return None
-        self.busy_since, result = answer  # when it was done with this one and began with the next
+        done, result = answer
         if isinstance(result, Lent):
             frames = self._frames(result)
             result = Decoded(result.id, frames, result.digest, result.fingerprint, result.seconds)
-        number, _ = self.queue.popleft()
+        number = self.queue.popleft().number
+        if self.queue:  # with which it began when it was done with this one, unless it had to wait for it
+            self.busy_since = max(done, self.queue[0].sent)
         self.answered += 1
         return number, result
 
@@ -132,7 +150,7 @@ class Worker:
         memory = (ctypes.c_ubyte * size).from_buffer(self._slots[lent.slot])
         weakref.finalize(memory, self._free.append, lent.slot).atexit = False
         data: NDArray[np.uint8] = np.frombuffer(memory, np.uint8).reshape(lent.shape)  # type: ignore[call-overload]
-        return Frames(data, lent.index, lent.count, lent.backend, lent.flags)
+        return Frames(data, *lent.about)
 
     def must_have_started(self) -> None:
         """Raise ActionVitError if it never started: then no video is to blame."""
@@ -162,11 +180,8 @@ class Worker:
     def end(self) -> None:
         """Kill it; it holds nothing that needs care. Frames that it lent stay valid."""
         self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for a dead network disk, and dies when it may
+            self._process.wait(5)
         self.socket.close()
         os.close(self._life)
         self._stderr.close()
-
-
-def _start_line(socket: int, life: int) -> str:
-    return f"from actionvit.features.decoding.worker_process import main; main({socket}, {life})"

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib
+import gc
 import math
 import mmap
 import os
 import resource
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,25 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.features.clips import ClipSpec
-from actionvit.features.decoding.frames import Frames
-from actionvit.features.decoding.requests import Decoded, DecodeRequest, Failure, decode_one
+from actionvit.features.decoding.requests import Decoded, Decoder, DecodeRequest, Failure, decode_one, find_decoder
 from actionvit.features.decoding.worker_handle import Lent, Setup
 
 GRAIN = 1 << 20
 """Slots are whole multiples of this many bytes, so that videos of about one size share them."""
 
 
-def main(socket: int, life: int) -> None:
+def main(socket: int) -> None:
     """Answer requests on `socket` until it closes."""
-    _die_with(life)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, which ends its workers
     connection = Connection(socket)
     setup: Setup = connection.recv()
-    module, _, name = setup.decoder.partition(":")
-    decoder: Callable[..., Frames] = getattr(importlib.import_module(module), name)
+    decoder = find_decoder(setup.decoder)
     import av  # noqa: F401 - loaded before memory is limited and time is measured
 
     _limit_memory(setup.max_memory)
+    gc.freeze()  # what is loaded stays: the collector need not walk it again and again
     connection.send("started")
     slots = Slots()
     specs: tuple[ClipSpec, ...] = ()
@@ -48,13 +43,11 @@ def main(socket: int, life: int) -> None:
         while True:
             video_id, path, changed, freed = connection.recv()
             specs = changed or specs
-            slots.free.update(freed)
+            slots.free.extend(freed)
             _answer(connection, slots, DecodeRequest(video_id, Path(path), specs), setup, decoder)
 
 
-def _answer(
-    connection: Connection, slots: Slots, request: DecodeRequest, setup: Setup, decoder: Callable[..., Frames]
-) -> None:
+def _answer(connection: Connection, slots: Slots, request: DecodeRequest, setup: Setup, decoder: Decoder) -> None:
     result = decode_one(request, setup.policy, decoder, slots.allocate)
     if isinstance(result, Failure):
         connection.send((time.monotonic(), result))
@@ -79,7 +72,8 @@ class Slots:
     """
 
     def __init__(self) -> None:
-        self.free: set[int] = set()
+        self.free: list[int] = []
+        """The last freed last: what of it the processor's cache still holds is the cheapest to write to."""
         self._maps: dict[int, mmap.mmap] = {}
         self._handles: dict[int, int] = {}  # of slots that the supervisor has not mapped yet
         self._dropped: list[int] = []
@@ -89,8 +83,9 @@ class Slots:
     def allocate(self, shape: tuple[int, ...], dtype: type[np.uint8] = np.uint8) -> NDArray[np.uint8]:
         """Return an array over a free slot, or over a new one; it stays free until it is lent."""
         size = math.prod(shape)
-        fitting = [slot for slot in self.free if len(self._maps[slot]) >= size]
-        slot = min(fitting, key=lambda slot: len(self._maps[slot])) if fitting else self._create(size)
+        fitting = (slot for slot in reversed(self.free) if len(self._maps[slot]) >= size)
+        slot = next(fitting, None)
+        slot = self._create(size) if slot is None else slot
         array = np.frombuffer(self._maps[slot], dtype, size).reshape(shape)
         self._last = array, slot
         return array
@@ -105,10 +100,10 @@ class Slots:
         self.free.remove(slot)
         handle = self._handles.pop(slot, None)
         dropped, self._dropped = tuple(self._dropped), []
-        about = (frames.data.shape, frames.index, frames.count, frames.backend, frames.flags)
+        about = (frames.index, frames.count, frames.backend, frames.flags)
         size = 0 if handle is None else len(self._maps[slot])
-        lent = Lent(decoded.id, slot, size, dropped, *about, decoded.digest, decoded.fingerprint, decoded.seconds)
-        return lent, handle
+        shape, vouch = frames.data.shape, decoded.fingerprint
+        return Lent(decoded.id, slot, size, dropped, shape, about, decoded.digest, vouch, decoded.seconds), handle
 
     def _create(self, size: int) -> int:
         """Make a slot; one that proved too small makes room for it."""
@@ -128,7 +123,7 @@ class Slots:
             raise MemoryError(str(error)) if error.errno in (errno.ENOMEM, errno.ENOSPC) else error from error
         slot, self._next = self._next, self._next + 1
         self._maps[slot], self._handles[slot] = memory, handle
-        self.free.add(slot)
+        self.free.append(slot)
         return slot
 
 
@@ -143,23 +138,15 @@ def _anonymous_file(size: int) -> int:
     return handle
 
 
-def _die_with(life: int) -> None:
-    """Have the kernel end this process when the pipe's other end closes, even in the midst of a hung decode."""
-    if sys.platform == "linux":
-        import fcntl
-
-        fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)  # SIGIO: terminate
-        import select
-
-        if select.select([life], [], [], 0)[0]:  # closed already
-            os._exit(1)
-
-
 def _limit_memory(extra: int) -> None:
-    """Let this process allocate `extra` bytes more than it has; beyond, allocations fail as `memory`."""
+    """Let this process allocate `extra` bytes more than it has; beyond, allocations fail as `memory`.
+
+    Should the machine run out of memory before that, the kernel is to end this process and not its parent.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
         with open("/proc/self/statm") as file:  # noqa: PTH123 - read before pathlib would allocate
             pages = int(file.read().split()[0])
         limit = pages * mmap.PAGESIZE + extra

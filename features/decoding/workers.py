@@ -19,7 +19,7 @@ from types import TracebackType
 
 from actionvit.features.decoding.decode import DecodePolicy
 from actionvit.features.decoding.frames import Reason
-from actionvit.features.decoding.requests import Decoded, DecodeRequest, Failure, decode_one
+from actionvit.features.decoding.requests import Decoded, DecodeRequest, Failure, decode_one, find_decoder
 from actionvit.features.decoding.worker_handle import Setup, Worker
 
 __all__ = ["DecodeRequest", "Decoded", "Failure", "available_cores", "decode_stream"]
@@ -27,6 +27,12 @@ __all__ = ["DecodeRequest", "Decoded", "Failure", "available_cores", "decode_str
 DEFAULT_POLICY = DecodePolicy()
 DEPTH = 2
 """Videos handed to a worker at once, so that it need not wait for the next while the consumer is busy."""
+
+MAX_AHEAD = 2 << 30
+"""Bytes of frames decoded ahead of the consumer, judged by the largest video so far: large videos, fewer of them."""
+GRACE = 5.0
+"""Seconds that a worker is watched before it is found to be late, if the timeout is not shorter: where the consumer
+was away for long, it may have been because both were stopped (Ctrl-Z)."""
 
 
 def decode_stream(
@@ -71,14 +77,15 @@ def decode_stream(
     if workers is not None and workers < 0:
         raise ValueError(f"workers: got {workers}, expected 0 or more")
     if workers == 0:
+        here = find_decoder(decoder)
         for request in requests:
-            yield decode_one(request, policy)
+            yield decode_one(request, policy, here)
         return
     count = workers or available_cores()
     with _Pool(Setup(policy, max_memory, decoder), count, timeout, recycle) as pool:
         for request in requests:
             pool.submit(request)
-            if pool.pending > (3 * count if ahead is None else ahead):
+            while pool.pending > (3 * count if ahead is None else ahead) or pool.crowded:
                 yield pool.next()
         while pool.pending:
             yield pool.next()
@@ -101,6 +108,7 @@ class _Pool:
         self._backlog: deque[tuple[int, DecodeRequest]] = deque()
         self._results: dict[int, Decoded | Failure] = {}
         self._submitted = self._yielded = 0
+        self._largest = 0  # bytes of frames that a video had
 
     def __enter__(self) -> _Pool:
         return self
@@ -113,6 +121,12 @@ class _Pool:
     def pending(self) -> int:
         """Requests whose results are not yielded yet."""
         return self._submitted - self._yielded
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the requests that are pending may need too much memory between them."""
+        room = MAX_AHEAD // self._largest if self._largest else DEPTH * self._count
+        return self.pending > max(1, room)
 
     def submit(self, request: DecodeRequest) -> None:
         """Take a request; a free worker starts on it."""
@@ -143,11 +157,16 @@ class _Pool:
         self._feed()
         now = time.monotonic()
         deadlines = [worker.busy_since + self._timeout for worker in self._workers if worker.queue]
-        ready = set(wait([worker.socket for worker in self._workers], max(0.0, min(deadlines) - now)))
+        pause = max(min(deadlines) - now, min(GRACE, self._timeout))
+        ready = set(wait([worker.socket for worker in self._workers], pause))
         for worker in [worker for worker in self._workers if worker.socket in ready]:
             if not self._receive(worker):
                 self._replace(worker, *worker.epitaph())
         if ready:  # a message may be all that a deadline waits for: read them all before judging
+            return
+        if (late := time.monotonic() - now - pause) > 1.0:  # this process was stopped while it waited, and they too
+            for worker in self._workers:
+                worker.busy_since += late
             return
         now = time.monotonic()
         for worker in [worker for worker in self._workers if worker.queue]:
@@ -165,6 +184,8 @@ class _Pool:
             return True
         number, result = answer
         self._results[number] = result
+        if isinstance(result, Decoded):
+            self._largest = max(self._largest, result.frames.data.nbytes)
         starved = isinstance(result, Failure) and result.reason == "memory"  # what it holds, the next would lack
         if starved or (worker.answered >= self._recycle and not worker.queue):
             self._replace(worker)
@@ -175,6 +196,6 @@ class _Pool:
         worker.end()
         self._workers.remove(worker)
         if reason is not None:
-            number, request = worker.queue.popleft()
-            self._results[number] = Failure(request.id, reason, detail, self._setup.policy.decoder, 0)
-        self._backlog.extendleft(reversed(worker.queue))
+            task = worker.queue.popleft()
+            self._results[task.number] = Failure(task.request.id, reason, detail, self._setup.policy.decoder, 0)
+        self._backlog.extendleft((task.number, task.request) for task in reversed(worker.queue))

@@ -1,0 +1,101 @@
+"""What damage is seen: break copies of sound videos in three ways, and compare what decodes with what was there.
+
+A broken copy is refused, or kept and flagged, or nothing is noticed; in the last two cases its sampled frames (8,
+uniform) are as they were or not. What matters is the last column: other pixels, and not a word.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+from collections import Counter, defaultdict
+from importlib.metadata import version
+from pathlib import Path
+
+import av
+
+from actionvit.features.clips import ClipSpec
+from actionvit.features.decoding.decode import decode
+from actionvit.features.decoding.frames import DecodeError
+
+SPEC = ClipSpec(num_frames=8, size=224)
+OUTCOMES = ("refused", "flagged, intact", "flagged, changed", "unseen, intact", "unseen, changed")
+
+
+def flip(data: bytearray, rnd: random.Random) -> None:
+    data[rnd.randrange(len(data))] ^= 1 << rnd.randrange(8)
+
+
+def blank(data: bytearray, rnd: random.Random) -> None:
+    at = rnd.randrange(max(1, len(data) - 512))
+    data[at : at + 512] = bytes(512)
+
+
+def cut(data: bytearray, rnd: random.Random) -> None:
+    del data[rnd.randrange(len(data)) :]
+
+
+WAYS = {"one bit flipped": flip, "512 bytes zeroed": blank, "cut short": cut}
+
+
+def codec(path: Path) -> str | None:
+    """Return the container and codec of a video in which nothing is wrong."""
+    try:
+        if decode(path, [SPEC]).flags:
+            return None
+    except DecodeError:
+        return None
+    with av.open(str(path)) as container:
+        return f"{container.streams.best('video').codec_context.name} {path.suffix}"
+
+
+def outcome(broken: Path, sound: set[bytes]) -> str:
+    try:
+        found = decode(broken, [SPEC])
+    except (DecodeError, MemoryError):
+        return "refused"
+    same = all(image.tobytes() in sound for image in found.data)
+    return f"{'flagged' if found.flags else 'unseen'}, {'intact' if same else 'changed'}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("root", type=Path, nargs="+", help="folders of sound videos")
+    parser.add_argument("--number", type=int, default=300, help="broken copies a codec and way to break")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "damage.json")
+    options = parser.parse_args()
+    by_codec: defaultdict[str, list[Path]] = defaultdict(list)
+    for path in sorted(path for root in options.root for path in root.rglob("*") if path.is_file()):
+        if (name := codec(path)) and path.stat().st_size < 2 << 20:
+            by_codec[name].append(path)
+    rows = []
+    print(f"{'codec':16}{'way':20}" + "".join(f"{name:>18}" for name in OUTCOMES))
+    for name, paths in sorted(by_codec.items()):
+        rnd = random.Random(0)
+        chosen = [rnd.choice(paths) for _ in range(options.number)]
+        frames: dict[Path, set[bytes]] = {}
+        for way, act in WAYS.items():
+            seen: Counter[str] = Counter()
+            for path in chosen:
+                if path not in frames:
+                    with av.open(str(path)) as container:
+                        stream = container.streams.best("video")
+                        frames[path] = {f.to_ndarray(format="rgb24").tobytes() for f in container.decode(stream)}
+                data = bytearray(path.read_bytes())
+                act(data, rnd)
+                with tempfile.NamedTemporaryFile(suffix=path.suffix) as broken:
+                    broken.write(data)
+                    broken.flush()
+                    seen[outcome(Path(broken.name), frames[path])] += 1
+            counts = {one: seen[one] for one in OUTCOMES}
+            rows.append({"codec": name, "videos": len(set(chosen)), "way": way, "broken": options.number, **counts})
+            print(f"{name:16}{way:20}" + "".join(f"{count / options.number:18.1%}" for count in counts.values()))
+    result = {"av": version("av"), "ffmpeg": av.ffmpeg_version_info, "rows": rows}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Decoding beside the loops people write: decord's `get_batch`, and PyAV decoding all of every clip.
+
+Each contender decodes the same clips for 8, for 16, and for 8 and 16 uniform frames (`base` + `hr`), and every frame is
+compared first: no contender may differ in a pixel. Measured is CPU time of all processes: clips a core-second.
+For pools it is taken from runs over one and over three times the clips, whose difference leaves out starting the
+workers. Rounds are interleaved, so that whatever else the machine does hits all alike; the median round counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import av
+import decord
+import numpy as np
+
+from actionvit.features.clips import ClipSpec, clip_indices
+from actionvit.features.decoding.decode import decode
+from actionvit.features.decoding.workers import Decoded, DecodeRequest, available_cores, decode_stream
+
+BASE, HR = ClipSpec(num_frames=8, size=224), ClipSpec(num_frames=16, size=448)
+ASKED = {"8": (BASE,), "16": (HR,), "8+16": (BASE, HR)}
+Specs = tuple[ClipSpec, ...]
+Frames = np.ndarray
+
+
+def wanted(count: int, specs: Specs) -> np.ndarray:
+    return np.unique(np.concatenate([clip_indices(count, spec).ravel() for spec in specs]))
+
+
+def decord_loop(paths: Sequence[Path], specs: Specs) -> Iterator[Frames]:
+    for path in paths:
+        reader = decord.VideoReader(str(path), num_threads=1)
+        yield reader.get_batch(wanted(len(reader), specs).tolist()).asnumpy()
+
+
+def pyav_all(paths: Sequence[Path], specs: Specs) -> Iterator[Frames]:
+    """What tutorials show: every frame decoded and converted, those wanted picked."""
+    for path in paths:
+        with av.open(str(path)) as container:
+            container.streams.video[0].thread_count = 1
+            images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        yield np.stack([images[at] for at in wanted(len(images), specs)])
+
+
+def pyav_picked(paths: Sequence[Path], specs: Specs) -> Iterator[Frames]:
+    """The same by someone who knows: only the frames wanted are converted, by one thread."""
+    for path in paths:
+        with av.open(str(path)) as container:
+            container.streams.video[0].thread_count = 1
+            frames = list(container.decode(video=0))
+            picked = [frames[at].reformat(format="rgb24", threads=1) for at in wanted(len(frames), specs)]
+            yield np.stack([frame.to_ndarray() for frame in picked])
+
+
+def own_loop(paths: Sequence[Path], specs: Specs) -> Iterator[Frames]:
+    for path in paths:
+        yield decode(path, specs).data
+
+
+def pool(workers: int) -> Callable[[Sequence[Path], Specs], Iterator[Frames]]:
+    """Supervised workers, which also hash every file."""
+
+    def run(paths: Sequence[Path], specs: Specs) -> Iterator[Frames]:
+        for item in decode_stream([DecodeRequest(str(path), path, specs) for path in paths], workers=workers):
+            assert isinstance(item, Decoded), item
+            yield item.frames.data
+
+    return run
+
+
+def cost(loop: Callable[[Sequence[Path], Specs], Iterator[Frames]], paths: Sequence[Path], specs: Specs) -> np.ndarray:
+    """Return the wall and the CPU seconds of one run, workers included."""
+    before, start = cpu(), time.perf_counter()
+    for _ in loop(paths, specs):
+        pass
+    return np.array([time.perf_counter() - start, cpu() - before])
+
+
+def cpu() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def check(paths: Sequence[Path], loops: dict, specs: Specs) -> int:
+    """Compare every frame of every contender; return how many there are."""
+    frames = 0
+    for group in zip(*(loop(paths, specs) for loop in loops.values()), strict=True):
+        for name, found in zip(loops, group, strict=True):
+            assert np.array_equal(found, group[0]), f"{name} differs"
+        frames += len(group[0])
+    return frames
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("root", type=Path, help="a folder of clips")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--every", type=int, default=1, help="take every n-th clip only")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "decode.json")
+    options = parser.parse_args()
+    paths = sorted(path for path in options.root.rglob("*") if path.suffix in (".avi", ".mp4", ".mkv", ".webm"))
+    paths = paths[:: options.every]
+    cores = available_cores()
+    plain = {"decord get_batch": decord_loop, "PyAV, all frames": pyav_all, "PyAV, with care": pyav_picked}
+    own = {"actionvit, no worker": own_loop, "actionvit, 1 worker": pool(1), f"actionvit, {cores} workers": pool(cores)}
+    loops = {**plain, **own}
+    compared = {asked: check(paths, loops, specs) for asked, specs in ASKED.items()}
+    seen: dict[tuple[str, str], list[np.ndarray]] = {}
+    for _ in range(options.rounds):
+        for asked, specs in ASKED.items():
+            for name, loop in loops.items():
+                spent = cost(loop, paths, specs)
+                if "worker" in name and "no" not in name:
+                    spent = (cost(loop, [*paths] * 3, specs) - spent) / 2
+                seen.setdefault((asked, name), []).append(spent / len(paths))
+    report(options, paths, seen, compared, cores)
+
+
+def report(options, paths: list[Path], seen: dict, compared: dict, cores: int) -> None:
+    """Print the tables and write them."""
+    middle = {key: np.median(np.stack(runs), axis=0) for key, runs in seen.items()}
+    rows = []
+    print(f"{'frames':8}{'contender':24}{'clips/core-s':>14}{'CPU ms/clip':>14}{'spread':>9}{'clips/s':>10}")
+    for (asked, name), runs in seen.items():
+        wall, used = middle[asked, name]
+        spread = statistics.pstdev(run[1] for run in runs) / used
+        rows.append(
+            {
+                "frames": asked,
+                "contender": name,
+                "clips_per_core_second": round(1 / used, 1),
+                "cpu_ms_per_clip": round(1e3 * used, 3),
+                "cpu_spread": round(spread, 3),
+                "clips_per_second": round(1 / wall, 1),
+            }
+        )
+        print(f"{asked:8}{name:24}{1 / used:14.1f}{1e3 * used:14.2f}{spread:9.1%}{1 / wall:10.1f}")
+    targets = {}
+    lone = "actionvit, no worker"
+    for asked in ("8", "16"):
+        usual = min(middle[asked, name][1] for name in ("decord get_batch", "PyAV, all frames"))
+        targets[f"{asked} frames, a core, against the best usual loop"] = usual / middle[asked, lone][1]
+        targets[f"{asked} frames, the same with a worker, and hashing"] = (
+            usual / middle[asked, "actionvit, 1 worker"][1]
+        )
+        careful = middle[asked, "PyAV, with care"][1]
+        targets[f"{asked} frames, a core, against PyAV with care"] = careful / middle[asked, lone][1]
+        one, many = middle[asked, "actionvit, 1 worker"][0], middle[asked, f"actionvit, {cores} workers"][0]
+        targets[f"{asked} frames, {cores} workers, share of linear"] = one / many / cores
+    for name in (lone, "actionvit, 1 worker"):
+        targets[f"8+16 together against 16 alone, {name}"] = middle["8+16", name][1] / middle["16", name][1]
+    for name, value in targets.items():
+        print(f"{name:64}{value:8.3f}")
+    result = {
+        "machine": machine(cores),
+        "clips": len(paths),
+        "bytes": sum(path.stat().st_size for path in paths),
+        "rounds": options.rounds,
+        "frames_compared": compared,
+        "rows": rows,
+        "targets": {name: round(float(value), 3) for name, value in targets.items()},
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def machine(cores: int) -> dict:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    return {
+        "cpu": next(
+            (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
+        ),
+        "cores": cores,
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("av", "decord2", "numpy")},
+    }
+
+
+if __name__ == "__main__":
+    main()
