@@ -1,26 +1,34 @@
-"""The feature store beside what people write themselves: `np.savez` a video, and h5py appends.
+"""The feature store beside what people write themselves: `np.save` a video, and h5py appends.
 
-Each row is K = 1, T = 8, D = 768 in float32 (27 kB with `clip` and `index`). Write, resume (open the store and plan
-over as many unchanged files, one a row), read all rows' `frame` in random parts, verify. The peers sync nothing,
-check nothing, and an h5py append that is killed leaves no file that opens.
+Each row of the store is K = 1, T = 8, D = 768 in float32, with `clip` and `index` (27.7 kB of numbers); the peers keep
+`frame` alone (24.6 kB), sync nothing, check nothing, and an h5py file that was killed while open may never open again.
+
+- write: rows one by one, and at the end `os.sync`, so that all of it is on the disk for everyone
+- resume: open the store and plan over as many files, one a row, none of which changed; for np.save, ask for each file
+- read: `frame` of all rows, 100,000 at a time, each time in a random order
+- verify: read every byte and compare it with what was written
+
+Every phase is a process of its own, so that its peak memory is its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
+import os
 import resource
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
+import machine
 import numpy as np
 
 from actionvit.features.files import fingerprint
@@ -33,129 +41,214 @@ KEY = FeatureKey(
 )
 FRAME = np.random.RandomState(0).rand(1, 8, 768).astype(np.float32)
 INDEX = np.arange(8, dtype=np.int32)[None]
+BLOCK = 100_000
+PHASES = {
+    "store": ("write", "resume", "read", "verify"),
+    "np.save": ("write", "resume", "read"),
+    "h5py append": ("write", "read"),
+}
 
 
-def arrays(number: int) -> dict[str, np.ndarray]:
-    frame = FRAME + np.float32(number)
-    return {"clip": frame.mean(1), "frame": frame, "index": INDEX}
+def frame(number: int) -> np.ndarray:
+    return FRAME + np.float32(number)
 
 
-def ours(folder: Path, rows: int, files: list[tuple[str, Path]]) -> dict[str, float]:
-    def write() -> None:
-        store = FeatureStore.create(folder, key=KEY, dataset="d", variant="v", info={})
-        with store.writer() as out:
-            for number, (id, path) in enumerate(files):
-                out.append(Row(id, f"{number:064x}", fingerprint(path), 30, (), "pyav", arrays(number)))
-
-    def resume() -> None:
-        assert len(FeatureStore.open(folder).plan(files).known) == rows
-
-    def read() -> None:
-        store = FeatureStore.open(folder)
-        order = np.random.RandomState(1).permutation(rows)
-        for start in range(0, rows, 100_000):  # a part of it at a time: 10⁶ rows are 27 GB
-            store.read([files[at][0] for at in np.sort(order[start : start + 100_000])], "frame")
-
-    def check() -> None:
-        assert verify(folder) == []
-
-    return {
-        name: timed(work) for name, work in (("write", write), ("resume", resume), ("read", read), ("verify", check))
-    }
+def video(data: Path, number: int) -> tuple[str, Path]:
+    """The id and the file of a video, about as long as HMDB51's."""
+    folder = f"class_{number % 51:02}"
+    name = f"a_film_of_some_name_class_{number % 51:02}_f_cm_np1_fr_med_{number}.avi"
+    return f"{folder}/{name}", data / folder / name
 
 
-def np_save(folder: Path, rows: int) -> dict[str, float]:
-    def write() -> None:
-        folder.mkdir()
+def blocks(rows: int) -> Iterator[np.ndarray]:
+    random = np.random.RandomState(1)
+    for start in range(0, rows, BLOCK):
+        yield start + random.permutation(min(BLOCK, rows - start))
+
+
+def store_write(at: Path, data: Path, rows: int) -> None:
+    store = FeatureStore.create(at, key=KEY, dataset="d", variant="v", info={})
+    with store.writer() as out:
         for number in range(rows):
-            np.savez(folder / f"{number}.npz", **arrays(number))
+            id, path = video(data, number)
+            arrays = {"clip": frame(number).mean(1), "frame": frame(number), "index": INDEX}
+            out.append(Row(id, f"{number:064x}", fingerprint(path), 30, (), "pyav", arrays))
 
-    def resume() -> None:
-        assert sum((folder / f"{number}.npz").exists() for number in range(rows)) == rows
 
-    def read() -> None:
+def store_resume(at: Path, data: Path, rows: int) -> None:
+    plan = FeatureStore.open(at).plan([video(data, number) for number in range(rows)])
+    assert len(plan.known) == rows and not plan.todo
+
+
+def store_read(at: Path, data: Path, rows: int) -> None:
+    store = FeatureStore.open(at)
+    for numbers in blocks(rows):
+        found = store.read([video(data, number)[0] for number in numbers.tolist()], "frame")
+        np.testing.assert_array_equal(found[0], frame(int(numbers[0])))
+
+
+def store_verify(at: Path, data: Path, rows: int) -> None:
+    assert verify(at) == []
+
+
+def save_write(at: Path, data: Path, rows: int) -> None:
+    at.mkdir()
+    for number in range(rows):
+        np.save(at / f"{number}.npy", frame(number))
+
+
+def save_resume(at: Path, data: Path, rows: int) -> None:
+    assert all((at / f"{number}.npy").exists() for number in range(rows))
+
+
+def save_read(at: Path, data: Path, rows: int) -> None:
+    for numbers in blocks(rows):
+        np.stack([np.load(at / f"{number}.npy") for number in numbers.tolist()])
+
+
+def append_write(at: Path, data: Path, rows: int) -> None:
+    with h5py.File(at, "w") as out:
+        held = out.create_dataset("frame", (0, 1, 8, 768), np.float32, maxshape=(None, 1, 8, 768), chunks=True)
         for number in range(rows):
-            with np.load(folder / f"{number}.npz") as file:
-                file["frame"]
-
-    return {name: timed(work) for name, work in (("write", write), ("resume", resume), ("read", read))}
+            held.resize(number + 1, axis=0)
+            held[number] = frame(number)
 
 
-def h5_append(folder: Path, rows: int) -> dict[str, float]:
-    def write() -> None:
-        with h5py.File(folder, "w") as out:
-            for name, array in arrays(0).items():
-                out.create_dataset(name, (0, *array.shape), array.dtype, maxshape=(None, *array.shape), chunks=True)
-            for number in range(rows):
-                for name, array in arrays(number).items():
-                    out[name].resize(number + 1, axis=0)
-                    out[name][number] = array
-
-    def read() -> None:
-        with h5py.File(folder) as source:
-            for start in range(0, rows, 10_000):
-                source["frame"][start : start + 10_000]
-
-    return {name: timed(work) for name, work in (("write", write), ("read", read))}
+def append_read(at: Path, data: Path, rows: int) -> None:
+    with h5py.File(at) as source:
+        for numbers in blocks(rows):
+            order = np.argsort(numbers)  # h5py wants rising rows
+            source["frame"][numbers[order]]
 
 
-def timed(work: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+WORK = {
+    ("store", "write"): store_write,
+    ("store", "resume"): store_resume,
+    ("store", "read"): store_read,
+    ("store", "verify"): store_verify,
+    ("np.save", "write"): save_write,
+    ("np.save", "resume"): save_resume,
+    ("np.save", "read"): save_read,
+    ("h5py append", "write"): append_write,
+    ("h5py append", "read"): append_read,
+}
+
+
+def run_phase(what: str, phase: str, at: Path, data: Path, rows: int) -> None:
+    """Do one phase in this process and print what it took."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began, cpu = time.perf_counter(), time.process_time()
+    WORK[what, phase](at, data, rows)
+    if phase == "write":
+        os.sync()
+    took = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({**took, "peak_mib": peak / 1024, "start_mib": before / 1024}))
+
+
+def in_process(what: str, phase: str, at: Path, data: Path, rows: int) -> dict[str, float]:
+    command = [sys.executable, __file__, "--phase", what, phase, str(at), str(data), str(rows)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
 
 
 def size_of(path: Path) -> int:
-    return sum(each.stat().st_size for each in path.rglob("*")) if path.is_dir() else path.stat().st_size
+    """Bytes on the disk, in whole blocks, as `du` counts them."""
+    files = [path, *path.rglob("*")] if path.is_dir() else [path]
+    return sum(each.stat().st_blocks * 512 for each in files)
+
+
+def middle(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def measure(rows: int, repeats: int, what: str, scratch: Path, data: Path) -> dict[str, Any]:
+    found: dict[str, list[dict[str, float]]] = {phase: [] for phase in PHASES[what]}
+    size = 0
+    for repeat in range(repeats):
+        at = scratch / f"{what}-{repeat}"
+        for phase in PHASES[what]:
+            found[phase].append(in_process(what, phase, at, data, rows))
+        size = size_of(at)
+        shutil.rmtree(at) if at.is_dir() else at.unlink()
+    phases = {
+        phase: {
+            "seconds": middle([run["seconds"] for run in runs]),
+            "us_a_row": statistics.median(run["seconds"] for run in runs) / rows * 1e6,
+            "peak_mib": max(run["peak_mib"] for run in runs),
+            "cpu_seconds": statistics.median(run["cpu"] for run in runs),
+        }
+        for phase, runs in found.items()
+    }
+    for phase in set(phases) - {"resume"}:
+        phases[phase]["mb_s"] = size / phases[phase]["seconds"]["median"] / 1e6
+    return {"rows": rows, "what": what, "repeats": repeats, "bytes_a_row": size / rows, "phases": phases}
+
+
+def say(result: dict[str, Any]) -> None:
+    cells = []
+    for phase in PHASES["store"]:
+        one = result["phases"].get(phase)
+        speed = f"{one['mb_s']:.0f} MB/s" if one and "mb_s" in one else ""
+        cells.append(f"{one['seconds']['median']:9.2f} s {speed:>9} {one['peak_mib']:6.0f} MiB" if one else " " * 32)
+    print(f"{result['rows']:>9,} {result['what']:12} {result['bytes_a_row']:7.0f} " + " | ".join(cells), flush=True)
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """The results as a page."""
+    lines = [
+        "# The feature store, measured",
+        "",
+        "`benchmarks/bench_store.py` wrote this; its head says what each phase does. Median seconds (µs a row; peak",
+        "memory of the process).",
+        "",
+        "| rows | | bytes a row on disk | write | resume | read | verify |",
+        "|---:|---|---:|---:|---:|---:|---:|",
+    ]
+    for result in results:
+        cells = []
+        for phase in PHASES["store"]:
+            one = result["phases"].get(phase)
+            text = (
+                f"{one['seconds']['median']:.2f} s ({one['us_a_row']:.1f}; {one['peak_mib']:.0f} MiB)" if one else "–"
+            )
+            cells.append(text)
+        lines.append(
+            f"| {result['rows']:,} | {result['what']} | {result['bytes_a_row']:,.0f} | " + " | ".join(cells) + " |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, action="append", help="[default: 1000 and 100000]")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="of up to 100,000 rows; more are measured once")
     parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--scratch", type=Path)
+    parser.add_argument("--out", type=Path, help="a JSON file; a page lies beside it")
+    parser.add_argument("--scratch", type=Path, help="where there is room: 10⁶ rows take 30 GB at a time")
+    parser.add_argument("--phase", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    found: list[dict[str, Any]] = []
-    print(
-        f"{'rows':>9} {'what':10} {'write s':>9} {'resume s':>9} {'read s':>9} {'verify s':>9} {'B/row':>8} {'MB/s':>7}"
-    )
+    if options.phase:
+        what, phase, at, data, rows = options.phase
+        run_phase(what, phase, Path(at), Path(data), int(rows))
+        return
+    results = []
+    heads = " | ".join(f"{phase:>32}" for phase in PHASES["store"])
+    print(f"{'rows':>9} {'':12} {'B/row':>7} {heads}")
     for rows in options.rows or [1000, 100_000]:
         with tempfile.TemporaryDirectory(dir=options.scratch) as name:
-            folder = Path(name)
-            (folder / "data").mkdir()
-            files = [(f"{number:07}", folder / "data" / f"{number:07}") for number in range(rows)]
-            for _, path in files:
+            data = Path(name) / "data"
+            for number in range(rows):
+                path = video(data, number)[1]
+                if number < 51:
+                    path.parent.mkdir(parents=True)
                 path.touch()
-            whats: dict[str, Callable[[Path], dict[str, float]]] = {"store": partial(ours, rows=rows, files=files)}
-            if not options.no_peers:
-                whats |= {"np.savez": partial(np_save, rows=rows), "h5 append": partial(h5_append, rows=rows)}
-            for what, work in whats.items():
-                runs, size = [], 0
-                for repeat in range(options.repeats):
-                    at = folder / f"{what}-{repeat}"
-                    runs.append(work(at))
-                    size = size_of(at)
-                    shutil.rmtree(at) if at.is_dir() else at.unlink()
-                times = {phase: statistics.median(run[phase] for run in runs) for phase in runs[0]}
-                spread = {
-                    phase: [min(run[phase] for run in runs), max(run[phase] for run in runs)] for phase in runs[0]
-                }
-                speed = size / times["write"] / 1e6
-                cells = " ".join(
-                    f"{times.get(phase, float('nan')):9.2f}" for phase in ("write", "resume", "read", "verify")
-                )
-                print(f"{rows:9} {what:10} {cells} {size / rows:8.0f} {speed:7.0f}", flush=True)
-                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-                found.append(
-                    {"rows": rows, "what": what, "seconds": times, "range": spread, "bytes_a_row": size / rows}
-                    | {"write_mb_s": speed, "peak_mib_so_far": peak}
-                )
+            for what in PHASES if not options.no_peers else ["store"]:
+                results.append(measure(rows, options.repeats if rows <= 100_000 else 1, what, Path(name), data))
+                say(results[-1])
     if options.out:
-        machine = {"platform": platform.platform(), "python": platform.python_version(), "h5py": h5py.version.version}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps({"machine": machine, "results": found}, indent=1) + "\n", encoding="utf-8")
+        machine.write(options.out, {"machine": machine.describe("h5py", "numpy"), "results": results})
+        options.out.with_suffix(".md").write_text(table(results), encoding="utf-8")
 
 
 if __name__ == "__main__":

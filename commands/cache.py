@@ -40,6 +40,9 @@ def ls(cache: Path, as_json: bool) -> None:
         _echo_table(
             ("dataset", "variant", "rows", "failed", "coverage", "size", "written", "store"), map(_cells, found)
         )
+        for summary in found:
+            if summary.damage:
+                click.echo(f"warning: {summary.damage}", err=True)
     else:
         click.echo(f"{cache}: no stores; `actionvit extract` makes one")
 
@@ -81,29 +84,35 @@ def show(store: Path, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, /, store: Path, repair: bool, as_json: bool) -> None:
-    """Read every byte of a store and name damaged rows and files.
+    """Read every byte of a store and name damaged rows and files; say the digest by which stores are compared.
 
     Exit code 1 if there are any and --repair is not given. After a repair, `actionvit extract` embeds what was lost.
     """
     from dataclasses import asdict
 
+    from actionvit.features.store.store import FeatureStore
     from actionvit.features.store.verify import verify
     from actionvit.pipeline.extraction.caches import store_folder_in
 
     folder = store_folder_in(store)
     problems = verify(folder, repair=repair)
+    sound = FeatureStore.open(folder) if repair or not problems else None
+    digest, rows = (sound.digest(), len(sound)) if sound else (None, None)
     if as_json:
-        echo_json({"store": str(folder), "problems": list(map(asdict, problems)), "repaired": repair})
+        report = {"store": str(folder), "problems": list(map(asdict, problems)), "repaired": repair}
+        echo_json({**report, "rows": rows, "digest": digest})
     else:
         for problem in problems:
-            rows = {0: "no row is lost", -1: "its rows cannot be told"}.get(problem.rows, f"{problem.rows:,} lost")
-            click.echo(f"{folder / problem.file}: {problem.detail}; {rows}{'' if not problem.ids else ':'}")
+            lost = {0: "no row is lost", -1: "its rows cannot be told"}.get(problem.rows, f"{problem.rows:,} lost")
+            click.echo(f"{folder / problem.file}: {problem.detail}; {lost}{'' if not problem.ids else ':'}")
             for id in problem.ids:
                 click.echo(f"  {id}")
-        if not problems:
-            click.echo(f"{folder}: every byte is as it was written")
-        else:
+        if problems:
             click.echo("repaired; run `actionvit extract` again" if repair else "run this again with --repair")
+        else:
+            click.echo(f"{folder}: every byte is as it was written")
+        if sound:
+            click.echo(f"{rows:,} rows, digest {digest}")
     if problems and not repair:
         ctx.exit(1)
 
@@ -124,10 +133,11 @@ def merge(stores: tuple[Path, ...], out: Path | None, wait: bool, as_json: bool)
     merged = merge(opened, folder, wait=wait)
     shards = [shard for store in opened if (shard := shard_of(store)) is not None]
     lacking = sorted({i + 1 for _, n in shards for i in range(n)} - {i for i, _ in shards}) if shards else []
+    report = {"store": str(folder), "rows": len(merged), "failed": len(merged.failures()), "lacking": lacking}
     if as_json:
-        echo_json({"store": str(folder), "rows": len(merged), "failed": len(merged.failures()), "lacking": lacking})
+        echo_json({**report, "digest": merged.digest()})
         return
-    click.echo(f"{folder}: {len(merged):,} rows, {len(merged.failures()):,} failed")
+    click.echo(f"{folder}: {report['rows']:,} rows, {report['failed']:,} failed, digest {merged.digest()}")
     if lacking:
         click.echo(f"note: shards {', '.join(map(str, lacking))} of {shards[0][1]} were not among them", err=True)
 
@@ -206,20 +216,23 @@ def prune(stores: tuple[Path, ...], cache: Path, yes: bool, as_json: bool) -> No
 
 def _facts(summary: StoreSummary) -> list[str]:
     dataset, variant, rows, failed, coverage, size, age, _ = _cells(summary)
-    return [f"{dataset} {variant}", f"{rows} rows", f"{failed} failed", f"coverage {coverage}", size, f"written {age}"]
+    counts = ["damaged"] if summary.damage else [f"{rows} rows", f"{failed} failed", f"coverage {coverage}"]
+    return [f"{dataset} {variant}", *counts, size, f"written {age}"]
 
 
 def _cells(summary: StoreSummary) -> tuple[str, ...]:
     coverage = "–" if summary.coverage is None else f"{summary.coverage:.1%}"
-    numbers = (f"{summary.rows:,}", f"{summary.failed:,}", coverage, _size(summary.bytes), _age(summary.written))
-    return (summary.dataset, summary.variant, *numbers, summary.store)
+    counts = ("damaged", "–", "–") if summary.damage else (f"{summary.rows:,}", f"{summary.failed:,}", coverage)
+    return (summary.dataset, summary.variant, *counts, _size(summary.bytes), _age(summary.written), summary.store)
 
 
 def _echo_table(head: Sequence[str], rows: Any) -> None:
     """Print columns that line up: words to the left, what starts with a digit to the right."""
     body = [tuple(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
-    right = [all(cell[0].isdigit() or cell == "–" for cell in column) for column in zip(*body, strict=True)]
+    right = [
+        all(cell[0].isdigit() or cell in ("–", "damaged") for cell in column) for column in zip(*body, strict=True)
+    ]
     for line in (head, *body):
         cells = zip(line, widths, right, strict=True)
         click.echo("  ".join(cell.rjust(width) if r else cell.ljust(width) for cell, width, r in cells).rstrip())

@@ -131,7 +131,14 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[i
     type=click.FloatRange(0),
     default=5.0,
     show_default=True,
-    help="Publish embeddings at least this often: what a kill costs.",
+    help="Publish embeddings this often: what a kill costs.",
+)
+@click.option(
+    "--flush-mib",
+    type=click.FloatRange(0, min_open=True),
+    default=64.0,
+    show_default=True,
+    help="Publish embeddings when so many MiB wait.",
 )
 @click.option("--verify", is_flag=True, help="Rehash every video; without it size and modification time vouch.")
 @click.option("--retry-failed", is_flag=True, help="Try again what the ledger names, though nothing changed.")
@@ -142,7 +149,8 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     """Embed every video under ROOT once, and cache the embeddings in HDF5.
 
     ROOT is a folder of class folders (videos, or folders of frames), or a CSV file `path,label[,split[,source]]`.
-    Run it again at any time: what is cached is left alone, what is new or changed is embedded.
+    Run it again at any time: what is cached is left alone, what is new or changed is embedded. Where weights or
+    settings are not those of an earlier store, it says which, with both values, and makes a new one.
     Exit code 3: done, but some videos failed; `failures.csv` in the store's folder names them.
     """
     from tqdm import tqdm
@@ -165,6 +173,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
             policy=DecodePolicy(backend=options["backend"], on_corrupt=options["on_corrupt"]),
             device=options["device"],
             on_plan=_announce if options["tokens_after"] is not None else lambda videos, size: None,
+            flush_bytes=int(options["flush_mib"] * (1 << 20)),
             on_video=progress,
             **{name: options[name] for name in PASSED_ON},
         )
@@ -245,13 +254,15 @@ def _say(summary: Summary, dataset: str, dry_run: bool) -> None:
             "to embed": outcome.todo,
             "embedded": outcome.embedded,
             "already cached": outcome.reused,
-            "adopted from a renamed file": outcome.adopted,
+            "adopted: known under another name": outcome.adopted,
             "flagged": outcome.flagged,
             "failed": outcome.failed,
         }
         said = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing to do"
         click.echo(f"{dataset} {outcome.variant}: {outcome.rows} of {summary.videos} videos cached ({said})")
         click.echo(f"  {outcome.store}")
+        for difference in outcome.other_keys[:3]:
+            click.echo(f"  a new store, as its key is not that of {difference}")
         if outcome.failed:
             click.echo(f"  failures are named in {outcome.store / 'failures.csv'}")
     if summary.decoded and not dry_run:

@@ -6,13 +6,17 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from stat import S_ISDIR
 from typing import NamedTuple
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 
 class Fingerprint(NamedTuple):
-    """A file's size in bytes and modification time in ns; of a frame folder, the sum and the latest."""
+    """A file's size in bytes and modification time in ns; of a frame folder, the sum and the latest, its own included.
+
+    A folder's own time changes when frames are renamed, which may change their order.
+    """
 
     size: int
     mtime_ns: int
@@ -37,11 +41,11 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
 
 def fingerprint(path: Path) -> Fingerprint:
     """Return what `stat` knows of a video file or frame folder. Raises OSError where there is none."""
-    if not path.is_dir():
-        stat = path.stat()
-        return Fingerprint(stat.st_size, stat.st_mtime_ns)
+    own = path.stat()
+    if not S_ISDIR(own.st_mode):
+        return Fingerprint(own.st_size, own.st_mtime_ns)
     stats = [entry.stat() for entry in frame_files(path)]
-    return Fingerprint(sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0))
+    return Fingerprint(sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in (own, *stats)))
 
 
 def content_digest(path: Path) -> str:

@@ -1,15 +1,25 @@
-"""Stores of made-up embeddings that can be told from their video: shared by the store's tests and their processes."""
+"""Stores of made-up embeddings that can be told from their video: shared by the store's tests and their processes.
+
+`STORE_BROKEN=numbers|digest|bytes` in the environment makes the writer wrong on purpose, in this process and in those
+it starts: test_store_meta.py has each test of the store fail that way.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from actionvit.features.files import content_digest, fingerprint
+from actionvit.features.files import Fingerprint, content_digest, fingerprint
+from actionvit.features.store import rewrite, writer
 from actionvit.features.store.keys import FeatureKey
-from actionvit.features.store.store import FeatureStore, Row
+from actionvit.features.store.parts import Row, record_of
+from actionvit.features.store.store import FeatureStore
+
+TESTS = Path(__file__).parent
 
 KEY: dict[str, Any] = {
     "weights": "a" * 64,
@@ -44,15 +54,15 @@ def embed(id: str, path: Path) -> Row:
 def numbered(number: int) -> Row:
     """A row without a file, `v007`."""
     digest = f"{number:064x}"[::-1]
-    return Row(f"v{number:03}", digest, fingerprint(Path(__file__)), 30, (), "pyav", arrays_of(digest))
+    return Row(f"v{number:03}", digest, Fingerprint(number, 1), 30, (), "pyav", arrays_of(digest))
 
 
-def fill(folder: Path, numbers: Any, **changes: Any) -> FeatureStore:
+def fill(folder: Path, numbers: Iterable[int], **changes: Any) -> FeatureStore:
     """Create a store with numbered rows."""
     store = make(folder, **changes)
-    with store.writer() as writer:
+    with store.writer() as out:
         for number in numbers:
-            writer.append(numbered(number))
+            out.append(numbered(number))
     return store
 
 
@@ -62,3 +72,35 @@ def check_rows(store: FeatureStore) -> None:
         for name, expected in arrays_of(row.digest).items():
             assert row.arrays[name].dtype == expected.dtype, (row.id, name)
             assert row.arrays[name].tobytes() == expected.tobytes(), f"row {row.id}: {name} is not its video's"
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment for a process that imports this module."""
+    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path, **more}
+
+
+def break_on_purpose(how: str) -> None:
+    """Make the writer wrong: numbers of every second row it takes, a row but not its digest, or a part's bytes."""
+    plain, publish, count = writer.plain, rewrite.publish, 0
+
+    def wrong(array: np.ndarray) -> np.ndarray:
+        nonlocal count
+        count += 1
+        return plain(array) if count // 3 % 2 else plain(array) + 1
+
+    def late(row: Row, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+        record = record_of(row, arrays)
+        arrays["clip"] += 1
+        return record
+
+    if how == "numbers":
+        writer.plain = wrong
+    elif how == "digest":
+        writer.record_of = late
+    else:
+        rewrite.publish = lambda path, data: publish(path, data[:-1] + bytes([data[-1] ^ 1]))
+
+
+if "STORE_BROKEN" in os.environ:
+    break_on_purpose(os.environ["STORE_BROKEN"])

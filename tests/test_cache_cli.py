@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import click
 import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from storing import fill, numbered
+from storing import KEY, arrays_of, fill, make, numbered
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
+from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.parts import list_parts
 from actionvit.features.store.store import FeatureStore, Row
+from actionvit.pipeline.extraction.caches import find_store
 
 
 def cache(*arguments: object, **options: Any) -> Result:
@@ -35,25 +40,76 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
+def test_every_subcommand_speaks_json_and_has_help() -> None:
+    command = cli.get_command(click.Context(cli), "cache")
+    assert isinstance(command, click.Group)
+    assert sorted(command.commands) == ["export", "ls", "merge", "prune", "show", "verify"]
+    for each in command.commands.values():
+        assert each.help and any("--json" in parameter.opts for parameter in each.params), each.name
+
+
 def test_ls_lines_up_and_show_tells_the_key(root: Path) -> None:
-    fill(root / "d" / "v-22222", range(1500), clip={"num_frames": 16})
-    lines = cache("ls", "--cache", root).output.splitlines()
-    assert len(lines) == 3 and "1,500" in lines[2]
-    assert lines[1].index(str(root)) == lines[2].index(str(root)) == lines[0].index("store")
-    assert [row["rows"] for row in as_json("ls", "--cache", root)] == [3, 1500]
+    store = fill(root / "d" / "v-22222", range(1500), clip={"num_frames": 16})
+    with FeatureStore.create(store.folder, key=store.key, dataset="d", variant="v", info={"videos": 3000}).writer():
+        pass
+    head, *lines = cache("ls", "--cache", root).output.splitlines()
+    assert head.split() == ["dataset", "variant", "rows", "failed", "coverage", "size", "written", "store"]
+    for name in ("dataset", "variant", "store"):  # words to the left, under the first letter
+        start = head.index(name)
+        assert all(line[start] != " " and not line[max(0, start - 2) : start].strip() for line in lines), name
+    for name in ("rows", "failed", "coverage", "size"):  # numbers to the right, under the last letter of their name
+        end = head.index(name) + len(name)
+        assert all(line[end - 1] != " " and line[end : end + 1] == " " for line in lines), name
+    assert "1,500" in lines[1] and "50.0%" in lines[1] and "s ago" in lines[1]
+    first, second = as_json("ls", "--cache", root)
+    assert (first["rows"], second["rows"], second["coverage"], second["videos"]) == (3, 1500, 0.5, 3000)
+    assert second["bytes"] == sum(path.stat().st_size for path in store.folder.iterdir())
     assert "clip.num_frames" in cache("show", root / "d" / "v-1").output
-    assert as_json("show", root / "d" / "v-1")["key"]["clip"]["num_frames"] == 8
+    shown = as_json("show", root / "d" / "v-1")
+    assert shown["key"]["clip"]["num_frames"] == 8 and shown["key_digest"] == FeatureKey(**KEY).digest
+    assert shown["digest"] == FeatureStore.open(root / "d" / "v-1").digest()
     assert isinstance(cache("show", root).exception, ActionVitError), "two stores, and none named"
 
 
+def test_one_damaged_store_costs_the_list_that_store_alone(root: Path) -> None:
+    for name in ("v-2", "v-3"):
+        fill(root / "d" / name, range(2), precision=name)
+    (root / "d" / "v-2" / "key.json").write_text("{}")
+    part = list_parts(root / "d" / "v-3")[0]
+    part.write_bytes(part.read_bytes()[:-3000])
+    result = cache("ls", "--cache", root)
+    assert result.exit_code == 0
+    (line,) = [line for line in result.stdout.splitlines() if line.endswith("v-3")]
+    assert " damaged " in line and f"{part.name}: damaged" in result.stderr
+    rows = {Path(row["store"]).name: row for row in as_json("ls", "--cache", root)}
+    assert list(rows) == ["v-1", "v-3"] and rows["v-1"]["damage"] == "" and part.name in rows["v-3"]["damage"]
+    assert find_store(root, "d", "v", precision="fp32").folder.name == "v-1"
+
+
 def test_verify_exits_with_1_until_repaired(root: Path) -> None:
-    assert as_json("verify", root)["problems"] == []
+    sound = as_json("verify", root)
+    store = FeatureStore.open(root / "d" / "v-1")
+    assert (sound["problems"], sound["rows"], sound["digest"]) == ([], 3, store.digest())
+    assert f"3 rows, digest {store.digest()}" in cache("verify", root).output
     part = list_parts(root / "d" / "v-1")[0]
     part.write_bytes(part.read_bytes()[:-1] + b"\xff")
     result = cache("verify", root)
-    assert result.exit_code == 1 and part.name in result.output
+    assert result.exit_code == 1 and part.name in result.output and "digest" not in result.output.splitlines()[-1]
+    report = json.loads(cache("verify", root, "--json").stdout)
+    assert report["problems"][0]["file"] == part.name and report["digest"] is None
     assert cache("verify", root, "--repair").exit_code == 0
     assert cache("verify", root).exit_code == 0
+
+
+def test_bad_rows_are_named(root: Path) -> None:
+    part = list_parts(root / "d" / "v-1")[0]
+    data = bytearray(part.read_bytes())
+    data[data.index(arrays_of(numbered(1).digest)["clip"].tobytes())] ^= 1
+    part.write_bytes(data)
+    result = cache("verify", root)
+    assert result.exit_code == 1 and f"{part.name}: bytes differ from its name; 1 lost:\n  v001\n" in result.output
+    assert cache("verify", root, "--repair").exit_code == 0
+    assert FeatureStore.open(root / "d" / "v-1").ids == ["v000", "v002"]
 
 
 def test_shards_merge_into_their_sibling_and_other_keys_do_not(tmp_path: Path) -> None:
@@ -63,7 +119,8 @@ def test_shards_merge_into_their_sibling_and_other_keys_do_not(tmp_path: Path) -
         fill(folder, range(number, 6, 3))
     result = cache("merge", *shards[:2])
     assert "shards 3 of 3" in result.stderr
-    assert as_json("merge", *shards) == {"store": str(tmp_path / "v-1"), "rows": 6, "failed": 0, "lacking": []}
+    merged = {"store": str(tmp_path / "v-1"), "rows": 6, "failed": 0, "lacking": [], "digest": whole.digest()}
+    assert as_json("merge", *shards) == merged
     assert FeatureStore.open(tmp_path / "v-1").digest() == whole.digest()
     other = fill(tmp_path / "other", (9,), precision="bf16").folder
     refused = cache("merge", shards[0], other, "--out", tmp_path / "never").exception
@@ -78,16 +135,31 @@ def test_shards_merge_into_their_sibling_and_other_keys_do_not(tmp_path: Path) -
 
 def test_prune_asks_and_names_the_field(root: Path) -> None:
     old, new = root / "d" / "v-1", fill(root / "d" / "v-2", range(2), precision="bf16").folder
-    import os
-
     for path in old.iterdir():
         os.utime(path, (1, 1))
     result = cache("prune", "--cache", root, input="n\n")
-    assert "precision" in result.output and old.exists()
+    assert 'older key: precision is "fp32" here and "bf16" there' in result.output and old.exists()
+    assert cache("prune", "--cache", root).exit_code == 1, "nobody answers: nothing is deleted"
     assert [row["deleted"] for row in as_json("prune", "--cache", root)] == [False] and old.exists()
     assert cache("prune", "--cache", root, "--yes").exit_code == 0
     assert not old.exists() and new.exists()
     assert "nothing stale" in cache("prune", "--cache", root).output
+
+
+def test_prune_spares_what_has_rows_for_what_has_none(root: Path) -> None:
+    empty = make(root / "d" / "v-2", precision="bf16").folder  # a run with a mistaken option, stopped at once
+    (stale,) = as_json("prune", "--cache", root)
+    assert stale["store"] == str(empty) and stale["reason"].startswith("no rows")
+    assert find_store(root, "d", "v").folder.name == "v-1", "nor is it taken for the one that is meant"
+
+
+def test_prune_takes_joined_shards_and_what_is_named_once_it_is_answered(root: Path) -> None:
+    shard = fill(root / "d" / "v-1.shard-1-of-2", range(2)).folder
+    other = fill(root / "d" / "v-1.shard-2-of-2", range(9)).folder
+    (stale,) = as_json("prune", "--cache", root)
+    assert stale["store"] == str(shard) and stale["reason"] == "all its rows are in v-1"
+    result = cache("prune", other, "--cache", root, input="y\n")
+    assert "9 rows" in result.output and "1 deleted" in result.output and not other.exists()
 
 
 @pytest.mark.parametrize("form", ["npz", "h5", "parquet"])
@@ -125,3 +197,40 @@ def read_parquet(path: Path) -> dict[str, Any]:
     table = pytest.importorskip("pyarrow.parquet").read_table(path)
     columns = {name: table[name].to_pylist() for name in table.column_names}
     return {name: value if name in ("id", "label") else np.array(value) for name, value in columns.items()}
+
+
+@pytest.mark.parametrize("form", ["npz", "h5", "parquet"])
+def test_an_export_says_what_it_is_of(root: Path, tmp_path: Path, form: str) -> None:
+    file = tmp_path / f"all.{form}"
+    assert cache("export", root, "--to", form, "--out", file).exit_code == 0
+    if form == "npz":
+        text = zipfile.ZipFile(file).comment.decode()
+    elif form == "h5":
+        with h5py.File(file) as source:
+            text = source.attrs["actionvit"]
+    else:
+        text = pytest.importorskip("pyarrow.parquet").read_schema(file).metadata[b"actionvit"].decode()
+    about, store = json.loads(text), FeatureStore.open(root / "d" / "v-1")
+    assert FeatureKey.from_dict(about["key"]) == store.key and about["digest"] == store.digest()
+
+
+def test_exports_keep_the_types_and_take_further_arrays(tmp_path: Path) -> None:
+    store = make(tmp_path / "cache" / "d" / "v")
+    tokens = np.arange(24, dtype=np.float16).reshape(1, 2, 3, 4)
+    with store.writer() as out:
+        for number in (1, 0):
+            row = numbered(number)
+            arrays = {**row.arrays, "tokens3": tokens + number}
+            out.append(Row(row.id, row.digest, row.fingerprint, 30, (), "pyav", arrays))
+    assert isinstance(cache("export", tmp_path / "cache", "--out", "x", "--also", "layer9").exception, ActionVitError)
+    for form, read in (("npz", read_npz), ("h5", read_h5), ("parquet", read_parquet)):
+        file = tmp_path / f"all.{form}"
+        assert cache("export", tmp_path / "cache", "--to", form, "--out", file, "--also", "tokens3").exit_code == 0
+        found = read(file)
+        assert list(found) == ["id", "label", "clip", "frame", "index", "tokens3"] or form == "h5"
+        np.testing.assert_array_equal(found["tokens3"][1], tokens + 1)
+        if form != "parquet":
+            assert [found[name].dtype for name in ("clip", "index", "tokens3")] == [np.float32, np.int32, np.float16]
+    types = pytest.importorskip("pyarrow.parquet").read_schema(tmp_path / "all.parquet")
+    assert str(types.field("frame").type).replace("element", "item").startswith("fixed_size_list<item: fixed_size_list")
+    assert "halffloat" in str(types.field("tokens3").type) and "int32" in str(types.field("index").type)

@@ -1,47 +1,28 @@
-"""The feature store: what is written, planned and read back."""
+"""The feature store: what is written and read back, and its open format."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
-import os
+import json
 import re
 import subprocess
 import sys
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from storing import KEY, arrays_of, check_rows, embed, fill, make, numbered
+from storing import KEY, arrays_of, check_rows, fill, make, numbered
 
 from actionvit.errors import ActionVitError
 from actionvit.features.files import fingerprint
-from actionvit.features.store import parts, writer
+from actionvit.features.store import writer
 from actionvit.features.store.keys import FeatureKey
-from actionvit.features.store.ledger import Failure, parse, render
 from actionvit.features.store.parts import list_parts
 from actionvit.features.store.store import FeatureStore, Row
 from actionvit.features.store.verify import verify
-
-
-@pytest.fixture
-def videos(tmp_path: Path) -> list[tuple[str, Path]]:
-    """Four files, `a` to `d`."""
-    (tmp_path / "data").mkdir()
-    found = [(name, tmp_path / "data" / name) for name in "abcd"]
-    for name, path in found:
-        path.write_bytes(name.encode() * 10)
-    return found
-
-
-def embed_all(store: FeatureStore, videos: list[tuple[str, Path]]) -> None:
-    with store.writer() as out:
-        for id, path in videos:
-            out.append(embed(id, path))
-
+from actionvit.pipeline.extraction.exporting import export
 
 # keys
 
@@ -117,33 +98,6 @@ def test_a_row_is_what_it_was_when_it_was_appended(tmp_path: Path) -> None:
     check_rows(FeatureStore.open(tmp_path))
 
 
-def test_what_was_appended_before_an_exception_is_published(tmp_path: Path) -> None:
-    store = make(tmp_path)
-    with pytest.raises(KeyboardInterrupt), store.writer(flush_seconds=999) as out:
-        out.append(numbered(0))
-        raise KeyboardInterrupt
-    assert store.ids == ["v000"]
-
-
-def test_what_a_kill_can_cost_is_bounded_by_time_and_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(writer.time, "monotonic", lambda: clock[0])
-    store = make(tmp_path)
-    with store.writer(flush_seconds=5) as out:
-        out.append(numbered(0))
-        clock[0] = 4.9
-        out.append(numbered(1))
-        assert list_parts(tmp_path) == []
-        clock[0] = 5.0
-        out.append(numbered(2))
-        assert len(list_parts(tmp_path)) == 1
-    row_bytes = sum(array.nbytes for array in numbered(0).arrays.values())
-    with store.writer(flush_seconds=999, flush_bytes=3 * row_bytes) as out:
-        for number in range(3, 8):
-            out.append(numbered(number))
-        assert len(FeatureStore.open(tmp_path)) == 6
-
-
 def test_slow_writing_leaves_few_parts_and_the_same_rows(tmp_path: Path) -> None:
     whole = fill(tmp_path / "whole", range(100))
     store = make(tmp_path / "slow")
@@ -171,178 +125,47 @@ def test_the_last_row_of_a_video_is_the_one(tmp_path: Path, monkeypatch: pytest.
     assert fresh.digest() == store.digest()
 
 
-def test_a_superseded_part_goes_with_the_next_writer(tmp_path: Path) -> None:
-    store = fill(tmp_path, range(3))
-    old = list_parts(tmp_path)[0]
-    store = fill(tmp_path, range(3))
-    assert old.exists()
-    with store.writer():
-        pass
-    assert not old.exists() and len(store) == 3
-
-
-def test_memory_while_writing_is_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "PART_BYTES", 1 << 20)
-    peaks = []
-    for count in (100, 800):
-        array = np.zeros((1, 8, 768), np.float32)
-        tracemalloc.start()
-        with make(tmp_path / str(count)).writer(flush_bytes=1 << 20) as out:
-            for number in range(count):
-                out.append(Row(f"{number}", f"{number:064x}", fingerprint(Path(__file__)), 1, (), "", {"frame": array}))
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0] < 12 << 20
-
-
-def test_reading_is_one_pass_over_chunks_in_storage_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "CHUNK_BYTES", 2048)
-    monkeypatch.setattr(parts, "BLOCK_BYTES", 4096)
-    store = fill(tmp_path, range(100))
-    read: list[slice] = []
-
-    class Watched:
-        def __init__(self, data: h5py.Dataset) -> None:
-            self.data, self.chunks, self.dtype, self.shape = data, data.chunks, data.dtype, data.shape
-
-        def __getitem__(self, at: slice) -> np.ndarray:
-            read.append(at)
-            return self.data[at]
-
-    class Opened:
-        def __enter__(self) -> Opened:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            self.file.close()
-
-        def __init__(self, path: Path) -> None:
-            self.file = h5py.File(path)
-
-        def __getitem__(self, name: str) -> Watched:
-            return Watched(self.file[name])
-
-    ids = [f"v{number:03}" for number in np.random.RandomState(0).permutation(100)[:60]]
-    assert len(store) == 100  # which reads the table
-    monkeypatch.setattr(parts, "open_part", Opened)
-    found = store.read(ids, "frame")
-    np.testing.assert_array_equal(found, [numbered(int(id[1:])).arrays["frame"] for id in ids])
-    assert len(read) > 5
-    for before, after in itertools.pairwise(read):
-        assert before.start % 4 == 0 and before.stop <= after.start, "a chunk is read twice, or out of order"
-
-
-# the plan
-
-
-def test_a_plan_puts_each_video_in_one_place(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
-    store = make(tmp_path / "store")
-    assert store.plan(videos).missing == ("a", "b", "c", "d")
-    embed_all(store, videos[:3])
-    (tmp_path / "data" / "b").write_bytes(b"B" * 20)
-    plan = store.plan(videos[1:])
-    assert (plan.known, plan.changed, plan.missing, plan.absent) == (("c",), ("b",), ("d",), ("a",))
-    assert plan.todo == ["b", "d"] and not plan.adoptable
-
-
-def test_a_touched_file_is_read_once_and_then_vouched_for(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
-    store = make(tmp_path / "store")
-    embed_all(store, videos)
-    for _, path in videos:
-        os.utime(path, ns=(1, 1))
-    plan = store.plan(videos)
-    assert len(plan.known) == len(plan.fingerprints) == 4
-    digest = store.digest()
-    with store.writer() as out:
-        assert out.adopt(plan) == 4
-    assert not store.plan(videos).adoptable and store.digest() == digest
-    assert len(list_parts(tmp_path / "store")) == 1, "no row was written again"
-
-
-def test_a_renamed_file_is_adopted(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
-    store = make(tmp_path / "store")
-    embed_all(store, videos)
-    videos[2][1].rename(tmp_path / "data" / "z")
-    moved = [*videos[:2], ("z", tmp_path / "data" / "z"), videos[3]]
-    plan = store.plan(moved)
-    assert dict(plan.renamed) == {"z": "c"} and plan.absent == ("c",) and plan.todo == []
-    with store.writer() as out:
-        out.adopt(plan)
-    assert store.plan(moved).known == ("a", "b", "z", "d")
-    check_rows(store)
-    assert store.rows(["z"])[0].digest == store.rows(["c"])[0].digest
-
-
-def test_a_change_that_size_and_time_hide_is_seen_when_asked(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
-    store = make(tmp_path / "store")
-    embed_all(store, videos)
-    path = videos[0][1]
-    before = fingerprint(path)
-    path.write_bytes(b"X" * before.size)
-    os.utime(path, ns=(before.mtime_ns, before.mtime_ns))
-    assert len(store.plan(videos).known) == 4
-    assert store.plan(videos, verify=True).changed == ("a",)
-
-
-def test_rows_outlive_files_that_are_away(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
-    store = make(tmp_path / "store")
-    embed_all(store, videos[:2])
-    for _, path in videos:
-        path.unlink()
-    plan = store.plan(videos)
-    assert (plan.known, plan.missing) == (("a", "b"), ("c", "d"))
-
-
-def test_failures_are_tried_again_when_file_or_decoder_changed(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
-    store = make(tmp_path / "store")
-    with store.writer() as out:
-        for id, path in videos:
-            out.fail(id, "corrupt", "says so", "pyav", 3, fingerprint(path), "1")
-    assert store.plan(videos, decoder="1").failed == ("a", "b", "c", "d")
-    assert len(store.plan(videos, decoder="2").missing) == 4
-    assert len(store.plan(videos, decoder="1", retry_failed=True).missing) == 4
-    videos[0][1].write_bytes(b"mended")
-    assert store.plan(videos, decoder="1").missing == ("a",)
-    embed_all(store, videos[:1])
-    assert [failure.id for failure in store.failures()] == ["b", "c", "d"]
-    lines = (tmp_path / "store" / "failures.csv").read_text().splitlines()
-    assert lines[0].startswith("id,reason,detail,backend,frames,") and lines[1].startswith("b,corrupt,says so,pyav,3,")
-
-
-def test_a_video_that_broke_loses_every_row_it_had(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
-    store = make(tmp_path / "store")
-    embed_all(store, videos)
-    videos[0][1].write_bytes(b"second version")
-    embed_all(store, videos[:1])
-    videos[0][1].write_bytes(b"broken")
-    with store.writer() as out:
-        out.fail("a", "corrupt", "", "pyav", 0, fingerprint(videos[0][1]), "1")
-    assert store.ids == ["b", "c", "d"]
-    assert store.plan(videos, decoder="1").failed == ("a",)
-
-
-def test_the_ledger_survives_spreadsheets_and_shows_edits() -> None:
-    line = Failure('a,"b"\'', "corrupt", 'x "y", z', "pyav", 1, 2, 3, "v1")
-    data = render(Failure, [line])
-    assert parse(Failure, data) == ({line.id: line}, [])
-    good, bad = parse(Failure, data.replace(b"corrupt", b"corrvpt"))
-    assert good == {} and "line 2: not as written" in bad[0]
-
-
 # the format
+
+
+def code_of_the_page() -> list[str]:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
 
 
 def test_the_lines_of_the_page_read_a_store(tmp_path: Path) -> None:
     store = fill(tmp_path, range(4))
     fill(tmp_path, (1, 5))
     store.refresh()
-    page = (Path(__file__).resolve().parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
-    found = re.search(r"```python\n(.*?)```", page, re.DOTALL)
-    assert found and len(found[1].strip().splitlines()) <= 10
-    names: dict[str, Any] = {}
-    exec(found[1].replace("features-cache/hmdb51/base-f580fcfe8f", str(tmp_path)), names)
-    assert sorted(names["clips"]) == store.ids
-    np.testing.assert_array_equal(names["clips"]["v002"], numbered(2).arrays["clip"])
+    code, _ = code_of_the_page()
+    assert len(code.strip().splitlines()) <= 10
+    process = "import sys, json\n" + code.replace("features-cache/hmdb51/base-f580fcfe8f", str(tmp_path))
+    process += "\nassert not any(name.startswith('actionvit') for name in sys.modules)"
+    process += "\nprint(json.dumps({id: clip.tolist() for id, clip in clips.items()}))"
+    found = json.loads(
+        subprocess.run([sys.executable, "-c", process], check=True, capture_output=True, text=True).stdout
+    )
+    assert sorted(found) == store.ids
+    for id, clip in found.items():
+        np.testing.assert_array_equal(np.array(clip, np.float32), numbered(int(id[1:])).arrays["clip"])
+
+
+def test_the_lines_of_the_page_read_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
+    store = fill(tmp_path / "store", (2, 0, 1))
+    for form in ("npz", "h5", "parquet"):
+        export(store, {id: f"class of {id}" for id in store.ids}, tmp_path / f"all.{form}", form)
+    _, code = code_of_the_page()
+    monkeypatch.chdir(tmp_path)
+    wanted = np.stack([numbered(number).arrays["clip"] for number in range(3)])
+    head, *blocks = code.split("\n\n")
+    assert len(blocks) == 3
+    for block in blocks:
+        names: dict[str, Any] = {}
+        exec(head + "\n" + block, names)
+        np.testing.assert_array_equal(names["clip"], wanted)
+        if "labels" in names:
+            assert list(names["labels"]) == ["class of v000", "class of v001", "class of v002"]
 
 
 def test_parts_are_chunked_checksummed_and_plain(tmp_path: Path) -> None:

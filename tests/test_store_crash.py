@@ -1,52 +1,143 @@
-"""Whatever stops a writer or damages a file: published rows stay right, and what is not is said."""
+"""Whatever stops a writer: published rows stay right, little is done twice, and the finished store is the same."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import shutil
+import signal
+import stat
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from storing import arrays_of, check_rows, fill, make, numbered
+from extracting import draw, extract, extraction, rows_of, store_in, undisturbed
+from powercut import Disk
+from storing import TESTS, check_rows, environment, fill, make, numbered
 
 from actionvit.errors import ActionVitError
 from actionvit.features import durable
+from actionvit.features.durable import publishing, sweep
+from actionvit.features.store import writer
 from actionvit.features.store.parts import list_parts
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.store.verify import verify
 
-TESTS = Path(__file__).parent
+
+@pytest.fixture
+def in_memory() -> Iterator[Path]:
+    """A folder in memory where there is one: for tests that sync thousands of times and cut no power."""
+    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        yield Path(folder)
 
 
-def crash(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, str(TESTS / "crashing.py"), str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    return undisturbed(tmp_path_factory.mktemp("undisturbed"))
+
+
+# kills
+
+SLOW = (pytest.mark.slow, pytest.mark.timeout(3600))
 
 
 @pytest.mark.parametrize(
     ("arguments", "least"),
     [
-        (["--every", "5", "--random", "8"], 28),
+        (["--every", "7", "--random", "4"], 18),
         (["--command", "--every", "2", "--random", "3"], 30),
-        pytest.param(["--every", "1", "--random", "60"], 160, marks=pytest.mark.slow),
-        pytest.param(["--command", "--every", "1", "--random", "20"], 75, marks=pytest.mark.slow),
+        pytest.param(["--every", "1", "--random", "60"], 150, marks=SLOW),
+        pytest.param(["--command", "--every", "1", "--random", "150"], 200, marks=SLOW),
     ],
 )
-def test_killed_at_any_boundary_it_resumes_to_the_same_store(tmp_path: Path, arguments: list[str], least: int) -> None:
-    done = crash(tmp_path / "crash", *arguments)
+def test_killed_at_any_boundary_it_resumes_to_the_same_store(in_memory: Path, arguments: list[str], least: int) -> None:
+    command = [sys.executable, str(TESTS / "crashing.py"), str(in_memory / "crash"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["kills"] >= least
 
 
-@pytest.mark.parametrize(("wrong", "said"), [("rows", "is not its video's"), ("bytes", "damaged")])
-def test_a_writer_that_is_wrong_on_purpose_is_caught_by_that(tmp_path: Path, wrong: str, said: str) -> None:
-    done = crash(tmp_path / "crash", "--every", "20", "--wrong", wrong)
-    assert done.returncode != 0 and said in done.stderr
+def test_a_process_killed_again_and_again_repeats_little_and_ends_at_the_same_store(
+    tmp_path: Path, clips: tuple[Path, dict[str, bytes]]
+) -> None:
+    root, whole = clips
+    held: dict[str, bytes] = {}
+    for wanted in (1, 5, 9):
+        with subprocess.Popen(
+            extraction(root, tmp_path), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        ) as process:
+            while process.poll() is None and _rows_in(tmp_path) < wanted:
+                time.sleep(0.001)
+            process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL, "it ended before it was killed"
+        store = store_in(tmp_path)
+        assert verify(store.folder) == []
+        now = rows_of(store)
+        assert held.items() <= now.items() <= whole.items(), "published rows were lost or are others"
+        held = now
+    outcome = json.loads(extract(root, tmp_path, "--json").stdout)["outcomes"][0]
+    assert (outcome["embedded"], outcome["reused"]) == (18 - len(held), len(held))
+    assert rows_of(store_in(tmp_path)) == whole
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def _rows_in(cache: Path) -> int:
+    try:
+        return len(store_in(cache))
+    except (ActionVitError, StopIteration):  # it is being made
+        return 0
+
+
+def test_what_a_kill_can_cost_is_bounded_by_time_and_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(writer.time, "monotonic", lambda: clock[0])
+    store = make(tmp_path)
+
+    def published() -> list[str]:
+        return FeatureStore.open(tmp_path).ids
+
+    with store.writer(flush_seconds=5) as out:
+        for clock[0], number in ((1.0, 0), (4.9, 1)):
+            out.append(numbered(number))
+        assert published() == []
+        clock[0] = 5.0
+        out.append(numbered(2))
+        assert len(published()) == 3
+        clock[0] = 14.0  # slower than that: each row at once, else its work would wait for the next one's
+        out.append(numbered(3))
+        assert len(published()) == 4
+    row_bytes = writer.RECORD_BYTES + sum(array.nbytes for array in numbered(0).arrays.values())
+    with store.writer(flush_seconds=999, flush_bytes=3 * row_bytes) as out:
+        for number in range(4, 9):
+            out.append(numbered(number))
+        assert len(published()) == 7
+    check_rows(FeatureStore.open(tmp_path))
+
+
+def test_the_command_passes_its_bounds_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, float] = {}
+    plain = FeatureStore.writer
+    monkeypatch.setattr(FeatureStore, "writer", lambda self, **how: asked.update(how) or plain(self, **how))
+    extract(draw(tmp_path / "clips", 1), tmp_path / "cache", "--flush-seconds", 7, "--flush-mib", 0.5)
+    assert asked == {"wait": False, "flush_seconds": 7.0, "flush_bytes": 1 << 19}
+
+
+def test_what_was_appended_before_an_exception_is_published(tmp_path: Path) -> None:
+    store = make(tmp_path)
+    with pytest.raises(KeyboardInterrupt), store.writer(flush_seconds=999) as out:
+        out.append(numbered(0))
+        raise KeyboardInterrupt
+    assert store.ids == ["v000"]
+    check_rows(store)
+
+
+# disks
 
 
 @pytest.mark.parametrize("call", ["write", "fsync", "replace"])
@@ -54,141 +145,142 @@ def test_a_writer_that_is_wrong_on_purpose_is_caught_by_that(tmp_path: Path, wro
 def test_a_disk_that_fails_is_one_line_and_costs_nothing_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:
-    store = fill(tmp_path, range(3))
+    store = fill(tmp_path / "store", range(3))
 
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
     with pytest.raises(ActionVitError, match=os.strerror(number)) as caught, store.writer() as out:
         out.append(numbered(3))
-        monkeypatch.setattr(durable.os, call, fail)
+        monkeypatch.setattr(Path if call == "replace" else durable.os, call, fail)
     monkeypatch.undo()
     assert "\n" not in str(caught.value)
-    assert FeatureStore.open(tmp_path).ids == ["v000", "v001", "v002"] and verify(tmp_path) == []
-    assert fill(tmp_path, (3,)).digest() == fill(tmp_path.with_name("whole"), range(4)).digest()
+    left = FeatureStore.open(tmp_path / "store")
+    assert left.ids == ["v000", "v001", "v002"] and verify(left.folder) == []
+    assert fill(left.folder, (3,)).digest() == fill(tmp_path / "whole", range(4)).digest()
+    check_rows(FeatureStore.open(left.folder))
+    assert not list(left.folder.glob(".tmp-*"))
+
+
+def test_a_disk_that_syncs_no_folders_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = os.fsync
+
+    def unsupported(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        sync(handle)
+
+    monkeypatch.setattr(durable.os, "fsync", unsupported)
+    check_rows(fill(tmp_path / "a" / "b", range(2)))
+
+
+MOUNTED = ["unshare", "--map-root-user", "--mount", sys.executable, str(TESTS / "mounted.py")]
+
+
+@pytest.mark.parametrize("what", ["full", "read-only"])
+def test_a_real_disk_that_is(what: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*MOUNTED, what, str(tmp_path)], capture_output=True, text=True, check=False, env=environment()
+    )
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip(f"no file system may be mounted here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_that_vanished_is_one_line_and_what_it_held_stays_right(
+    tmp_path: Path, clips: tuple[Path, dict[str, bytes]]
+) -> None:
+    root, whole = clips
+    cache, away = tmp_path / "cache", tmp_path / "away"
+    with subprocess.Popen(extraction(root, cache), stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not _rows_in(cache):
+            time.sleep(0.001)
+        cache.rename(away)
+        _, said = process.communicate()
+    errors = [line for line in said.splitlines() if not line.startswith("note:")]
+    assert process.returncode == 1 and len(errors) == 1 and errors[0].startswith("error: "), said
+    assert "cannot be" in errors[0] and "No such file" in errors[0]
+    store = store_in(away)
+    assert 1 <= len(store) < 18 and verify(store.folder) == []
+    assert rows_of(store).items() <= whole.items()
+    assert extract(root, away).exit_code == 0
+    assert rows_of(store_in(away)) == whole
+
+
+# power cuts
+
+
+def cut_the_power_everywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a store, then look at what a power cut after any of the calls may leave of it."""
+    monkeypatch.setattr(writer, "MANY_PARTS", 3)  # so that parts are merged, and a superseded row is removed
+    disk, place = Disk(folder / "disk"), folder / "disk" / "d" / "store"
+    promised: list[tuple[int, set[str]]] = []
+    with monkeypatch.context() as patch:
+        disk.record(patch)
+        with make(place).writer(flush_seconds=0) as out:
+            for number in range(5):
+                out.append(numbered(number))
+                promised.append((len(disk.log), {f"v{at:03}" for at in range(number + 1)}))
+        again = len(disk.log)
+        with FeatureStore.open(place).writer() as out:
+            out.append(numbered(2))
+            out.fail("bad", "corrupt", "says so")
+    promised.append((len(disk.log), promised[-1][1]))
+    check_rows(FeatureStore.open(place))
+    for at in range(len(disk.log) + 1):
+        wanted = set().union(*(ids for moment, ids in promised if moment <= at))
+        if again < at < len(disk.log):
+            wanted -= {"v002"}  # which is being replaced
+        for lucky in (False, True):
+            left = folder / f"cut-{at}-{lucky}"
+            disk.cut(at, left, lucky=lucky)
+            found = left / "d" / "store"
+            if not (found / "key.json").exists():
+                assert not wanted, f"power cut at {at}: the store is gone"
+                continue
+            assert verify(found) == [], f"power cut at {at}"
+            store = FeatureStore.open(found)
+            assert wanted <= set(store.ids), f"power cut at {at}: published rows are gone"
+            check_rows(store)
+            shutil.rmtree(left)
+    assert len(disk.log) > 50
+
+
+def test_after_a_power_cut_every_published_row_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_the_power_everywhere(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("unsynced", ["files", "folders", "new folders"])
+def test_that_test_fails_where_one_sync_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unsynced: str
+) -> None:
+    sync = durable._sync
+
+    def forgetful(path: Path) -> None:
+        kind = "files" if path.is_file() else "folders" if path.name == "store" else "new folders"
+        if kind != unsynced:
+            sync(path)
+
+    monkeypatch.setattr(durable, "_sync", forgetful)
+    with pytest.raises((AssertionError, ActionVitError), match=r"power cut at|damaged"):
+        cut_the_power_everywhere(tmp_path, monkeypatch)
+
+
+def test_a_published_file_that_fails_half_way_leaves_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(ZeroDivisionError), publishing(tmp_path / "file") as temporary:
+        temporary.write_text("new")
+        raise ZeroDivisionError
+    assert (tmp_path / "file").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
+    store = fill(tmp_path, range(2))
+    for path in (tmp_path / ".tmp-1-part", tmp_path / ".tmp-2-key.json"):
+        path.write_bytes(b"half")
+    assert verify(tmp_path) == [] and len(store) == 2, "readers pass them over"
+    check_rows(make(tmp_path))
     assert not list(tmp_path.glob(".tmp-*"))
-
-
-def test_a_folder_that_vanished_is_one_line(tmp_path: Path) -> None:
-    store = fill(tmp_path / "store", range(2))
-    with pytest.raises(ActionVitError, match="cannot be written"), store.writer() as out:
-        out.append(numbered(2))
-        (tmp_path / "store").rename(tmp_path / "away")
-    assert len(FeatureStore.open(tmp_path / "away")) == 2
-
-
-def test_bytes_are_safe_before_they_have_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log: list[str] = []
-    for name in ("write", "fsync", "replace"):
-        plain = getattr(os, name)
-        monkeypatch.setattr(durable.os, name, lambda *a, name=name, plain=plain: (log.append(name), plain(*a))[1])
-    durable.publish(tmp_path / "file", b"x")
-    assert log == ["write", "fsync", "replace", "fsync"]
-
-
-def test_a_flipped_bit_anywhere_is_found_and_only_what_it_hit_is_dropped(tmp_path: Path) -> None:
-    store = fill(tmp_path, range(6))
-    part = list_parts(tmp_path)[0]
-    whole, rows = part.read_bytes(), {id: store.read([id], "frame")[0].tobytes() for id in store.ids}
-    random, lost = np.random.RandomState(0), 0
-    for at in range(0, len(whole), max(1, len(whole) // 150)):
-        part.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << random.randint(8)]) + whole[at + 1 :])
-        assert [problem.file for problem in verify(tmp_path)] == [part.name], at
-        verify(tmp_path, repair=True)
-        assert verify(tmp_path) == []
-        left = FeatureStore.open(tmp_path)
-        assert {id: left.read([id], "frame")[0].tobytes() for id in left.ids}.items() <= rows.items()
-        lost += len(rows) - len(left)
-        for path in list_parts(tmp_path):
-            path.unlink()
-    assert lost > 0
-
-
-def test_damage_to_one_row_costs_that_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actionvit.features.store.parts.CHUNK_BYTES", 1)  # a row a chunk
-    fill(tmp_path, range(6))
-    part = list_parts(tmp_path)[0]
-    at = part.read_bytes().index(arrays_of(numbered(4).digest)["frame"].tobytes())
-    data = bytearray(part.read_bytes())
-    data[at + 5] ^= 4
-    part.write_bytes(data)
-    with pytest.raises(ActionVitError, match=r"damaged .*--repair"):
-        FeatureStore.open(tmp_path).read(["v004"], "frame")
-    problem = verify(tmp_path, repair=True)[0]
-    assert (problem.ids, problem.rows) == (("v004",), 1)
-    left = FeatureStore.open(tmp_path)
-    assert left.ids == ["v000", "v001", "v002", "v003", "v005"]
-    check_rows(left)
-
-
-def test_a_lost_row_does_not_bring_back_the_one_before(tmp_path: Path) -> None:
-    fill(tmp_path, (1, 2))
-    fill(tmp_path, (1,))
-    list_parts(tmp_path)[1].write_bytes(list_parts(tmp_path)[1].read_bytes()[:-1] + b"\xff")
-    verify(tmp_path, repair=True)
-    assert verify(tmp_path) == [] and FeatureStore.open(tmp_path).ids in (["v002"], ["v001", "v002"])
-
-
-@pytest.mark.parametrize("name", ["key.json", "failures.csv", "seen.csv"])
-def test_a_flipped_bit_in_a_small_file_is_found(tmp_path: Path, name: str) -> None:
-    video = tmp_path / "v000"
-    video.write_bytes(b"x")
-    store = make(tmp_path / "store", weights="b")
-    from storing import embed
-
-    with store.writer() as out:
-        out.append(embed("v000", video))
-        out.fail("bad", "corrupt", "says so", "pyav", 3)
-    os.utime(video, ns=(1, 1))
-    with store.writer() as out:
-        out.adopt(store.plan([("v000", video)]))
-    path = tmp_path / "store" / name
-    whole = path.read_bytes()
-    for at in range(len(whole)):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
-        assert [problem.file for problem in verify(tmp_path / "store")] == [name], at
-    verify(tmp_path / "store", repair=True)
-    assert verify(tmp_path / "store") == [] and FeatureStore.open(tmp_path / "store").ids == ["v000"]
-
-
-HOLD = """
-import sys
-from pathlib import Path
-from storing import make, numbered
-with make(Path(sys.argv[1])).writer(wait=len(sys.argv) > 4, flush_seconds=0) as out:
-    print("holds", flush=True)
-    for number in range(int(sys.argv[2]), int(sys.argv[3])):
-        out.append(numbered(number))
-    if len(sys.argv) <= 4:
-        sys.stdin.read()
-"""
-
-
-def start(*arguments: object) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-c", HOLD, *map(str, arguments)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-
-
-def test_a_second_writer_is_told_who_writes_and_a_dead_one_holds_nothing(tmp_path: Path) -> None:
-    with start(tmp_path, 0, 3) as holder:
-        assert holder.stdout is not None and holder.stdout.readline() == "holds\n"
-        with pytest.raises(ActionVitError, match=rf"process {holder.pid} on {os.uname().nodename} .*--wait"):
-            make(tmp_path).writer().__enter__()
-        holder.kill()
-    store = fill(tmp_path, (7,))
-    assert "v007" in store.ids
-
-
-def test_two_writers_that_wait_both_get_their_turn_and_readers_see_whole_rows(tmp_path: Path) -> None:
-    store = make(tmp_path)
-    with start(tmp_path, 0, 60, "wait") as first, start(tmp_path, 60, 120, "wait") as second:
-        held = 0
-        while first.poll() is None or second.poll() is None:
-            reader = FeatureStore.open(tmp_path)
-            check_rows(reader)
-            assert len(reader) >= held, "rows went missing while parts were merged"
-            held = len(reader)
-    assert first.returncode == second.returncode == 0
-    store.refresh()
-    assert store.digest() == fill(tmp_path / "whole", range(120)).digest()
+    (tmp_path / ".tmp-3-part").write_bytes(b"half")
+    sweep(tmp_path)
+    assert len(list_parts(tmp_path)) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.features.store.ledger import SEEN, Seen, load
+from actionvit.features.files import Fingerprint
+from actionvit.features.store.keys import FeatureKey
+from actionvit.features.store.ledger import SEEN, Seen, parse
 from actionvit.features.store.parts import (
     DamagedPart,
     Quantities,
@@ -22,6 +25,18 @@ from actionvit.features.store.parts import (
     read_positions,
     read_table,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowInfo:
+    """What is known of a published row, its arrays aside."""
+
+    id: str
+    digest: str
+    count: int
+    flags: tuple[str, ...]
+    backend: str
+    fingerprint: Fingerprint
 
 
 class Index:
@@ -43,11 +58,13 @@ class Index:
         """One record a row: `id`, `digest`, `row`, `flags`, `backend`, `count`, `size`, `mtime_ns`."""
         self.part: NDArray[np.int64] = part[live]
         self.at: NDArray[np.int64] = at[live]
+        self.sizes = np.array(sizes, np.int64)
+        """Rows in each part, with those that a later part replaces."""
         self._ids: list[str] | None = None
         self._positions: dict[str, int] | None = None
 
     @classmethod
-    def load(cls, folder: Path, key: str) -> Index:
+    def load(cls, folder: Path, key: FeatureKey) -> Index:
         """Read the tables of all parts; starts again when a writer replaces parts meanwhile."""
         while True:
             parts = list_parts(folder)
@@ -59,10 +76,15 @@ class Index:
                 if quantities != loaded[0][1]:
                     raise DamagedPart(path, f"arrays {sorted(quantities)} are not those of {parts[0].name}")
             index = cls(parts, [table for table, _ in loaded], loaded[0][1] if loaded else {})
-            index._refresh_fingerprints(load(Seen, folder / SEEN))
+            index._refresh_fingerprints(folder / SEEN)
             return index
 
-    def _refresh_fingerprints(self, seen: dict[str, Seen]) -> None:
+    def _refresh_fingerprints(self, path: Path) -> None:
+        """Take newer sizes and times; lines that are damaged only cost that a video is read again."""
+        try:
+            seen, _ = parse(Seen, path.read_bytes())
+        except FileNotFoundError:
+            return
         for id, line in seen.items():
             row = self.find(id)
             if row is not None and self.columns["digest"][row] == line.digest.encode():
@@ -96,6 +118,18 @@ class Index:
     def text(self, name: str, row: int) -> str:
         """Return a text column's value."""
         return decode_text(bytes(self.columns[name][row]))
+
+    def info(self, row: int) -> RowInfo:
+        """Return what is known of a row."""
+        size, mtime_ns, count = (int(self.columns[name][row]) for name in ("size", "mtime_ns", "count"))
+        return RowInfo(
+            id=self.text("id", row),
+            digest=self.text("digest", row),
+            count=count,
+            flags=tuple(flag for flag in self.text("flags", row).split(",") if flag),
+            backend=self.text("backend", row),
+            fingerprint=Fingerprint(size, mtime_ns),
+        )
 
     def locate(self, ids: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
         """Return the rows of the ids that are there, in the order asked, and the ids that are not."""

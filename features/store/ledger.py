@@ -70,10 +70,11 @@ def render(kind: type[Line], lines: Iterable[Line]) -> bytes:
     """Return the CSV text of some lines, sorted by id."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
+    quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)  # the other one lets a lone \r through
     writer.writerow([*(field.name for field in fields(kind)), "check"])
     for line in sorted(lines, key=lambda line: line.id):
-        values: list[str] = [str(value).replace("\r", " ").replace("\n", " ") for value in astuple(line)]
-        writer.writerow([*values, _check(values)])
+        texts: list[str] = [str(value) for value in astuple(line)]
+        (quoting if "\r" in "".join(texts) else writer).writerow([*texts, _check(texts)])
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
@@ -82,7 +83,10 @@ def parse(kind: type[Line], data: bytes) -> tuple[dict[str, Line], list[str]]:
     names = [*(field.name for field in fields(kind)), "check"]
     good: dict[str, Line] = {}
     bad: list[str] = []
-    header, *rows = list(csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline=""))) or [[]]
+    try:
+        header, *rows = list(csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline=""))) or [[]]
+    except csv.Error as error:  # a NUL, before Python 3.11; a quote that swallows the rest
+        return {}, [str(error)]
     if header != names:
         bad.append(f"line 1: got the columns {','.join(header)!r}, expected {','.join(names)!r}")
     for number, row in enumerate(rows, start=2):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import logging
 import os
 import socket
@@ -33,44 +34,77 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         If another process holds it and `wait` is false, or the folder cannot be written.
     """
     path = folder / LOCK
+    handle = _acquire(path, wait)
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise ActionVitError(f"{folder}: cannot be written: {error.strerror}; choose another --cache") from error
-    try:
-        _acquire(handle, path, wait)
         with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, only namelessly
+            text = f"{socket.gethostname()} {os.getpid()}"
             os.ftruncate(handle, 0)
-            os.pwrite(handle, f"{socket.gethostname()} {os.getpid()}\n".encode(), 0)
+            os.pwrite(handle, f"{text} {_check(text)}\n".encode(), 0)
         yield
     finally:
         os.close(handle)  # which releases the lock; the file stays, as removing it would race with the next writer
 
 
-def _acquire(handle: int, path: Path, wait: bool) -> None:
+def _acquire(path: Path, wait: bool) -> int:
     announced = False
     while True:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
+            raise ActionVitError(
+                f"{path.parent}: cannot be written: {error.strerror}; choose another --cache"
+            ) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(handle, path):
+                return handle
+            os.close(handle)  # the store was deleted meanwhile, and this lock with it
+            continue
+        except OSError as error:
+            os.close(handle)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise ActionVitError(
                     f"{path.parent}: this file system has no locks ({error.strerror}); write on a local disk and "
                     f"`actionvit cache merge` the result here"
                 ) from error
-        host, _, pid = holder(path).partition(" ")
+        host, pid = holder(path) or ("?", "?")
         if not wait:
             raise ActionVitError(
-                f"{path.parent}: process {pid or '?'} on {host or '?'} is writing this store; --wait for it, or write "
-                f"another part of the dataset with --shard"
+                f"{path.parent}: process {pid} on {host} is writing this store; --wait for it, or write another part "
+                f"of the dataset with --shard"
             )
         if not announced:
-            logger.warning("waiting for process %s on %s to finish writing %s", pid or "?", host or "?", path.parent)
+            logger.warning("waiting for process %s on %s to finish writing %s", pid, host, path.parent)
             announced = True
         time.sleep(POLL_SECONDS)
 
 
-def holder(path: Path) -> str:
-    """Return `host pid` as the last holder of the lock file wrote it."""
-    return path.read_text(encoding="utf-8", errors="replace").strip()
+def _is_at(handle: int, path: Path) -> bool:
+    """Return whether an open file still is the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def holder(path: Path) -> tuple[str, str] | None:
+    """Return host and process of the last holder of a lock file, or None where it does not tell."""
+    text, _, check = _text(path).rpartition(" ")
+    host, _, pid = text.partition(" ")
+    return (host, pid) if text and check == _check(text) else None
+
+
+def is_as_written(path: Path) -> bool:
+    """Return whether a lock file holds what its last holder wrote, or nothing."""
+    return not path.exists() or not path.stat().st_size or holder(path) is not None
+
+
+def _text(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        return text[:-1] if text.endswith("\n") else ""
+    return ""
+
+
+def _check(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -7,11 +7,13 @@ covers every byte, and the digest in each row's record covers that row, wherever
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,12 @@ from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
 from actionvit.features.files import Fingerprint
+from actionvit.features.store.keys import FeatureKey, describe
 
 PART = re.compile(r"part-(\d{8})-([0-9a-f]{16})\.h5")
 CHUNK_BYTES = 1 << 19
 BLOCK_BYTES = 1 << 24
+FORMAT = "actionvit part"
 SCHEMA = 1
 """Version of the layout of a part and of a store's folder."""
 
@@ -71,6 +75,16 @@ class DamagedPart(ActionVitError):  # noqa: N818 - it is an error by its base
         super().__init__(f"{path}: damaged ({detail}); run `actionvit cache verify {path.parent} --repair`")
         self.path = path
         self.detail = detail
+
+
+class ForeignPart(ActionVitError):  # noqa: N818 - it is an error by its base
+    """A part of another store."""
+
+    def __init__(self, path: Path, key: FeatureKey, other: FeatureKey) -> None:
+        super().__init__(
+            f"{path}: belongs to a store with another key: {describe(key.differences(other))} (here: the folder's "
+            f"key.json, there: the part); move it to its own folder, or run `actionvit cache verify {path.parent}`"
+        )
 
 
 def plain(array: NDArray[Any]) -> NDArray[Any]:
@@ -156,13 +170,26 @@ def encode_part(
     """
     # Built in memory and handed to one write: HDF5 on a disk that fills up is not to be trusted, os.write is.
     with h5py.File("part", "w", driver="core", backing_store=False, libver=("v110", "v110")) as part:
-        part.attrs.update({"format": "actionvit part", "schema": SCHEMA, **attributes})
+        for name, value in {"format": FORMAT, "schema": SCHEMA, **attributes}.items():
+            # Of fixed length: HDF5 keeps those of variable length in a heap that no checksum guards.
+            part.attrs[name] = np.array(encode_text(value), _text_dtype(value)) if isinstance(value, str) else value
         _add(part, "rows", table)
         for name in sorted(arrays):
             _add(part, name, np.asarray(arrays[name]))
         part.flush()
         image: bytes = part.id.get_file_image()
     return image
+
+
+def _text_dtype(text: str) -> np.dtype[Any]:
+    dtype: np.dtype[Any] = h5py.string_dtype("utf-8", max(1, len(encode_text(text))))
+    return dtype
+
+
+def text_of(part: h5py.File, name: str) -> str:
+    """Return a text that a part says of itself. Raises KeyError or OSError if it does not."""
+    value = part.attrs[name]
+    return decode_text(value) if isinstance(value, bytes) else str(value)
 
 
 def _add(part: h5py.File, name: str, data: NDArray[Any]) -> None:
@@ -208,29 +235,50 @@ def _listing(folder: Path) -> list[Path]:
 def open_part(path: Path) -> h5py.File:
     """Open a part for reading. Raises FileNotFoundError if it went, DamagedPart if it is not HDF5."""
     try:
-        return h5py.File(path, "r", locking=False)
+        # Parts never change: no lock is needed, and a read-only or a network disk may have none.
+        with contextlib.suppress(OSError):
+            return h5py.File(path, "r", locking=False)
+        return h5py.File(path, "r")  # this process may have it open with a lock, which HDF5 does not mix
     except OSError as error:
         if not path.exists():
             raise FileNotFoundError(path) from error
         raise DamagedPart(path, _short(error)) from error
 
 
-def read_table(path: Path, key: str) -> tuple[Table, Quantities]:
-    """Return a part's records and its quantities; DamagedPart unless it belongs to the key of this digest."""
+def read_table(
+    path: Path, key: FeatureKey, read: Callable[[h5py.Dataset], NDArray[Any]] = lambda data: data[:]
+) -> tuple[Table, Quantities]:
+    """Return a part's records, as `read` reads them, and its quantities.
+
+    Raises
+    ------
+    DamagedPart
+        If it cannot be read.
+    ForeignPart
+        If it belongs to a store with another key.
+    """
     with open_part(path) as part:
         try:
             if part.attrs["schema"] != SCHEMA:
                 raise ActionVitError(f"{path}: schema {part.attrs['schema']}, expected {SCHEMA}; update actionvit")
-            if hashlib.sha256(encode_text(part.attrs["key"])).hexdigest() != key:
-                raise DamagedPart(path, "it belongs to a store with another key")
+            if (text := text_of(part, "key")) != key.canonical():
+                raise ForeignPart(path, key, FeatureKey.parse(text))
             # By name: `items` gives None, not an error, for a dataset whose header is damaged.
             quantities = {name: (part[name].shape[1:], part[name].dtype) for name in part if name != "rows"}
-            table: Table = part["rows"][:]
+            table: Table = read(part["rows"])
             if any(len(part[name]) != len(table) for name in quantities):
                 raise DamagedPart(path, "its arrays differ in length")
             return table, quantities
         except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
             raise DamagedPart(path, _short(error)) from error
+
+
+def read_unchecked(data: h5py.Dataset) -> NDArray[Any]:
+    """Return a whole dataset without regard to its chunks' checksums, for who knows the rows' digests."""
+    chunk, row = data.chunks[0], data.dtype.itemsize * math.prod(data.shape[1:])
+    blocks = [data.id.read_direct_chunk((start,) + (0,) * (data.ndim - 1))[1] for start in range(0, len(data), chunk)]
+    whole = b"".join(block[: chunk * row] for block in blocks)
+    return np.frombuffer(whole, data.dtype).reshape(-1, *data.shape[1:])[: len(data)]
 
 
 def read_positions(path: Path, name: str, at: NDArray[np.int64], out: NDArray[Any], to: NDArray[np.int64]) -> None:
@@ -239,7 +287,7 @@ def read_positions(path: Path, name: str, at: NDArray[np.int64], out: NDArray[An
         try:
             data = part[name]
             chunk = data.chunks[0]
-            step = max(1, BLOCK_BYTES // max(1, data.dtype.itemsize * int(np.prod(data.shape[1:])) * chunk)) * chunk
+            step = max(1, BLOCK_BYTES // max(1, data.dtype.itemsize * math.prod(data.shape[1:]) * chunk)) * chunk
             block = at // step
             for start, stop in _runs(block):
                 low, high = at[start] // chunk * chunk, (at[stop - 1] // chunk + 1) * chunk

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from actionvit.features.files import Fingerprint, content_digest, fingerprint
 from actionvit.features.store.index import Index
 from actionvit.features.store.ledger import NOWHERE, Failure
 
+if TYPE_CHECKING:
+    from actionvit.features.store.store import FeatureStore
+
 logger = logging.getLogger(__name__)
+
+
+class Twin(NamedTuple):
+    """A published row of the same content."""
+
+    store: FeatureStore
+    """The store planned for, or another of the same key."""
+    id: str
+    """Under which it lies there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Every video asked about is in exactly one of `known`, `missing`, `changed`, `failed`, `renamed`."""
+    """Every video asked about is in exactly one of `known`, `missing`, `changed`, `failed`, `copies`."""
 
     known: tuple[str, ...]
     """Published, and the file is what it was (or is not there to be asked)."""
@@ -28,10 +41,10 @@ class Plan:
     """Tried before, with the same file and the same decoder."""
     absent: tuple[str, ...]
     """Published, but not among the videos asked about."""
-    renamed: Mapping[str, str]
-    """New id -> published id of the same content: copied by `Writer.adopt`, not embedded again."""
+    copies: Mapping[str, Twin]
+    """Renamed and moved videos, whose content has a row already: copied by `Writer.adopt`, not embedded again."""
     fingerprints: Mapping[str, Fingerprint]
-    """Of `renamed` videos, and of `known` ones whose size or time changed but whose content did not."""
+    """Of `copies`, and of `known` videos whose size or time changed but whose content did not."""
 
     @property
     def todo(self) -> list[str]:
@@ -41,11 +54,16 @@ class Plan:
     @property
     def adoptable(self) -> bool:
         """Whether `Writer.adopt` has anything to do."""
-        return bool(self.fingerprints)
+        return bool(self.fingerprints or self.changed)
+
+    def copies_by_store(self) -> Iterator[tuple[FeatureStore, dict[str, str]]]:
+        """Yield each store that `copies` come from, with new id -> id there, sorted."""
+        for store in dict.fromkeys(twin.store for twin in self.copies.values()):
+            yield store, {id: twin.id for id, twin in sorted(self.copies.items()) if twin.store is store}
 
 
 def make_plan(
-    index: Index,
+    stores: Sequence[FeatureStore],
     failures: Mapping[str, Failure],
     videos: Sequence[tuple[str, Path]],
     *,
@@ -53,8 +71,8 @@ def make_plan(
     retry_failed: bool,
     decoder: str,
 ) -> Plan:
-    """Sort the videos by what has to be done for them; reads file contents only where it must."""
-    planner = _Planner(index, {} if retry_failed else failures, decoder)
+    """Sort the videos by what the first store needs; reads contents of files, and other stores, only where it must."""
+    planner = _Planner(stores, {} if retry_failed else failures, decoder)
     for id, path in videos:
         planner.place(id, path, verify)
     if planner.unreachable:
@@ -64,25 +82,27 @@ def make_plan(
         missing=tuple(planner.missing),
         changed=tuple(planner.changed),
         failed=tuple(planner.failed),
-        absent=tuple(sorted(set(index.ids).difference(id for id, _ in videos))),
-        renamed=planner.renamed,
+        absent=tuple(sorted(set(planner.index.ids).difference(id for id, _ in videos))),
+        copies=planner.copies,
         fingerprints=planner.fingerprints,
     )
 
 
 class _Planner:
-    def __init__(self, index: Index, failures: Mapping[str, Failure], decoder: str) -> None:
-        self.index, self.failures, self.decoder = index, failures, decoder
+    def __init__(self, stores: Sequence[FeatureStore], failures: Mapping[str, Failure], decoder: str) -> None:
+        self.stores, self.failures, self.decoder = stores, failures, decoder
+        self.index: Index = stores[0].index
         self.known: list[str] = []
         self.missing: list[str] = []
         self.changed: list[str] = []
         self.failed: list[str] = []
-        self.renamed: dict[str, str] = {}
+        self.copies: dict[str, Twin] = {}
         self.fingerprints: dict[str, Fingerprint] = {}
         self.unreachable = 0
-        self._recorded = list(zip(index.columns["size"].tolist(), index.columns["mtime_ns"].tolist(), strict=True))
-        self._sizes = {size for size, _ in self._recorded}
-        self._by_digest: dict[bytes, int] | None = None
+        columns = self.index.columns
+        self._recorded = list(zip(columns["size"].tolist(), columns["mtime_ns"].tolist(), strict=True))
+        self._sizes: list[set[int]] | None = None
+        self._by_digest: list[dict[bytes, int]] = []
 
     def place(self, id: str, path: Path, verify: bool) -> None:
         """Put one video where it belongs."""
@@ -106,13 +126,13 @@ class _Planner:
             if now != self._recorded[row]:
                 self.fingerprints[id] = now
         else:
-            (self.failed if self._failed_before(id, now) else self.changed).append(id)
+            self.changed.append(id)
 
     def _place_unknown(self, id: str, path: Path, now: Fingerprint) -> None:
         if self._failed_before(id, now):
             self.failed.append(id)
-        elif now.size in self._sizes and (twin := self._twin(_digest(path))) is not None:
-            self.renamed[id] = twin
+        elif (twin := self._twin(path, now.size)) is not None:
+            self.copies[id] = twin
             self.fingerprints[id] = now
         else:
             self.missing.append(id)
@@ -121,13 +141,19 @@ class _Planner:
         failure = self.failures.get(id)
         return failure is not None and failure.fingerprint == now and failure.decoder == self.decoder
 
-    def _twin(self, digest: bytes | None) -> str | None:
-        """Return the published id with this content."""
-        if self._by_digest is None:
-            digests = self.index.columns["digest"].tolist()
-            self._by_digest = dict(zip(digests, range(len(digests)), strict=True))
-        row = None if digest is None else self._by_digest.get(digest)
-        return None if row is None else self.index.ids[row]
+    def _twin(self, path: Path, size: int) -> Twin | None:
+        """Return a row of the file's content, if any store has one; a file of a size that none knows is not read."""
+        if self._sizes is None:
+            self._sizes = [set(store.index.columns["size"].tolist()) for store in self.stores]
+        if not any(size in sizes for sizes in self._sizes) or (digest := _digest(path)) is None:
+            return None
+        if not self._by_digest:
+            digests = [store.index.columns["digest"].tolist() for store in self.stores]
+            self._by_digest = [dict(zip(each, range(len(each)), strict=True)) for each in digests]
+        for store, rows in zip(self.stores, self._by_digest, strict=True):
+            if digest in rows:
+                return Twin(store, store.index.ids[rows[digest]])
+        return None
 
 
 def _digest(path: Path) -> bytes | None:

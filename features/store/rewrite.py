@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.features.durable import publish, remove
-from actionvit.features.store.index import Index
 from actionvit.features.store.parts import (
     DamagedPart,
     Table,
     encode_part,
-    encode_text,
     join_columns,
     open_part,
     part_name,
     sequence_of,
 )
+
+if TYPE_CHECKING:
+    from actionvit.features.store.store import FeatureStore
 
 
 def publish_part(
@@ -33,18 +34,19 @@ def publish_part(
     return path
 
 
-def replace_parts(paths: Sequence[Path], description: Mapping[str, str], drop: Collection[str] = ()) -> Path | None:
-    """Replace neighbouring parts by one that holds the last row of each id, without those of `drop`.
+def replace_parts(
+    paths: Sequence[Path], description: Mapping[str, str], rows: NDArray[np.int64] | None = None
+) -> Path | None:
+    """Replace neighbouring parts by one that holds some of their rows; by default the last one of each id.
 
-    It takes the place of the last one, so that it stands to all other parts as they did. Killed between publishing
-    and removing, the store holds some rows twice, which changes nothing. Returns None when no row is left.
+    It takes the place of the last part, so that it stands to all others as they did. Killed between publishing and
+    removing, the store holds some rows twice, which changes nothing. Returns None when no row is left.
     """
-    read = [_read_all(path) for path in paths]
+    read = [_read_all(path) for path in paths] if rows is None or len(rows) else []
     table = join_columns([table for table, _ in read])
-    dropped = np.array([encode_text(id) for id in drop] or [b""])
-    _, last = np.unique(table["id"][::-1], return_index=True)
-    rows = np.sort(len(table) - 1 - last)
-    rows = rows[~np.isin(table["id"][rows], dropped)]
+    if rows is None:
+        _, last = np.unique(table["id"][::-1], return_index=True)
+        rows = np.sort(len(table) - 1 - last)
     new = None
     if len(rows):
         arrays = {name: np.concatenate([arrays[name] for _, arrays in read])[rows] for name in read[0][1]}
@@ -62,20 +64,19 @@ def _read_all(path: Path) -> tuple[Table, dict[str, NDArray[Any]]]:
     return arrays.pop("rows"), arrays
 
 
-def remove_rows(index: Index, ids: Collection[str], description: Mapping[str, str]) -> bool:
-    """Remove every version of some videos' rows; return whether there were any."""
-    wanted = np.array([encode_text(id) for id in ids if index.find(id) is not None])
-    if not len(wanted):
-        return False
-    for path in index.parts:
-        with open_part(path) as part:
-            found = bool(np.isin(part["rows"]["id"], wanted).any())
-        if found:
-            replace_parts([path], description, ids)
-    return True
+def remove_rows(store: FeatureStore, ids: Collection[str] = ()) -> None:
+    """Remove every version of some videos' rows, and of all others but the last; only the lock's holder may.
 
-
-def drop_dead_parts(index: Index) -> None:
-    """Remove parts that a killed writer had replaced already: none of their rows is the last word on its video."""
-    live = set(np.unique(index.part).tolist())
-    remove(path for number, path in enumerate(index.parts) if number not in live)
+    A killed writer leaves older versions between publishing a part and removing those that it replaces. Were they
+    kept, damage to the last word could bring one back.
+    """
+    store.refresh()
+    index = store.index
+    keep = np.ones(len(index), bool)
+    keep[[row for id in ids if (row := index.find(id)) is not None]] = False
+    kept = np.bincount(index.part[keep], minlength=len(index.parts))
+    found = np.flatnonzero(kept < index.sizes)
+    for number in found.tolist():  # rising: an older version goes before the one that hides it
+        replace_parts([index.parts[number]], store.description, np.sort(index.at[keep & (index.part == number)]))
+    if len(found):
+        store.refresh()

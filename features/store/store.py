@@ -6,18 +6,17 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.features.durable import TEMPORARY, publish, sweep
+from actionvit.features.durable import TEMPORARY, make_folder, publish, sweep
 from actionvit.features.files import Fingerprint
-from actionvit.features.store.index import Index
+from actionvit.features.store.index import Index, RowInfo
 from actionvit.features.store.keys import FeatureKey, describe
 from actionvit.features.store.ledger import FAILURES, Failure, load
 from actionvit.features.store.locks import locked
@@ -28,18 +27,7 @@ from actionvit.features.store.writer import Writer
 __all__ = ["FeatureKey", "FeatureStore", "Fingerprint", "Plan", "Row", "RowInfo", "Writer"]
 
 KEY = "key.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RowInfo:
-    """What is known of a published row, its arrays aside."""
-
-    id: str
-    digest: str
-    count: int
-    flags: tuple[str, ...]
-    backend: str
-    fingerprint: Fingerprint
+T = TypeVar("T")
 
 
 class FeatureStore:
@@ -56,7 +44,7 @@ class FeatureStore:
 
     @classmethod
     def create(cls, folder: Path, *, key: FeatureKey, dataset: str, variant: str, info: dict[str, Any]) -> FeatureStore:
-        """Open the store of this key in `folder`, made if need be; other `info` is recorded by the next writer.
+        """Open the store of this key in `folder`, made if need be; new `info` is recorded.
 
         Raises
         ------
@@ -64,24 +52,36 @@ class FeatureStore:
             If the folder holds a store with another key (it names the fields), or cannot be written.
         """
         new = cls(folder, key, dataset, variant, json.loads(json.dumps(info)))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ActionVitError(f"{folder}: cannot be made: {error.strerror}; choose another --cache") from error
+        make_folder(folder)
         if not (folder / KEY).exists():
             with locked(folder, wait=True):
                 if not (folder / KEY).exists():
                     new.save_description()
         there = cls.open(folder)
-        if differences := there.key.differences(key):
-            raise ActionVitError(
-                f"{folder}: this store has another key: {describe(differences)} (here: the store, there: what was "
-                f"asked); use another folder"
-            )
-        if any(folder.glob(f"{TEMPORARY}*")):  # a killed writer's, or a living one's, who then holds the lock
+        there._expect(key)
+        if there.info != new.info or any(folder.glob(f"{TEMPORARY}*")):
+            # What a killed writer left is swept; a living one holds the lock, and sees to both itself.
             with contextlib.suppress(ActionVitError), locked(folder):
                 sweep(folder)
+                new.save_description()
         return new
+
+    @classmethod
+    def look(cls, folder: Path, *, key: FeatureKey, dataset: str, variant: str) -> FeatureStore:
+        """Return the store as `create` would find it, and write nothing: one without rows where there is none."""
+        store = cls(folder, key, dataset, variant, {})
+        if (folder / KEY).exists():
+            cls.open(folder)._expect(key)
+        else:
+            store._index = Index([], [], {})
+        return store
+
+    def _expect(self, key: FeatureKey) -> None:
+        if differences := self.key.differences(key):
+            raise ActionVitError(
+                f"{self.folder}: this store has another key: {describe(differences)} (here: the store, there: what was "
+                f"asked); use another folder"
+            )
 
     @classmethod
     def open(cls, folder: Path) -> FeatureStore:
@@ -96,6 +96,8 @@ class FeatureStore:
         value = parse_description(data)
         if value is None:
             raise ActionVitError(f"{folder / KEY}: damaged; run `actionvit cache verify {folder} --repair`")
+        if value["schema"] != SCHEMA:
+            raise ActionVitError(f"{folder / KEY}: schema {value['schema']}, expected {SCHEMA}; update actionvit")
         key = FeatureKey.from_dict(value["key"])
         return cls(folder, key, value["dataset"], value["variant"], value["info"])
 
@@ -116,7 +118,7 @@ class FeatureStore:
     def index(self) -> Index:
         """Where the rows lie; read when first asked for."""
         if self._index is None:
-            self._index = Index.load(self.folder, self.key.digest)
+            self._index = Index.load(self.folder, self.key)
         return self._index
 
     def forget(self) -> None:
@@ -125,7 +127,7 @@ class FeatureStore:
 
     def refresh(self) -> None:
         """Read the parts again."""
-        self._index = Index.load(self.folder, self.key.digest)
+        self._index = Index.load(self.folder, self.key)
 
     @property
     def ids(self) -> list[str]:
@@ -147,6 +149,7 @@ class FeatureStore:
         verify: bool = False,
         retry_failed: bool = False,
         decoder: str = "",
+        lenders: Sequence[FeatureStore] = (),
     ) -> Plan:
         """Say what has to be done for each of these videos; writes nothing.
 
@@ -160,9 +163,12 @@ class FeatureStore:
             Whether videos that failed with the same file and decoder are tried again.
         decoder : str
             Version of the decoding code; failures of another one are tried again.
+        lenders : sequence of FeatureStore
+            Other stores of the same key, whose rows will do as well; they are opened only where something is missing.
         """
-        failures = {failure.id: failure for failure in self.failures()}
-        return make_plan(self.index, failures, videos, verify=verify, retry_failed=retry_failed, decoder=decoder)
+        assert all(store.key == self.key for store in lenders)
+        failures, stores = {failure.id: failure for failure in self.failures()}, [self, *lenders]
+        return make_plan(stores, failures, videos, verify=verify, retry_failed=retry_failed, decoder=decoder)
 
     def writer(self, *, wait: bool = False, flush_seconds: float = 5.0, flush_bytes: int = 1 << 26) -> Writer:
         """Return the context in which rows are appended; one at a time a store.
@@ -184,11 +190,15 @@ class FeatureStore:
         ActionVitError
             If some have no row, or a part is damaged.
         """
+        return self._on_one_snapshot(ids, lambda index, rows: index.read(rows, name))
+
+    def _on_one_snapshot(self, ids: Sequence[str], read: Callable[[Index, NDArray[np.int64]], T]) -> T:
+        """Read from parts as they stood together; again, from the beginning, when a writer has replaced one."""
         while True:
             rows = self._locate(ids)
             try:
-                return self.index.read(rows, name)
-            except FileNotFoundError:  # a writer has merged parts since the snapshot
+                return read(self.index, rows)
+            except FileNotFoundError:
                 self.refresh()
 
     def _locate(self, ids: Sequence[str]) -> NDArray[np.int64]:
@@ -205,28 +215,25 @@ class FeatureStore:
 
     def rows(self, ids: Sequence[str]) -> list[RowInfo]:
         """Return what is known of some videos' rows, in the order asked. Raises like `read`."""
-        return [self._info(int(row)) for row in self._locate(ids)]
+        rows = self._locate(ids)
+        return [self.index.info(int(row)) for row in rows]
 
-    def _info(self, row: int) -> RowInfo:
-        index = self.index
-        size, mtime_ns, count = (int(index.columns[name][row]) for name in ("size", "mtime_ns", "count"))
-        return RowInfo(
-            id=index.text("id", row),
-            digest=index.text("digest", row),
-            count=count,
-            flags=tuple(flag for flag in index.text("flags", row).split(",") if flag),
-            backend=index.text("backend", row),
-            fingerprint=Fingerprint(size, mtime_ns),
-        )
+    def flagged(self, ids: Sequence[str]) -> int:
+        """Return how many of some videos were odd to decode. Raises like `read`."""
+        rows = self._locate(ids)
+        return int((self.index.columns["flags"][rows] != b"").sum())
 
     def iterate(self, ids: Sequence[str]) -> Iterator[Row]:
         """Yield whole rows in the order asked, a few megabytes in memory at a time. Raises like `read`."""
+
+        def whole(index: Index, rows: NDArray[np.int64]) -> tuple[list[RowInfo], dict[str, NDArray[Any]]]:
+            return [index.info(int(row)) for row in rows], {name: index.read(rows, name) for name in index.quantities}
+
         row_bytes = sum(dtype.itemsize * math.prod(shape) for shape, dtype in self.quantities.values())
         step = max(1, BLOCK_BYTES // max(1, row_bytes))
         for start in range(0, len(ids), step):
-            block = ids[start : start + step]
-            arrays = {name: self.read(block, name) for name in self.quantities}
-            for at, info in enumerate(self.rows(block)):
+            infos, arrays = self._on_one_snapshot(ids[start : start + step], whole)
+            for at, info in enumerate(infos):
                 mine = {name: array[at] for name, array in arrays.items()}
                 yield Row(info.id, info.digest, info.fingerprint, info.count, info.flags, info.backend, mine)
 
@@ -241,7 +248,16 @@ class FeatureStore:
 
     def digest(self) -> str:
         """Return the sha256 over all rows' digests in id order: equal for equal rows, however parts divide them."""
-        return hashlib.sha256(b"\n".join(self.index.columns["row"].tolist())).hexdigest()
+        return _digest(self.index.columns["row"])
+
+    def digest_of(self, ids: Sequence[str]) -> str:
+        """Return the same over some rows, in the order given. Raises like `read`."""
+        rows = self._locate(ids)
+        return _digest(self.index.columns["row"][rows])
+
+
+def _digest(rows: NDArray[np.bytes_]) -> str:
+    return hashlib.sha256(b"\n".join(rows.tolist())).hexdigest()
 
 
 def render_description(value: dict[str, Any]) -> bytes:

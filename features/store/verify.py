@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.features.durable import file_digest, publish, remove
-from actionvit.features.store.index import Index
+from actionvit.features.durable import TEMPORARY, file_digest, publish, remove, sweep
 from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.ledger import FAILURES, NOWHERE, SEEN, Failure, Line, Seen, parse, render
-from actionvit.features.store.locks import locked
+from actionvit.features.store.locks import LOCK, is_as_written, locked
 from actionvit.features.store.parts import (
     BLOCK_BYTES,
+    FORMAT,
+    PART,
     TEXTS,
     DamagedPart,
     Table,
@@ -28,9 +30,12 @@ from actionvit.features.store.parts import (
     list_parts,
     open_part,
     part_digits,
+    part_name,
     read_table,
+    read_unchecked,
     row_digest,
     sequence_of,
+    text_of,
 )
 from actionvit.features.store.rewrite import publish_part, remove_rows
 from actionvit.features.store.store import KEY, FeatureStore, parse_description
@@ -47,7 +52,7 @@ class Problem:
     rows: int = 0
     """Rows (or lines) that are lost; 0 where the damage touches none of them, -1 where it cannot be told."""
     ids: tuple[str, ...] = ()
-    """Their ids, as far as they can still be read."""
+    """Their ids as far as they can be read, in printable form."""
 
 
 @dataclass(slots=True)
@@ -60,40 +65,41 @@ class _Part:
     detail: str
 
     @property
-    def lost(self) -> tuple[str, ...]:
-        if self.table is None:
-            return ()
-        return tuple(_text(value) for value in self.table["id"][~self.good])
+    def lost(self) -> list[bytes]:
+        return [] if self.table is None else self.table["id"][~self.good].tolist()
 
     def problem(self) -> Problem:
         """Say what is wrong with it."""
         rows = -1 if self.table is None else int((~self.good).sum())
-        return Problem(file=self.path.name, detail=self.detail, rows=rows, ids=self.lost)
+        ids = tuple(id.decode("utf-8", "backslashreplace") for id in self.lost)
+        return Problem(file=self.path.name, detail=self.detail, rows=rows, ids=ids)
 
 
 def verify(folder: Path, *, repair: bool = False) -> list[Problem]:
     """Read a whole store and return what is damaged; with `repair`, drop exactly that.
 
-    Each part's bytes must be those its name vouches for, each row those its digest vouches for; `key.json` and the
-    CSV tables carry digests of their own. A repair keeps every row whose digest is right, so that the next
-    extraction embeds the others only.
+    Each part's bytes must be those its name vouches for, each row those its digest vouches for; `key.json`, the CSV
+    tables and the lock carry digests of their own. A repair keeps every row whose digest is right, also out of
+    chunks whose checksum is wrong, so that the next extraction embeds the others only.
 
     Raises
     ------
     ActionVitError
         If the folder is no store, or another process writes it while `repair` wants to, or nothing in it tells the
-        key any more.
+        key any more, or a part of it belongs to another key, which is for a person to decide about.
     """
     if not (folder / KEY).exists() and not list_parts(folder):
         raise ActionVitError(f"{folder}: no feature store here; `actionvit cache ls` lists stores")
+    problems = [] if is_as_written(folder / LOCK) else [Problem(file=LOCK, detail="not as its last holder wrote it")]
     with locked(folder) if repair else contextlib.nullcontext():
-        store, problems = _described(folder)
+        store, said = _described(folder)
+        problems += said + _check_names(store, repair)
         parts = [part for part in _examine_all(store) if part.detail]
         problems += [part.problem() for part in parts]
         problems += _check_table(Failure, folder / FAILURES, repair) + _check_table(Seen, folder / SEEN, repair)
-        if repair:
-            if problems and problems[0].file == KEY:
-                store.save_description()
+        if repair and problems:
+            sweep(folder)
+            store.save_description()
             for part in parts:
                 _mend(part, store)
             _forget_older(store, parts)
@@ -109,10 +115,25 @@ def _described(folder: Path) -> tuple[FeatureStore, list[Problem]]:
     for part in list_parts(folder):
         if part_digits(part) == file_digest(part)[:16]:
             with open_part(part) as file:
-                key, dataset, variant = (file.attrs[name] for name in ("key", "dataset", "variant"))
+                key, dataset, variant = (text_of(file, name) for name in ("key", "dataset", "variant"))
             store = FeatureStore(folder, FeatureKey.parse(key), dataset, variant, {})
             return store, [Problem(file=KEY, detail="not as it was written; its parts still tell the key")]
     raise ActionVitError(f"{path}: damaged, and no part is left that tells the key; delete the store's folder")
+
+
+def _check_names(store: FeatureStore, repair: bool) -> list[Problem]:
+    """Find parts that no reader sees, as their names are not what they were; a repair names them by their content."""
+    problems = []
+    for path in sorted(store.folder.iterdir()):
+        passed_over = PART.fullmatch(path.name) or path.name.startswith(TEMPORARY)
+        if passed_over or not path.is_file() or not h5py.is_hdf5(path):
+            continue
+        with contextlib.suppress(DamagedPart, KeyError, OSError), open_part(path) as part:
+            if text_of(part, "format") == FORMAT and text_of(part, "key") == store.key.canonical():
+                problems.append(Problem(file=path.name, detail="a part by its content, not by its name"))
+                if repair:
+                    path.rename(store.folder / part_name(int(part.attrs["sequence"]), path.read_bytes()))
+    return problems
 
 
 def _examine_all(store: FeatureStore) -> Iterator[_Part]:
@@ -122,79 +143,76 @@ def _examine_all(store: FeatureStore) -> Iterator[_Part]:
         for path in fresh:
             seen.add(path)
             with contextlib.suppress(FileNotFoundError):
-                yield _examine(path, store.key.digest)
+                yield _examine(path, store.key)
 
 
-def _examine(path: Path, key: str) -> _Part:
-    whole = part_digits(path) == file_digest(path)[:16]
+def _examine(path: Path, key: FeatureKey) -> _Part:
     try:
-        table, quantities = read_table(path, key)
+        whole = part_digits(path) == file_digest(path)[:16]
+        table, quantities = read_table(path, key, _read)
+        with open_part(path) as part:
+            good = np.array([digest == said for digest, said in _digests(part, table, sorted(quantities))], bool)
     except DamagedPart as error:
         return _Part(path, None, np.zeros(0, bool), error.detail)
-    with open_part(path) as part:
-        good = np.array([digest == said for digest, said in _digests(part, table, sorted(quantities))], bool)
+    except ActionVitError:
+        if whole:  # it is another store's, or a newer actionvit's
+            raise
+        return _Part(path, None, np.zeros(0, bool), "what it says of itself is not as it was written")
     detail = "" if whole and good.all() else "rows differ from their digests" if whole else "bytes differ from its name"
     return _Part(path, table, good, detail)
 
 
+def _read(data: h5py.Dataset, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+    """Read some rows, those of a damaged chunk as they are: the rows' digests will tell which of them it costs."""
+    try:
+        rows: NDArray[Any] = data[start:stop]
+    except OSError as error:
+        logger.debug("%s %s: %s", data.file.filename, data.name, error)
+        rows = read_unchecked(data)[start:stop]
+    return rows
+
+
 def _digests(part: h5py.File, table: Table, names: list[str]) -> Iterator[tuple[str, str]]:
     """Yield the digest that each row has and the one that it should have."""
-    row_bytes = sum(part[name].dtype.itemsize * int(np.prod(part[name].shape[1:])) for name in names)
+    row_bytes = sum(part[name].dtype.itemsize * math.prod(part[name].shape[1:]) for name in names)
     step = max(1, BLOCK_BYTES // max(1, row_bytes))
     for start in range(0, len(table), step):
         records = table[start : start + step]
-        arrays = _read(part, names, start, start + len(records))
+        try:
+            arrays = {name: _read(part[name], start, start + len(records)) for name in names}
+        except (OSError, RuntimeError, ValueError) as error:  # where the chunks lie cannot be told
+            logger.debug("%s rows %d to %d: %s", part.filename, start, start + len(records), error)
+            arrays = {}
         for at, record in enumerate(records):
-            mine = {name: array[at] for name, array in arrays.items()} if arrays else None
-            if mine is None and len(records) > 1:  # some chunk of the block is bad: which rows does it cost?
-                mine = {name: array[0] for name, array in _read(part, names, start + at, start + at + 1).items()}
-            said = _text(record["row"])
-            yield (row_digest(_record(record), mine) if mine else ""), said
-
-
-def _read(part: h5py.File, names: list[str], start: int, stop: int) -> dict[str, NDArray[Any]]:
-    """Read some rows of all quantities; nothing if any of it cannot be read."""
-    try:
-        return {name: part[name][start:stop] for name in names}
-    except (OSError, RuntimeError, ValueError) as error:
-        logger.debug("%s rows %d to %d: %s", part.filename, start, stop, error)
-        return {}
+            mine = {name: array[at] for name, array in arrays.items()}
+            yield (row_digest(_record(record), mine) if mine else ""), decode_text(bytes(record["row"]))
 
 
 def _record(record: np.void) -> dict[str, Any]:
-    return {name: _text(record[name]) for name in TEXTS} | {"count": int(record["count"])}
-
-
-def _text(value: bytes) -> str:
-    return decode_text(bytes(value))
+    return {name: decode_text(bytes(record[name])) for name in TEXTS} | {"count": int(record["count"])}
 
 
 def _mend(part: _Part, store: FeatureStore) -> None:
     """Put the good rows into a new part in the same place; the table's fingerprints are vouched for by nothing now."""
     if part.table is not None and part.good.any():
-        rows = np.flatnonzero(part.good)
-        table = part.table[rows]
+        table = part.table[part.good]
         table["size"], table["mtime_ns"] = NOWHERE
         with open_part(part.path) as file:
-            arrays = {name: [data[row] for row in rows] for name, data in file.items() if name != "rows"}
+            arrays = {name: _read(file[name])[part.good] for name in file if name != "rows"}
         publish_part(store.folder, sequence_of(part.path), table, arrays, store.description)
     remove([part.path])
 
 
 def _forget_older(store: FeatureStore, parts: list[_Part]) -> None:
-    """Where the lost row was the last word on its video, an older version must not become it."""
-    if not any(part.lost for part in parts):
-        return
-    index = Index.load(store.folder, store.key.digest)
+    """Where a lost row was the last word on its video, an older version must not become it."""
+    store.refresh()
+    index, older = store.index, []
     for part in parts:
-        rows = {id: index.find(id) for id in part.lost}
-        older = [
-            id
-            for id, row in rows.items()
-            if row is not None and sequence_of(index.parts[index.part[row]]) < sequence_of(part.path)
-        ]
-        if remove_rows(index, older, store.description):
-            index = Index.load(store.folder, store.key.digest)
+        for id in map(decode_text, part.lost):
+            row = index.find(id)
+            if row is not None and sequence_of(index.parts[index.part[row]]) < sequence_of(part.path):
+                older.append(id)
+    remove_rows(store, older)
 
 
 def _check_table(kind: type[Line], path: Path, repair: bool) -> list[Problem]:

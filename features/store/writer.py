@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,7 @@ from actionvit.features.store.ledger import FAILURES, NOWHERE, SEEN, Failure, Se
 from actionvit.features.store.locks import locked
 from actionvit.features.store.parts import Quantities, Row, list_parts, plain, record_of, sequence_of, table_of
 from actionvit.features.store.planning import Plan
-from actionvit.features.store.rewrite import drop_dead_parts, publish_part, remove_rows, replace_parts
+from actionvit.features.store.rewrite import publish_part, remove_rows, replace_parts
 
 if TYPE_CHECKING:
     from actionvit.features.store.store import FeatureStore
@@ -33,13 +33,15 @@ PART_BYTES = 1 << 26
 """Small parts are merged until they are about this big."""
 MANY_PARTS = 16
 """So many small parts at the end of a store are merged."""
+RECORD_BYTES = 1 << 10
+"""About what a waiting row's record takes beside its arrays."""
 
 
 class Writer:
     """A context that appends rows and failures and publishes them every few seconds or megabytes.
 
-    A row is published whole or not at all. Killed at any instant, the store lacks at most the rows appended since
-    the last publication: `flush_seconds` of them or `flush_bytes`, whichever comes first.
+    A row is published whole or not at all. Rows are published at the first append that is `flush_seconds` after the
+    last publication, or when `flush_bytes` of them wait: killed at any instant, the store lacks that much work.
     """
 
     def __init__(self, store: FeatureStore, *, wait: bool, flush_seconds: float, flush_bytes: int) -> None:
@@ -59,14 +61,14 @@ class Writer:
         with contextlib.ExitStack() as stack:
             stack.enter_context(locked(self.store.folder, wait=self.wait))
             durable.sweep(self.store.folder)
-            self.store.refresh()
             self.store.save_description()
-            drop_dead_parts(self.store.index)
+            remove_rows(self.store)
             self._quantities = dict(self.store.quantities)
             self._ledger = ledger.load(Failure, self.store.folder / FAILURES)
             self._parts = list_parts(self.store.folder)
             self._sequence = sequence_of(self._parts[-1]) + 1 if self._parts else 0
             self._stack = stack.pop_all()
+        self._since = time.monotonic()
         return self
 
     def __exit__(
@@ -91,10 +93,9 @@ class Writer:
         if quantities != self._quantities:
             raise ValueError(f"row {row.id}: got {_shapes(quantities)}, expected {_shapes(self._quantities)}")
         self._failed.pop(row.id, None)
-        self._start_clock()
         self._records[row.id] = record_of(row, arrays)
         self._arrays[row.id] = arrays
-        self._bytes += sum(array.nbytes for array in arrays.values())
+        self._bytes += RECORD_BYTES + sum(array.nbytes for array in arrays.values())
         self._flush_if_due()
 
     def fail(
@@ -108,31 +109,41 @@ class Writer:
         decoder: str = "",
     ) -> None:
         """Note that a video gave no row; a row that it gave in an earlier session, from another file, is removed."""
-        self.note(Failure(id, reason, detail, backend, frames, *fingerprint, decoder))
+        self.note(
+            Failure(id, reason, " ".join(detail.replace("\0", " ").split()), backend, frames, *fingerprint, decoder)
+        )
 
     def note(self, failure: Failure) -> None:
         """Take a line of the ledger, like `fail`."""
-        self._start_clock()
         self._failed[failure.id] = failure
         self._flush_if_due()
 
     def adopt(self, plan: Plan) -> int:
-        """Record what a plan found out without embedding: new fingerprints, rows under new ids; return how many."""
-        index = self.store.index
-        moved = [id for id, old in sorted(plan.renamed.items()) if index.find(old) is not None]
-        for id, row in zip(moved, self.store.iterate([plan.renamed[id] for id in moved]), strict=True):
-            self.append(replace(row, id=id, fingerprint=plan.fingerprints[id]))
-        seen = ledger.load(Seen, self.store.folder / SEEN)
-        for id in plan.fingerprints.keys() - plan.renamed.keys():
+        """Do what a plan asks for beside embedding; return how many rows were copied.
+
+        Rows whose content is known under another id are copied, new fingerprints noted, and rows of videos that
+        changed removed: they are wrong, and an extraction that is killed must not leave them.
+        """
+        copied = 0
+        for store, twins in plan.copies_by_store():
+            present = [id for id, twin in twins.items() if store.index.find(twin) is not None]
+            for id, row in zip(present, store.iterate([twins[id] for id in present]), strict=True):
+                self.append(replace(row, id=id, fingerprint=plan.fingerprints[id]))
+            copied += len(present)
+        self.flush()
+        self._remove(plan.changed)
+        index, seen = self.store.index, ledger.load(Seen, self.store.folder / SEEN)
+        for id in plan.fingerprints.keys() - plan.copies.keys():
             if (at := index.find(id)) is not None:
                 seen[id] = Seen(id, index.text("digest", at), *plan.fingerprints[id])
         ledger.save(Seen, self.store.folder / SEEN, seen)
-        return len(plan.fingerprints)
+        return copied
 
     def flush(self) -> None:
         """Publish everything appended so far."""
         records, arrays, failed = self._records, self._arrays, self._failed
         self._records, self._arrays, self._failed, self._bytes = {}, {}, {}, 0
+        self._remove([*records, *failed])
         if records:
             self._publish(records, arrays)
             try:
@@ -140,19 +151,17 @@ class Writer:
             except (ActionVitError, OSError) as error:  # a full disk, say; every row is published all the same
                 logger.warning("%s: small parts stay unmerged: %s", self.store.folder, error)
                 self._parts = []
-        if any(self.store.index.find(id) is not None for id in failed):
-            self.store.refresh()
-            remove_rows(self.store.index, failed, self.store.description)
-            self.store.refresh()
-            self._parts = list_parts(self.store.folder)
         if failed or not records.keys().isdisjoint(self._ledger):
             kept = {id: line for id, line in self._ledger.items() if id not in records}
             self._ledger = kept | failed
             ledger.save(Failure, self.store.folder / FAILURES, self._ledger)
+        self._since = time.monotonic()
 
-    def _start_clock(self) -> None:
-        if not self._records and not self._failed:
-            self._since = time.monotonic()
+    def _remove(self, ids: Collection[str]) -> None:
+        """Remove the rows of some videos, if any was there when this writer began or last looked."""
+        if any(self.store.index.find(id) is not None for id in ids):
+            remove_rows(self.store, ids)
+            self._parts = list_parts(self.store.folder)
 
     def _flush_if_due(self) -> None:
         if self._bytes >= self.flush_bytes or time.monotonic() - self._since >= self.flush_seconds:

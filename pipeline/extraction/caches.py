@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from typing import Any
 from actionvit.errors import ActionVitError
 from actionvit.features.store.keys import FeatureKey, describe
 from actionvit.features.store.locks import locked
-from actionvit.features.store.parts import list_parts
+from actionvit.features.store.parts import DamagedPart, list_parts
 from actionvit.features.store.store import KEY, FeatureStore
+
+logger = logging.getLogger(__name__)
 
 Leaf = str | int | float | bool | None
 
@@ -27,14 +31,48 @@ def store_folder(
     return cache / dataset / (name if shard is None else f"{name}.shard-{shard[0]}-of-{shard[1]}")
 
 
+def shard_number(id: str, shards: int) -> int:
+    """Return the shard of a video, from 0; decided by its id alone, wherever it is asked."""
+    return int(hashlib.sha256(id.encode("utf-8", "surrogateescape")).hexdigest()[:12], 16) % shards
+
+
 def in_shard(id: str, shard: tuple[int, int]) -> bool:
-    """Return whether a video belongs to shard i of n (from 1); decided by its id alone, wherever it is asked."""
-    return int(hashlib.sha256(id.encode("utf-8", "surrogateescape")).hexdigest()[:12], 16) % shard[1] == shard[0] - 1
+    """Return whether a video belongs to shard i of n (from 1)."""
+    return shard_number(id, shard[1]) == shard[0] - 1
 
 
 def find_stores(cache: Path) -> list[FeatureStore]:
     """Return the stores below a cache root, by folder; none where there is no such folder."""
-    return [FeatureStore.open(path.parent) for path in sorted(cache.glob(f"*/*/{KEY}"))]
+    return _opened(cache.glob(f"*/*/{KEY}"))
+
+
+def lenders(cache: Path, store: FeatureStore) -> list[FeatureStore]:
+    """Return the other stores of a store's key: shards, the dataset under its former name, one that it is part of."""
+    others = _opened(cache.glob(f"*/*-{store.key.digest[:10]}*/{KEY}"))
+    return [other for other in others if other.key == store.key and other.folder.resolve() != store.folder.resolve()]
+
+
+def other_keys(store: FeatureStore) -> list[str]:
+    """Return how the key of each store of the same dataset and variant differs from this one's, newest first."""
+    kin = [
+        other
+        for other in _opened(store.folder.parent.glob(f"*/{KEY}"))
+        if other.variant == store.variant and list_parts(other.folder)
+    ]
+    kin.sort(key=last_written, reverse=True)
+    differences = {other.folder.name: store.key.differences(other.key) for other in kin}
+    return [f"{name}: {describe(leaves)}" for name, leaves in differences.items() if leaves]
+
+
+def _opened(keys: Iterable[Path]) -> list[FeatureStore]:
+    """Open the stores of some `key.json`, by folder; damaged ones are logged and left out."""
+    found = []
+    for path in sorted(keys):
+        try:
+            found.append(FeatureStore.open(path.parent))
+        except ActionVitError as error:
+            logger.warning("%s", error)
+    return found
 
 
 def find_store(cache: Path, dataset: str, variant: str, **wanted: Leaf) -> FeatureStore:
@@ -51,6 +89,8 @@ def find_store(cache: Path, dataset: str, variant: str, **wanted: Leaf) -> Featu
     found = [store for store in stores if store.dataset == dataset and store.variant == variant]
     fits = [store for store in found if _fits(store.key, wanted)]
     whole = [store for store in fits if shard_of(store) is None]
+    if len(whole) > 1:  # a run that was stopped at once, or mistaken, leaves a store without rows
+        whole = [store for store in whole if list_parts(store.folder)] or whole
     if len(whole) == 1:
         return whole[0]
     if whole:
@@ -107,6 +147,8 @@ class StoreSummary:
     variant: str
     rows: int
     failed: int
+    damage: str
+    """What keeps the rows from being counted; empty where nothing does."""
     videos: int | None
     """Videos of the dataset when it was last extracted; None where nobody recorded it."""
     bytes: int
@@ -121,23 +163,37 @@ class StoreSummary:
 
 
 def summarize(store: FeatureStore) -> StoreSummary:
-    """Return a store's numbers."""
-    stats = [path.stat() for path in store.folder.iterdir()]
+    """Return a store's numbers; without rows, and with the reason, if its tables are damaged."""
+    try:
+        rows, failed, damage = len(store), len(store.failures()), ""
+    except ActionVitError as error:
+        rows, failed, damage = 0, 0, str(error)
     return StoreSummary(
         dataset=store.dataset,
         variant=store.variant,
-        rows=len(store),
-        failed=len(store.failures()),
+        rows=rows,
+        failed=failed,
+        damage=damage,
         videos=store.info.get("videos"),
-        bytes=sum(stat.st_size for stat in stats),
+        bytes=sum(_stats(store.folder)),
         written=last_written(store),
         store=str(store.folder),
     )
 
 
+def _stats(folder: Path) -> Iterator[int]:
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a writer has replaced it
+            yield path.stat().st_size
+
+
 def last_written(store: FeatureStore) -> float:
     """Return when a store last got rows (or was made), in seconds since 1970."""
-    return max(path.stat().st_mtime for path in [*list_parts(store.folder), store.folder / KEY])
+    times = [(store.folder / KEY).stat().st_mtime]
+    for path in list_parts(store.folder):
+        with contextlib.suppress(FileNotFoundError):  # a writer has replaced it
+            times.append(path.stat().st_mtime)
+    return max(times)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +201,6 @@ class Stale:
     """A store that another one seems to have replaced."""
 
     store: FeatureStore
-    newer: FeatureStore
     reason: str
 
 
@@ -155,30 +210,33 @@ def stale_stores(stores: Sequence[FeatureStore]) -> list[Stale]:
     Nothing says that an older key is wrong (8 and 16 frames may both be wanted): it is for a person to decide.
     """
     groups: dict[tuple[str, str], list[FeatureStore]] = {}
-    for store in sorted(stores, key=last_written, reverse=True):
+    for store in sorted(stores, key=lambda store: (bool(list_parts(store.folder)), last_written(store)), reverse=True):
         groups.setdefault((store.dataset, store.variant), []).append(store)
     found = []
     for group in groups.values():
         whole = [store for store in group if shard_of(store) is None]
         for store in whole[1:]:
-            reason = f"older key: {describe(store.key.differences(whole[0].key))} (here: this one, there: the newest)"
-            found.append(Stale(store=store, newer=whole[0], reason=reason))
+            older = "older key" if list_parts(store.folder) else "no rows"
+            differences = describe(store.key.differences(whole[0].key))
+            found.append(Stale(store=store, reason=f"{older}: {differences} (here: this one, there: the newest)"))
         for store in group:
             twin = next((one for one in whole if one.key == store.key), None)
-            if shard_of(store) is not None and twin is not None and set(store.ids) <= set(twin.ids):
-                found.append(Stale(store=store, newer=twin, reason=f"all its rows are in {twin.folder.name}"))
+            with contextlib.suppress(DamagedPart):  # of what is damaged nobody knows that it is elsewhere
+                if shard_of(store) is not None and twin is not None and set(store.ids) <= set(twin.ids):
+                    found.append(Stale(store=store, reason=f"all its rows are in {twin.folder.name}"))
     return found
 
 
 def shard_of(store: FeatureStore) -> tuple[int, int] | None:
     """Return (i, n) for the store of shard i of n, None for a whole one."""
-    match = re.fullmatch(r".*\.shard-(\d+)-of-(\d+)", store.folder.name)
+    match = re.fullmatch(r".*\.shard-(\d+)-of-(\d+)", store.folder.resolve().name)
     return (int(match[1]), int(match[2])) if match else None
 
 
 def joined_folder(stores: Sequence[FeatureStore]) -> Path:
     """Return where shards that lie together are joined. Raises ActionVitError if that cannot be told."""
-    folders = {store.folder.with_name(re.sub(r"\.shard-\d+-of-\d+$", "", store.folder.name)) for store in stores}
+    places = [store.folder.resolve() for store in stores]
+    folders = {place.with_name(re.sub(r"\.shard-\d+-of-\d+$", "", place.name)) for place in places}
     if len(folders) != 1 or any(shard_of(store) is None for store in stores):
         raise ActionVitError(f"{stores[0].folder} and the others are not shards that lie together; give --out FOLDER")
     return folders.pop()

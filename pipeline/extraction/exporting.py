@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+import io
+import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
+from actionvit.features.durable import publishing
 from actionvit.features.store.store import FeatureStore
 from actionvit.pipeline.datasets.dataset import load_dataset
 
@@ -51,14 +53,13 @@ def export(
         raise ActionVitError(f"{store.folder}: no rows to export; run `actionvit extract` first")
     ids, names = store.ids, [name for name in (*FIXED, *also) if name in store.quantities]
     texts = {"id": ids, "label": [labels.get(id, "") for id in ids]}
+    about = {"dataset": store.dataset, "variant": store.variant, "digest": store.digest(), "key": store.key.to_dict()}
     write = {"npz": _write_npz, "parquet": _write_parquet, "h5": _write_h5}[form]
-    temporary = out.with_name(f".{out.name}.tmp")
-    try:
-        with _cleaned(temporary):
-            write(temporary, texts, {name: _Blocks(store, ids, name) for name in dict.fromkeys(names)})
-            temporary.replace(out)
-    except OSError as error:
-        raise ActionVitError(f"{out}: cannot be written: {error.strerror or error}; choose another --out") from error
+    with publishing(out) as temporary:
+        blocks = {name: _Blocks(store, ids, name) for name in dict.fromkeys(names)}
+        write(temporary, texts, blocks, json.dumps(about, ensure_ascii=False))
+        if store.digest_of(ids) != about["digest"]:
+            raise ActionVitError(f"{store.folder}: rows changed while they were exported; run this again")
     return ids
 
 
@@ -105,17 +106,8 @@ Texts = Mapping[str, list[str]]
 Arrays = Mapping[str, _Blocks]
 
 
-@contextlib.contextmanager
-def _cleaned(path: Path) -> Iterator[None]:
-    """Leave no half-written file behind."""
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _write_npz(path: Path, texts: Texts, arrays: Arrays) -> None:
-    """Write what `np.savez` would, without holding an array in memory."""
+def _write_npz(path: Path, texts: Texts, arrays: Arrays, about: str) -> None:
+    """Write what `np.savez` would, without holding an array in memory; the archive's comment says what it is."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, values in texts.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -126,24 +118,57 @@ def _write_npz(path: Path, texts: Texts, arrays: Arrays) -> None:
                 np.lib.format.write_array_header_1_0(member, header)
                 for block in blocks:
                     member.write(block.data.cast("B"))
+        archive.comment = about.encode()
 
 
-def _write_h5(path: Path, texts: Texts, arrays: Arrays) -> None:
-    with h5py.File(path, "w") as file:
-        for name, values in texts.items():
-            file.create_dataset(name, data=[value.encode("utf-8", "surrogateescape") for value in values], dtype=TEXT)
-        for name, blocks in arrays.items():
-            data = file.create_dataset(name, shape=blocks.shape, dtype=blocks.dtype)
-            start = 0
-            for block in blocks:
-                data[start : start + len(block)] = block
-                start += len(block)
+def _write_h5(path: Path, texts: Texts, arrays: Arrays, about: str) -> None:
+    with _Patient(path, "w+b") as stream:
+        with h5py.File(stream, "w") as file:
+            file.attrs["actionvit"] = about
+            for name, values in texts.items():
+                encoded = [value.encode("utf-8", "surrogateescape") for value in values]
+                file.create_dataset(name, data=encoded, dtype=TEXT)
+            for name, blocks in arrays.items():
+                data = file.create_dataset(name, shape=blocks.shape, dtype=blocks.dtype)
+                start = 0
+                for block in blocks:
+                    stream.check()
+                    data[start : start + len(block)] = block
+                    start += len(block)
+        stream.check()
+
+
+class _Patient(io.FileIO):
+    """A file that keeps its first error to itself until asked: HDF5 crashes the process when it cannot write."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        view = memoryview(data)
+        try:
+            while view and self.error is None:
+                view = view[super().write(view) :]
+        except OSError as error:
+            self.error = error
+        return len(data)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+    def check(self) -> None:
+        """Raise the first error, if there was one."""
+        if self.error is not None:
+            raise self.error
 
 
 TEXT = h5py.string_dtype()
 
 
-def _write_parquet(path: Path, texts: Texts, arrays: Arrays) -> None:
+def _write_parquet(path: Path, texts: Texts, arrays: Arrays, about: str) -> None:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -162,10 +187,10 @@ def _write_parquet(path: Path, texts: Texts, arrays: Arrays) -> None:
         rows = slice(start, start + step)
         columns = {name: [_readable(value) for value in values[rows]] for name, values in texts.items()}
         columns |= {name: nested(blocks.read(rows)) for name, blocks in arrays.items()}
-        table = pa.table(columns)
+        table = pa.table(columns, metadata={"actionvit": about})
         writer = writer or pq.ParquetWriter(path, table.schema, compression="none")
         writer.write_table(table)
-    assert writer is not None
+    assert writer is not None  # there are rows
     writer.close()
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,13 +22,13 @@ from actionvit.features.files import fingerprint
 from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.ledger import NOWHERE
 from actionvit.features.store.planning import Plan
-from actionvit.features.store.store import FeatureStore
+from actionvit.features.store.store import KEY, FeatureStore
 from actionvit.features.store.writer import Writer
 from actionvit.features.timesformer.outputs import FramePool, Precision, encoder_key, quantities
 from actionvit.features.timesformer.variants import gmac
 from actionvit.features.timesformer.weights import Weights
 from actionvit.pipeline.datasets.dataset import Dataset, Video
-from actionvit.pipeline.extraction.caches import in_shard, store_folder
+from actionvit.pipeline.extraction.caches import in_shard, lenders, other_keys, store_folder
 from actionvit.pipeline.extraction.lanes import Clock, Lane, VideoEncoder
 
 SCHEMA = 1
@@ -66,7 +67,7 @@ class Outcome:
     reused: int
     embedded: int
     adopted: int
-    """Rows copied from another id with the same content: renamed, moved or relabelled files."""
+    """Rows copied from another id, or another store of the key, with the same content: renamed or moved files."""
     failed: int
     """Videos without a row, from this run or an earlier one; `failures.csv` in the store's folder names them."""
     todo: int
@@ -75,6 +76,8 @@ class Outcome:
     """Rows of damaged videos whose sampled frames were intact."""
     gmac: float
     """Multiply-adds that one video's views need, in 10⁹."""
+    other_keys: list[str]
+    """Where the store is new: how the keys of the dataset's other stores of this variant differ from its own."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -125,6 +128,7 @@ class _Target:
 
     job: Job
     store: FeatureStore
+    other_keys: list[str]
     plan: Plan
     writer: Writer | None = None
     embedded: int = 0
@@ -144,6 +148,7 @@ def extract(
     shard: Shard | None = None,
     wait: bool = False,
     flush_seconds: float = 5.0,
+    flush_bytes: int = 1 << 26,
     verify: bool = False,
     retry_failed: bool = False,
     dry_run: bool = False,
@@ -163,14 +168,14 @@ def extract(
         Only the videos whose id falls to part i of n; each part is a store of its own, to be merged.
     wait : bool
         Wait for another writer of a store instead of failing.
-    flush_seconds : float
-        Embeddings are published when the oldest unpublished one is this old: what a kill can cost.
+    flush_seconds, flush_bytes : float, int
+        Embeddings are published this long after the last ones, or when so many wait: what a kill can cost.
     verify : bool
         Rehash every video instead of trusting size and modification time.
     retry_failed : bool
         Try again what the ledger names though neither file nor decoder changed.
     dry_run : bool
-        Only count.
+        Only count, and write nothing.
     make_encoder : callable, optional
         `(job, device) -> VideoEncoder`; by default loads the weights. Not called where there is nothing to embed.
     on_plan : callable
@@ -196,11 +201,14 @@ def extract(
     summary = Summary(outcomes=[], videos=len(videos), workers=count, clock=Clock(), seconds=0.0, start=0.0)
 
     def review(store: FeatureStore) -> Plan:
-        return store.plan(files, verify=verify, retry_failed=retry_failed, decoder=decoder_version())
+        others = lenders(cache, store)
+        return store.plan(files, verify=verify, retry_failed=retry_failed, decoder=decoder_version(), lenders=others)
 
     keys = [feature_key(job, policy) for job in jobs]  # all of them first: a mistake in one must write nothing
-    stores = [_open(job, key, dataset, cache, shard) for job, key in zip(jobs, keys, strict=True)]
-    targets = [_Target(job, store, review(store)) for job, store in zip(jobs, stores, strict=True)]
+    targets = []
+    for job, key in zip(jobs, keys, strict=True):
+        store, others = _open(job, key, dataset, cache, shard, dry_run=dry_run)
+        targets.append(_Target(job, store, others, review(store)))
     rows, size = sum(len(target.plan.todo) for target in targets), sum(map(_bytes_to_come, targets))
     on_plan(rows, size)
     if not dry_run:
@@ -209,7 +217,7 @@ def extract(
         active = [] if dry_run else [target for target in targets if target.plan.todo or target.plan.adoptable]
         # One order of locks for all processes, whatever order the variants were given in: no deadlock.
         for target in sorted(active, key=lambda target: target.store.folder):
-            _take_over(target, stack, review, wait=wait, flush_seconds=flush_seconds)
+            _take_over(target, stack, review, wait=wait, flush_seconds=flush_seconds, flush_bytes=flush_bytes)
         # One thread for all forwards: it releases the GIL, so frames are gathered and rows written beside it.
         thread = ThreadPoolExecutor(1)
         stack.callback(thread.shutdown, cancel_futures=True)
@@ -247,12 +255,18 @@ def feature_key(job: Job, policy: DecodePolicy) -> FeatureKey:
     return FeatureKey(**fields, decoder=policy.key, schema=SCHEMA)
 
 
-def _open(job: Job, key: FeatureKey, dataset: Dataset, cache: Path, shard: Shard | None) -> FeatureStore:
-    """Open or create the job's store, `cache/DATASET/VARIANT-DIGEST`, with the shard's number behind it."""
+def _open(
+    job: Job, key: FeatureKey, dataset: Dataset, cache: Path, shard: Shard | None, *, dry_run: bool = False
+) -> tuple[FeatureStore, list[str]]:
+    """Open or create the job's store, `cache/DATASET/VARIANT-DIGEST`; if it is new, say how other keys differ."""
     folder = store_folder(cache, dataset.name, job.variant, key, shard)
-    info = {"root": str(dataset.root.resolve()), "layout": dataset.layout, "videos": len(dataset.videos)}
-    info["weights"] = job.weights.source
-    return FeatureStore.create(folder, key=key, dataset=dataset.name, variant=job.variant, info=info)
+    store = FeatureStore.look(folder, key=key, dataset=dataset.name, variant=job.variant)
+    others = [] if (folder / KEY).exists() else other_keys(store)
+    if not dry_run:
+        info = {"root": str(dataset.root.resolve()), "layout": dataset.layout, "videos": len(dataset.videos)}
+        info["weights"] = job.weights.source
+        store = FeatureStore.create(folder, key=key, dataset=dataset.name, variant=job.variant, info=info)
+    return store, others
 
 
 def _bytes_to_come(target: _Target) -> int:
@@ -273,16 +287,15 @@ def _check_room(cache: Path, rows: int, size: int) -> None:
 
 
 def _take_over(
-    target: _Target, stack: ExitStack, review: Callable[[FeatureStore], Plan], *, wait: bool, flush_seconds: float
+    target: _Target, stack: ExitStack, review: Callable[[FeatureStore], Plan], *, wait: bool, **flush: Any
 ) -> None:
     """Become the store's writer; look again at what is left, for another writer may just have finished."""
-    rows = len(target.store)
-    target.writer = stack.enter_context(target.store.writer(wait=wait, flush_seconds=flush_seconds))
-    if len(target.store) != rows:
+    before = target.store.digest()
+    target.writer = stack.enter_context(target.store.writer(wait=wait, **flush))
+    if target.store.digest() != before:
         target.plan = review(target.store)
     if target.plan.adoptable:
-        target.writer.adopt(target.plan)
-        target.adopted = len(target.plan.renamed)
+        target.adopted = target.writer.adopt(target.plan)
 
 
 def _load_encoder(job: Job, device: str) -> VideoEncoder:
@@ -367,6 +380,7 @@ def _outcome(target: _Target, ids: Sequence[str], dry_run: bool) -> Outcome:
         adopted=target.adopted,
         failed=len(target.plan.failed) + target.failed,
         todo=len(target.plan.todo) if dry_run else 0,
-        flagged=sum(bool(row.flags) for row in target.store.rows(present)),
+        flagged=target.store.flagged(present),
         gmac=gmac(target.job.weights.shape, target.job.spec, needed=True) * target.job.spec.views,
+        other_keys=target.other_keys,
     )

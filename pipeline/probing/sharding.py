@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from actionvit.pipeline.datasets.dataset import Dataset, Split
+from actionvit.pipeline.extraction.caches import shard_number
 from actionvit.pipeline.probing.features import FeatureTable
 from actionvit.pipeline.probing.probe import build_head, plan
 from actionvit.pipeline.probing.tasks import ProbeSpec, Task, fit_task
@@ -29,7 +29,8 @@ def assign_shards(ids: Sequence[str], y: NDArray[np.intp], *, shards: int, how: 
     shards : int
         How many.
     how : {"contiguous", "hashed", "stratified"}
-        Equal pieces of the sorted list, which is sorted by class; by the id's hash; each class dealt out in turn.
+        Equal pieces of the sorted list, which is sorted by class; by the id's hash, as `extract --shard` does; each
+        class dealt out in turn.
     """
     if how not in get_args(Sharding):
         raise ValueError(f"sharding: got {how!r}, expected one of {', '.join(get_args(Sharding))}")
@@ -38,8 +39,7 @@ def assign_shards(ids: Sequence[str], y: NDArray[np.intp], *, shards: int, how: 
     if how == "contiguous":
         shard[order] = np.arange(len(order)) * shards // len(order)
     elif how == "hashed":
-        hashes = [hashlib.sha256(id.encode("utf-8", "surrogateescape")).digest() for id in ids]
-        shard[:] = [int.from_bytes(one[:8], "big") % shards for one in hashes]
+        shard[:] = [shard_number(id, shards) for id in ids]
     else:
         by_class = order[np.argsort(y[order], kind="stable")]
         shard[by_class] = np.arange(len(order)) % shards

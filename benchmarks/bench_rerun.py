@@ -1,0 +1,139 @@
+"""`actionvit extract` where there is nothing to do: the whole command as a process, start-up included.
+
+Over HMDB51 in its layout, 6,766 files with official lists, and over a million files in class folders. The files are
+empty and the embeddings made up: neither is read where size and time of a file are those of its row. What is read is
+the lists, the folders, each file's `stat`, the store's tables, and the weights, whose bytes are digested each time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import machine
+import numpy as np
+
+from actionvit.features.decoding.decode import DecodePolicy
+from actionvit.features.files import fingerprint
+from actionvit.features.store.store import FeatureStore, Row
+from actionvit.features.timesformer.variants import clip_spec
+from actionvit.features.timesformer.weights import find_weights
+from actionvit.pipeline.datasets.dataset import Dataset, load_dataset
+from actionvit.pipeline.extraction.caches import store_folder
+from actionvit.pipeline.extraction.extract import Job, feature_key
+
+ARRAYS = {"index": np.zeros((1, 1), np.int8)}
+HMDB51 = 6766
+
+
+def make_videos(root: Path, count: int) -> None:
+    for number in range(count):
+        folder = root / f"class_{number % 51:02}"
+        if number < 51:
+            folder.mkdir(parents=True)
+        (folder / f"a_film_of_some_name_{folder.name}_f_cm_np1_fr_med_{number}.avi").touch()
+
+
+def make_lists(root: Path) -> None:
+    """70 to train, 30 to test, the rest unused, as the official lists have it."""
+    (root / "splits").mkdir()
+    for folder in sorted(root.glob("class_*")):
+        names = sorted(path.name for path in folder.iterdir())
+        codes = [1] * 70 + [2] * 30 + [0] * (len(names) - 100)
+        for split in (1, 2, 3):
+            lines = [f"{name} {codes[(at + 50 * split) % len(names)]} \n" for at, name in enumerate(names)]
+            (root / "splits" / f"{folder.name}_test_split{split}.txt").write_text("".join(lines))
+
+
+def make_store(dataset: Dataset, cache: Path, job: Job) -> None:
+    key = feature_key(job, DecodePolicy())
+    folder = store_folder(cache, dataset.name, job.variant, key)
+    info = {"root": str(dataset.root.resolve()), "layout": dataset.layout, "videos": len(dataset.videos)}
+    info["weights"] = job.weights.source
+    store = FeatureStore.create(folder, key=key, dataset=dataset.name, variant=job.variant, info=info)
+    with store.writer(flush_bytes=2400 << 10) as out:  # as many rows a part as of 8 x 768 numbers
+        for number, each in enumerate(dataset.videos):
+            out.append(Row(each.id, f"{number:064x}", fingerprint(each.path), 30, (), "pyav", ARRAYS))
+
+
+def run(command: list[str]) -> tuple[float, float, str]:
+    """Return seconds, peak MiB and what was printed."""
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        said = process.stdout.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, said
+    return time.perf_counter() - began, used.ru_maxrss / 1024, said
+
+
+def measure(root: Path, cache: Path, source: str | None, count: int, repeats: int) -> dict[str, Any]:
+    variant = "base" if source else "tiny"
+    job = Job(variant=variant, weights=find_weights(variant, source), spec=clip_spec(variant))
+    make_store(load_dataset(root), cache, job)
+    command = [sys.executable, "-m", "actionvit", "extract", str(root), "--cache", str(cache), "--variant", variant]
+    command += ["--weights", source] if source else []
+    runs = [run(command) for _ in range(repeats + 1)][1:]  # the first warms the disk's cache
+    for _, _, said in runs:
+        assert f"{count} of {count} videos cached ({count} already cached)" in said, said
+    seconds = [took for took, _, _ in runs]
+    size = job.weights.file.stat().st_size if job.weights.file else 0
+    result = {"videos": count, "variant": variant, "weights_mb": round(size / 1e6), "repeats": repeats}
+    spread = {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
+    found = {**result, "seconds": spread, "peak_mib": max(peak for _, peak, _ in runs)}
+    print(f"{count:>9,} {variant:5} {round(size / 1e6):6} {spread['median']:8.2f} {found['peak_mib']:9.0f}", flush=True)
+    return found
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    lines = [
+        "# `actionvit extract` where there is nothing to do",
+        "",
+        "`benchmarks/bench_rerun.py` wrote this; its head says how.",
+        "",
+        "| unchanged videos | weights digested | median | range | peak memory |",
+        "|---:|---:|---:|---:|---:|",
+    ]
+    for one in results:
+        took, weights = one["seconds"], f"{one['weights_mb']} MB" if one["weights_mb"] else "built in"
+        spread = f"{took['min']:.2f}–{took['max']:.2f} s"
+        lines.append(
+            f"| {one['videos']:,} | {weights} | {took['median']:.2f} s | {spread} | {one['peak_mib']:.0f} MiB |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", help="a folder of base weights")
+    parser.add_argument("--many", type=int, default=1_000_000, help="files of the large dataset; 0 leaves it out")
+    parser.add_argument("--repeats", type=int, default=7, help="over HMDB51; a third of it over the large one")
+    parser.add_argument("--out", type=Path, help="a JSON file; a page lies beside it")
+    parser.add_argument("--scratch", type=Path)
+    options = parser.parse_args()
+    results = []
+    print(f"{'videos':>9} {'':5} {'MB':>6} {'seconds':>8} {'peak MiB':>9}")
+    with tempfile.TemporaryDirectory(dir=options.scratch) as name:
+        root, cache = Path(name) / "hmdb51", Path(name) / "cache"
+        make_videos(root, HMDB51)
+        make_lists(root)
+        for source in (None, options.weights) if options.weights else (None,):
+            results.append(measure(root, cache, source, HMDB51, options.repeats))
+        if options.many:
+            make_videos(Path(name) / "large", options.many)
+            results.append(measure(Path(name) / "large", cache, None, options.many, max(1, options.repeats // 3)))
+    if options.out:
+        machine.write(options.out, {"machine": machine.describe("h5py", "numpy"), "results": results})
+        options.out.with_suffix(".md").write_text(table(results), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

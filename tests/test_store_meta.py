@@ -1,0 +1,66 @@
+"""Tests of the tests: with a writer that is wrong on purpose, every one of these fails."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from storing import environment
+
+CRASH = (
+    "test_killed_at_any_boundary_it_resumes_to_the_same_store",
+    "test_a_process_killed_again_and_again",
+    "test_what_a_kill_can_cost",
+    "test_what_was_appended_before_an_exception",
+    "test_a_disk_that_fails_is_one_line",
+    "test_a_real_disk_that_is",
+    "test_a_folder_that_vanished",
+    "test_after_a_power_cut",
+    "test_what_a_killed_writer_left_is_swept",
+)
+VERIFY = ("test_a_flipped_bit", "test_what_is_damaged_is_an_error", "test_a_lost_row", "test_big_parts")
+SHARING = ("test_a_second_writer", "test_the_command_fails", "test_two_", "test_shards_of_real", "test_any_number")
+OTHERS = ("test_slow_writing", "test_a_row_is_what", "test_rows_read_back", "test_a_renamed", "test_a_changed_video")
+
+
+def results(broken: str, *names: str) -> tuple[set[str], set[str]]:
+    """Run some tests with a broken writer; return which passed and which did not."""
+    files = sorted(path for path in Path(__file__).parent.glob("test_store*.py") if path.name != Path(__file__).name)
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rpfE", "-p", "no:cacheprovider"]
+    command += ["-k", " or ".join(names), *map(str, files)]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(STORE_BROKEN=broken),
+        cwd=files[0].parents[1],
+    )
+    found = re.findall(r"^(PASSED|FAILED|ERROR) \S+?::(\S+)", done.stdout, re.MULTILINE)
+    assert found, done.stdout + done.stderr
+    return {name for how, name in found if how == "PASSED"}, {name for how, name in found if how != "PASSED"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(VERIFY, id="verify"),
+        pytest.param(CRASH, id="crash", marks=pytest.mark.slow),
+        pytest.param(SHARING, id="sharing", marks=pytest.mark.slow),
+        pytest.param(OTHERS, id="others", marks=pytest.mark.slow),
+    ],
+)
+def test_wrong_numbers_fail_every_one_of_them(names: tuple[str, ...]) -> None:
+    passed, failed = results("numbers", *names)
+    assert not passed
+    for name in names:
+        assert any(each.startswith(name) for each in failed), f"{name}: was not run"
+
+
+@pytest.mark.parametrize("broken", ["digest", "bytes"])
+def test_rows_that_are_not_their_digests_and_bytes_that_changed_on_their_way_fail_them(broken: str) -> None:
+    passed, failed = results(broken, CRASH[0], CRASH[4], CRASH[7], VERIFY[0], *SHARING[:1])
+    assert not passed and len(failed) > 10

@@ -1,0 +1,186 @@
+"""What is left to embed, what vouches for what is there, and the ledger of what gave no row."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from storing import check_rows, embed, make
+
+from actionvit.features.files import fingerprint
+from actionvit.features.store.ledger import Failure, parse, render
+from actionvit.features.store.parts import list_parts
+from actionvit.features.store.store import FeatureStore
+from actionvit.features.store.verify import verify
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> list[tuple[str, Path]]:
+    """Four files, `a` to `d`."""
+    (tmp_path / "data").mkdir()
+    found = [(name, tmp_path / "data" / name) for name in "abcd"]
+    for name, path in found:
+        path.write_bytes(name.encode() * 10)
+    return found
+
+
+def embed_all(store: FeatureStore, videos: list[tuple[str, Path]]) -> None:
+    with store.writer() as out:
+        for id, path in videos:
+            out.append(embed(id, path))
+
+
+def test_a_plan_puts_each_video_in_one_place(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
+    store = make(tmp_path / "store")
+    assert store.plan(videos).missing == ("a", "b", "c", "d")
+    embed_all(store, videos[:3])
+    (tmp_path / "data" / "b").write_bytes(b"B" * 20)
+    plan = store.plan(videos[1:])
+    assert (plan.known, plan.changed, plan.missing, plan.absent) == (("c",), ("b",), ("d",), ("a",))
+    assert plan.todo == ["b", "d"] and plan.adoptable
+
+
+def test_a_touched_file_is_read_once_and_then_vouched_for(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
+    store = make(tmp_path / "store")
+    embed_all(store, videos)
+    for _, path in videos:
+        os.utime(path, ns=(1, 1))
+    plan = store.plan(videos)
+    assert len(plan.known) == len(plan.fingerprints) == 4
+    digest = store.digest()
+    with store.writer() as out:
+        assert out.adopt(plan) == 0
+    assert not store.plan(videos).adoptable and store.digest() == digest
+    assert len(list_parts(tmp_path / "store")) == 1, "no row was written again"
+
+
+def test_a_renamed_file_is_adopted(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
+    store = make(tmp_path / "store")
+    embed_all(store, videos)
+    videos[2][1].rename(tmp_path / "data" / "z")
+    moved = [*videos[:2], ("z", tmp_path / "data" / "z"), videos[3]]
+    plan = store.plan(moved)
+    assert dict(plan.copies) == {"z": (store, "c")} and plan.absent == ("c",) and plan.todo == []
+    with store.writer() as out:
+        assert out.adopt(plan) == 1
+    assert store.plan(moved).known == ("a", "b", "z", "d")
+    check_rows(store)
+    assert store.rows(["z"])[0].digest == store.rows(["c"])[0].digest
+
+
+def test_a_file_that_took_the_name_of_a_renamed_one_is_embedded(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
+    store = make(tmp_path / "store")
+    embed_all(store, videos)
+    (tmp_path / "data" / "c").rename(tmp_path / "data" / "z")
+    (tmp_path / "data" / "c").write_bytes(b"another")
+    now = [*videos, ("z", tmp_path / "data" / "z")]
+    plan = store.plan(now)
+    assert (plan.changed, dict(plan.copies)) == (("c",), {"z": (store, "c")})
+    with store.writer() as out:
+        out.adopt(plan)
+        out.append(embed("c", tmp_path / "data" / "c"))
+    assert store.plan(now).known == ("a", "b", "c", "d", "z")
+    check_rows(store)
+
+
+def test_rows_of_other_stores_of_the_key_are_copied(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
+    lender, store = make(tmp_path / "lender"), make(tmp_path / "store")
+    embed_all(lender, [("old/" + id, path) for id, path in videos[:3]])
+    embed_all(store, videos[3:])
+    plan = store.plan(videos, lenders=[lender])
+    assert (plan.known, plan.todo) == (("d",), [])
+    assert dict(plan.copies) == {id: (lender, "old/" + id) for id in "abc"}
+    with store.writer() as out:
+        assert out.adopt(plan) == 3
+    assert store.plan(videos).known == ("a", "b", "c", "d") and lender.ids == ["old/a", "old/b", "old/c"]
+    check_rows(store)
+    with pytest.raises(AssertionError):
+        store.plan(videos, lenders=[make(tmp_path / "other", precision="bf16")])
+
+
+def test_other_stores_are_opened_only_where_something_is_missing(
+    tmp_path: Path, videos: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lender, store = make(tmp_path / "lender"), make(tmp_path / "store")
+    embed_all(store, videos)
+    monkeypatch.setattr(FeatureStore, "refresh", lambda self: pytest.fail("the lender was read"))
+    monkeypatch.setattr(lender, "forget", lambda: None)
+    assert store.index and len(store.plan(videos, lenders=[lender]).known) == 4
+    assert lender._index is None
+
+
+def test_a_change_that_size_and_time_hide_is_seen_when_asked(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
+    store = make(tmp_path / "store")
+    embed_all(store, videos)
+    path = videos[0][1]
+    before = fingerprint(path)
+    path.write_bytes(b"X" * before.size)
+    os.utime(path, ns=(before.mtime_ns, before.mtime_ns))
+    assert len(store.plan(videos).known) == 4
+    assert store.plan(videos, verify=True).changed == ("a",)
+
+
+def test_rows_outlive_files_that_are_away(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
+    store = make(tmp_path / "store")
+    embed_all(store, videos[:2])
+    for _, path in videos:
+        path.unlink()
+    plan = store.plan(videos)
+    assert (plan.known, plan.missing) == (("a", "b"), ("c", "d"))
+
+
+def test_failures_are_tried_again_when_file_or_decoder_changed(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
+    store = make(tmp_path / "store")
+    with store.writer() as out:
+        for id, path in videos:
+            out.fail(id, "corrupt", "says so", "pyav", 3, fingerprint(path), "1")
+    assert store.plan(videos, decoder="1").failed == ("a", "b", "c", "d")
+    assert len(store.plan(videos, decoder="2").missing) == 4
+    assert len(store.plan(videos, decoder="1", retry_failed=True).missing) == 4
+    videos[0][1].write_bytes(b"mended")
+    assert store.plan(videos, decoder="1").missing == ("a",)
+    embed_all(store, videos[:1])
+    assert [failure.id for failure in store.failures()] == ["b", "c", "d"]
+    lines = (tmp_path / "store" / "failures.csv").read_text().splitlines()
+    assert lines[0].startswith("id,reason,detail,backend,frames,") and lines[1].startswith("b,corrupt,says so,pyav,3,")
+
+
+def test_a_video_that_broke_loses_every_row_it_had(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
+    store = make(tmp_path / "store")
+    embed_all(store, videos)
+    videos[0][1].write_bytes(b"second version")
+    embed_all(store, videos[:1])
+    videos[0][1].write_bytes(b"broken")
+    with store.writer() as out:
+        out.fail("a", "corrupt", "", "pyav", 0, fingerprint(videos[0][1]), "1")
+    assert store.ids == ["b", "c", "d"]
+    assert store.plan(videos, decoder="1").failed == ("a",)
+
+
+def test_the_ledger_survives_spreadsheets_and_shows_edits() -> None:
+    line = Failure('a,"b"\'', "corrupt", 'x "y", z', "pyav", 1, 2, 3, "v1")
+    data = render(Failure, [line])
+    assert parse(Failure, data) == ({line.id: line}, [])
+    good, bad = parse(Failure, data.replace(b"corrupt", b"corrvpt"))
+    assert good == {} and "line 2: not as written" in bad[0]
+
+
+@pytest.mark.parametrize("id", ["z\n.avi", "z\r.avi", "z\r\n", "\udcff.avi", 'x,"y".avi', " z", "日本"])
+def test_a_failure_is_known_again_whatever_its_name(tmp_path: Path, id: str) -> None:
+    store = make(tmp_path)
+    with store.writer() as out:
+        out.fail(id, "corrupt", 'two\nlines,\0 "quoted"', "pyav", 3, decoder="1")
+    assert verify(tmp_path) == []
+    (failure,) = store.failures()
+    assert (failure.id, failure.detail) == (id, 'two lines, "quoted"')
+    assert store.plan([(id, tmp_path / "away")], decoder="1").failed == (id,)
+
+
+def test_a_table_that_is_no_csv_any_more_is_one_problem(tmp_path: Path) -> None:
+    store = make(tmp_path)
+    with store.writer() as out:
+        out.fail("a", "corrupt", "")
+    (tmp_path / "failures.csv").write_bytes((tmp_path / "failures.csv").read_bytes() + b'"' + b"x" * 200_000)
+    assert [problem.file for problem in verify(tmp_path, repair=True)] == ["failures.csv"]
+    assert verify(tmp_path) == []

@@ -1,0 +1,301 @@
+"""One writer, any number of readers, and shards that are joined: in real processes, at once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from extracting import draw, extract, extraction, rows_of, store_in, undisturbed
+from numpy.typing import NDArray
+from storing import arrays_of, check_rows, embed, environment, fill, make
+
+from actionvit.cli import cli
+from actionvit.errors import ActionVitError
+from actionvit.features.store.index import Index
+from actionvit.features.store.locks import LOCK, locked
+from actionvit.features.store.store import FeatureStore
+from actionvit.features.store.verify import verify
+from actionvit.pipeline.extraction.caches import delete, in_shard
+from actionvit.pipeline.extraction.exporting import export
+from actionvit.pipeline.extraction.merging import merge
+from actionvit.pipeline.probing.sharding import assign_shards
+
+Clips = tuple[Path, dict[str, bytes]]
+
+HOLDER = """
+import sys
+from pathlib import Path
+from actionvit.features.store.locks import locked
+with locked(Path(sys.argv[1])):
+    print("holds", flush=True)
+    sys.stdin.read()
+"""
+
+WRITER = """
+import sys
+from pathlib import Path
+from storing import make, numbered
+folder, first, last = sys.argv[1:]
+with make(Path(folder)).writer(wait=True, flush_seconds=0) as out:
+    for number in range(int(first), int(last)):
+        out.append(numbered(number))
+"""
+
+READER = """
+import json, sys
+from pathlib import Path
+from actionvit.features.store.store import FeatureStore
+cache, looks, held = Path(sys.argv[1]), [], {}
+print("reads", flush=True)
+while True:
+    last = (cache / "stop").exists()
+    for key in cache.glob("*/*/key.json"):
+        store, rows = FeatureStore.open(key.parent), {}
+        for row in store.iterate(store.ids):
+            rows[row.id] = b"".join(row.arrays[name].tobytes() for name in sorted(row.arrays)).hex()
+        assert held.items() <= rows.items(), f"rows went or changed: {sorted(held.keys() - rows.keys())}"
+        held = rows
+        looks.append(len(rows))
+    if last:
+        break
+print(json.dumps({"looks": looks, "rows": held}))
+"""
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:
+    return undisturbed(tmp_path_factory.mktemp("undisturbed"))
+
+
+def process(script: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """The lock, by another process."""
+    with process(HOLDER, folder) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "holds\n"
+        yield holder
+        holder.kill()
+
+
+def started(*command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+
+
+def embedded(output: str) -> int:
+    return sum(outcome["embedded"] for outcome in json.loads(output)["outcomes"])
+
+
+# writers
+
+
+def test_a_second_writer_is_told_who_writes_and_a_dead_one_holds_nothing(tmp_path: Path) -> None:
+    fill(tmp_path, range(3))
+    with held(tmp_path) as holder:
+        with pytest.raises(ActionVitError, match=rf"process {holder.pid} on {os.uname().nodename} .*--wait") as caught:
+            make(tmp_path).writer().__enter__()
+        assert "\n" not in str(caught.value)
+        assert verify(tmp_path) == [], "readers need no lock"
+    store = fill(tmp_path, (7,))
+    assert "v007" in store.ids
+    check_rows(store)
+
+
+def test_the_command_fails_at_once_or_waits_and_takes_over_from_the_dead(tmp_path: Path) -> None:
+    root, cache = draw(tmp_path / "clips", 2), tmp_path / "cache"
+    assert extract(root, cache).exit_code == 0
+    draw(root, 3)
+    with held(store_in(cache).folder) as holder:
+        with started(*extraction(root, cache, "--wait")) as waiting:
+            refused = subprocess.run(extraction(root, cache), capture_output=True, text=True, check=False)
+            (line,) = [line for line in refused.stderr.splitlines() if not line.startswith("note:")]
+            assert refused.returncode == 1 and line.startswith("error: ")
+            assert f"process {holder.pid} on {os.uname().nodename} is writing this store; --wait" in line
+            assert waiting.stderr is not None
+            while not (said := waiting.stderr.readline()).startswith("waiting for"):
+                assert said, "it did not wait"
+            assert f"process {holder.pid} on {os.uname().nodename}" in said
+            assert waiting.poll() is None
+            holder.send_signal(signal.SIGKILL)
+            waiting.communicate()
+        assert waiting.returncode == 0
+    assert extract(root, tmp_path / "whole").exit_code == 0
+    assert rows_of(store_in(cache)) == rows_of(store_in(tmp_path / "whole"))
+
+
+def test_two_extractions_at_once_embed_nothing_twice_and_a_reader_sees_whole_rows_only(
+    tmp_path: Path, clips: Clips
+) -> None:
+    root, whole = clips
+    with process(READER, tmp_path) as reader:
+        assert reader.stdout is not None and reader.stdout.readline() == "reads\n"
+        command = extraction(root, tmp_path, "--wait", "--json")
+        with started(*command) as first, started(*command) as second:
+            outputs = [each.communicate()[0] for each in (first, second)]
+        (tmp_path / "stop").touch()
+        found, errors = reader.communicate()
+    assert (first.returncode, second.returncode, reader.returncode) == (0, 0, 0), errors
+    assert sorted(map(embedded, outputs)) == [0, len(whole)]
+    seen = json.loads(found)
+    assert {id: bytes.fromhex(row) for id, row in seen["rows"].items()} == whole
+    assert len(set(seen["looks"])) > 2, "it read while the other wrote"
+
+
+def test_two_writers_get_their_turn_while_others_read_and_verify(tmp_path: Path) -> None:
+    store = make(tmp_path)
+    with process(WRITER, tmp_path, 0, 60) as first, process(WRITER, tmp_path, 60, 120) as second:
+        count = 0
+        while first.poll() is None or second.poll() is None:
+            reader = FeatureStore.open(tmp_path)
+            check_rows(reader)
+            assert len(reader) >= count, "rows went missing while parts were merged"
+            count = len(reader)
+            assert verify(tmp_path) == [], "a part that is being replaced is no damage"
+    assert first.returncode == second.returncode == 0
+    store.refresh()
+    check_rows(store)
+    assert store.digest() == fill(tmp_path / "whole", range(120)).digest()
+
+
+def test_a_lock_that_went_with_its_store_is_worth_nothing(tmp_path: Path) -> None:
+    store = fill(tmp_path / "store", range(1))
+    taken = threading.Event()
+
+    def wait_for_it() -> None:
+        with locked(store.folder, wait=True):
+            taken.set()
+
+    waiting = threading.Thread(target=wait_for_it)
+    with contextlib.ExitStack() as second:
+        with locked(store.folder):
+            waiting.start()
+            time.sleep(0.3)
+            shutil.rmtree(store.folder)  # as `cache prune` does, with the lock
+            store.folder.mkdir()
+            second.enter_context(locked(store.folder))
+        time.sleep(0.6)
+        assert not taken.is_set(), "two writers hold one store"
+    waiting.join(5)
+    assert taken.is_set()
+
+
+def test_a_store_that_is_written_cannot_be_deleted(tmp_path: Path) -> None:
+    store = fill(tmp_path, range(2))
+    with held(tmp_path), pytest.raises(ActionVitError, match="is writing this store"):
+        delete(store)
+    check_rows(FeatureStore.open(tmp_path))
+    delete(store)
+    assert not tmp_path.exists()
+
+
+# readers
+
+
+@pytest.fixture
+def replaced_in_midst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureStore:
+    """A store of which a row is replaced between a reader's first array and its second."""
+    store = fill(tmp_path / "store", range(3))
+    plain, other = Index.read, tmp_path / "other"
+    other.write_bytes(b"another video")
+
+    def read(index: Index, rows: NDArray[np.int64], name: str) -> NDArray[Any]:
+        found = plain(index, rows, name)
+        if other.exists():
+            row = embed("v001", other)
+            other.unlink()
+            with FeatureStore.open(store.folder).writer() as out:
+                out.append(row)
+        return found
+
+    monkeypatch.setattr(Index, "read", read)
+    return store
+
+
+def test_all_of_a_row_is_of_one_video(replaced_in_midst: FeatureStore) -> None:
+    rows = {row.id: row for row in replaced_in_midst.iterate(["v000", "v001", "v002"])}
+    for row in rows.values():
+        for name, expected in arrays_of(row.digest).items():
+            np.testing.assert_array_equal(row.arrays[name], expected)
+
+
+@pytest.mark.parametrize("form", ["npz", "h5", "parquet"])
+def test_an_export_holds_one_state_or_is_none(replaced_in_midst: FeatureStore, tmp_path: Path, form: Any) -> None:
+    with pytest.raises(ActionVitError, match="changed while"):
+        export(replaced_in_midst, {}, tmp_path / "all", form)
+    assert not (tmp_path / "all").exists() and not list(tmp_path.glob(".tmp-*"))
+    assert len(export(replaced_in_midst, {}, tmp_path / "all", form)) == 3
+
+
+# shards
+
+
+def test_shards_of_real_processes_join_to_the_store_of_one(tmp_path: Path, clips: Clips) -> None:
+    root, whole = clips
+    commands = [extraction(root, tmp_path / "cut", "--shard", f"{number}/2") for number in (1, 2)]
+    with started(*commands[0]) as first, started(*commands[1]) as second:
+        assert [each.wait() for each in (first, second)] == [0, 0]
+    shards = sorted(path.parent for path in (tmp_path / "cut").glob("*/*/key.json"))
+    assert [folder.suffix for folder in shards] == [".shard-1-of-2", ".shard-2-of-2"]
+    sizes = [len(FeatureStore.open(folder)) for folder in shards]
+    assert sum(sizes) == len(whole) and min(sizes) > 0
+    result = CliRunner().invoke(cli, ["cache", "merge", *map(str, shards), "--json"])
+    merged = json.loads(result.stdout)
+    assert (merged["rows"], merged["lacking"]) == (len(whole), [])
+    assert rows_of(FeatureStore.open(Path(merged["store"]))) == whole
+    assert extract(root, tmp_path / "one").exit_code == 0
+    one = store_in(tmp_path / "one")
+    assert merged["digest"] == one.digest() and Path(merged["store"]).name == one.folder.name
+    again = json.loads(extract(root, tmp_path / "cut", "--json").stdout)
+    assert again["outcomes"][0]["reused"] == len(whole), "the merged store is the one that an extraction finds"
+
+
+@pytest.mark.parametrize("shards", [1, 2, 5, 13])
+def test_any_number_of_shards_joins_to_the_same_digest(tmp_path: Path, shards: int) -> None:
+    whole = fill(tmp_path / "whole", range(40))
+    with whole.writer() as out:
+        out.fail("bad", "corrupt", "says so")
+    stores = []
+    for number in range(1, shards + 1):
+        mine = [at for at in range(40) if in_shard(f"v{at:03}", (number, shards))]
+        stores.append(fill(tmp_path / f"{number}", mine))
+    with stores[-1].writer() as out:
+        out.fail("bad", "corrupt", "says so")
+    merged = merge(stores[::-1], tmp_path / "merged")
+    assert merged.digest() == whole.digest() and merged.failures() == whole.failures()
+    check_rows(merged)
+    assert merge(stores, tmp_path / "merged").digest() == whole.digest(), "again, it changes nothing"
+    assert {path.name for path in (tmp_path / "merged").iterdir()} >= {"key.json", LOCK, "failures.csv"}
+
+
+def test_an_experiment_on_shards_cuts_them_as_extract_does() -> None:
+    ids = [f"clap/{number}.avi" for number in range(50)]
+    hashed = assign_shards(ids, np.zeros(50, np.intp), shards=4, how="hashed")
+    assert [in_shard(id, (int(shard) + 1, 4)) for id, shard in zip(ids, hashed, strict=True)] == [True] * 50
+    assert set(hashed.tolist()) == {0, 1, 2, 3}
+
+
+def test_rows_of_a_shard_are_not_embedded_again_for_another_number_of_shards(tmp_path: Path, clips: Clips) -> None:
+    root, whole = clips
+    assert extract(root, tmp_path, "--shard", "1/2").exit_code == 0
+    held = len(store_in(tmp_path))
+    outcome = json.loads(extract(root, tmp_path, "--json").stdout)["outcomes"][0]
+    assert (outcome["adopted"], outcome["embedded"]) == (held, len(whole) - held)
+    assert rows_of(FeatureStore.open(Path(outcome["store"]))) == whole
