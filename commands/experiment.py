@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actionvit.commands.options import F, cache_option, dataset_options, open_dataset, root_argument, split_options
+from actionvit.commands.options import (
+    F,
+    cache_option,
+    dataset_options,
+    numbers,
+    open_dataset,
+    root_argument,
+    split_options,
+    words,
+)
 
 if TYPE_CHECKING:
     from actionvit.pipeline.datasets.dataset import Dataset
@@ -50,33 +59,6 @@ def head_option(function: F) -> F:
     return click.option("--head", type=click.Choice(HEADS), default="linear", show_default=True, help="Which head.")(
         function
     )
-
-
-def numbers(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str], tuple[Any, ...]]:
-    """Return a callback that parses `1,2,4`."""
-
-    def parse(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[Any, ...]:
-        try:
-            values = tuple(dict.fromkeys(kind(part) for part in text.split(",") if part.strip()))
-        except ValueError:
-            values = ()
-        if not values or min(values) < 1:
-            raise click.BadParameter(f"got {text!r}, expected numbers of at least 1 such as 1,2,4")
-        return values
-
-    return parse
-
-
-def words(choices: Sequence[str]) -> Callable[[click.Context, click.Parameter, str], tuple[str, ...]]:
-    """Return a callback that parses `linear,knn`."""
-
-    def parse(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[str, ...]:
-        values = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-        if not values or set(values) - set(choices):
-            raise click.BadParameter(f"got {text!r}, expected some of {', '.join(choices)}")
-        return values
-
-    return parse
 
 
 @command.command(short_help="Heads × weightings × training clips a class.")

@@ -196,7 +196,7 @@ def _jobs(options: dict[str, Any]) -> list[Job]:
     from actionvit.pipeline.extraction.extract import Job
 
     variants = list(dict.fromkeys(options["variants"]))
-    sources = _sources(options["sources"], variants)
+    sources = weights_by_variant(options["sources"], variants)
     device, precision = resolve(options["device"], options["precision"])
     options["device"] = device
     views = {name: options[name] for name in ("frames", "size", "sampling", "stride", "clips", "flip")}
@@ -222,7 +222,7 @@ def _announce(rows: int, size: int) -> None:
         click.echo(f"{rows} rows to write, {each:.1f} MB each with all tokens: {whole:.2f} GB", err=True)
 
 
-def _sources(given: tuple[str, ...], variants: list[str]) -> dict[str, str]:
+def weights_by_variant(given: tuple[str, ...], variants: list[str]) -> dict[str, str]:
     """Return variant -> weights, from `SRC` (for a single variant) or `VARIANT=SRC`."""
     sources = {}
     for text in given:

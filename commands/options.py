@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -82,6 +82,35 @@ def test_fraction_option(function: F) -> F:
         show_default=True,
         help="Of stratified and random splits.",
     )(function)
+
+
+def numbers(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str], tuple[Any, ...]]:
+    """Return a callback that parses `1,2,4`; without a value there are none."""
+
+    def parse(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[Any, ...]:
+        if text is None:
+            return ()
+        try:
+            values = tuple(dict.fromkeys(kind(part) for part in text.split(",") if part.strip()))
+        except ValueError:
+            values = ()
+        if not values or min(values) < 1:
+            raise click.BadParameter(f"got {text!r}, expected numbers of at least 1 such as 1,2,4")
+        return values
+
+    return parse
+
+
+def words(choices: Sequence[str]) -> Callable[[click.Context, click.Parameter, str], tuple[str, ...]]:
+    """Return a callback that parses `linear,knn`."""
+
+    def parse(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[str, ...]:
+        values = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+        if not values or set(values) - set(choices):
+            raise click.BadParameter(f"got {text!r}, expected some of {', '.join(choices)}")
+        return values
+
+    return parse
 
 
 def open_dataset(root: Path, options: Mapping[str, Any]) -> Dataset:

@@ -214,6 +214,10 @@ def _publish(results: Sequence[ProbeResult], options: dict[str, Any]) -> None:
 
 def _say(result: ProbeResult, folder: Path) -> None:
     """Tell a person the numbers of a run, what was chosen, and what to beware of."""
+    from collections import Counter
+
+    from actionvit.pipeline.probing.tables import chosen_in_words
+
     summary, splits = result.metrics["summary"], result.metrics["splits"]
     click.echo(f"\n{folder}")
     metrics = ("top1", "top5", "mean_class_accuracy", "macro_f1")
@@ -225,12 +229,9 @@ def _say(result: ProbeResult, folder: Path) -> None:
         click.echo(
             f"  {name:20} {100 * value['mean']:5.1f}{spread} %   95 % interval {100 * low:.1f} to {100 * high:.1f}"
         )
-    chosen: dict[str, int] = {}
-    for search in result.info["search"]:
-        text = str(search["chosen"])
-        chosen[text] = chosen.get(text, 0) + 1
-    counts = ", ".join(f"{value} ({count}×)" for value, count in chosen.items())
-    click.echo(f"  chosen {result.info['search'][0]['parameter']}: {counts}, over {len(splits)} splits")
+    chosen = Counter(chosen_in_words(search) for search in result.info["search"])
+    counts = "; ".join(f"{value or 'nothing, too few clips to judge'} ({count}×)" for value, count in chosen.items())
+    click.echo(f"  chosen {counts}, over {len(splits)} splits")
     if edges := sorted({name for search in result.info["search"] for name in search["at_edge"]}):
         click.echo(f"  note: {', '.join(edges)} was chosen at the edge of its grid; --grid widens it", err=True)
     if leaks := result.info["leaks"]:

@@ -11,11 +11,12 @@ from sklearn.base import clone
 from sklearn.utils.validation import _check_sample_weight
 
 from actionvit.heads.base import Floats, Head, log_softmax
-from actionvit.heads.logistic import Factorised, Solution
+from actionvit.heads.lbfgs import Solution
+from actionvit.heads.logistic import Factorised
 from actionvit.heads.weighting import ClassWeight, class_weights, log_prior
 
 SCAN_TOL = 1e-2
-"""`tol` while settings are tried: the loss is then within 1e-4 of its minimum, and no out-of-fold rank of C moved."""
+"""`tol` while settings are tried: the loss is then within 1e-4 of its minimum."""
 
 
 class LinearProbe(Head):
@@ -35,7 +36,9 @@ class LinearProbe(Head):
     tol : float
         Bound of |W - W*| / |W|, the coefficients' distance from the optimum's, proved by a certificate; see `logistic`.
     max_iter : int
-        Newton steps.
+        Steps of L-BFGS.
+    device : str
+        Where the optimum is sought: `cpu`, or what torch calls it. Predictions are made on the CPU.
 
     Attributes
     ----------
@@ -58,7 +61,8 @@ class LinearProbe(Head):
         logit_adjust: float = 0.0,
         standardize: bool = True,
         tol: float = 1e-4,
-        max_iter: int = 100,
+        max_iter: int = 500,
+        device: str = "cpu",
     ) -> None:
         self.C = C
         self.class_weight = class_weight
@@ -66,6 +70,7 @@ class LinearProbe(Head):
         self.standardize = standardize
         self.tol = tol
         self.max_iter = max_iter
+        self.device = device
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearProbe:
         """Find the optimum.
@@ -86,7 +91,7 @@ class LinearProbe(Head):
         return self._fit_path(X, y, sample_weight, [self.C])[0]
 
     def scan(self, X: Any, y: Any, held: Any, settings: Sequence[Mapping[str, Any]]) -> list[Floats]:
-        """Try settings; along C one factorisation is shared, and each fit starts where the one before ended."""
+        """Try settings; along C one rotation is shared, and each fit starts from the ones before."""
         if any(set(setting) != {"C"} for setting in settings):
             return super().scan(X, y, held, settings)
         order = sorted(range(len(settings)), key=lambda i: settings[i]["C"])
@@ -114,20 +119,12 @@ class LinearProbe(Head):
             sample_weight = sample_weight[used]
         weight = np.ones(len(X)) if sample_weight is None else sample_weight.astype(np.float64)
         mean, scale = _moments(X, weight) if self.standardize else (np.zeros(X.shape[1]), np.ones(X.shape[1]))
-        factorised = Factorised(((X - mean) / scale).astype(X.dtype), weight)
+        factorised = Factorised(((X - mean) / scale).astype(X.dtype), weight, device=self.device)
         per_class = class_weights(codes, len(self.classes_), self.class_weight, classes=self.classes_)
         prior = log_prior(codes, len(self.classes_), weight)
+        solutions = factorised.path(codes, weight * per_class[codes], path, tol=self.tol, max_iter=self.max_iter)
         heads: list[LinearProbe] = []
-        solution: Solution | None = None
-        for C in path:
-            solution = factorised.solve(
-                codes,
-                weight * per_class[codes],
-                C,
-                start=None if solution is None else solution.weights,
-                tol=self.tol,
-                max_iter=self.max_iter,
-            )
+        for C, solution in zip(path, solutions, strict=True):
             head = self if len(heads) + 1 == len(path) else clone(self).set_params(C=C)
             head._settle(self, solution, factorised, mean, scale, prior)
             heads.append(head)

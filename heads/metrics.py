@@ -12,19 +12,16 @@ Conventions, for every number here:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from actionvit.heads.statistics import Floats, flawless_bound, groups, percentile_interval, resampled_counts
+from actionvit.heads.statistics import Floats
 
 METRICS = ("top1", "top5", "mean_class_accuracy", "macro_f1", "ece", "log_loss", "brier")
 """The single numbers of a split, in the order of the report."""
-
-SHARES = ("top1", "top5", "mean_class_accuracy", "macro_f1")
-"""Those that are 1 when nothing is wrong."""
 
 BINS = 15
 """Bins of the reliability diagram and of `ece`."""
@@ -179,52 +176,6 @@ def per_class(cells: NDArray[np.int64], class_names: Sequence[str]) -> list[dict
     return rows
 
 
-def summarize(
-    splits: Sequence[Mapping[str, Any]],
-    *,
-    true: ArrayLike,
-    scores: ArrayLike,
-    split: ArrayLike,
-    cluster: ArrayLike,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> dict[str, dict[str, Any]]:
-    """Return `summary`: mean and standard deviation over the splits, and a 95 % interval of the mean.
-
-    The interval is a cluster bootstrap over the pooled test clips: sources are drawn with replacement, a source brings
-    all its test clips in every split (official splits share clips, so their results are not independent), each split is
-    measured again and the splits are averaged. It says how far the number would move on other videos of this kind, the
-    trained heads being as they are; `std` (n - 1 below the root, None for one split) says how far it moves between
-    splits.
-
-    The ends are the middle 95 % of the resamples, with three exceptions that simulations called for: of a share that is
-    1 in every resample the exact binomial bound with sources as trials is the lower end; `macro_f1` shrinks under
-    resampling, so its interval is shifted back by as much; `ece` grows under it and is itself too large by about as
-    much, so its interval is the basic one, mirrored at the estimate, never below 0.
-
-    Parameters
-    ----------
-    splits : sequence of dict
-        As from `evaluate`, named as in `split`.
-    true, scores, split, cluster : array_like of M rows
-        All test clips of all splits; `cluster` is the source, or the id where no source is known.
-    resamples, seed : int
-        Of the bootstrap: the same seed gives the same interval.
-    """
-    true, scores, split = np.asarray(true), np.asarray(scores), np.asarray(split)
-    clusters, number = groups(cluster)
-    where = [np.flatnonzero(split == entry["name"]) for entry in splits]
-    drawn: dict[str, list[Floats]] = {metric: [] for metric in METRICS}
-    for counts in resampled_counts(clusters, resamples=resamples, seed=seed):
-        parts = [measures(true[rows], scores[rows], counts[:, number[rows]]) for rows in where]
-        for metric in METRICS:
-            drawn[metric].append(_mean_over_splits([part[metric] for part in parts]))
-    return {
-        metric: _summary(metric, [float(entry[metric]) for entry in splits], np.concatenate(drawn[metric]), clusters)
-        for metric in METRICS
-    }
-
-
 def check_scores(true: NDArray[Any], scores: NDArray[Any], class_names: Sequence[str]) -> None:
     """Raise ValueError unless `true` (M,) and `scores` (M, C) are class numbers and probabilities."""
     if scores.ndim != 2 or scores.shape != (len(true), len(class_names)) or not len(true):
@@ -242,26 +193,3 @@ def check_scores(true: NDArray[Any], scores: NDArray[Any], class_names: Sequence
 def _bins(confidence: Floats) -> NDArray[np.int64]:
     """Bin i holds (i / BINS, (i + 1) / BINS]."""
     return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
-
-
-def _mean_over_splits(values: Sequence[Floats]) -> Floats:
-    """Average over splits; a resample may miss a split whole (nan), then over those it has."""
-    stack = np.stack(values)
-    there = ~np.isnan(stack)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(there, stack, 0.0).sum(axis=0) / there.sum(axis=0), dtype=np.float64)
-
-
-def _summary(metric: str, values: Sequence[float], drawn: Floats, clusters: int) -> dict[str, Any]:
-    mean = float(np.mean(values))
-    low, high = percentile_interval(drawn)
-    if metric == "ece":
-        low, high = max(0.0, 2 * mean - high), max(0.0, 2 * mean - low)
-    if metric == "macro_f1":
-        shift = mean - float(np.nanmean(drawn))
-        low, high = max(0.0, low + shift), min(1.0, high + shift)
-    if metric in SHARES and low == 1.0:
-        low = flawless_bound(clusters)
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    # Sums of products may differ in the last bits with the number of threads; the sixth decimal does not.
-    return {"mean": mean, "std": std, "ci95": [round(low, 6), round(high, 6)]}

@@ -37,12 +37,16 @@ def percentile_interval(values: Floats, level: float = 0.95) -> tuple[float, flo
     return float(low), float(high)
 
 
-def flawless_bound(clusters: int, level: float = 0.95) -> float:
-    """Return the lowest accuracy that fits `clusters` clusters without one error (Clopper & Pearson 1934).
+def lowest_share(share: float, clusters: int, level: float = 0.95) -> float:
+    """Return the lowest share that fits one seen in `clusters` trials (Clopper & Pearson 1934); trials in part count.
 
-    A bootstrap of flawless results says [1, 1]; three clips are no proof of perfection.
+    Where next to nothing is wrong, a bootstrap has next to nothing to draw: of flawless results it says [1, 1], but
+    three clips are no proof of perfection.
     """
-    return float(((1 - level) / 2) ** (1 / clusters))
+    from scipy.stats import beta
+
+    right = share * clusters
+    return float(beta.ppf((1 - level) / 2, right, clusters - right + 1)) if right > 0 else 0.0
 
 
 def paired_p(difference: ArrayLike, cluster: ArrayLike) -> float:

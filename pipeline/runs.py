@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.heads.metrics import check_scores, evaluate, summarize
+from actionvit.heads.metrics import check_scores, evaluate
+from actionvit.heads.summary import summarize
 
 SCHEMA = 1
 """Version of the files of a run; a reader refuses a higher one."""

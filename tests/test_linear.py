@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
+from threadpoolctl import threadpool_limits
 
 from actionvit.heads.linear import SCAN_TOL, LinearProbe
 from actionvit.heads.logistic import Factorised
@@ -32,6 +33,18 @@ def objective(X, y, coef, intercept, C, weight) -> float:
     logits -= logits.max(axis=1, keepdims=True)
     losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(y)), y]
     return float(weight @ losses + 0.5 / C * (coef**2).sum())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """More threads only wait for each other on matrices this small."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +73,19 @@ def test_the_optimum_is_scikit_learns(data, C, dtype, class_weight) -> None:
 
 
 @pytest.mark.parametrize("C", C_VALUES)
+def test_the_same_lines_run_on_torchs_arrays(data, C) -> None:
+    """Where a GPU is, rows are torch tensors; here they are torch tensors on the CPU."""
+    X, y, test = data
+    plain, torch = (LinearProbe(C=C, tol=1e-6, device=device).fit(X, y) for device in ("cpu", "cpu:0"))
+    np.testing.assert_allclose(torch.coef_, plain.coef_, atol=3e-6 * np.abs(plain.coef_).max())
+    np.testing.assert_allclose(torch.predict_proba(test), plain.predict_proba(test), atol=1e-5)
+    assert torch.loss_ == pytest.approx(plain.loss_, rel=1e-10)
+    settings = [{"C": value} for value in C_VALUES]
+    for one, other in zip(plain.scan(X, y, test, settings), torch.scan(X, y, test, settings), strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-3)
+
+
+@pytest.mark.parametrize("C", C_VALUES)
 def test_the_certificate_bounds_the_true_distance(data, C) -> None:
     X, y, _ = data
     best = LinearProbe(C=C, tol=1e-7).fit(X, y)
@@ -67,6 +93,8 @@ def test_the_certificate_bounds_the_true_distance(data, C) -> None:
     assert best.gap_ < 1e-10 * best.loss_
     assert rough.loss_ - best.loss_ <= rough.gap_ <= 1e-4 * rough.loss_
     assert rough.loss_ > best.loss_  # or the certificate was not needed
+    distance = np.linalg.norm(rough.coef_ * X.std(axis=0) - best.coef_ * X.std(axis=0))
+    assert distance <= SCAN_TOL * np.linalg.norm(best.coef_ * X.std(axis=0))
 
 
 @pytest.mark.parametrize(("n", "d"), [(40, 300), (300, 40), (60, 60)])
@@ -162,6 +190,5 @@ def test_the_factorisation_does_not_care_for_weights() -> None:
     X = StandardScaler().fit_transform(X)
     weight = np.random.default_rng(0).exponential(size=len(y))
     shared, own = Factorised(X), Factorised(X, weight)
-    first = shared.unrotate(shared.solve(y, weight, 0.1, tol=1e-7).weights)
-    second = own.unrotate(own.solve(y, weight, 0.1, tol=1e-7).weights)
+    first, second = (one.unrotate(next(one.path(y, weight, [0.1], tol=1e-7)).weights) for one in (shared, own))
     np.testing.assert_allclose(first[0], second[0], atol=1e-7)

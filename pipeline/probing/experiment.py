@@ -11,7 +11,7 @@ import numpy as np
 
 from actionvit.heads.metrics import predicted
 from actionvit.heads.saving import head_class
-from actionvit.heads.statistics import groups, percentile_interval, resampled_counts
+from actionvit.heads.statistics import share_interval
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import default_protocol
 from actionvit.pipeline.probing.features import FeatureTable, Quantity, read_tables
@@ -110,7 +110,7 @@ def row_of(cell: Cell, result: ProbeResult) -> Row:
     return {**cell.labels, "train": round(n_train, 1), **summary}
 
 
-def thirds_of(result: ProbeResult, *, resamples: int = 2000) -> Row:
+def thirds_of(result: ProbeResult) -> Row:
     """Return the accuracy on head, middle and tail classes, a third each by training clips, with intervals by source.
 
     Classes are ranked in every split by themselves. Shares are over all splits' test clips together.
@@ -126,18 +126,11 @@ def thirds_of(result: ProbeResult, *, resamples: int = 2000) -> Row:
         rows = found.split == name
         third[rows] = rank[found.true[rows]] * 3 // len(counts)
     right = predicted(found.scores) == found.true
-    clusters, number = groups(found.cluster)
     row: Row = {}
     for place, name in enumerate(("head", "middle", "tail")):
         inside = third == place
-        hits = np.bincount(number[inside], weights=right[inside], minlength=clusters)
-        sizes = np.bincount(number[inside], minlength=clusters)
-        drawn = [
-            (counts @ hits) / (counts @ sizes) for counts in resampled_counts(clusters, resamples=resamples, seed=0)
-        ]
-        low, high = percentile_interval(np.concatenate(drawn))
-        mean = float(hits.sum() / sizes.sum())
-        row[name] = {"mean": mean, "std": None, "ci95": [round(low, 6), round(high, 6)]}
+        low, high = share_interval(right[inside], found.cluster[inside])
+        row[name] = {"mean": float(right[inside].mean()), "std": None, "ci95": [round(low, 6), round(high, 6)]}
     return row
 
 

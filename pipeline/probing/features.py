@@ -14,7 +14,7 @@ from actionvit.errors import ActionVitError
 
 if TYPE_CHECKING:
     from actionvit.features.store.store import FeatureStore
-    from actionvit.pipeline.datasets.dataset import Dataset
+    from actionvit.pipeline.datasets.dataset import Dataset, Video
 
 Quantity = Literal["clip", "frame", "layers"]
 
@@ -74,26 +74,44 @@ def read_tables(
 
     if quantity not in get_args(Quantity):
         raise ValueError(f"features: got {quantity!r}, expected one of {', '.join(get_args(Quantity))}")
-    stores = [find_store(cache, dataset.name, variant, **wanted) for variant in variants]
+    return tables_of(dataset, [find_store(cache, dataset.name, variant, **wanted) for variant in variants], quantity)
+
+
+def tables_of(dataset: Dataset, stores: Sequence[FeatureStore], quantity: Quantity = "clip") -> list[FeatureTable]:
+    """Return one table a store, all over the same videos: those that every store has.
+
+    Raises
+    ------
+    ActionVitError
+        If a store holds no such quantity, or no video is in all of them.
+    """
+    videos = shared_videos(dataset, stores)
+    return [table_of(dataset, store, videos, quantity) for store in stores]
+
+
+def shared_videos(dataset: Dataset, stores: Sequence[FeatureStore]) -> list[Video]:
+    """Return the dataset's videos that every store has. Raises ActionVitError where that is none."""
     shared = set.intersection(*(set(store.ids) for store in stores))
     videos = [video for video in dataset.videos if video.id in shared]
     if not videos:
         folders = ", ".join(str(store.folder) for store in stores)
         raise ActionVitError(f"{folders}: no embedding of any video of {dataset.root}; run `actionvit extract` on it")
+    return videos
+
+
+def table_of(dataset: Dataset, store: FeatureStore, videos: Sequence[Video], quantity: Quantity) -> FeatureTable:
+    """Return a store's embeddings of these videos. Raises ActionVitError if it holds no such quantity."""
     number = {name: i for i, name in enumerate(dataset.class_names)}
     ids = [video.id for video in videos]
-    return [
-        FeatureTable(
-            variant=variant,
-            id=np.array(ids),
-            X=_read(store, ids, quantity),
-            y=np.array([number[video.label] for video in videos], dtype=np.intp),
-            source=np.array([video.source if dataset.sources_known else "" for video in videos]),
-            class_names=dataset.class_names,
-            store=store,
-        )
-        for variant, store in zip(variants, stores, strict=True)
-    ]
+    return FeatureTable(
+        variant=store.variant,
+        id=np.array(ids),
+        X=_read(store, ids, quantity),
+        y=np.array([number[video.label] for video in videos], dtype=np.intp),
+        source=np.array([video.source if dataset.sources_known else "" for video in videos]),
+        class_names=dataset.class_names,
+        store=store,
+    )
 
 
 def coverage(dataset: Dataset, table: FeatureTable) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from actionvit.features.clips import ClipSpec
+from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.variants import ModelShape, gmac
 from actionvit.heads.base import Head
 from actionvit.heads.saving import dump_head
@@ -92,7 +94,8 @@ def make_result(
             "predict": round(sum(one.seconds[1] for one in fitted), 3),
         },
         "coverage": coverage(dataset, table),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
+        "videos_digest": videos_digest(dataset, table.id.tolist()),
+        "versions": _versions(),
     }
     ids = table.id
     return ProbeResult(
@@ -167,6 +170,34 @@ def _settings(head: Head) -> dict[str, Any]:
     """Return the settings that JSON can hold; nested heads are told by `search`."""
     plain = (str, int, float, bool, type(None), list)
     return {name: value for name, value in head.get_params(deep=False).items() if isinstance(value, plain)}
+
+
+def videos_digest(dataset: Dataset, ids: Sequence[str]) -> str:
+    """Return what tells whether two probes saw the same videos under the same labels, sources and official lists."""
+    used = set(ids)
+    videos = [[video.id, video.label, video.source] for video in dataset.videos if video.id in used]
+    lists = [[split.name, split.train, split.test] for split in dataset.official]
+    return hashlib.sha256(json.dumps([dataset.name, videos, lists], ensure_ascii=True).encode()).hexdigest()
+
+
+def same_answer(
+    folder: Path, spec: ProbeSpec, dataset: Dataset, stores: Sequence[FeatureStore], ids: Sequence[str]
+) -> bool:
+    """Whether the run that is there answered this question from these embeddings with these versions."""
+    try:
+        there = json.loads((folder / INFO).read_text(encoding="utf-8"))
+        return bool(
+            there["spec"] == _spec(spec)
+            and [one["digest"] for one in there["stores"]] == [store.digest() for store in stores]
+            and there["videos_digest"] == videos_digest(dataset, ids)
+            and there["versions"] == _versions()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}}
 
 
 def _same_question(folder: Path, info: dict[str, Any]) -> bool:

@@ -73,12 +73,57 @@ def curves_figure(
     return path
 
 
+def cost_figure(rows: Sequence[Row], path: Path, *, x: str, y: str) -> Path:
+    """Draw a metric `y` against a cost `x`, a colour a `series`, with 95 % intervals; `setting` is written at its cost.
+
+    Series stand a little apart, so that intervals at one cost can be told from each other.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    series = list(dict.fromkeys(row["series"] for row in rows))
+    with rc_context(RC):
+        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+        axes = figure.subplots()
+        for number, (marker, name) in enumerate(zip("osD^v<>P*X" * 10, series, strict=False)):
+            own = [row for row in rows if row["series"] == name]
+            apart = 1.02 ** (number - (len(series) - 1) / 2)
+            ends = [[100 * abs(row[y]["ci95"][side] - row[y]["mean"]) for row in own] for side in (0, 1)]
+            at, means = [row[x] * apart for row in own], [100 * row[y]["mean"] for row in own]
+            axes.errorbar(
+                at, means, ends, marker=marker, markersize=4, capsize=2, linewidth=1, linestyle="", label=name
+            )
+        axes.set_xscale("log")
+        axes.minorticks_off()
+        costs = {row["setting"]: row[x] for row in rows}
+        axes.set_xticks(sorted(set(costs.values())), [f"{cost:g}" for cost in sorted(set(costs.values()))], rotation=60)
+        for setting, cost in costs.items():
+            place = (cost, 0.01)
+            axes.annotate(
+                setting, place, xycoords=axes.get_xaxis_transform(), rotation=90, fontsize=6, color="0.4", ha="right"
+            )
+        axes.set_xlabel(f"{x} a video")
+        axes.set_ylabel(f"{y.replace('top1', 'top-1').replace('_', ' ')}, %")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+        figure.savefig(path, dpi=130)
+    return path
+
+
+def chosen_in_words(search: Mapping[str, Any]) -> str:
+    """Return `C 0.01` or `epochs 30, queries 4`; nothing where no setting could be judged."""
+    chosen = search["chosen"]
+    named = chosen if isinstance(chosen, Mapping) else {search["parameter"]: chosen}
+    return ", ".join(f"{name} {value:g}" for name, value in named.items() if value is not None)
+
+
 def _flat(row: Row) -> dict[str, Any]:
     """Spread a metric over `NAME`, `NAME_std`, `NAME_low`, `NAME_high`."""
     flat: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, Mapping):
-            low, high = value["ci95"]
+            low, high = value["ci95"] or (None, None)
             flat |= {name: value["mean"], f"{name}_std": value["std"], f"{name}_low": low, f"{name}_high": high}
         else:
             flat[name] = value
@@ -88,6 +133,6 @@ def _flat(row: Row) -> dict[str, Any]:
 def _cell(value: Any) -> str:
     if isinstance(value, Mapping):
         spread = "" if value["std"] is None else f" ± {100 * value['std']:.1f}"
-        low, high = value["ci95"]
-        return f"{100 * value['mean']:.1f}{spread} [{100 * low:.1f}, {100 * high:.1f}]"
+        interval = "" if value["ci95"] is None else " [{:.1f}, {:.1f}]".format(*(100 * end for end in value["ci95"]))
+        return f"{100 * value['mean']:.1f}{spread}{interval}"
     return f"{value:g}" if isinstance(value, float) else str(value)

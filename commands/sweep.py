@@ -1,0 +1,241 @@
+"""`actionvit sweep`: which resolution, how many frames, which head."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from actionvit.commands.experiment import HEADS
+from actionvit.commands.extract import weights_by_variant
+from actionvit.commands.options import (
+    cache_option,
+    dataset_options,
+    numbers,
+    open_dataset,
+    root_argument,
+    split_options,
+    words,
+)
+
+if TYPE_CHECKING:
+    from actionvit.pipeline.datasets.dataset import Dataset
+    from actionvit.pipeline.extraction.extract import Job, Summary
+    from actionvit.pipeline.probing.experiment import Row
+    from actionvit.pipeline.probing.sweep import Planned
+    from actionvit.pipeline.probing.tasks import ProbeSpec
+
+FEW = 20
+"""Videos of the dearest setting, below whose cost no rate is measured."""
+
+VARIANTS = ("base", "hr", "large", "tiny", "tiny-hr")
+
+
+@click.command(short_help="Frames × sizes × variants × heads in one table and one plot.")
+@root_argument
+@click.option("--variant", "variants", callback=words(VARIANTS), default="base", show_default=True, help="base,hr")
+@click.option("--frames", callback=numbers(int), help="T, frames a view: 4,8,16.  [default: the variant's]")
+@click.option("--size", "sizes", callback=numbers(int), help="S, side in pixels: 160,224.  [default: the variant's]")
+@click.option("--head", "heads", callback=words(HEADS), default="linear", show_default=True, help="linear,attentive")
+@click.option(
+    "--class-weight",
+    "weightings",
+    callback=words(("none", "balanced", "effective")),
+    default="none",
+    show_default=True,
+    help="none,balanced",
+)
+@click.option("--weights", "sources", multiple=True, metavar="[VARIANT=]SRC", help="As for extract.")
+@dataset_options
+@cache_option
+@click.option("--clips", type=click.IntRange(1), default=1, show_default=True, help="Temporal views a video.")
+@click.option("--crops", type=click.Choice(["1", "3"]), default="1", show_default=True, help="Spatial views.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="As for extract.",
+)
+@click.option("--device", default="auto", show_default=True, help="Of the encoder: cpu, cuda, cuda:1, or auto.")
+@click.option("--workers", type=click.IntRange(0), help="Decoding processes.  [default: by cores]")
+@click.option(
+    "--flush-seconds",
+    type=click.FloatRange(0),
+    default=5.0,
+    show_default=True,
+    help="Publish embeddings at least this often: what a kill costs.",
+)
+@split_options("as for probe")
+@click.option("--seeds", type=click.IntRange(1), help="Repetitions.  [default: as for probe]")
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Threads, a split each.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to write.  [default: results/DATASET-sweep]")
+@click.option("--dry-run", is_flag=True, help="Say what is cached and what the rest would cost, and do nothing.")
+@click.pass_context
+def command(ctx: click.Context, /, **options: Any) -> None:
+    """Embed the videos under every setting that is not cached yet, probe all of them, compare cost and accuracy.
+
+    Says first what has to be embedded and about how long that takes. May be stopped at any time: called again, it does
+    what is left. Every setting is judged on the same videos; the best is chosen by cross-validation inside the training
+    sides, never by its test figure. Exit code 3: done, but some videos failed.
+    """
+    from actionvit.features.decoding.decode import DecodePolicy
+    from actionvit.pipeline.probing.sweep import embed, plan_sweep
+
+    dataset = open_dataset(options["root"], options)
+    specs = [_spec(options, head, weighting) for head in options["heads"] for weighting in options["weightings"]]
+    _check(specs)
+    planned = plan_sweep(dataset, _jobs(options), cache=options["cache"], policy=DecodePolicy())
+    _say_plan(dataset, planned, options)
+    if options["dry_run"]:
+        return
+    with _Bar() as bar:
+        summaries = embed(
+            dataset,
+            planned,
+            on_video=bar.update,
+            cache=options["cache"],
+            device=options["device"],
+            workers=options["workers"],
+            flush_seconds=options["flush_seconds"],
+        )
+    _write(dataset, planned, specs, options)
+    if _say_failures(summaries):
+        ctx.exit(3)
+
+
+def _spec(options: dict[str, Any], head: str, weighting: str) -> ProbeSpec:
+    """One criterion for all, or their scores could not be compared."""
+    from actionvit.pipeline.probing.tasks import ProbeSpec
+
+    same = {name: options[name] for name in ("protocol", "folds", "seeds")}
+    return ProbeSpec(head=head, class_weight=weighting, criterion="accuracy", **same)  # type: ignore[arg-type]
+
+
+def _check(specs: Sequence[ProbeSpec]) -> None:
+    """Refuse a head without the setting before hours are spent."""
+    from actionvit.pipeline.probing.probe import build_head
+
+    for spec in specs:
+        build_head(spec)
+
+
+def _jobs(options: dict[str, Any]) -> list[Job]:
+    """Return one job a setting of the encoder."""
+    from actionvit.features.timesformer.outputs import resolve
+    from actionvit.features.timesformer.variants import clip_spec
+    from actionvit.features.timesformer.weights import find_weights
+    from actionvit.pipeline.extraction.extract import Job
+
+    sources = weights_by_variant(options["sources"], list(options["variants"]))
+    weights = {variant: find_weights(variant, sources.get(variant)) for variant in options["variants"]}
+    options["device"], precision = resolve(options["device"], options["precision"])
+    views = {"clips": options["clips"], "crops": int(options["crops"])}
+    specs = [
+        (variant, clip_spec(variant, frames=frames, size=size, **views))
+        for variant in weights
+        for frames in options["frames"] or (None,)
+        for size in options["sizes"] or (None,)
+    ]
+    return [Job(variant=variant, spec=spec, weights=weights[variant], precision=precision) for variant, spec in specs]
+
+
+def _say_plan(dataset: Dataset, planned: Sequence[Planned], options: dict[str, Any]) -> None:
+    """Say what is cached, what is not, and what that costs by a rate measured here."""
+    from actionvit.pipeline.probing.sweep import measured_rate
+
+    click.echo(f"{dataset.name}: {len(dataset.videos)} videos, {len(planned)} settings")
+    for one in planned:
+        said = f"{one.todo} to embed, {one.todo * one.gmac:,.0f} GMAC" if one.todo else "nothing to embed"
+        click.echo(f"  {one.name:16} {one.gmac:8.2f} GMAC a video: {one.rows} cached, {said}")
+    lacking = [one for one in planned if one.todo]
+    if not lacking:
+        return
+    total = sum(one.todo * one.gmac for one in lacking)
+    most = max(lacking, key=lambda one: one.todo * one.gmac)
+    if total < FEW * most.gmac:  # measuring would take as long as doing it
+        click.echo(f"to embed: {total:,.1f} GMAC")
+        return
+    rate = measured_rate(most, options["device"])
+    click.echo(
+        f"to embed: {total:,.0f} GMAC, about {_duration(total / rate)} of forwards at {rate:,.0f} GMAC a second"
+        f" ({most.name}, measured now on {options['device']})"
+    )
+
+
+def _duration(seconds: float) -> str:
+    """Return `12 s`, `34 min` or `5.6 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
+class _Bar:
+    """A progress bar a pass over the videos."""
+
+    def __enter__(self) -> _Bar:
+        self.bar: Any = None
+        self.group: Sequence[Planned] = ()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def update(self, group: Sequence[Planned], done: int, total: int) -> None:
+        """Show how many videos of the pass are done."""
+        from tqdm import tqdm
+
+        if group is not self.group:
+            self.__exit__()
+            self.group = group
+            self.bar = tqdm(desc=", ".join(one.name for one in group), unit="video", disable=None, leave=False)
+        self.bar.total = total
+        self.bar.update(done - self.bar.n)
+
+
+def _write(dataset: Dataset, planned: Sequence[Planned], specs: Sequence[ProbeSpec], options: dict[str, Any]) -> None:
+    """Probe what is not probed yet, write the table and the plot, and say which setting the search prefers."""
+    from tqdm import tqdm
+
+    from actionvit.pipeline.probing.experiment import protocol_of
+    from actionvit.pipeline.probing.sweep import best_of, probe_all, row_of
+    from actionvit.pipeline.probing.tables import cost_figure, write_table
+
+    folder: Path = options["out"] or Path("results") / f"{dataset.name}-sweep"
+    typed = ["actionvit", *sys.argv[1:]]
+    found = probe_all(dataset, planned, specs, runs=folder / "runs", jobs=options["jobs"], command=typed)
+    bar = tqdm(found, total=len(planned) * len(specs), desc="probe", unit="probe", disable=None, leave=False)
+    rows = [row_of(one) for one in bar]
+    caption = (
+        f"{dataset.name}, protocol {protocol_of(dataset, specs[0])}. GMAC: 10⁹ multiply-adds a video, all its views."
+        " `inside`: accuracy of the cross-validation inside the training sides, by which settings may be chosen."
+        " Percent: mean ± deviation between splits [95 % interval by source]."
+    )
+    files = write_table(folder, "sweep", rows, caption=caption, about={"dataset": dataset.name, "command": typed})
+    drawn = [{**row, "series": _series(row), "setting": f"{row['frames']}×{row['size']}"} for row in rows]
+    cost_figure(drawn, folder / "accuracy.png", x="GMAC", y="top1")
+    best = best_of(rows)
+    click.echo("\n" + files[-1].read_text(encoding="utf-8"))
+    click.echo(
+        f"best inside the training sides: {best['variant']} {best['frames']}×{best['size']}, {best['head']},"
+        f" {best['weighting']}: {100 * best['inside']['mean']:.1f} % there,"
+        f" {100 * best['top1']['mean']:.1f} % on the test sides"
+    )
+    click.echo(str(folder))
+
+
+def _series(row: Row) -> str:
+    """Return `hr attentive balanced`; no weighting needs no word."""
+    return " ".join(str(row[name]) for name in ("variant", "head", "weighting") if row[name] != "none")
+
+
+def _say_failures(summaries: Sequence[Summary]) -> int:
+    """Say which ledgers name videos that failed; return how many lines there are."""
+    failed = [outcome for summary in summaries for outcome in summary.outcomes if outcome.failed]
+    for outcome in failed:
+        click.echo(f"{outcome.failed} videos failed: {outcome.store / 'failures.csv'} names them", err=True)
+    return len(failed)

@@ -1,0 +1,208 @@
+"""`actionvit sweep` on real clips: its plan, its choice, and what it does after being killed at the worst moments."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from actionvit.commands.sweep import command
+from actionvit.errors import ActionVitError
+from actionvit.features.clips import ClipSpec
+from actionvit.features.timesformer.variants import gmac
+from actionvit.features.timesformer.weights import find_weights
+from actionvit.pipeline.datasets.drawing import draw_dataset
+from actionvit.pipeline.probing.sweep import best_of
+from actionvit.pipeline.probing.tables import chosen_in_words, cost_figure
+
+SETTINGS = ("--variant", "tiny", "--frames", "2,4", "--size", "48,96", "--head", "linear,knn")
+SPLITS = ("--protocol", "stratified", "--folds", "2", "--seeds", "1")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five clips of each of four classes."""
+    drawn = tmp_path_factory.mktemp("drawn") / "all"
+    draw_dataset(drawn)
+    root = drawn.parent / "some"
+    for folder in sorted(path for path in drawn.iterdir() if path.is_dir() and list(path.glob("*.avi")))[:4]:
+        (root / folder.name).mkdir(parents=True)
+        for clip in sorted(folder.glob("*.avi"))[:5]:
+            shutil.copy(clip, root / folder.name)
+    return root
+
+
+def arguments(root: Path, place: Path) -> list[str]:
+    where = ["--cache", str(place / "cache"), "--out", str(place / "out"), "--flush-seconds", "0.1", "--workers", "1"]
+    return [str(root), "--layout", "folder", *SETTINGS, *SPLITS, *where]
+
+
+def sweep(root: Path, place: Path, *more: str) -> str:
+    result = CliRunner().invoke(command, [*arguments(root, place), *more], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def files(place: Path) -> dict[str, bytes]:
+    """What must not depend on how often a sweep was killed."""
+    kept = [place / "out" / "sweep.csv", *sorted(place.glob("out/runs/*/*"))]
+    return {str(path.relative_to(place)): path.read_bytes() for path in kept if path.name != "run.json"}
+
+
+@pytest.fixture(scope="module")
+def whole(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    place = tmp_path_factory.mktemp("whole")
+    return place, sweep(clips, place)
+
+
+def test_the_plan_says_what_is_cached_and_what_the_rest_costs(clips, tmp_path) -> None:
+    said = sweep(clips, tmp_path, "--dry-run")
+    lines = re.findall(r"^  tiny-(\d)x(\d+) +([\d.]+) GMAC a video: 0 cached, 20 to embed", said, re.MULTILINE)
+    shape = find_weights("tiny", None).shape
+    assert len(lines) == 4
+    for frames, size, cost in lines:
+        assert float(cost) == pytest.approx(gmac(shape, ClipSpec(num_frames=int(frames), size=int(size))), abs=0.005)
+    total = sum(20 * float(cost) for *_, cost in lines)
+    found = re.findall(r"to embed: ([\d,.]+) GMAC, about \d+ s of forwards at [\d,]+ GMAC a second", said)
+    assert [float(value) for value in found] == [pytest.approx(total, abs=1)]
+    assert not list(tmp_path.rglob("*.h5"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_it_ends_with_one_table_and_one_plot(whole) -> None:
+    place, said = whole
+    with (place / "out" / "sweep.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["frames"], row["size"], row["head"]) for row in rows] == [
+        (frames, size, head)
+        for frames, size in (("2", "48"), ("4", "48"), ("2", "96"), ("4", "96"))  # by cost
+        for head in ("linear", "knn")
+    ]
+    for row in rows:
+        run = place / "out" / "runs" / f"tiny-{row['frames']}x{row['size']}-{row['head']}-stratified"
+        metrics = json.loads((run / "metrics.json").read_text())["summary"]["top1"]
+        assert float(row["top1"]) == metrics["mean"]
+        assert [float(row["top1_low"]), float(row["top1_high"])] == metrics["ci95"]
+        search = json.loads((run / "run.json").read_text())["search"]
+        assert float(row["inside"]) == pytest.approx(np.mean([max(one["scores"]) for one in search]), abs=1e-6)
+        assert {one["criterion"] for one in search} == {"accuracy"}
+    assert (place / "out" / "accuracy.png").stat().st_size > 5000
+    best = max(rows, key=lambda row: (float(row["inside"]), -float(row["GMAC"])))
+    assert f"tiny {best['frames']}×{best['size']}, {best['head']}, none: {100 * float(best['inside']):.1f} %" in said
+
+
+def test_again_it_computes_nothing_and_relabelled_it_probes_alone(clips, whole, tmp_path) -> None:
+    place = tmp_path / "copy"
+    shutil.copytree(whole[0], place)
+    before = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.name in ("run.json", "metrics.json")}
+    said = sweep(clips, place)
+    assert said.count("20 cached, nothing to embed") == 4
+    assert "to embed:" not in said
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    names = sorted(path.name for path in clips.iterdir())
+    moved = tmp_path / "some"  # the same files, one of them under another class
+    shutil.copytree(clips, moved)
+    clip = sorted((moved / names[0]).iterdir())[0]
+    (moved / names[1] / clip.name).write_bytes(clip.read_bytes())
+    clip.unlink()
+    said = sweep(moved, place, "--name", "some")
+    assert said.count("20 cached, nothing to embed") == 0
+    runs = [path for path in before if path.name == "run.json"]
+    assert all(path.stat().st_mtime_ns != before[path] for path in runs)
+
+
+def killed_when(root: Path, place: Path, reached: Callable[[], bool]) -> None:
+    """Start a sweep in a process of its own and kill it, by SIGKILL, once something is there."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "actionvit", "sweep", *arguments(root, place)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    try:
+        while not reached():
+            assert process.poll() is None, "it ended before it was to be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_killed_while_it_embeds_and_while_it_probes_it_ends_with_the_same_bytes(clips, whole, tmp_path) -> None:
+    killed_when(clips, tmp_path, lambda: len(list(tmp_path.rglob("part-*.h5"))) >= 6)
+    embedded = len(list(tmp_path.rglob("part-*.h5")))
+    killed_when(clips, tmp_path, lambda: len(list(tmp_path.glob("out/runs/tiny*/metrics.json"))) >= 3)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/runs/tiny*/run.json")}
+    assert embedded >= 6
+    assert 3 <= len(kept) < 8
+    said = sweep(clips, tmp_path)
+    assert said.count("20 cached, nothing to embed") == 4  # the second attempt embedded all, then was killed
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert files(tmp_path) == files(whole[0])
+
+
+def test_a_video_that_fails_is_left_out_under_all_settings(clips, tmp_path) -> None:
+    root = tmp_path / "some"
+    shutil.copytree(clips, root)
+    (next(path for path in sorted(root.iterdir())) / "broken.avi").write_bytes(b"RIFF no film")
+    result = CliRunner().invoke(command, arguments(root, tmp_path), catch_exceptions=False)
+    assert result.exit_code == 3
+    assert "failures.csv names them" in result.output
+    run = next((tmp_path / "out" / "runs").glob("*2x48-linear*"))
+    coverage = json.loads((run / "run.json").read_text())["coverage"]
+    assert (coverage["videos"], coverage["used"], coverage["failed"]) == (21, 20, 1)
+
+
+def test_an_impossible_setting_is_told_before_anything_is_done(clips, tmp_path) -> None:
+    where = ["--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
+    with pytest.raises(ActionVitError, match="--size: got 50, expected a multiple of the model's patch"):
+        CliRunner().invoke(
+            command, [str(clips), "--variant", "tiny", "--size", "48,50", *where], catch_exceptions=False
+        )
+    with pytest.raises(ActionVitError, match="the head `centroid` has no such setting"):
+        CliRunner().invoke(
+            command,
+            [str(clips), "--variant", "tiny", "--head", "centroid", "--class-weight", "balanced", *where],
+            catch_exceptions=False,
+        )
+    result = CliRunner().invoke(command, [str(clips), "--frames", "4,x", *where])
+    assert result.exit_code == 2
+    assert "expected numbers of at least 1" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_best_is_chosen_without_its_test_figure() -> None:
+    def row(inside: float, cost: float, top1: float) -> dict:
+        return {"inside": {"mean": inside, "std": None, "ci95": None}, "GMAC": cost, "top1": {"mean": top1}}
+
+    rows = [row(0.5, 1, 0.9), row(0.6, 3, 0.2), row(0.6, 2, 0.1)]
+    assert best_of(rows) is rows[2]
+
+
+def test_what_was_chosen_in_words() -> None:
+    assert chosen_in_words({"parameter": "C", "chosen": 0.01}) == "C 0.01"
+    assert chosen_in_words({"parameter": "epochs × queries", "chosen": {"epochs": 30, "queries": 4}}) == (
+        "epochs 30, queries 4"
+    )
+    assert chosen_in_words({"parameter": "C", "chosen": None}) == ""
+
+
+def test_the_plot_takes_a_single_setting(tmp_path) -> None:
+    metric = {"mean": 0.7, "std": None, "ci95": [0.6, 0.8]}
+    rows = [{"series": "base linear", "setting": "8×224", "GMAC": 196.0, "top1": metric}]
+    assert cost_figure(rows, tmp_path / "one.png", x="GMAC", y="top1").stat().st_size > 5000
