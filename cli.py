@@ -19,6 +19,7 @@ COMMANDS = {
     "probe": "stage 2: a classifier head on cached embeddings",
     "experiment": "heads, class imbalance and splits compared over cached embeddings",
     "report": "stage 3: per-class reports; several runs are compared, paired",
+    "attention": "where in a video an encoder looks, as pictures",
     "cache": "look at, verify, merge, export and prune cached embeddings",
     "weights": "look at, convert and inflate encoder weights",
     "doctor": "what this machine can do",

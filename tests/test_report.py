@@ -111,14 +111,14 @@ def test_a_report_tells_every_number_in_every_form(tmp_path: Path) -> None:
     assert "2 missing" in page and "2 missing" in text
     assert "&lt;b&gt;&amp;" in page and "<b>&" not in page, "names are escaped"
     assert "http" not in page.replace("http://www.w3.org", ""), "nothing is loaded from elsewhere"
-    with (tmp_path / "report" / "per_class.csv").open() as file:
+    with (tmp_path / "report" / "tables" / "per_class.csv").open() as file:
         rows = list(csv.DictReader(file))
     pooled = theirs.recall_score(runs[0].predictions.true, runs[0].predictions.scores.argmax(1), average=None)
     recalls = [float(row["recall"]) for row in rows if row["run"] == "base"]
     assert recalls == pytest.approx(list(pooled))
-    for name in ("confusion-base", "confusion-hr", "recall"):
-        assert (tmp_path / "report" / f"{name}.svg").read_text().startswith("<?xml")
-        assert (tmp_path / "report" / f"{name}.png").stat().st_size > 1000
+    for name in ("confusion-base", "confusion-hr", "per_class"):
+        assert (tmp_path / "report" / "figures" / f"{name}.svg").read_text().startswith("<?xml")
+        assert (tmp_path / "report" / "figures" / f"{name}.png").stat().st_size > 1000
 
 
 def test_the_same_runs_give_the_same_report(tmp_path: Path) -> None:

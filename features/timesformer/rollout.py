@@ -25,7 +25,7 @@ from torch import Tensor
 
 from actionvit.features.clips import ClipSpec, clip_indices
 from actionvit.features.decoding.frames import Frames
-from actionvit.features.timesformer.folded import FoldedBlock
+from actionvit.features.timesformer.folded import Folded, FoldedBlock, Stem
 from actionvit.features.timesformer.forward import embed, run
 from actionvit.features.timesformer.linear import Linear
 from actionvit.features.timesformer.model import TimeSformer
@@ -58,7 +58,11 @@ class Attention:
         with torch.device("meta"):
             model = TimeSformer(weights.shape)
         model.load_state_dict(tensors, assign=True)
-        self.model = model.eval().requires_grad_(False).to(self.device)
+        with torch.inference_mode():
+            stem, folded = model.stem(spec.num_frames, spec.size), model.fold()
+            tokens = spec.num_frames * (1 + stem.side**2)
+            self._stem = stem.to(self.device, torch.float32).pack()
+            self._folded = folded.to(self.device, torch.float32).pack(tokens)
 
     def __call__(self, frames: Frames) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Return what the encoder sees of a video, (K, T, S, S, 3), and the share of each patch, (K, T, side, side).
@@ -70,7 +74,7 @@ class Attention:
         with torch.inference_mode():
             plain = views(data, rows, self.spec, (0.0,) * 3, (1 / 255,) * 3)  # the pixels as they are, 0 to 255
             pixels = views(data, rows, self.spec, self.weights.mean, self.weights.std)
-            shares = torch.cat([rollout(self.model, view[None]) for view in pixels])
+            shares = torch.cat([_rollout(self._stem, self._folded, view[None]) for view in pixels])
         return plain.permute(0, 1, 3, 4, 2).round().to(torch.uint8).cpu().numpy(), shares.cpu().numpy()
 
 
@@ -85,8 +89,11 @@ def rollout(model: TimeSformer, pixels: Tensor) -> Tensor:
     ----------
     Abnar & Zuidema, Quantifying attention flow in transformers, ACL 2020.
     """
-    B, T, size = pixels.shape[0], pixels.shape[1], pixels.shape[-1]
-    stem, folded = model.stem(T, size), model.fold()
+    return _rollout(model.stem(pixels.shape[1], pixels.shape[-1]), model.fold(), pixels)
+
+
+def _rollout(stem: Stem, folded: Folded, pixels: Tensor) -> Tensor:
+    B, T = pixels.shape[:2]
     time: list[Tensor] = []
     space: list[Tensor] = []
     heard = tuple(_listening(block, folded.heads, time, space) for block in folded.blocks)
@@ -129,11 +136,11 @@ class _Heard(Linear):
 
     def __init__(self, linear: Linear, heads: int, order: tuple[int, int, int], kept: list[Tensor]) -> None:
         super().__init__(*linear.plain(), linear.act)
-        self.heads, self.order, self.kept = heads, order, kept
+        self.linear, self.heads, self.order, self.kept = linear, heads, order, kept
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Return the layer's product; attention is over the last of the axes (T, B, N) in `order`."""
-        qkv = super().__call__(x, residual)
+        qkv = self.linear(x, residual)
         self.kept.append(_mean_attention(qkv.permute(*self.order, 3), self.heads))
         return qkv
 

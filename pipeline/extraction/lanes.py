@@ -52,6 +52,8 @@ class Lane:
     todo: frozenset[str]
     thread: ThreadPoolExecutor
     clock: Clock
+    busy: float = 0.0
+    """Seconds of this lane's encoder."""
     _batch: list[Decoded] = field(default_factory=list)
     _flying: deque[tuple[list[Decoded], Future[list[Arrays]]]] = field(default_factory=deque)
 
@@ -77,7 +79,9 @@ class Lane:
     def _encode(self, frames: list[Frames]) -> list[Arrays]:
         began = time.perf_counter()
         arrays = self.encoder.encode_many(frames)
-        self.clock.forward += time.perf_counter() - began
+        took = time.perf_counter() - began
+        self.clock.forward += took
+        self.busy += took
         return arrays
 
     def _write(self) -> None:

@@ -60,6 +60,7 @@ def describe(run: Run, name: str = "") -> dict[str, Any]:
         "reliability": reliability(found.true, found.scores),
         "cost": {"gmac": info.get("gmac"), **info.get("timings", {})},
         "coverage": info.get("coverage", {}),
+        "leaks": info.get("leaks", {}),
         "search": info.get("search", []),
         "curves": info.get("curves", []),
         "provenance": {
@@ -128,7 +129,8 @@ def by_metadata(runs: Sequence[Run]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for field, title in METADATA.items():
         told = np.array([label[field] if label else None for label in labels], dtype=object)
-        for value in sorted({value for value in told if value is not None}):
+        values = sorted({value for value in told if value is not None})
+        for value in values if len(values) > 1 else ():  # one value sets nothing apart
             own = told == value
             shares = [
                 {"accuracy": float(hit[own].mean()), "ci95": _rounded(share_interval(hit[own], cluster[own]))}
