@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from storing import embed, make
 
 from actionvit.cli import cli
 from actionvit.pipeline.datasets.drawing import write_avi
+from actionvit.pipeline.extraction.merging import merge
 from actionvit.pipeline.extraction.speed import SPEED, Speed, note_speed, read_speed, timings
 
 
@@ -31,6 +33,19 @@ def test_a_record_that_is_gone_or_broken_is_no_record(tmp_path: Path, text: str)
     assert timings([tmp_path], rows=5) == {}
     (tmp_path / SPEED).write_text(text)
     assert timings([tmp_path], rows=5) == {}
+
+
+def test_merging_takes_the_record_along(tmp_path: Path) -> None:
+    shards = [make(tmp_path / name) for name in ("a", "b")]
+    for number, store in enumerate(shards, 1):
+        video = tmp_path / f"{number}.avi"
+        video.write_bytes(bytes([number]))
+        with store.writer() as writer:
+            writer.append(embed(video.name, video))
+        note_speed(store.folder, Speed(videos=1, seconds=2.0 * number, device="cuda"))
+    merged = merge(shards, tmp_path / "all")
+    assert [speed.seconds for speed in read_speed(merged.folder)] == [2.0, 4.0]
+    assert timings([merged.folder], rows=2)["extract"] == 6.0
 
 
 def test_a_probe_tells_what_its_embeddings_took(tmp_path: Path) -> None:
