@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from actionvit.errors import ActionVitError
 from actionvit.features.durable import publish, remove
 from actionvit.heads.metrics import METRICS
 from actionvit.pipeline.reporting import tidy
 from actionvit.pipeline.reporting.compare import compare_all
 from actionvit.pipeline.reporting.curves import charts
-from actionvit.pipeline.reporting.describe import by_metadata, describe, similarity_order
+from actionvit.pipeline.reporting.describe import by_metadata, describe
 from actionvit.pipeline.reporting.hard import hard_clips
+from actionvit.pipeline.reporting.ordering import by_similarity
 from actionvit.pipeline.reporting.typeset import latex, markdown
 from actionvit.pipeline.reporting.wording import short_names
 from actionvit.pipeline.runs import Run
@@ -104,7 +107,8 @@ def report(
     data |= {f"{TABLES}/{name}.csv": tidy.as_csv(table).encode() for name, table in tidy.tables(found).items()}
     data |= {f"{FIGURES}/{name}{end}": part for name, made in drawn.items() for end, part in made.items()}
     text = json.dumps({**found, "files": sorted(data)}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    _write(out, data | {"report.json": text.encode()})
+    data["report.json"] = text.encode()
+    _write(out, data)
     return ReportFiles(html=out / "report.html", others=tuple(out / name for name in data if name != "report.html"))
 
 
@@ -135,7 +139,7 @@ def assemble(
         "n_clips": len(set(predictions.id.tolist())),
         "n_results": len(predictions.id),
         "n_sources": len(set(predictions.cluster.tolist())),
-        "order": similarity_order(runs),
+        "order": by_similarity(np.sum([section["confusion"] for section in sections], axis=0)),
         "runs": sections,
         "comparisons": comparisons,
         "by_metadata": by_metadata(runs),
@@ -208,6 +212,6 @@ def _earlier(out: Path) -> list[str]:
     """Return the figures and tables of an earlier report at `out`."""
     try:
         names = json.loads((out / "report.json").read_text(encoding="utf-8"))["files"]
-        return [str(name) for name in names if Path(name).parent.as_posix() in (FIGURES, TABLES)]
+        return [str(name) for name in names if Path(str(name)).parent.as_posix() in (FIGURES, TABLES)]
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -78,11 +78,13 @@ def _results(found: Found) -> str:
         f"{escape(_over(found))}; in brackets, 95\\,\\% bootstrap intervals over source videos. Shares in percent."
     )
     caption += "".join(f" {escape(comparison['verdict'])}" for comparison in found["comparisons"])
-    # A row a metric: seven columns of a mean, a deviation and an interval would not fit a page, a few runs do.
+    # A row a metric, its interval below: seven columns of a mean, a deviation and an interval would not fit a page.
     head = ["Metric", *(escape(run["name"]) for run in found["runs"])]
-    rows = [
-        [title, *(_value(run["summary"][name], name) for run in found["runs"])] for name, title in METRIC_TITLES.items()
-    ]
+    rows = []
+    for name, title in METRIC_TITLES.items():
+        values = [run["summary"][name] for run in found["runs"]]
+        rows.append([title, *(_value(value, name) for value in values)])
+        rows.append(["", *(_interval(value, name) for value in values)])
     return _table("l" + "r" * len(found["runs"]), [_line(head)], rows, caption=caption, label="results")
 
 
@@ -120,7 +122,8 @@ def _grouped(spans: Sequence[tuple[str, int]], first: int = 3) -> list[str]:
 def _table(
     columns: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, label: str, small: bool = False
 ) -> str:
-    lines = ["\\begin{table}", "\\centering", *(["\\footnotesize"] if small else [])]
+    size = "\\footnotesize" if small else "\\small"
+    lines = ["\\begin{table}", "\\centering", size, "\\setlength{\\tabcolsep}{4pt}"]
     lines += [f"\\caption{{{caption}}}", f"\\label{{tab:{label}}}"]
     lines += [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", *head, "\\midrule", *map(_line, rows)]
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"]) + "\n"
@@ -131,9 +134,13 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _value(value: Mapping[str, Any], name: str) -> str:
-    low, high = (metric(name, end) for end in value["ci95"])
     spread = "" if value["std"] is None else f" $\\pm$ {metric(name, value['std'])}"
-    return f"{metric(name, value['mean'])}{spread} [{low}, {high}]"
+    return f"{metric(name, value['mean'])}{spread}"
+
+
+def _interval(value: Mapping[str, Any], name: str) -> str:
+    low, high = (metric(name, end) for end in value["ci95"])
+    return f"\\footnotesize [{low}, {high}]"
 
 
 def _md(text: str) -> str:
