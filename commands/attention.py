@@ -91,14 +91,15 @@ def _draw(video: Path, stem: Path, look: Look, animate: Literal["gif", "webp", "
 
     from actionvit.features.decoding.decode import decode
     from actionvit.features.durable import publish
-    from actionvit.pipeline.reporting.pictures import animation, evenly, overlay, strip
+    from actionvit.pipeline.reporting.pictures import GAP, animation, evenly, overlay, strip
 
     seen, shares = (view[0] for view in look(decode(video, [look.spec])))
     shown = overlay(seen, shares)
     at = evenly(len(seen), COLUMNS)
     png = io.BytesIO()
-    rows = [strip(part[at], height=look.spec.size) for part in (seen, shown)]
-    Image.fromarray(np.concatenate(rows)).save(png, "PNG", optimize=True)
+    above, below = (strip(part[at], height=look.spec.size) for part in (seen, shown))
+    gap = np.full((look.spec.size // GAP, *above.shape[1:]), 255, dtype=np.uint8)
+    Image.fromarray(np.concatenate([above, gap, below])).save(png, "PNG", optimize=True)
     files = {stem.with_name(f"{stem.name}.png"): png.getvalue()}
     if animate != "none":
         files[stem.with_name(f"{stem.name}.{animate}")] = animation(np.concatenate([seen, shown], axis=2), animate)

@@ -46,20 +46,31 @@ def command(**options: Any) -> None:
     report.html needs no network; beside it lie JSON, Markdown and LaTeX, in tables/ tidy CSV files, and in figures/
     every figure as SVG, PDF and PNG.
     """
+    from tqdm import tqdm
+
     from actionvit.pipeline.reporting.report import report
     from actionvit.pipeline.runs import read_run
 
     found = [read_run(_folder(name)) for name in options["runs"]]
     root = _root(found[0], options["root"]) if options["clips"] else None
-    files = report(
-        found,
-        out=options["out"] or found[0].folder / "report",
-        root=root,
-        embeddings=_embeddings(found[0], options["as_json"]) if options["analysed"] else None,
-        projection=options["projection"],
-        look=_look(found[0], options["weights"], options["device"]) if options["attention"] and root else None,
-        command=["actionvit", *sys.argv[1:]] if sys.argv[1:2] == ["report"] else (),
-    )
+    embeddings = _embeddings(found[0], options["as_json"]) if options["analysed"] else None
+    look = _look(found[0], options["weights"], options["device"]) if options["attention"] and root else None
+    with tqdm(desc="hard clips", unit="clip", disable=None, leave=False, delay=2) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        files = report(
+            found,
+            out=options["out"] or found[0].folder / "report",
+            root=root,
+            embeddings=embeddings,
+            projection=options["projection"],
+            look=look,
+            command=["actionvit", *sys.argv[1:]] if sys.argv[1:2] == ["report"] else (),
+            on_clip=progress,
+        )
     as_json = options["as_json"]
     if as_json:
         echo_json({"html": str(files.html), "others": [str(path) for path in files.others]})

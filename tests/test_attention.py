@@ -39,7 +39,8 @@ def test_it_writes_a_strip_and_an_animation(video: Path, tmp_path: Path, frames:
     assert result.exit_code == 0, result.output
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"clip.png", f"clip.{kind}"}
     with Image.open(tmp_path / "out" / "clip.png") as png:
-        assert png.size == (min(frames, 16) * size, 2 * size)
+        gap = size // 56
+        assert png.size == (min(frames, 16) * (size + gap) - gap, 2 * size + gap)
     with Image.open(tmp_path / "out" / f"clip.{kind}") as moving:
         assert moving.n_frames == frames and moving.size == (2 * size, size) and moving.info["loop"] == 0
 
@@ -50,8 +51,12 @@ def test_the_upper_row_is_what_the_encoder_sees_and_the_lower_its_rollout(video:
     seen, shares = Attention(find_weights("tiny"), spec, device="cpu")(decode(video, [spec]))
     with Image.open(tmp_path / "clip.png") as png:
         rows = np.asarray(png)
-    np.testing.assert_array_equal(rows[: spec.size], np.concatenate(list(seen[0]), axis=1))
-    np.testing.assert_array_equal(rows[spec.size :], np.concatenate(list(overlay(seen[0], shares[0])), axis=1))
+    S, gap = spec.size, spec.size // 56
+    for top, frames in ((0, seen[0]), (S + gap, overlay(seen[0], shares[0]))):
+        for place, frame in enumerate(frames):
+            left = place * (S + gap)
+            np.testing.assert_array_equal(rows[top : top + S, left : left + S], frame)
+    assert (rows[S : S + gap] == 255).all() and (rows[:, S : S + gap] == 255).all()
 
 
 def test_a_video_that_does_not_decode_costs_itself_alone(video: Path, tmp_path: Path) -> None:
@@ -106,7 +111,7 @@ def test_strips_keep_to_their_limit_and_leave_out_what_does_not_decode(video: Pa
     assert list(found) == ["a", "b"]
     assert "no picture of gone: missing" in caplog.text and "c and what follows is left out" in caplog.text
     with Image.open(io.BytesIO(found["a"].frames)) as image:
-        assert image.size == (6 * round(80 * 112 / 60), 112)
+        assert image.size == (6 * round(80 * 112 / 60) + 5 * 2, 112)
     assert faces(paths[:2])["a"].shape == (44, round(80 * 44 / 60), 3)
 
 

@@ -199,7 +199,8 @@ CONTRAST = """
 (() => {
   const light = (colour) => {
     const full = colour.startsWith("color(") ? 1 : 255, parts = colour.match(/[\\d.]+/g).slice(0, 3);
-    const [r, g, b] = parts.map((part) => part / full).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    const linear = (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = parts.map((part) => linear(part / full));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
   };
   const ratios = [...document.querySelectorAll(".confusion td[style]")].map((cell) => {

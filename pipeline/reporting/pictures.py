@@ -24,6 +24,8 @@ FRAMES = 6
 """Frames of a strip on a page."""
 HEIGHT = 112
 """Pixels of such a strip from top to bottom; twice what it takes on a page, for sharp screens."""
+GAP = 56
+"""How many times higher than the gap between its frames a strip is."""
 QUALITY = 72
 """Of the JPEG."""
 LIMIT = 4 << 20
@@ -51,12 +53,15 @@ class Strip:
 
 
 def strip(frames: Pixels, *, height: int = HEIGHT) -> Pixels:
-    """Return frames (F, H, W, 3) side by side, (height, F · w, 3), in their own aspect."""
+    """Return frames (F, H, W, 3) side by side in their own aspect, (height, ..., 3), a thin white gap between them."""
     from PIL import Image
 
-    width = max(1, round(frames.shape[2] * height / frames.shape[1]))
-    small = [Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS) for frame in frames]
-    return np.concatenate([np.asarray(image) for image in small], axis=1)
+    width, gap = max(1, round(frames.shape[2] * height / frames.shape[1])), height // GAP
+    shown = np.full((height, len(frames) * (width + gap) - gap, 3), 255, dtype=np.uint8)
+    for place, frame in enumerate(frames):
+        left = place * (width + gap)
+        shown[:, left : left + width] = Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS)
+    return shown
 
 
 def jpeg(pixels: Pixels, *, quality: int = QUALITY) -> bytes:
@@ -90,7 +95,7 @@ def overlay(frames: Pixels, shares: NDArray[np.floating]) -> Pixels:
 
     low, high = np.quantile(shares, [0.5, 0.995])
     size = (frames.shape[2], frames.shape[1])
-    smooth = [Image.fromarray(one.astype(np.float32)).resize(size, Image.Resampling.BICUBIC) for one in shares]
+    smooth = [Image.fromarray(one.astype(np.float32)).resize(size, Image.Resampling.BILINEAR) for one in shares]
     level = np.clip((np.stack([np.asarray(one) for one in smooth]) - low) / max(high - low, 1e-12), 0, 1)
     weight = 0.8 * level[..., None] ** 0.7
     grey = frames @ np.array([0.299, 0.587, 0.114])

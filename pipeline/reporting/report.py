@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,7 @@ def report(
     projection: Projection = "pca",
     look: Look | None = None,
     command: Sequence[str] = (),
+    on_clip: Callable[[int, int], None] = lambda done, total: None,
 ) -> ReportFiles:
     """Write the report of one run, or of several over the same test clips, compared with the first.
 
@@ -76,6 +77,8 @@ def report(
         For attention over the frames of the hard clips: `rollout.Attention` of the first run's encoder.
     command : sequence of str
         The command line, for the page's provenance.
+    on_clip : callable
+        Told (hard clips pictured, hard clips) after each: with `look` a forward each.
 
     Returns
     -------
@@ -92,7 +95,7 @@ def report(
     from actionvit.pipeline.reporting.page import page
 
     found = assemble(runs, embeddings=embeddings, projection=projection)
-    pictures, thumbnails = _pictures(found, root, look)
+    pictures, thumbnails = _pictures(found, root, look, on_clip)
     drawn = {name: drawing.files(figure, f"{name}") for name, figure in draw(found, thumbnails).items()}
     captions = {name: chart.caption for name, chart in charts(found["runs"]).items()}
     inline = {
@@ -181,7 +184,9 @@ def _alt(name: str, captions: Mapping[str, str]) -> str:
     return f"{captions.get(name) or CAPTIONS[name]} The numbers stand in {TABLES}/{table}.csv."
 
 
-def _pictures(found: Mapping[str, Any], root: Path | None, look: Look | None) -> tuple[Pictures, dict[str, Pixels]]:
+def _pictures(
+    found: Mapping[str, Any], root: Path | None, look: Look | None, on_clip: Callable[[int, int], None]
+) -> tuple[Pictures, dict[str, Pixels]]:
     """Return the page's pictures, and those of the projection, as far as the clips are at hand."""
     from actionvit.pipeline.reporting.page import Pictures
     from actionvit.pipeline.reporting.pictures import faces, jpeg, strips
@@ -190,7 +195,14 @@ def _pictures(found: Mapping[str, Any], root: Path | None, look: Look | None) ->
         return Pictures(), {}
     analysis = found["analysis"] or {"projection": {"shown": []}, "neighbours": []}
     near = dict.fromkeys(near["id"] for one in analysis["neighbours"] for near in one["nearest"])
-    shown = strips(((clip["id"], root / clip["id"]) for clip in found["hard"]), look=look)
+    hard = [str(clip["id"]) for clip in found["hard"]]
+
+    def counted() -> Iterator[tuple[str, Path]]:
+        for number, id_ in enumerate(hard, start=1):
+            yield id_, root / id_
+            on_clip(number, len(hard))
+
+    shown = strips(counted(), look=look)
     small = {id_: jpeg(face) for id_, face in faces(((id_, root / id_) for id_ in near), height=80).items()}
     points = faces((id_, root / id_) for id_ in analysis["projection"]["shown"])
     return Pictures(strips=shown, faces=small), points
