@@ -166,9 +166,11 @@ def project(x: NDArray[np.float32], method: Projection = "pca") -> tuple[NDArray
         return centred @ axes, [round(float(value) / total, 6) for value in values[::-1][:2]]
     if method == "tsne":
         from sklearn.manifold import TSNE
+        from threadpoolctl import threadpool_limits
 
         perplexity = min(30.0, (len(x) - 1) / 3)
-        points = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(centred)
+        with threadpool_limits(1):  # the same points whatever the number of cores
+            points = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(centred)
     else:
         try:
             from umap import UMAP
