@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -311,6 +312,20 @@ def test_what_latex_and_markdown_take_amiss_is_escaped() -> None:
     assert escape(r"50% of a_b & {c} #1 $x ~ ^ \d") == (
         r"50\% of a\_b \& \{c\} \#1 \$x \textasciitilde{} \textasciicircum{} \textbackslash{}d"
     )
+
+
+def test_the_docs_name_every_key_and_every_form(found: Any) -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "report.md").read_text(encoding="utf-8")
+    keys = page[page.index("## `report.json`") :]
+    one = found["comparisons"][0]
+    named = [*found, *found["runs"][0], *found["by_metadata"][0], *found["hard"][0], *found["analysis"]]
+    named += [key for key in one if key not in ("a", "b", "n_clips", "n_results", "n_sources")]
+    for name in named:
+        assert f"`{name}`" in keys or name in ("variant", "head"), name
+    for form in (".svg", ".pdf", ".png", "report.tex", "report.md", "tables/*.csv"):
+        assert f"{form}`" in page, form
+    options = {name for option in cli.get_command(click.Context(cli), "report").params for name in option.opts}  # type: ignore[union-attr]
+    assert set(re.findall(r"`?(--[a-z-]+)", page)) - {"--variant", "--frames", "--size", "--animate"} <= options
 
 
 # Curves

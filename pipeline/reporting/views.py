@@ -293,7 +293,8 @@ def _full(share: float) -> float:
 
 def _reach(ends: Sequence[float]) -> float:
     """Return a round bound for a scale about zero."""
-    return max(0.1, ceil(10 * max((abs(end) for end in ends), default=0.1)) / 10)
+    most = max((abs(end) for end in ends), default=0.0)
+    return next((step for step in (0.01, 0.02, 0.05) if most <= step), max(0.1, ceil(10 * most) / 10))
 
 
 def _winner(ends: Sequence[float], p: float, run: int) -> int | None:
