@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-MOST_LINES = 6
-"""Lines of one name that a chart shows one by one; of more, their mean and the stretch they take."""
+FEW_SPLITS = 2
+"""Curves of so many splits are drawn one by one; of more, their mean and the stretch they take."""
 
 Run = Mapping[str, Any]
 
@@ -117,7 +117,7 @@ def _lines(by_split: Mapping[str, Mapping[str, Any]]) -> list[Line]:
             if one["name"] == name
         ]
         made.append(found)
-    if sum(map(len, made)) <= MOST_LINES:
+    if len(by_split) <= FEW_SPLITS:
         return [line for found in made for line in found]
     return [_spread(name, found) for name, found in zip(names, made, strict=True)]
 

@@ -93,7 +93,7 @@ def classes(found: Found) -> Table:
     groups: list[tuple[str, int, int | None]] = [("", 2, None)]
     groups += [(run["name"], 3, tint(number)) for number, run in enumerate(found["runs"])]
     groups += [(f"{one['b']} − {one['a']}", 4, None) for one in found["comparisons"]]
-    columns = [Column(title="Class", words=True), Column(title="Results")]
+    columns = [Column(title="Class", words=True), Column(title="Support")]
     columns += [Column(title=title) for title in ("Precision", "Recall", "F1")] * len(found["runs"])
     interval = [Column(title="95 % interval"), Column(title="drawn", ends=scale.ends)]
     for _ in found["comparisons"]:
