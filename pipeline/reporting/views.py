@@ -68,7 +68,7 @@ def comparison(found: Found, one: Mapping[str, Any], number: int) -> Table:
         )
     columns = [Column(title="Metric", words=True), Column(title=one["a"], run=0)]
     columns += [Column(title=one["b"], run=tint(number))]
-    columns += [Column(title="Difference"), Column(title="95 % interval"), Column(title="drawn", ends=scale.ends)]
+    columns += [Column(title="Difference"), Column(title="95 % interval"), Column(title="The same, drawn", ends=scale.ends)]
     caption = f"{one['b']} − {one['a']}, paired: differences in points, with 95 % intervals by source."
     return Table(id=f"comparison{number}", caption=caption, columns=columns, bodies=[("", rows)], source="comparisons")
 
@@ -95,7 +95,7 @@ def classes(found: Found) -> Table:
     groups += [(f"{one['b']} − {one['a']}", 4, None) for one in found["comparisons"]]
     columns = [Column(title="Class", words=True), Column(title="Support")]
     columns += [Column(title=title) for title in ("Precision", "Recall", "F1")] * len(found["runs"])
-    interval = [Column(title="95 % interval"), Column(title="drawn", ends=scale.ends)]
+    interval = [Column(title="95 % interval"), Column(title="The same, drawn", ends=scale.ends)]
     for _ in found["comparisons"]:
         columns += [Column(title="Δ\u00a0recall"), *interval, Column(title="p")]
     columns += [] if several else interval
@@ -183,7 +183,7 @@ def metadata(found: Found) -> Table:
         for delta in row["deltas"]:
             cells += [Cell(text=signed(delta["value"])), Cell(text=_to(delta["ci95"]))]
         bodies.setdefault(row["field"], []).append(cells)
-    columns = [Column(title="Clips", words=True), Column(title="Results"), Column(title="drawn", ends=scale.ends)]
+    columns = [Column(title="Clips", words=True), Column(title="Results"), Column(title="The same, drawn", ends=scale.ends)]
     columns += [Column(title=title) for title in ("Top-1", "95 % interval")] * len(found["runs"])
     columns += [Column(title=title) for title in ("Δ", "95 % interval")] * len(found["comparisons"])
     groups: list[tuple[str, int, int | None]] = [("", 3, None)]
