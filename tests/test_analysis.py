@@ -79,6 +79,13 @@ def test_the_picture_shows_every_tested_clip_and_how_often_it_was_right(run: Run
     assert 2 <= len(shown) <= 6 and len({point["true"] for point in shown.values()}) == len(shown)
 
 
+def test_a_handful_of_clips_is_projected_by_pca_and_says_so(run: Run) -> None:
+    found = predictions(clips=8)
+    few = dataclasses.replace(run, predictions=found, train={})
+    picture = analyse([few], embeddings(found), method="tsne")["projection"]
+    assert picture["method"] == "pca" and len(picture["explained"]) == 2
+
+
 def test_nearest_training_clips_are_scikit_learns(run: Run, space: Embeddings) -> None:
     found = run.predictions
     look_at = [{"id": str(found.id[row]), "split": str(found.split[row])} for row in (0, 1, 7, 50)]

@@ -68,7 +68,11 @@ def comparison(found: Found, one: Mapping[str, Any], number: int) -> Table:
         )
     columns = [Column(title="Metric", words=True), Column(title=one["a"], run=0)]
     columns += [Column(title=one["b"], run=tint(number))]
-    columns += [Column(title="Difference"), Column(title="95 % interval"), Column(title="The same, drawn", ends=scale.ends)]
+    columns += [
+        Column(title="Difference"),
+        Column(title="95 % interval"),
+        Column(title="The same, drawn", ends=scale.ends),
+    ]
     caption = f"{one['b']} − {one['a']}, paired: differences in points, with 95 % intervals by source."
     return Table(id=f"comparison{number}", caption=caption, columns=columns, bodies=[("", rows)], source="comparisons")
 
@@ -183,7 +187,11 @@ def metadata(found: Found) -> Table:
         for delta in row["deltas"]:
             cells += [Cell(text=signed(delta["value"])), Cell(text=_to(delta["ci95"]))]
         bodies.setdefault(row["field"], []).append(cells)
-    columns = [Column(title="Clips", words=True), Column(title="Results"), Column(title="The same, drawn", ends=scale.ends)]
+    columns = [
+        Column(title="Clips", words=True),
+        Column(title="Results"),
+        Column(title="The same, drawn", ends=scale.ends),
+    ]
     columns += [Column(title=title) for title in ("Top-1", "95 % interval")] * len(found["runs"])
     columns += [Column(title=title) for title in ("Δ", "95 % interval")] * len(found["comparisons"])
     groups: list[tuple[str, int, int | None]] = [("", 3, None)]
