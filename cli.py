@@ -20,6 +20,7 @@ COMMANDS = {
     "sweep": "frames × sizes × variants × heads: what is not cached is embedded, then one table and one plot",
     "experiment": "heads, class imbalance and splits compared over cached embeddings",
     "report": "stage 3: per-class reports; several runs are compared, paired",
+    "attention": "where in a video an encoder looks, as pictures",
     "cache": "look at, verify, merge, export and prune cached embeddings",
     "weights": "look at, convert and inflate encoder weights",
     "doctor": "what this machine can do",

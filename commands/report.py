@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from actionvit.commands.options import echo_json, json_option, setting
 
 if TYPE_CHECKING:
+    from actionvit.features.timesformer.rollout import Attention
     from actionvit.pipeline.reporting.analysis import Embeddings
     from actionvit.pipeline.runs import Run
 
@@ -32,35 +34,48 @@ if TYPE_CHECKING:
 @click.option(
     "--projection", type=click.Choice(["pca", "tsne", "umap"]), default="pca", show_default=True, help="Of the picture."
 )
+@click.option(
+    "--attention", is_flag=True, help="Show where the first run's encoder looks in the hard clips: a forward each."
+)
+@click.option("--weights", metavar="SRC", help="The encoder's, for --attention.  [default: those that were extracted]")
+@click.option("--device", default="auto", show_default=True, help="For --attention: cpu, cuda, cuda:1, or auto.")
 @json_option
-def command(
-    runs: tuple[str, ...],
-    out: Path | None,
-    root: Path | None,
-    clips: bool,
-    analysed: bool,
-    projection: str,
-    as_json: bool,
-) -> None:
+def command(**options: Any) -> None:
     """Write the report of each RUN (a folder, or a name below runs/), compared with the first, clip by clip.
 
-    report.html needs no network; beside it lie JSON, CSV, Markdown, LaTeX, and the figures as SVG and PNG.
+    report.html needs no network; beside it lie JSON, Markdown and LaTeX, in tables/ tidy CSV files, and in figures/
+    every figure as SVG, PDF and PNG.
     """
+    from tqdm import tqdm
+
     from actionvit.pipeline.reporting.report import report
     from actionvit.pipeline.runs import read_run
 
-    found = [read_run(_folder(name)) for name in runs]
-    files = report(
-        found,
-        out=out or found[0].folder / "report",
-        root=_root(found[0], root) if clips else None,
-        embeddings=_embeddings(found[0], as_json) if analysed else None,
-        projection=projection,  # type: ignore[arg-type]  # click.Choice allows no other
-    )
+    found = [read_run(_folder(name)) for name in options["runs"]]
+    root = _root(found[0], options["root"]) if options["clips"] else None
+    embeddings = _embeddings(found[0], options["as_json"]) if options["analysed"] else None
+    look = _look(found[0], options["weights"], options["device"]) if options["attention"] and root else None
+    with tqdm(desc="hard clips", unit="clip", disable=None, leave=False, delay=2) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        files = report(
+            found,
+            out=options["out"] or found[0].folder / "report",
+            root=root,
+            embeddings=embeddings,
+            projection=options["projection"],
+            look=look,
+            command=["actionvit", *sys.argv[1:]] if sys.argv[1:2] == ["report"] else (),
+            on_clip=progress,
+        )
+    as_json = options["as_json"]
     if as_json:
         echo_json({"html": str(files.html), "others": [str(path) for path in files.others]})
         return
-    click.echo(f"{files.html} (and {len(files.others)} files beside it: JSON, CSV, Markdown, LaTeX, figures)")
+    click.echo(f"{files.html} (and {len(files.others)} files beside it: JSON, Markdown, LaTeX, tables, figures)")
 
 
 def _folder(name: str) -> Path:
@@ -84,3 +99,32 @@ def _embeddings(run: Run, quiet: bool) -> Embeddings | None:
     if found is None and not quiet:
         click.echo(f"{run.name}: its embeddings are not at hand: no look at neighbours and near-duplicates", err=True)
     return found
+
+
+def _look(run: Run, given: str | None, device: str) -> Attention:
+    """Return the encoder of the run's embeddings.
+
+    Raises
+    ------
+    ActionVitError
+        If the run does not tell its store's key, or the weights are not those that it names.
+    """
+    from actionvit.errors import ActionVitError
+    from actionvit.features.clips import ClipSpec
+    from actionvit.features.store.store import FeatureStore
+    from actionvit.features.timesformer.rollout import Attention
+    from actionvit.features.timesformer.weights import find_weights
+
+    known = run.info.get("store") or {}
+    if "key" not in known:
+        raise ActionVitError(f"--attention: {run.folder} does not tell what made its embeddings; leave it out")
+    variant, source = run.info["variant"].partition("+")[0], given
+    if source is None and Path(known.get("path", "")).is_dir():
+        source = FeatureStore.open(Path(known["path"])).info.get("weights")
+    weights = find_weights(variant, source)
+    if weights.digest != known["key"]["weights"]:
+        raise ActionVitError(
+            f"--attention: {weights.source} is not what made the embeddings of {run.folder}: its sha256 begins with"
+            f" {weights.digest[:12]}, not {known['key']['weights'][:12]}; give --weights SRC"
+        )
+    return Attention(weights, ClipSpec(**known["key"]["clip"]), device=device)

@@ -83,8 +83,20 @@ class Page:
         return answer["result"].get("value")
 
     def press(self, key: str) -> None:
-        for kind in ("rawKeyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_CODES[key])
+        text = {"text": "\r"} if key == "Enter" else {}
+        for kind in ("keyDown" if text else "rawKeyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_CODES[key], **text)
+
+    def point(self, element: str, *, click: bool = False) -> None:
+        """Bring an element (a JavaScript expression) into sight and the mouse to its middle."""
+        self.run(f"({element}).scrollIntoView({{block: 'center', inline: 'center', behavior: 'instant'}})")
+        box = self.run(
+            f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])(({element}).getBoundingClientRect())"
+        )
+        at = {"x": box[0], "y": box[1]}
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", **at)
+        for kind in ("mousePressed", "mouseReleased") if click else ():
+            self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **at)
 
     def picture(self, path: Path, *, whole: bool = False) -> Path:
         """Write a PNG of what is seen, or of the whole page."""

@@ -1,136 +1,458 @@
-"""Runs and reports: every number against scikit-learn or by hand."""
+"""Stage 3 in every form: JSON, CSV, Markdown, LaTeX, figures, the page's text, and the command."""
 
 from __future__ import annotations
 
 import csv
+import html
 import json
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
+import click
 import numpy as np
 import pytest
-from sklearn import metrics as theirs
+from click.testing import CliRunner
+from PIL import Image
+from reporting import NAMES, embeddings, predictions, write
 
+from actionvit.cli import cli
 from actionvit.errors import ActionVitError
-from actionvit.heads.metrics import evaluate
-from actionvit.heads.statistics import holm, paired_p
-from actionvit.pipeline.reporting.compare import compare
-from actionvit.pipeline.reporting.report import report
-from actionvit.pipeline.runs import Predictions, Run, measure, read_run, write_run
+from actionvit.features.store.store import FeatureStore
+from actionvit.pipeline.datasets.drawing import write_avi
+from actionvit.pipeline.reporting import tidy
+from actionvit.pipeline.reporting.curves import charts
+from actionvit.pipeline.reporting.report import ReportFiles, assemble, report
+from actionvit.pipeline.reporting.typeset import escape, latex, markdown
+from actionvit.pipeline.reporting.wording import METRIC_TITLES, percent, short_names
+from actionvit.pipeline.runs import Run, read_run
 
-NAMES = ("clap", "jump", "run", "walk", "wave", "<b>&")
-
-
-def scores(true: np.ndarray, skill: float, seed: int) -> np.ndarray:
-    random = np.random.RandomState(seed)
-    logits = random.standard_normal((len(true), len(NAMES))) + skill * np.eye(len(NAMES))[true]
-    probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    return probability.astype(np.float32)
-
-
-def predictions(skill: float = 1.5, seed: int = 0, ids: int = 120) -> Predictions:
-    true = np.random.RandomState(9).randint(0, len(NAMES), ids)
-    return Predictions(
-        id=np.array([f"{NAMES[y]}/film{n // 3}_{n}.avi" for n, y in enumerate(true)]),
-        split=np.array(["one" if n % 2 else "two" for n in range(ids)]),
-        true=true.astype(np.int64),
-        scores=scores(true, skill, seed),
-        source=np.array([f"film{n // 3}" for n in range(ids)]),
-        class_names=NAMES,
-    )
+SEARCH = [
+    {
+        "split": name,
+        "parameter": "C",
+        "values": [0.01, 1.0, 100.0],
+        "scores": scores,
+        "chosen": 1.0,
+        "criterion": "accuracy",
+    }
+    | {"chosen": 1.0}
+    for name, scores in (("official-1", [0.2, 0.6, 0.4]), ("official-2", [0.4, 0.8, 0.5]))
+]
 
 
-def written(folder: Path, skill: float = 1.5, seed: int = 0, ids: int = 120) -> Run:
-    found = predictions(skill, seed, ids)
-    return write_run(
-        folder,
-        info={"variant": folder.name, "gmac": 1.0, "coverage": {"videos": ids + 2, "cached": ids, "missing": 2}},
-        predictions=found,
-        metrics=measure(found, n_train={"one": 10, "two": 10}),
-        head_tensors={"coef": np.zeros((2, 2), np.float32)},
-        head_config={"kind": "linear"},
-    )
+def curve(split: str, values: list[float]) -> dict[str, Any]:
+    series = [{"name": "training", "x": list(range(1, len(values) + 1)), "y": values}]
+    return {"name": f"loss, {split}", "x_name": "epoch", "y_name": "loss", "series": series}
 
 
-def test_metrics_are_scikit_learns() -> None:
+CURVES = [curve("official-1", [1.0, 0.5, 0.25]), curve("official-2", [2.0, 1.5])]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    folder = tmp_path_factory.mktemp("runs")
     found = predictions()
-    true, probability = found.true, found.scores.astype(np.float64)
-    best = probability.argmax(1)
-    entry = evaluate(true, found.scores, NAMES, n_train=7)
-    assert entry["top1"] == pytest.approx(theirs.accuracy_score(true, best))
-    assert entry["top5"] == pytest.approx(theirs.top_k_accuracy_score(true, probability, k=5))
-    assert entry["mean_class_accuracy"] == pytest.approx(theirs.balanced_accuracy_score(true, best))
-    assert entry["macro_f1"] == pytest.approx(theirs.f1_score(true, best, average="macro"))
-    normal = probability / probability.sum(1, keepdims=True)
-    assert entry["log_loss"] == pytest.approx(theirs.log_loss(true, normal), rel=1e-6)
-    np.testing.assert_array_equal(entry["confusion"], theirs.confusion_matrix(true, best))
-    precision, recall, f1, support = theirs.precision_recall_fscore_support(true, best)
-    for number, row in enumerate(entry["per_class"]):
-        expected = (precision[number], recall[number], f1[number], support[number])
-        assert (row["precision"], row["recall"], row["f1"], row["support"]) == pytest.approx(expected)
+    ids = {name: sorted(found.id[found.split == name].tolist()) for name in found.split_names}
+    train = {"official-1": ids["official-2"], "official-2": ids["official-1"]}
+    failures = [{"id": "run/<gone>.avi", "reason": "missing"}]
+    coverage = {
+        "videos": 122,
+        "cached": 120,
+        "used": 119,
+        "missing": 2,
+        "failed": 1,
+        "flagged": 3,
+        "failures": failures,
+    }
+    known = {"search": SEARCH, "curves": CURVES, "leaks": {"official-1": 4}, "coverage": coverage}
+    return [
+        write(folder / "base-linear", found, info={"gmac": 196.0, **known}, train=train),
+        write(folder / "hr-linear", predictions(skill=2.2, seed=4), info={"gmac": 1703.0, **known}, train=train),
+    ]
 
 
-def test_the_paired_test_is_mcnemars_exact_one() -> None:
-    from scipy.stats import binomtest
-
-    difference = np.array([1] * 9 + [-1] * 2 + [0] * 30)
-    assert paired_p(difference, np.arange(len(difference))) == pytest.approx(binomtest(2, 11).pvalue)
-
-
-def test_holms_correction_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-
-
-def test_intervals_of_a_difference_find_a_planted_one() -> None:
-    weak, strong = predictions(0.5, seed=1, ids=300), predictions(2.5, seed=2, ids=300)
-    found = compare(weak, strong)
-    low, high = found["delta"]["top1"]["ci95"]
-    assert 0 < low < found["delta"]["top1"]["value"] < high
-    assert found["p_sources"] < 0.001
-    none = compare(weak, predictions(0.5, seed=3, ids=300))
-    assert none["delta"]["top1"]["ci95"][0] < 0 < none["delta"]["top1"]["ci95"][1]
+@pytest.fixture(scope="module")
+def clips(pair: list[Run], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset's folder, with every clip but one."""
+    root = tmp_path_factory.mktemp("clips")
+    random = np.random.RandomState(0)
+    for id_ in sorted(set(pair[0].predictions.id.tolist()))[1:]:
+        (root / id_).parent.mkdir(exist_ok=True)
+        write_avi(root / id_, random.randint(0, 256, (8, 32, 48, 3)).astype(np.uint8))
+    return root
 
 
-def test_a_run_reads_back_and_is_the_same_bytes_twice(tmp_path: Path) -> None:
-    first, second = written(tmp_path / "a" / "r"), written(tmp_path / "b" / "r")
-    for path in sorted(first.folder.iterdir()):
-        assert path.read_bytes() == (second.folder / path.name).read_bytes()
-    np.testing.assert_array_equal(read_run(first.folder).predictions.scores, first.predictions.scores)
-    with pytest.raises(ActionVitError, match="exists"):
-        written(tmp_path / "a" / "r")
+@pytest.fixture(scope="module")
+def made(pair: list[Run], clips: Path, tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
+    out = tmp_path_factory.mktemp("report")
+    return report(pair, out=out, root=clips, embeddings=embeddings(pair[0].predictions))
 
 
-def test_a_report_tells_every_number_in_every_form(tmp_path: Path) -> None:
-    runs = [written(tmp_path / "base"), written(tmp_path / "hr", skill=2.0, seed=4)]
-    files = report(runs, out=tmp_path / "report")
-    found = json.loads((tmp_path / "report" / "report.json").read_text())
-    page, text = files.html.read_text(), (tmp_path / "report" / "report.md").read_text()
-    for run in runs:
-        top1 = f"{100 * run.metrics['summary']['top1']['mean']:.1f}"
-        assert top1 in page and top1 in text
-    assert found["comparisons"][0]["verdict"] in text
-    assert "2 missing" in page and "2 missing" in text
-    assert "&lt;b&gt;&amp;" in page and "<b>&" not in page, "names are escaped"
-    assert "http" not in page.replace("http://www.w3.org", ""), "nothing is loaded from elsewhere"
-    with (tmp_path / "report" / "per_class.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    pooled = theirs.recall_score(runs[0].predictions.true, runs[0].predictions.scores.argmax(1), average=None)
-    recalls = [float(row["recall"]) for row in rows if row["run"] == "base"]
-    assert recalls == pytest.approx(list(pooled))
-    for name in ("confusion-base", "confusion-hr", "recall"):
-        assert (tmp_path / "report" / f"{name}.svg").read_text().startswith("<?xml")
-        assert (tmp_path / "report" / f"{name}.png").stat().st_size > 1000
+@pytest.fixture(scope="module")
+def found(made: ReportFiles) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((made.html.parent / "report.json").read_text())
+    return value
 
 
-def test_the_same_runs_give_the_same_report(tmp_path: Path) -> None:
-    run = written(tmp_path / "base")
-    for out in ("a", "b"):
-        report([run], out=tmp_path / out)
-    for path in sorted((tmp_path / "a").iterdir()):
-        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+def table(made: ReportFiles, name: str) -> list[dict[str, str]]:
+    with (made.html.parent / "tables" / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
-def test_runs_on_other_clips_are_not_compared(tmp_path: Path) -> None:
-    runs = [written(tmp_path / "base"), written(tmp_path / "hr", ids=100)]
+def test_report_json_holds_all_and_says_what_lies_beside_it(pair: list[Run], made: ReportFiles, found: Any) -> None:
+    again = assemble(pair, embeddings=embeddings(pair[0].predictions))
+    assert {**json.loads(json.dumps(again)), "files": found["files"]} == found
+    there = {path.relative_to(made.html.parent).as_posix() for path in made.html.parent.rglob("*") if path.is_file()}
+    assert there == {*found["files"], "report.json"}
+    assert {path.relative_to(made.html.parent).as_posix() for path in made.others} == there - {"report.html"}
+    assert found["schema"] == 2 and [run["name"] for run in found["runs"]] == ["base", "hr"]
+
+
+def test_every_table_is_tidy_and_says_what_report_json_says(made: ReportFiles, found: Any) -> None:
+    names = {path.stem for path in (made.html.parent / "tables").iterdir()}
+    assert names == {
+        *("summary", "splits", "per_class", "per_class_differences", "comparisons", "confusion", "reliability", "cmc"),
+        *("metadata", "cost", "search", "curves", "projection", "neighbours", "near_duplicates"),
+    }
+    for name in names:
+        rows = table(made, name)
+        assert rows and all(None not in row and None not in row.values() for row in rows), name
+    for run in found["runs"]:
+        own = [row for row in table(made, "summary") if row["run"] == run["name"]]
+        assert {row["metric"]: float(row["mean"]) for row in own} == {
+            name: value["mean"] for name, value in run["summary"].items()
+        }
+        classes = [row for row in table(made, "per_class") if row["run"] == run["name"]]
+        assert [float(row["recall"]) for row in classes] == [row["recall"] for row in run["per_class"]]
+        cells = [int(row["count"]) for row in table(made, "confusion") if row["run"] == run["name"]]
+        assert cells == np.ravel(run["confusion"]).tolist()
+        cost = next(row for row in table(made, "cost") if row["run"] == run["name"])
+        assert (float(cost["gmac"]), cost["clips_per_second"]) == (run["cost"]["gmac"], "")
+    deltas = [float(row["delta"]) for row in table(made, "per_class_differences")]
+    assert deltas == [row["delta"] for row in found["comparisons"][0]["per_class"]]
+    assert len(table(made, "curves")) == 2 * 5 and len(table(made, "search")) == 2 * 6
+
+
+def cell(text: str) -> str:
+    """What a reader sees of a piece of the page."""
+    return html.unescape(re.sub(r"<[^>]+>", " ", text))
+
+
+def test_the_page_shows_the_numbers(made: ReportFiles, found: Any) -> None:
+    page = made.html.read_text()
+    said = cell(page)
+    for run in found["runs"]:
+        for name, value in run["summary"].items():
+            if name not in ("log_loss", "brier"):
+                assert f" {percent(value['mean'])} " in said, name
+        rows = re.findall(r"<tr><th scope=\"row\" data-v=\"[^\"]*\">(.*?)</tr>", page, re.DOTALL)
+        for row in run["per_class"]:
+            line = next(cell(text).split() for text in rows if cell(text).split()[:1] == [row["class"]])
+            assert percent(row["recall"]) in line and str(row["support"]) in line
+    for name in NAMES:
+        assert html.escape(name) in page
+    assert "<b>&" not in page, "names are escaped"
+    assert found["comparisons"][0]["verdict"].split(":")[0] in said.replace("\xa0", " ")
+
+
+def test_what_is_missing_stands_at_the_top(made: ReportFiles) -> None:
+    page = made.html.read_text()
+    top = cell(page[page.index("<header>") : page.index("</header>")])
+    assert "122 videos listed: 120 cached, 119 used, 2 missing, 1 failed, 3 flagged" in top
+    assert "run/<gone>.avi: missing" in top
+    assert "In 1 split up to 4 sources have clips on both sides: these numbers are too high." in top
+    assert "Complete" not in top
+
+
+def test_provenance_stands_at_the_bottom_with_the_commands(made: ReportFiles, pair: list[Run]) -> None:
+    page = made.html.read_text()
+    bottom = cell(page[page.index('<section id="provenance"') :])
+    assert "actionvit probe 'clips & more' --variant hr-linear" in bottom
+    assert f"actionvit report {pair[0].folder} {pair[1].folder}" in bottom
+    for text in ("kind linear, C 0.1", "bootstrap 0", "python 3.11, actionvit 0.1.0", "films · hmdb51 · clips"):
+        assert text in bottom
+
+
+def test_nothing_is_loaded_and_nothing_is_computed_in_the_template(made: ReportFiles) -> None:
+    page = made.html.read_text()
+    assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?!#|data:)[a-z/]""", re.sub(r"<pre.*?</pre>", "", page))
+    folder = Path(tidy.__file__).parent / "templates"
+    for name in ("report.html", "macros.html"):
+        text = (folder / name).read_text()
+        for inside in re.findall(r"\{\{(.*?)\}\}|\{%(.*?)%\}", text, re.DOTALL):
+            code = re.sub(r"'[^']*'|\"[^\"]*\"", "''", "".join(inside))
+            code = code.replace("'' % ", "").replace("'' + one.name", "")  # a class name, a label
+            assert not re.search(r"[-+*/%]\s*[\w(]|round|sum|\babs\b", code.strip("-% ")), inside
+
+
+def test_figures_are_vector_and_pixels_and_repeat(pair: list[Run], made: ReportFiles, tmp_path: Path) -> None:
+    names = {path.stem for path in (made.html.parent / "figures").iterdir()}
+    assert names == {
+        *("confusion-base", "confusion-hr", "per_class", "reliability", "cmc", "metadata", "cost", "projection"),
+        *("search-C", "loss-base", "loss-hr"),
+    }
+    for name in names:
+        svg, png, pdf = (made.html.parent / "figures" / f"{name}{end}" for end in (".svg", ".png", ".pdf"))
+        texts = [node.text for node in ET.parse(svg).iter("{http://www.w3.org/2000/svg}text")]
+        assert texts, f"{name}: text is text"
+        with Image.open(png) as image:
+            assert min(image.size) > 400
+        assert pdf.read_bytes().startswith(b"%PDF")
+    numbers = [ET.parse(made.html.parent / "figures" / "confusion-base.svg").iter("{http://www.w3.org/2000/svg}text")]
+    assert {"jump", "wave", "predicted"} <= {node.text for texts in numbers for node in texts}
+
+
+@pytest.fixture(scope="module")
+def single(pair: list[Run], made: ReportFiles, tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
+    """A report of the first run alone, written over one of both, whose report.json someone has meddled with."""
+    out = tmp_path_factory.mktemp("single")
+    shutil.copytree(made.html.parent, out, dirs_exist_ok=True)
+    for name in ("figures/mine.svg", "notes.txt", "../thesis.csv"):
+        (out / name).touch()
+    there = json.loads((out / "report.json").read_text())
+    there["files"] += ["../thesis.csv", "tables/../../thesis.csv", str(out.parent / "thesis.csv"), 7]
+    (out / "report.json").write_text(json.dumps(there))
+    return report(pair[:1], out=out)
+
+
+def test_an_earlier_report_leaves_nothing_behind_but_what_is_not_its_own(single: ReportFiles) -> None:
+    out = single.html.parent
+    assert not (out / "figures" / "confusion-hr.svg").exists() and not (out / "tables" / "comparisons.csv").exists()
+    assert (out / "figures" / "mine.svg").exists() and (out / "notes.txt").exists()
+    assert (out.parent / "thesis.csv").exists(), "nothing outside the folder is touched"
+
+
+def test_the_same_run_gives_the_same_bytes(pair: list[Run], single: ReportFiles, tmp_path: Path) -> None:
+    again = report(pair[:1], out=tmp_path)
+    for path in (again.html, *again.others):
+        assert path.read_bytes() == (single.html.parent / path.relative_to(tmp_path)).read_bytes(), path.name
+
+
+def test_one_run_has_no_comparison_and_an_interval_by_class(pair: list[Run], single: ReportFiles) -> None:
+    page = single.html.read_text()
+    assert 'id="comparison"' not in page and "Top-1 " in cell(page[page.index("<header>") :])
+    low, high = assemble(pair[:1])["runs"][0]["per_class"][0]["recall_ci95"]
+    assert f"{percent(low)} – {percent(high)}" in page
+    assert not (single.html.parent / "figures" / "cost.svg").exists(), "one cost is no comparison of costs"
+
+
+def test_clips_are_shown_as_far_as_they_are_at_hand(made: ReportFiles, single: ReportFiles) -> None:
+    page, without = made.html.read_text(), single.html.read_text()
+    cards = page.count("<article>")
+    assert 6 <= cards <= 24 and page.count('alt="Frames of') == cards
+    assert "Nearest in training" in page and "Kuehne" in page
+    assert without.count("<article>") >= 6 and 'alt="Frames of' not in without
+    assert "The clips are not at hand" in without and "Kuehne" not in without
+
+
+def test_runs_of_one_name_and_of_other_clips_are_refused(pair: list[Run], tmp_path: Path) -> None:
+    with pytest.raises(ActionVitError, match="two runs have the same name"):
+        report([pair[0], pair[0]], out=tmp_path / "report")
+    other = write(tmp_path / "short", predictions(clips=100))
     with pytest.raises(ActionVitError, match="tested different clips: 20 only in the first, 0 only in the second"):
-        report(runs, out=tmp_path / "report")
+        report([pair[0], other], out=tmp_path / "report")
     assert not (tmp_path / "report").exists()
+
+
+# Markdown and LaTeX
+
+
+def test_markdown_tables_are_rectangular_and_hold_the_headline(found: Any) -> None:
+    text = markdown(found)
+    blocks = [block.splitlines() for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)]
+    assert len(blocks) == 3
+    for block in blocks:
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block}
+        assert len(widths) == 1, block
+        assert re.fullmatch(r"\|[-:|]+\|", block[1])
+    assert r"\<b\>&" in text and found["comparisons"][0]["verdict"] in text.replace("\\", "")
+    value = found["runs"][1]["summary"]["top1"]
+    assert f"{percent(value['mean'])} ± {percent(value['std'])} [{percent(value['ci95'][0])}, " in text
+
+
+def test_latex_is_well_formed(found: Any) -> None:
+    text = latex(found)
+    plain = re.sub(r"\\[\\&%$#_{}]", "", re.sub(r"^%.*$", "", text, flags=re.MULTILINE))
+    assert plain.count("{") == plain.count("}") and plain.count("$") % 2 == 0
+    assert not re.search(r"[#_%~^]", plain) and plain.isascii()
+    assert [*re.findall(r"\\begin\{(\w+)\}", text)] == ["table", "tabular"] * 2
+    for body in re.findall(r"\\begin\{tabular\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+        columns = len(re.match(r"\{(\w+)\}", body)[1])  # type: ignore[index]
+        assert [body.count(rule) for rule in ("\\toprule", "\\midrule", "\\bottomrule")] == [1, 1, 1]
+        for line in (line for line in body.splitlines() if line.endswith("\\\\")):
+            spans = [int(n) for n in re.findall(r"\\multicolumn\{(\d+)\}", line)]
+            assert len(re.findall(r"(?<!\\)&", line)) + 1 + sum(spans) - len(spans) == columns, line
+    known = {
+        *("begin", "end", "centering", "footnotesize", "caption", "label", "toprule", "midrule", "bottomrule"),
+        *("cmidrule", "multicolumn", "pm", "Delta", "textbackslash", "textasciitilde", "textasciicircum", "times"),
+        *("usepackage", "small", "setlength", "tabcolsep"),
+    }
+    assert set(re.findall(r"\\([A-Za-z]+)", text)) <= known
+    for title in METRIC_TITLES.values():
+        assert title in text
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
+def test_latex_compiles(found: Any, tmp_path: Path) -> None:
+    wide = {**found, "class_names": [r"\a_b&5%{}~^#$<>−–’", *found["class_names"][1:]]}
+    (tmp_path / "report.tex").write_text(latex(wide), encoding="utf-8")
+    main = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\input{report.tex}\\end{document}"
+    (tmp_path / "main.tex").write_text(main)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and (tmp_path / "main.pdf").exists(), done.stdout[-2000:]
+    assert "Overfull \\hbox" not in done.stdout, "the tables of two runs fit a page"
+
+
+def test_what_latex_and_markdown_take_amiss_is_escaped() -> None:
+    assert escape(r"50% of a_b & {c} #1 $x ~ ^ \d") == (
+        r"50\% of a\_b \& \{c\} \#1 \$x \textasciitilde{} \textasciicircum{} \textbackslash{}d"
+    )
+
+
+def test_the_docs_name_every_key_and_every_form(found: Any) -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "report.md").read_text(encoding="utf-8")
+    keys = page[page.index("## `report.json`") :]
+    one = found["comparisons"][0]
+    named = [*found, *found["runs"][0], *found["by_metadata"][0], *found["hard"][0], *found["analysis"]]
+    named += [key for key in one if key not in ("a", "b", "n_clips", "n_results", "n_sources")]
+    for name in named:
+        assert f"`{name}`" in keys or name in ("variant", "head"), name
+    for form in (".svg", ".pdf", ".png", "report.tex", "report.md", "tables/*.csv"):
+        assert f"{form}`" in page, form
+    options = {name for option in cli.get_command(click.Context(cli), "report").params for name in option.opts}  # type: ignore[union-attr]
+    assert set(re.findall(r"--[a-z][a-z-]*", page)) - {"--variant", "--frames", "--size", "--animate"} <= options
+
+
+# Curves
+
+
+def section(name: str = "base", **more: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "search": [],
+        "curves": [],
+        "splits": [{"name": "official-1"}, {"name": "official-2"}],
+        **more,
+    }
+
+
+def test_a_search_is_the_mean_over_the_splits() -> None:
+    made = charts([section("base", search=SEARCH), section("hr", search=SEARCH[::-1])])
+    chart = made["search-C"]
+    assert chart.log and chart.y_name == "accuracy" and [line.name for line in chart.lines] == ["base", "hr"]
+    assert chart.lines[0].x == [0.01, 1.0, 100.0] and chart.lines[0].y == pytest.approx([0.3, 0.7, 0.45])
+
+
+def test_searches_of_two_criteria_say_which() -> None:
+    other = [{**one, "criterion": "mean_class_accuracy"} for one in SEARCH]
+    chart = charts([section("base", search=SEARCH), section("hr", search=other)])["search-C"]
+    assert chart.y_name == "score"
+    assert [line.name for line in chart.lines] == ["base, accuracy", "hr, mean class accuracy"]
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        [{**SEARCH[0], "values": ["linear", "mlp", "knn"]}],
+        [{**SEARCH[0], "values": [1.0], "scores": [0.5]}],
+        [SEARCH[0], {**SEARCH[1], "values": [1, 2, 3]}],
+        [{**SEARCH[0], "parameter": "epoch"}],
+    ],
+)
+def test_what_is_no_search_of_numbers_is_not_drawn(search: Any) -> None:
+    assert charts([section(search=search)]) == {}
+
+
+def test_curves_of_few_splits_are_drawn_one_by_one() -> None:
+    made = charts([section(curves=CURVES)])
+    assert list(made) == ["loss"]
+    assert [line.name for line in made["loss"].lines] == ["training, official-1", "training, official-2"]
+    assert made["loss"].caption == "Loss, 2 splits."
+
+
+def test_curves_of_many_splits_are_a_mean_and_a_band() -> None:
+    names = [f"official-{n}" for n in range(1, 9)]
+    curves = [curve(name, [1.0 + n, 0.5 + n, 0.1][: 3 if n < 3 else 2]) for n, name in enumerate(names)]
+    made = charts([section(curves=curves, splits=[{"name": name} for name in names])])
+    (line,) = made["loss"].lines
+    assert line.name == "training, mean of 8 splits"
+    assert line.x == [1, 2], "the third epoch, which three of eight reached, would bend the mean"
+    assert line.y == pytest.approx([4.5, 4.0])
+    assert line.low == [1.0, 0.5] and line.high == [8.0, 7.5]
+
+
+def test_curves_whose_names_no_file_can_have_become_files(pair: list[Run], tmp_path: Path) -> None:
+    odd = [{**CURVES[0], "name": "top-1 / shots: 5 %"}]
+    assert list(charts([section("a", curves=odd), section("b", curves=odd)])) == ["top-1-shots-5-a", "top-1-shots-5-b"]
+
+
+def test_names_are_shortened_as_far_as_they_stay_clear() -> None:
+    assert short_names(["base-linear-grouped", "hr-linear-grouped"]) == ["base", "hr"]
+    assert short_names(["base-linear", "base-linear-balanced"]) == ["linear", "linear-balanced"]
+    assert short_names(["tiny-linear", "tiny-hr-linear-balanced"]) == ["linear", "hr-linear-balanced"]
+    assert short_names(["tiny-linear", "tiny-hr-linear", "tiny-mlp"]) == ["tiny-linear", "tiny-hr-linear", "tiny-mlp"]
+    assert short_names(["base"]) == ["base"]
+
+
+# The command
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(cli, ["report", *(str(each) for each in arguments)])
+
+
+def test_the_command_takes_names_below_runs_and_writes_into_the_first(
+    pair: list[Run], tmp_path: Path, monkeypatch
+) -> None:
+    for one in pair:
+        shutil.copytree(one.folder, tmp_path / "runs" / one.name)
+    monkeypatch.setenv("ACTIONVIT_RUNS", str(tmp_path / "runs"))
+    result = run("base-linear", "hr-linear", "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert Path(told["html"]) == tmp_path / "runs" / "base-linear" / "report" / "report.html"
+    assert all(Path(path).exists() for path in told["others"])
+    assert read_run(tmp_path / "runs" / "base-linear").name == "base-linear", "still a run"
+
+
+def test_the_command_says_what_is_not_at_hand_and_what_is_wrong(pair: list[Run], tmp_path: Path) -> None:
+    result = run(pair[0].folder, "--out", tmp_path)
+    assert result.exit_code == 0 and "its embeddings are not at hand" in result.stderr
+    error = run(tmp_path / "nothing").exception
+    assert isinstance(error, ActionVitError) and "is no run" in str(error)
+    (tmp_path / "file").touch()
+    error = run(pair[0].folder, "--out", tmp_path / "file").exception
+    assert isinstance(error, ActionVitError) and "choose another --out" in str(error)
+
+
+def test_the_command_shows_attention_of_the_encoder_that_was_used(tmp_path: Path) -> None:
+    random, cache, runs = np.random.RandomState(0), tmp_path / "cache", tmp_path / "runs"
+    for label in ("hop", "run"):
+        (tmp_path / "clips" / label).mkdir(parents=True)
+        for number in range(6):
+            clip = random.randint(0, 256, (6, 32, 32, 3)).astype(np.uint8)
+            write_avi(tmp_path / "clips" / label / f"{label}{number}.avi", clip)
+    common = (tmp_path / "clips", "--variant", "tiny", "--cache", cache)
+    steps = [("extract", *common, "--size", 32, "--frames", 3, "--workers", 0)]
+    steps += [("probe", *common, "--runs", runs, "--folds", 2, "--seeds", 1, "--protocol", "stratified")]
+    for step in steps:
+        result = CliRunner().invoke(cli, [str(part) for part in step])
+        assert result.exit_code == 0, result.output
+    folder = next(runs.iterdir())
+    result = run(folder, "--attention", "--device", "cpu", "--out", tmp_path / "report")
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "report" / "report.html").read_text()
+    shown = page.count('alt="The same frames')
+    assert shown == page.count("<article>") > 0 and "attention rollout" in page
+    # Weights other than those of the store's key show nothing of what was learned.
+    info = json.loads((folder / "run.json").read_text())
+    info["store"]["key"]["weights"] = "0" * 64
+    (folder / "run.json").write_text(json.dumps(info))
+    error = run(folder, "--attention", "--out", tmp_path / "other").exception
+    assert isinstance(error, ActionVitError) and "is not what made the embeddings" in str(error)
+    assert FeatureStore.open(next((cache / "clips").iterdir())).info["weights"] == "built-in"

@@ -30,6 +30,7 @@ from actionvit.features.timesformer.weights import Weights
 from actionvit.pipeline.datasets.dataset import Dataset, Video
 from actionvit.pipeline.extraction.caches import in_shard, lenders, other_keys, store_folder
 from actionvit.pipeline.extraction.lanes import Clock, Lane, VideoEncoder
+from actionvit.pipeline.extraction.speed import Speed, note_speed
 
 SCHEMA = 1
 """Raised when the same key fields would mean other numbers or another layout of the store."""
@@ -229,6 +230,10 @@ def extract(
         summary.start = time.perf_counter() - began
         if lanes:
             _run(videos, lanes, summary, policy=policy, workers=count, timeout=timeout, on_video=on_video)
+        for target, lane in lanes:
+            if target.embedded:
+                speed = Speed(videos=target.embedded, seconds=lane.busy, device=device)
+                note_speed(target.store.folder, speed)
     summary.outcomes = [_outcome(target, [video.id for video in videos], dry_run) for target in targets]
     summary.seconds = time.perf_counter() - began
     return summary

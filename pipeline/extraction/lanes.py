@@ -80,6 +80,12 @@ class Lane:
     _batch: list[Decoded] = field(default_factory=list)
     _flying: deque[tuple[list[Decoded], Future[Encoded]]] = field(default_factory=deque)
 
+    @property
+    def busy(self) -> float:
+        """Seconds that this lane's encoder was busy so far; copies go on beside it."""
+        seconds = self.encoder.seconds
+        return seconds["prepare"] + seconds["forward"]
+
     def take(self, video: Decoded) -> None:
         """Queue a video; write what has been encoded meanwhile."""
         self._batch.append(video)

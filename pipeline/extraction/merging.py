@@ -9,6 +9,7 @@ from pathlib import Path
 from actionvit.errors import ActionVitError
 from actionvit.features.store.keys import describe
 from actionvit.features.store.store import KEY, FeatureStore
+from actionvit.pipeline.extraction.speed import note_speed, read_speed
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ def merge(stores: Sequence[FeatureStore], out: Path, *, wait: bool = False) -> F
                 if failure.id not in held:
                     held.add(failure.id)
                     writer.note(failure)
+            for speed in read_speed(store.folder) if store.folder != merged.folder else ():
+                note_speed(merged.folder, speed)
     return merged
 
 

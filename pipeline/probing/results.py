@@ -20,6 +20,7 @@ from actionvit.heads.base import Head
 from actionvit.heads.saving import dump_head
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import leaking_sources
+from actionvit.pipeline.extraction.speed import timings
 from actionvit.pipeline.probing.features import FeatureTable, coverage
 from actionvit.pipeline.probing.tasks import Fitted, ProbeSpec
 from actionvit.pipeline.runs import INFO, Predictions, Run, measure, write_run
@@ -90,6 +91,7 @@ def make_result(
         "leaks": _leaks(dataset, fitted),
         "seeds": {"splits, folds, training": sorted({one.task.seed for one in fitted}), "bootstrap": 0},
         "timings": {
+            **timings([one.store.folder for one in tables], rows=len(table.id)),
             "fit": round(sum(one.seconds[0] for one in fitted), 3),
             "predict": round(sum(one.seconds[1] for one in fitted), 3),
         },

@@ -93,9 +93,9 @@ def measured_rate(planned: Planned, device: str) -> float:
     noise = np.random.default_rng(0).integers(0, 256, (count, side, side + side // 3, 3), dtype=np.uint8)
     frames = Frames(data=noise, index=np.arange(count), count=count, backend="noise")
     batch = [frames] * encoder.batch_videos
-    encoder.encode_many(batch)
+    encoder.start(batch).result()
     start = time.perf_counter()
-    encoder.encode_many(batch)
+    encoder.start(batch).result()
     return planned.gmac * len(batch) / (time.perf_counter() - start)
 
 

@@ -23,7 +23,10 @@ Over 523 HMDB51 clips under CLIP, half of the pairs of one source lie above 0.80
 above 0.90: all of them the same shoot under two names.
 """
 
-LISTED = 40
+FEW = 10
+"""Fewer clips than this are projected by PCA whatever was asked for: there are no neighbourhoods to keep."""
+
+LISTED = 500
 """Near-duplicate pairs that are listed, the most alike first; all of them count."""
 
 
@@ -158,7 +161,7 @@ def project(x: NDArray[np.float32], method: Projection = "pca") -> tuple[NDArray
     if method not in get_args(Projection):
         raise ValueError(f"projection: got {method!r}, expected one of {', '.join(get_args(Projection))}")
     centred = x.astype(np.float64) - x.mean(axis=0, dtype=np.float64)
-    if method == "pca" or len(x) < 10:
+    if method == "pca":
         values, vectors = np.linalg.eigh(centred.T @ centred)
         axes: NDArray[np.float64] = vectors[:, ::-1][:, :2]
         axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
@@ -166,9 +169,11 @@ def project(x: NDArray[np.float32], method: Projection = "pca") -> tuple[NDArray
         return centred @ axes, [round(float(value) / total, 6) for value in values[::-1][:2]]
     if method == "tsne":
         from sklearn.manifold import TSNE
+        from threadpoolctl import threadpool_limits
 
         perplexity = min(30.0, (len(x) - 1) / 3)
-        points = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(centred)
+        with threadpool_limits(1):  # the same points whatever the number of cores
+            points = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(centred)
     else:
         try:
             from umap import UMAP
@@ -182,6 +187,7 @@ def _picture(
     runs: Sequence[Run], embeddings: Embeddings, label: Mapping[str, str], method: Projection
 ) -> dict[str, Any]:
     rows = np.array([row for row, id_ in enumerate(embeddings.id.tolist()) if id_ in label], dtype=np.intp)
+    method = "pca" if len(rows) < FEW else method
     points, explained = project(embeddings.x[rows], method)
     tries: dict[str, list[bool]] = {}
     for run in runs:

@@ -60,6 +60,7 @@ def describe(run: Run, name: str = "") -> dict[str, Any]:
         "reliability": reliability(found.true, found.scores),
         "cost": {"gmac": info.get("gmac"), **info.get("timings", {})},
         "coverage": info.get("coverage", {}),
+        "leaks": info.get("leaks", {}),
         "search": info.get("search", []),
         "curves": info.get("curves", []),
         "provenance": {
@@ -89,25 +90,6 @@ def most_confused(cells: NDArray[np.int64], class_names: Sequence[str]) -> list[
     return sorted(pairs, key=lambda pair: (-int(pair["count"]), -float(pair["share"])))[:CONFUSED_PAIRS]
 
 
-def similarity_order(runs: Sequence[Run]) -> list[int]:
-    """Return an order of the classes that puts those next to each other that are taken for one another.
-
-    Average linkage over the confusions of all runs, normalised by row and made symmetric, leaves ordered optimally
-    (Bar-Joseph et al., Bioinformatics 2001).
-    """
-    from scipy.cluster.hierarchy import leaves_list, linkage
-    from scipy.spatial.distance import squareform
-
-    cells = np.sum([confusion(run.predictions.true, run.predictions.scores) for run in runs], axis=0)
-    if len(cells) < 3:
-        return list(range(len(cells)))
-    shares = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
-    distance = 1 - (shares + shares.T) / 2
-    np.fill_diagonal(distance, 0)
-    tree = linkage(squareform(distance, checks=False), method="average", optimal_ordering=True)
-    return [int(leaf) for leaf in leaves_list(tree)]
-
-
 def row_order(found: Predictions) -> NDArray[np.intp]:
     """Return rows by split, then id: the same order of clips for all runs that tested the same."""
     return np.lexsort((found.id, found.split))
@@ -128,7 +110,8 @@ def by_metadata(runs: Sequence[Run]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for field, title in METADATA.items():
         told = np.array([label[field] if label else None for label in labels], dtype=object)
-        for value in sorted({value for value in told if value is not None}):
+        values = sorted({value for value in told if value is not None})
+        for value in values if len(values) > 1 else ():  # one value sets nothing apart
             own = told == value
             shares = [
                 {"accuracy": float(hit[own].mean()), "ci95": _rounded(share_interval(hit[own], cluster[own]))}

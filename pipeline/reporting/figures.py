@@ -1,32 +1,39 @@
-"""The report's figures: SVG and PNG for a paper, SVG in a page's colours; the same numbers give the same bytes."""
+"""The report's figures: SVG, PDF and PNG for a paper, SVG in a page's colours; the same numbers give the same bytes."""
 
 from __future__ import annotations
 
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from actionvit.pipeline.reporting.wording import PALETTE_SIZE, share_text
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from actionvit.pipeline.reporting.curves import Chart
 
 INK, SOFT, LINE, BACK = "#1b1f24", "#5c6670", "#d5dade", "#fefefe"
 PALETTE = ("#2f6db3", "#c4570c", "#2c8060", "#8457a6", "#8f7a12", "#4a5560")
 """A run's colour, by its place; they differ in lightness too, and markers differ."""
 MARKERS = "osD^vP"
+assert len(PALETTE) == len(MARKERS) == PALETTE_SIZE
 
 RC: Any = {
     "svg.hashsalt": "actionvit",
     "svg.fonttype": "none",
+    "pdf.fonttype": 42,  # text stays text
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 8,
     "text.color": INK,
+    "figure.facecolor": BACK,
+    "axes.facecolor": "none",
     "axes.edgecolor": SOFT,
     "axes.labelcolor": INK,
     "axes.linewidth": 0.6,
@@ -36,6 +43,8 @@ RC: Any = {
     "ytick.color": SOFT,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
     "grid.color": LINE,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
@@ -47,7 +56,7 @@ Draw = Callable[["Figure"], None]
 
 
 def confusion_figure(cells: Sequence[Sequence[int]], class_names: Sequence[str], order: Sequence[int]) -> Figure:
-    """Draw a confusion matrix (C, C) as shares of each true class, classes in `order`."""
+    """Draw a confusion matrix (C, C) of counts as shares of each true class, in percent, classes in `order`."""
     matrix = np.asarray(cells, dtype=np.float64)[np.ix_(order, order)]
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     names = [_plain(class_names[place]) for place in order]
@@ -55,7 +64,7 @@ def confusion_figure(cells: Sequence[Sequence[int]], class_names: Sequence[str],
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues", interpolation="nearest")
+        image = axes.imshow(100 * shares, vmin=0, vmax=100, cmap="Blues", interpolation="nearest")
         axes.set_xticks(range(len(names)), names, rotation=90)
         axes.set_yticks(range(len(names)), names)
         axes.tick_params(length=0)
@@ -64,36 +73,44 @@ def confusion_figure(cells: Sequence[Sequence[int]], class_names: Sequence[str],
         axes.set_ylabel("true")
         for row, column in zip(*np.nonzero(matrix), strict=True) if len(names) <= 25 else ():
             colour = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, f"{matrix[row, column]:.0f}", ha="center", va="center", color=colour, size=6)
-        figure.colorbar(image, ax=axes, shrink=0.7, label="share of the true class").outline.set_visible(False)
+            axes.text(column, row, share_text(shares[row, column]), ha="center", va="center", color=colour, size=6)
+        figure.colorbar(image, ax=axes, shrink=0.7, label="% of the true class").outline.set_visible(False)
 
     return _figure((side + 0.6, side), draw)
 
 
-def recall_figure(recalls: Mapping[str, Sequence[float | None]], class_names: Sequence[str]) -> Figure:
-    """Draw each class's recall, a mark a run joined by a line, classes by the first run's."""
-    first = [value if value is not None else -1.0 for value in next(iter(recalls.values()))]
-    order = sorted(range(len(class_names)), key=lambda number: (first[number], class_names[number]))
+def classes_figure(rows: Mapping[str, Sequence[Mapping[str, Any]]], class_names: Sequence[str]) -> Figure:
+    """Draw each class's recall as a bar with its 95 % interval, a bar a run, the first run's best class on top.
+
+    `rows` are by run, with `recall` and `recall_ci95` (None where a class has no results).
+    """
+    first = [-1.0 if row["recall"] is None else row["recall"] for row in next(iter(rows.values()))]
+    order = sorted(range(len(class_names)), key=lambda number: (-first[number], class_names[number]))
+    height = 0.8 / len(rows)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for place, number in enumerate(order):
-            known = [100 * value for values in recalls.values() if (value := values[number]) is not None]
-            if len(known) > 1:
-                axes.plot([min(known), max(known)], [place, place], color=LINE, linewidth=1.5, zorder=1)
-        for run, (name, values) in enumerate(recalls.items()):
-            marks = [(100 * value, place) for place, n in enumerate(order) if (value := values[n]) is not None]
-            axes.plot([x for x, _ in marks], [y for _, y in marks], linestyle="", label=name, **_style(run))
+        for run, (name, own) in enumerate(rows.items()):
+            known = [(place, own[n]) for place, n in enumerate(order) if own[n]["recall"] is not None]
+            at = np.array([place - 0.4 + height * (run + 0.5) for place, _ in known])
+            recall = np.array([100 * row["recall"] for _, row in known])
+            ends = 100 * np.array([row["recall_ci95"] for _, row in known]).T
+            style = _style(run, 2.4)
+            axes.barh(at, recall, height * 0.88, color=style["color"], alpha=0.3, linewidth=0)
+            error = np.maximum([recall - ends[0], ends[1] - recall], 0)
+            axes.errorbar(recall, at, xerr=error, linestyle="", elinewidth=0.9, label=name, **style)
         axes.set_yticks(range(len(order)), [_plain(class_names[number]) for number in order])
-        axes.set_ylim(-0.7, len(order) - 0.3)
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(len(order) - 0.4, -0.6)
         _percent_axis(axes, "x", "recall, %")
-        figure.legend(loc="outside upper left", ncols=1)
+        axes.set_xlim(0, 102)
+        figure.legend(loc="outside upper left")
 
-    return _figure((4.2, 0.9 + 0.15 * len(recalls) + 0.17 * len(order)), draw)
+    return _figure((5.4, 0.6 + 0.16 * len(rows) + max(0.17, 0.05 + 0.095 * len(rows)) * len(order)), draw)
 
 
 def reliability_figure(bins: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Draw accuracy against confidence, a line a run, the area of a mark as the bin's clips."""
+    """Draw accuracy against confidence, a line a run, the area of a mark as the bin's results."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -110,7 +127,7 @@ def reliability_figure(bins: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figur
         _percent_axis(axes, "y", "accuracy, %")
         figure.legend(loc="outside upper left")
 
-    return _figure((3.4, 3.3 + 0.15 * len(bins)), draw)
+    return _figure((3.4, 3.3 + 0.16 * len(bins)), draw)
 
 
 def cmc_figure(curves: Mapping[str, Sequence[float]]) -> Figure:
@@ -128,7 +145,7 @@ def cmc_figure(curves: Mapping[str, Sequence[float]]) -> Figure:
         axes.grid(axis="y")
         figure.legend(loc="outside upper left")
 
-    return _figure((3.4, 3.3 + 0.15 * len(curves)), draw)
+    return _figure((3.4, 3.3 + 0.16 * len(curves)), draw)
 
 
 def metadata_figure(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figure:
@@ -148,26 +165,54 @@ def metadata_figure(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
         _percent_axis(axes, "x", "top-1, %")
         figure.legend(loc="outside upper left")
 
-    return _figure((4.2, 0.9 + 0.15 * len(names) + 0.27 * len(rows)), draw)
+    return _figure((4.2, 0.9 + 0.16 * len(names) + 0.27 * len(rows)), draw)
 
 
-def lines_figure(
-    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, x_name: str, y_name: str, log: bool = False
-) -> Figure:
-    """Draw curves (x, y) by name: what a search scored, a learning curve, a sweep."""
+def cost_figure(runs: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw top-1 with its interval against the multiply-adds of a video, a mark a run; `runs` have all a `gmac`."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for run, (name, (x, y)) in enumerate(lines.items()):
-            axes.plot(x, y, label=name, linewidth=1, **_style(run, 3))
-        if log:
-            axes.set_xscale("log")
-        axes.set_xlabel(x_name)
-        axes.set_ylabel(y_name)
+        axes.set_xscale("log")
+        costs = sorted({float(run["cost"]["gmac"]) for run in runs})
+        for number, run in enumerate(runs):
+            mean, ends = 100 * run["summary"]["top1"]["mean"], run["summary"]["top1"]["ci95"]
+            twins = [place for place, one in enumerate(runs) if one["cost"]["gmac"] == run["cost"]["gmac"]]
+            # Runs of one cost stand beside each other.
+            at = run["cost"]["gmac"] * 1.06 ** (2 * twins.index(number) - len(twins) + 1)
+            error = [[max(mean - 100 * ends[0], 0)], [max(100 * ends[1] - mean, 0)]]
+            axes.errorbar([at], [mean], yerr=error, linestyle="", elinewidth=1, label=run["name"], **_style(number))
+        axes.set_xlim(costs[0] / 1.6, costs[-1] * 1.6)
+        axes.set_xticks(costs)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.3g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("GMAC a video")
+        axes.set_ylabel("top-1, %")
         axes.grid(axis="y")
         figure.legend(loc="outside upper left")
 
-    return _figure((3.4, 2.6 + 0.15 * len(lines)), draw)
+    return _figure((3.4, 2.6 + 0.16 * len(runs)), draw)
+
+
+def lines_figure(chart: Chart) -> Figure:
+    """Draw curves: what a search scored, a learning curve, a sweep; the stretch between splits as a band."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for number, line in enumerate(chart.lines):
+            style = _style(number, 3) if len(line.x) <= 20 else {"color": PALETTE[number % len(PALETTE)]}
+            axes.plot(line.x, line.y, label=line.name, linewidth=1, **style)
+            if line.low is not None and line.high is not None:
+                axes.fill_between(line.x, line.low, line.high, color=style["color"], alpha=0.18, linewidth=0)
+        if chart.log:
+            axes.set_xscale("log")
+        axes.set_xlabel(chart.x_name)
+        axes.set_ylabel(chart.y_name)
+        axes.grid(axis="y")
+        figure.legend(loc="outside upper left")
+
+    return _figure((3.4, 2.6 + 0.16 * len(chart.lines)), draw)
 
 
 def projection_figure(projection: Mapping[str, Any], pictures: Mapping[str, NDArray[np.uint8]]) -> Figure:
@@ -177,34 +222,23 @@ def projection_figure(projection: Mapping[str, Any], pictures: Mapping[str, NDAr
     points = projection["points"]
     place = np.array([(point["x"], point["y"]) for point in points])
     missed = np.array([point["right"] < 0.5 for point in points])
+    text: Any = {"textcoords": "offset points", "ha": "center", "va": "top", "size": 6.5, "zorder": 5}
+    plate = {"facecolor": BACK, "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        axes.scatter(
-            place[~missed, 0], place[~missed, 1], 9, color=SOFT, alpha=0.55, linewidths=0, label="right in most results"
-        )
-        axes.scatter(
-            place[missed, 0],
-            place[missed, 1],
-            16,
-            color=PALETTE[1],
-            marker="x",
-            linewidths=0.9,
-            label="wrong in most results",
-        )
+        dots: Any = {"s": 9, "color": SOFT, "alpha": 0.55, "linewidths": 0}
+        crosses: Any = {"s": 16, "color": PALETTE[1], "marker": "x", "linewidths": 0.9}
+        for which, label, marks in (
+            (~missed, "right in most results", dots),
+            (missed, "wrong in most results", crosses),
+        ):
+            axes.scatter(place[which, 0], place[which, 1], label=label, **marks)
         for point, at in zip(points, place, strict=True):
             if point["id"] in pictures:
                 image = OffsetImage(pictures[point["id"]], zoom=0.5)
                 box = {"edgecolor": SOFT, "linewidth": 0.5}
                 axes.add_artist(AnnotationBbox(image, at, frameon=True, pad=0.1, bboxprops=box, zorder=4))
-                text: dict[str, Any] = {
-                    "textcoords": "offset points",
-                    "ha": "center",
-                    "va": "top",
-                    "size": 6.5,
-                    "zorder": 5,
-                }
-                plate = {"facecolor": BACK, "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
                 axes.annotate(_plain(point["true"]), at, (0, -14), bbox=plate, **text)
         explained = [f" ({100 * share:.0f} % of the variance)" for share in projection["explained"]] or ["", ""]
         axes.set_xlabel(f"{projection['method'].upper()} 1{explained[0]}")
@@ -216,47 +250,51 @@ def projection_figure(projection: Mapping[str, Any], pictures: Mapping[str, NDAr
     return _figure((7.0, 5.6), draw)
 
 
-def save(figure: Figure, path: Path) -> list[Path]:
-    """Write `PATH.svg` and `PATH.png`; return both."""
+def files(figure: Figure, name: str) -> dict[str, bytes]:
+    """Return a figure as files by suffix: `.svg`, `.pdf` and `.png`; `name` keeps ids apart where many share a page."""
     from matplotlib import rc_context
 
-    files = [path.with_name(path.name + suffix) for suffix in (".svg", ".png")]
-    with rc_context(RC):
-        figure.savefig(files[0], metadata={"Date": None})
-        figure.savefig(files[1], dpi=150)
-    return files
+    made = {}
+    with rc_context({**RC, "svg.hashsalt": name}):
+        for suffix, options in (
+            (".svg", {"metadata": {"Date": None}}),
+            (".pdf", {"metadata": {"CreationDate": None}}),
+            (".png", {"dpi": 200}),
+        ):
+            file = io.BytesIO()
+            figure.savefig(file, format=suffix[1:], **options)
+            made[suffix] = file.getvalue()
+    return made
 
 
-def inline(figure: Figure, name: str, label: str) -> str:
-    """Return SVG to stand in a page: its text is text, its colours are the page's, its ids are its own."""
+def inline(svg: bytes, label: str) -> str:
+    """Return an SVG file as an element of a page: its text is text, its colours are the page's."""
     from html import escape
 
-    from matplotlib import rc_context
-
-    file = io.StringIO()
-    with rc_context({**RC, "svg.hashsalt": name}):
-        figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
-    svg = file.getvalue()
-    svg = re.sub(
-        r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL
+    text = svg.decode()
+    text = re.sub(
+        r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL
     )
-    svg = re.sub(r"font: [^;\"]*?([\d.]+px)[^;\"]*", r"font-size: \1", svg)
-    width = float(re.search(r'width="([\d.]+)pt"', svg)[1]) * 4 / 3  # type: ignore[index]
+    text = re.sub(r"font: [^;\"]*?([\d.]+px)[^;\"]*", r"font-size: \1", text)
+    width = float(re.search(r'width="([\d.]+)pt"', text)[1]) * 4 / 3  # type: ignore[index]
     for colour, value in {INK: "currentColor", SOFT: "var(--soft)", LINE: "var(--line)", BACK: "var(--back)"}.items():
-        svg = svg.replace(colour, value)
+        text = text.replace(colour, value)
     for place, colour in enumerate(PALETTE):
-        svg = svg.replace(colour, f"var(--run{place})")
+        text = text.replace(colour, f"var(--run{place})")
     head = f'<svg class="chart" role="img" aria-label="{escape(label)}" style="width:{width:.0f}px"'
-    return re.sub(r'<svg[^>]*?(viewBox="[^"]*")[^>]*>', rf"{head} \1>", svg, count=1)
+    return re.sub(r'<svg[^>]*?(viewBox="[^"]*")[^>]*>', rf"{head} \1>", text, count=1)
 
 
 def _figure(size: tuple[float, float], draw: Draw) -> Figure:
+    """Return a drawn figure, laid out once and for all."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context(RC):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         return figure
 
 

@@ -3,41 +3,63 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from actionvit import __version__
 from actionvit.heads.metrics import predicted
 from actionvit.pipeline.reporting import views
-from actionvit.pipeline.reporting.wording import count, coverage_line, is_complete, leak_line, opening, percent, tests
+from actionvit.pipeline.reporting.cells import tint
+from actionvit.pipeline.reporting.pictures import Strip
+from actionvit.pipeline.reporting.wording import (
+    coverage_line,
+    is_complete,
+    leak_line,
+    mixing_line,
+    opening,
+    percent,
+    setting,
+    tests,
+)
 from actionvit.pipeline.runs import Run
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Found = Mapping[str, Any]
 
-ALT = {
-    "reliability": "Reliability diagram: accuracy against confidence; the numbers stand in reliability.csv",
-    "cmc": "Top-k accuracy against k; the numbers stand in cmc.csv",
-    "recall": "Recall of each class; the numbers stand in the table of classes",
-    "metadata": "Top-1 by what the clips' names tell; the numbers stand in the table beside it",
-    "projection": "Embeddings of the test clips in two dimensions; the points stand in projection.csv",
-}
 CAPTIONS = {
-    "reliability": "Reliability: how often a prediction of a given confidence is right. On the dashed line they agree; "
-    "the larger a mark, the more results.",
-    "cmc": "Top-k: how often the true class is among the k best.",
-    "recall": "Recall by class, in the order of the first run’s.",
-    "metadata": "",
-    "projection": "Each point a test clip. Distances in two dimensions tell little of those in all of them.",
+    "per_class": "Recall of each class with its 95 % interval by source, in the order of the first run’s.",
+    "reliability": "How often a prediction of a given confidence is right. On the dashed line they agree; the larger a "
+    "mark, the more results.",
+    "cmc": "How often the true class is among the k best (cumulative match).",
+    "cost": "Top-1 and its 95 % interval against the multiply-adds of a video.",
+    "projection": "Each point a test clip, by its embedding. Distances in two dimensions tell little of those in all.",
 }
+MOST = 40
+"""Failures and near-duplicate pairs that a page lists; report.json has them all, or says how many there are."""
 
 
-def page(found: Found, runs: Sequence[Run], *, figures: Mapping[str, Figure], pictures: Mapping[str, bytes]) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """Clips to show, as JPEG files by id."""
+
+    strips: Mapping[str, Strip] = field(default_factory=dict)
+    faces: Mapping[str, bytes] = field(default_factory=dict)
+    """Single frames of the nearest training clips."""
+
+
+def page(
+    found: Found,
+    runs: Sequence[Run],
+    *,
+    figures: Mapping[str, str],
+    captions: Mapping[str, str],
+    pictures: Pictures,
+    command: Sequence[str] = (),
+) -> str:
     """Return the HTML of what `report.assemble` found.
 
     Parameters
@@ -47,11 +69,16 @@ def page(found: Found, runs: Sequence[Run], *, figures: Mapping[str, Figure], pi
     runs : sequence of Run
         What they come from, in the same order: for the clips behind a cell of a confusion matrix.
     figures : mapping
-        matplotlib's, by name.
-    pictures : mapping
-        JPEG strips by clip id.
+        SVG elements by name.
+    captions : mapping
+        Of figures that have none in `CAPTIONS`.
+    pictures : Pictures
+        Of clips.
+    command : sequence of str
+        The command line that makes this report; `actionvit report RUN...` where it is not known.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("actionvit.pipeline.reporting", "templates"),
@@ -60,10 +87,11 @@ def page(found: Found, runs: Sequence[Run], *, figures: Mapping[str, Figure], pi
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    said = {**captions, **CAPTIONS}
     return environment.get_template("report.html").render(
         title=_title([run["name"] for run in found["runs"]]),
-        setting=_setting(found),
-        opening=[one["verdict"] for one in found["comparisons"]] or [opening(found)],
+        setting=setting(found),
+        opening=[_tied(line) for line in [one["verdict"] for one in found["comparisons"]] or [opening(found)]],
         coverage=_coverage(found),
         results=views.results(found),
         comparisons=[_comparison(found, one, number) for number, one in enumerate(found["comparisons"], 1)],
@@ -72,12 +100,13 @@ def page(found: Found, runs: Sequence[Run], *, figures: Mapping[str, Figure], pi
         confused=views.confused(found),
         metadata=views.metadata(found) if found["by_metadata"] else None,
         hard=_hard(found, pictures),
-        analysis=_analysis(found),
+        duplicates=_duplicates(found),
         cost=views.cost(found),
-        charts=_charts(figures),
+        figures={name: {"svg": Markup(svg), "caption": said[name]} for name, svg in figures.items()},
+        curves=[name for name in figures if name not in CAPTIONS],
         provenance=_provenance(found),
-        repeat=shlex.join(["actionvit", "report", *(str(run.folder) for run in runs)]),
-        data=_data(found, runs),
+        repeat=shlex.join(command or ["actionvit", "report", *(str(run.folder) for run in runs)]),
+        data=Markup(_data(found, runs)),
         version=__version__,
     )
 
@@ -87,102 +116,85 @@ def _title(names: Sequence[str]) -> str:
     return f"{names[1]} against {names[0]}" if len(names) == 2 else ", ".join(names)
 
 
-def _setting(found: Found) -> str:
-    """Return what was tested, in one line."""
-    first = found["runs"][0]["provenance"]
-    name = (first.get("dataset") or {}).get("name")
-    n = len(found["runs"][0]["splits"])
-    parts = [name, f"{count(n, 'split')}" + (f" ({first['protocol']})" if first.get("protocol") else "")]
-    parts += [count(len(found["class_names"]), "class", "classes"), count(found["n_clips"], "test clip")]
-    parts += [count(found["n_sources"], "source")]
-    return " · ".join(part for part in parts if part)
-
-
 def _coverage(found: Found) -> list[dict[str, Any]]:
-    """Return what the numbers rest on, runs that say the same together, with the dataset's notes and the failures."""
+    """Return what the numbers rest on, runs that say the same together, with what warns of them."""
     said: dict[str, dict[str, Any]] = {}
     for run in found["runs"]:
         coverage = run["coverage"]
-        notes = (run["provenance"].get("dataset") or {}).get("notes", [])
         failures = [f"{one['id']}: {one['reason']}" for one in coverage.get("failures", [])]
+        warnings = [mixing_line(run["leaks"])] if run["leaks"] else []
         line = {
             "text": coverage_line(coverage),
-            "complete": is_complete(coverage),
-            "notes": notes,
-            "failures": failures,
+            "complete": is_complete(coverage) and not warnings,
+            "notes": [*warnings, *(run["provenance"].get("dataset") or {}).get("notes", [])],
+            "failures": failures[:MOST],
+            "more": max(0, len(failures) - MOST),
         }
         said.setdefault(json.dumps(line), {**line, "runs": []})["runs"].append(run["name"])
     return list(said.values())
 
 
 def _comparison(found: Found, one: Mapping[str, Any], number: int) -> dict[str, Any]:
-    clips, classes = one["clips"], one["classes"]
+    clips, classes, own = one["clips"], one["classes"], tint(number)
     results = [("both right", clips["both"], None), (f"only {one['a']}", clips["only_a"], 0)]
-    results += [(f"only {one['b']}", clips["only_b"], number), ("neither", clips["neither"], None)]
-    tally = [(f"{one['b']} better", classes["wins"], number), ("equal", classes["ties"], None)]
-    tally += [(f"{one['a']} better", classes["losses"], 0)]
+    results += [(f"only {one['b']}", clips["only_b"], own), ("neither", clips["neither"], None)]
+    tally = [(f"{one['b']} wins", classes["wins"], own), ("ties", classes["ties"], None)]
+    tally += [(f"{one['b']} loses", classes["losses"], 0)]
     return {
         "title": f"{one['b']} against {one['a']}",
         "verdict": one["verdict"],
         "table": views.comparison(found, one, number),
-        "tests": tests(one, len(found["comparisons"])),
+        "tests": _tied(tests(one, len(found["comparisons"]))),
         "results": views.stack(results),
         "classes": views.stack(tally),
     }
 
 
-def _hard(found: Found, pictures: Mapping[str, bytes]) -> list[dict[str, Any]]:
+def _hard(found: Found, pictures: Pictures) -> list[dict[str, Any]]:
     """Return cards of the clips that have a picture; all of them where none has."""
     nearest = {one["id"]: one["nearest"] for one in (found["analysis"] or {}).get("neighbours", ())}
     cards = []
     for clip in found["hard"]:
-        if pictures and clip["id"] not in pictures:
+        strip = pictures.strips.get(clip["id"], Strip(frames=b""))
+        if pictures.strips and not strip.frames:
             continue
         rows = [
-            {**one, "score": percent(one["score"], 0), "true_score": percent(one["true_score"], 0), "run": number}
+            {
+                **one,
+                "score": percent(one["score"], 0),
+                "true_score": percent(one["true_score"], 0),
+                "run": tint(number),
+            }
             for number, one in enumerate(clip["results"])
         ]
-        picture = b64encode(pictures[clip["id"]]).decode() if pictures else ""
         near = [
-            f"{one['class'] or PurePath(one['id']).parent} ({one['cosine']:.2f})" for one in nearest.get(clip["id"], ())
+            {
+                "class": one["class"] or str(PurePath(one["id"]).parent),
+                "cosine": f"{one['cosine']:.2f}",
+                "face": _base64(pictures.faces.get(one["id"], b"")),
+                "id": one["id"],
+            }
+            for one in nearest.get(clip["id"], ())
         ]
-        cards.append({**clip, "rows": rows, "picture": picture, "attention": "", "nearest": ", ".join(near)})
+        shown = {"frames": _base64(strip.frames), "attention": _base64(strip.attention)}
+        cards.append({**clip, **shown, "rows": rows, "nearest": near})
     return cards
 
 
-def _analysis(found: Found) -> dict[str, Any] | None:
-    """Return what is said of near-duplicates."""
+def _duplicates(found: Found) -> dict[str, Any] | None:
+    """Return what is said of near-duplicates; None where nobody looked."""
     if not found["analysis"] or not (leaks := found["analysis"]["duplicates"]):
         return None
+    shown = leaks["pairs"][:MOST]
     pairs = [
-        {"clips": pair["clips"], "cosine": f"{pair['cosine']:.3f}", "same_file": pair["same_file"]}
-        for pair in leaks["pairs"]
+        {"clips": pair["clips"], "cosine": f"{pair['cosine']:.3f}", "same_file": pair["same_file"]} for pair in shown
     ]
-    table = views.duplicates(found) if leaks["clips"] else None
     return {
         "text": leak_line(leaks),
-        "table": table,
+        "table": views.duplicates(found) if leaks["clips"] else None,
         "pairs": pairs,
-        "more": leaks["n_pairs"] - len(pairs),
+        "more": leaks["n_pairs"] - len(shown),
     }
-
-
-def _charts(figures: Mapping[str, Figure]) -> dict[str, dict[str, str]]:
-    """Return the figures that the page draws as SVG; a confusion matrix is a table there."""
-    from markupsafe import Markup
-
-    from actionvit.pipeline.reporting.figures import inline
-
-    made = {}
-    for name, figure in figures.items():
-        if name.startswith("confusion-"):
-            continue
-        alt = ALT.get(name, f"Curves: {name}; the numbers stand beside the page")
-        caption = CAPTIONS.get(
-            name, f"{name.removeprefix('search-')}, as searched" if name.startswith("search-") else name
-        )
-        made[name] = {"svg": Markup(inline(figure, name, alt)), "caption": caption}
-    return made
 
 
 def _provenance(found: Found) -> list[dict[str, Any]]:
@@ -204,7 +216,7 @@ def _provenance(found: Found) -> list[dict[str, Any]]:
             {
                 "name": run["name"],
                 "folder": run["folder"],
-                "run": number,
+                "run": tint(number),
                 "lines": {key: value for key, value in lines.items() if value},
                 "command": shlex.join(known["command"]) if known.get("command") else "",
                 "key": json.dumps(store.get("key"), indent=1, ensure_ascii=False) if store.get("key") else "",
@@ -213,10 +225,8 @@ def _provenance(found: Found) -> list[dict[str, Any]]:
     return made
 
 
-def _data(found: Found, runs: Sequence[Run]) -> Any:
+def _data(found: Found, runs: Sequence[Run]) -> str:
     """Return, as JSON for the script, which clip of which class each run took for which."""
-    from markupsafe import Markup
-
     from actionvit.pipeline.reporting.describe import row_order
 
     orders = [row_order(run.predictions) for run in runs]
@@ -224,6 +234,7 @@ def _data(found: Found, runs: Sequence[Run]) -> Any:
     ids, splits = sorted(set(first.id.tolist())), list(first.split_names)
     at_id, at_split = ({name: place for place, name in enumerate(names)} for names in (ids, splits))
     value = {
+        "order": found["order"],
         "ids": ids,
         "splits": splits,
         "id": [at_id[id_] for id_ in first.id[rows].tolist()],
@@ -235,4 +246,14 @@ def _data(found: Found, runs: Sequence[Run]) -> Any:
     }
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     # Inside <script> only `<` could end the element; JSON knows it by its number too.
-    return Markup(text.replace("<", "\\u003c"))
+    return text.replace("<", "\\u003c")
+
+
+def _tied(text: str) -> str:
+    """Return text that breaks no line inside `95 %`, `n = 523` or `p < 0.001`."""
+    text = re.sub(r"(?<=\d) (?=%)|(?<=\b[np]) (?=[=<])", "\u00a0", text)
+    return re.sub(r"(?<=[=<]) (?=[\d.])", "\u00a0", text)
+
+
+def _base64(data: bytes) -> str:
+    return b64encode(data).decode()

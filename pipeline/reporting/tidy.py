@@ -1,13 +1,14 @@
-"""The report for other programs and for a README: tidy tables as CSV, and Markdown."""
+"""The report for other programs: tidy tables, one a figure and one a table of the page."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+import io
+from collections.abc import Mapping
 from typing import Any
 
-from actionvit.pipeline.reporting.wording import METRIC_TITLES, coverage_line, headline, percent
+from actionvit.pipeline.reporting.curves import curve_points
+from actionvit.pipeline.reporting.wording import METRIC_TITLES
 
 Found = Mapping[str, Any]
 Table = list[list[Any]]
@@ -27,41 +28,21 @@ def tables(found: Found) -> dict[str, Table]:
         "comparisons": _comparisons(found),
         "per_class_differences": _differences(found),
         "metadata": _metadata(found),
+        "cost": _cost(found),
         "search": _search(found),
         "curves": _curves(found),
         "projection": _projection(found),
+        "neighbours": _neighbours(found),
+        "near_duplicates": _near_duplicates(found),
     }
     return made | {name: table for name, table in optional.items() if len(table) > 1}
 
 
-def write_csv(path: Path, table: Table) -> Path:
-    """Write a table, lines ending alike on every system."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(table)
-    return path
-
-
-def markdown(found: Found) -> str:
-    """Return the report for a README: headline, verdicts, coverage, classes, confused pairs."""
-    titles = list(METRIC_TITLES.items())
-    lines = ["| run | " + " | ".join(title for _, title in titles) + " |", "|---" + "|--:" * len(titles) + "|"]
-    for run in found["runs"]:
-        cells = [headline(run["summary"][name], name) for name, _ in titles]
-        lines.append(f"| {_md(run['name'])} | " + " | ".join(cells) + " |")
-    lines += ["", "Mean over the splits ± their standard deviation [95 % interval by source].", ""]
-    lines += [f"- {_md(comparison['verdict'])}" for comparison in found["comparisons"]]
-    lines += [f"- {_md(run['name'])}: {coverage_line(run['coverage'])}." for run in found["runs"]]
-    for run in found["runs"]:
-        lines += ["", f"**{_md(run['name'])}**, pooled over the splits:", ""]
-        lines += ["| class | precision | recall | F1 | support |", "|---|--:|--:|--:|--:|"]
-        for row in run["per_class"]:
-            cells = [percent(row[key]) for key in ("precision", "recall", "f1")]
-            lines.append(f"| {_md(row['class'])} | {' | '.join(cells)} | {row['support']} |")
-        worst = [
-            f"{pair['true']} taken for {pair['predicted']} ({pair['count']}×)" for pair in run["most_confused"][:5]
-        ]
-        lines += ["", f"Most confused: {_md('; '.join(worst)) or 'nothing'}."]
-    return "\n".join(lines) + "\n"
+def as_csv(table: Table) -> str:
+    """Return a table as CSV, lines ending alike on every system; None is an empty field."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(table)
+    return text.getvalue()
 
 
 def _summary(found: Found) -> Table:
@@ -127,6 +108,15 @@ def _cmc(found: Found) -> Table:
     return rows + [[run["name"], k, value] for run in found["runs"] for k, value in enumerate(run["cmc"], 1)]
 
 
+def _cost(found: Found) -> Table:
+    keys = ("gmac", "clips_per_second", "device", "extract", "fit", "predict")
+    rows: Table = [["run", "top1", "top1_low", "top1_high", *keys]]
+    for run in found["runs"]:
+        top1 = run["summary"]["top1"]
+        rows.append([run["name"], top1["mean"], *top1["ci95"], *(run["cost"].get(key) for key in keys)])
+    return rows
+
+
 def _metadata(found: Found) -> Table:
     rows: Table = [["field", "value", "n", "run", "accuracy", "ci95_low", "ci95_high"]]
     for row in found["by_metadata"]:
@@ -152,19 +142,21 @@ def _curves(found: Found) -> Table:
     return rows
 
 
-def curve_points(run: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str, float, float]]:
-    """Yield figure, series name, x and y of every point of a run's curves."""
-    for figure in run["curves"]:
-        for series in figure["series"]:
-            for x, y in zip(series["x"], series["y"], strict=True):
-                yield figure, series["name"], x, y
-
-
 def _projection(found: Found) -> Table:
     keys = ("id", "true", "x", "y", "right")
     points = found["analysis"]["projection"]["points"] if found["analysis"] else []
     return [list(keys), *([point[key] for key in keys] for point in points)]
 
 
-def _md(text: str) -> str:
-    return "".join(f"\\{c}" if c in "|<>*`" else c for c in text)
+def _neighbours(found: Found) -> Table:
+    rows: Table = [["id", "split", "rank", "neighbour", "class", "cosine"]]
+    for one in found["analysis"]["neighbours"] if found["analysis"] else ():
+        for rank, near in enumerate(one["nearest"], 1):
+            rows.append([one["id"], one["split"], rank, near["id"], near["class"], near["cosine"]])
+    return rows
+
+
+def _near_duplicates(found: Found) -> Table:
+    keys = ("cosine", "same_file", "same_class", "times")
+    leaks = (found["analysis"] or {}).get("duplicates") or {"pairs": []}
+    return [["clip", "other", *keys], *([*pair["clips"], *(pair[key] for key in keys)] for pair in leaks["pairs"])]

@@ -1,106 +1,51 @@
-"""The report's numbers as a page shows them: text, what a sort compares, where a mark stands. No template computes."""
+"""The report's numbers as a page's tables show them. No template computes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from math import ceil, floor
 from typing import Any
 
-from actionvit.pipeline.reporting.wording import ALPHA, METRIC_TITLES, count, metric, p_value, percent, seconds, signed
+from actionvit.pipeline.reporting.cells import Cell, Column, Matrix, Scale, Table, tint
+from actionvit.pipeline.reporting.wording import (
+    ALPHA,
+    METRIC_TITLES,
+    count,
+    metric,
+    p_value,
+    percent,
+    seconds,
+    share_text,
+    signed,
+)
 
 Found = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
-    """An interval on a scale, in percent of its width: a line from `left`, `width` long, a dot `at`."""
-
-    at: float
-    left: float
-    width: float
-    zero: float | None = None
-    """Where the scale's zero lies, for differences."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """One cell of a table."""
-
-    text: str
-    value: float | str = ""
-    """What a sort compares; empty sorts last."""
-    notes: tuple[str, ...] = ()
-    """Small lines below the text."""
-    bar: Bar | None = None
-    run: int | None = None
-    """Whose colour it takes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """A table that says what it shows; the first cell of a row heads it."""
-
-    id: str
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    groups: Sequence[tuple[str, int, int | None]] = ()
-    """Title, columns spanned and run of each group above the columns."""
-    sortable: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scale:
-    """A stretch of numbers that marks are placed on."""
-
-    low: float
-    high: float
-
-    def bar(self, at: float, ends: Sequence[float]) -> Bar:
-        """Return where a value and its interval lie."""
-        left, right = (self._place(end) for end in ends)
-        zero = self._place(0.0) if self.low < 0 else None
-        return Bar(at=self._place(at), left=left, width=round(right - left, 2), zero=zero)
-
-    def _place(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low)
-        return round(100 * min(1.0, max(0.0, share)), 2)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Matrix:
-    """A confusion matrix, classes in the order shown."""
-
-    run: int
-    name: str
-    names: Sequence[str]
-    numbers: Sequence[int]
-    """Class numbers in that order."""
-    rows: Sequence[Sequence[Mapping[str, Any] | None]] = field(default_factory=tuple)
-    """Cells with `n`, `share` (0 to 1), `dark`, `text`; None where there is nothing."""
-
-
 def results(found: Found) -> Table:
-    """Return the headline: a row a run, a column a metric; top-1's interval as a mark."""
+    """Return the headline: a row a run, a column a metric; top-1 and its interval drawn too."""
     ends = [run["summary"]["top1"]["ci95"] for run in found["runs"]]
     scale = Scale(low=floor(10 * min(low for low, _ in ends)) / 10, high=ceil(10 * max(high for _, high in ends)) / 10)
     rows = []
     for number, run in enumerate(found["runs"]):
-        cells = [Cell(text=run["name"], value=run["name"], run=number)]
+        top1 = run["summary"]["top1"]
+        bar = scale.bar(top1["mean"], top1["ci95"], tint(number))
+        cells = [Cell(text=run["name"], run=tint(number)), Cell(bars=(bar,))]
         for name in METRIC_TITLES:
             value = run["summary"][name]
             low, high = (metric(name, end) for end in value["ci95"])
             spread = () if value["std"] is None else (f"± {metric(name, value['std'])}",)
-            bar = scale.bar(value["mean"], value["ci95"]) if name == "top1" else None
-            notes = (*spread, f"{low} – {high}")
-            cells.append(Cell(text=metric(name, value["mean"]), value=value["mean"], notes=notes, bar=bar, run=number))
+            cells.append(Cell(text=metric(name, value["mean"]), notes=(f"{low} – {high}", *spread)))
         rows.append(cells)
     n = len(found["runs"][0]["splits"])
-    caption = "One split" if n == 1 else f"Mean of {n} splits, ± their standard deviation"
-    caption += f"; below, its 95 % interval by source, drawn for top-1 from {percent(scale.low, 0)} to "
-    caption += f"{percent(scale.high, 0)}. Shares in percent."
-    return Table(id="headline", caption=caption, columns=["Run", *METRIC_TITLES.values()], rows=rows)
+    caption = "Results of one split, and below each its 95 % interval by source."
+    if n > 1:
+        caption = f"Means of {n} splits; below each its 95 % interval by source, and ± the standard deviation between "
+        caption += "the splits."
+    caption += " Shares in percent; top-1 and its interval are drawn as well."
+    columns = [Column(title="Run", words=True), Column(title="Top-1, drawn", ends=scale.ends)]
+    columns += [Column(title=title) for title in METRIC_TITLES.values()]
+    return Table(id="headline", caption=caption, columns=columns, bodies=[("", rows)], source="summary")
 
 
 def comparison(found: Found, one: Mapping[str, Any], number: int) -> Table:
@@ -110,23 +55,26 @@ def comparison(found: Found, one: Mapping[str, Any], number: int) -> Table:
     scale = Scale(low=-reach, high=reach)
     rows = []
     for name, delta in one["delta"].items():
+        winner = _winner(delta["ci95"], one["p_holm"] if name == "top1" else 1.0, tint(number))
         rows.append(
             [
                 Cell(text=METRIC_TITLES[name]),
-                Cell(text=metric(name, runs[one["a"]][name]["mean"]), run=0),
-                Cell(text=metric(name, runs[one["b"]][name]["mean"]), run=number),
-                Cell(text=signed(delta["value"]), run=_winner(delta["ci95"], one["p_holm"], number)),
-                Cell(text=_to(delta["ci95"]), bar=scale.bar(delta["value"], delta["ci95"])),
+                Cell(text=metric(name, runs[one["a"]][name]["mean"])),
+                Cell(text=metric(name, runs[one["b"]][name]["mean"])),
+                Cell(text=signed(delta["value"]), run=winner),
+                Cell(text=_to(delta["ci95"])),
+                Cell(bars=(scale.bar(delta["value"], delta["ci95"], winner),)),
             ]
         )
-    caption = f"Paired differences in points with 95 % intervals by source, drawn from −{percent(reach, 0)} to "
-    caption += f"+{percent(reach, 0)}"
-    return Table(
-        id=f"comparison{number}",
-        caption=caption,
-        columns=["Metric", one["a"], one["b"], "Difference", "95 % interval"],
-        rows=rows,
-    )
+    columns = [Column(title="Metric", words=True), Column(title=one["a"], run=0)]
+    columns += [Column(title=one["b"], run=tint(number))]
+    columns += [
+        Column(title="Difference"),
+        Column(title="95 % interval"),
+        Column(title="The same, drawn", ends=scale.ends),
+    ]
+    caption = f"{one['b']} − {one['a']}, paired: differences in points, with 95 % intervals by source."
+    return Table(id=f"comparison{number}", caption=caption, columns=columns, bodies=[("", rows)], source="comparisons")
 
 
 def classes(found: Found) -> Table:
@@ -134,27 +82,43 @@ def classes(found: Found) -> Table:
     several = len(found["runs"]) > 1
     ends = [end for one in found["comparisons"] for row in one["per_class"] if row["ci95"] for end in row["ci95"]]
     reach = _reach(ends)
+    scale = Scale(low=-reach, high=reach) if several else Scale(low=0, high=1)
     rows = []
     for place, name in enumerate(found["class_names"]):
         support = found["runs"][0]["per_class"][place]["support"]
         cells = [Cell(text=name, value=name), Cell(text=f"{support:,}", value=support)]
-        for number, run in enumerate(found["runs"]):
-            cells += _class_cells(run["per_class"][place], number, bar=not several)
+        for run in found["runs"]:
+            row = run["per_class"][place]
+            cells += [Cell(text=percent(row[key]), value=_sort(row[key])) for key in ("precision", "recall", "f1")]
+            cells += [] if several else _recall_interval(row, scale)
         for number, one in enumerate(found["comparisons"], 1):
-            cells += _delta_cells(one["per_class"][place], number, Scale(low=-reach, high=reach))
+            cells += _delta_cells(one["per_class"][place], tint(number), scale)
         rows.append(cells)
     groups: list[tuple[str, int, int | None]] = [("", 2, None)]
-    groups += [(run["name"], 3, number) for number, run in enumerate(found["runs"])]
-    groups += [(f"{one['b']} − {one['a']}", 3, number) for number, one in enumerate(found["comparisons"], 1)]
-    columns = ["Class", "Results", *(["Precision", "Recall", "F1"] * len(found["runs"]))]
-    columns += ["Δ\u00a0recall", "95 % interval", "p"] * len(found["comparisons"])
-    caption = "Pooled over the splits, in percent; – is 0/0."
-    caption += " Recall with its 95 % interval." if not several else ""
-    if found["comparisons"]:
-        caption += f" Differences in points, drawn from −{percent(reach, 0)} to +{percent(reach, 0)}; "
-        caption += "p by sources, with Holm's correction over the classes."
+    groups += [(run["name"], 3, tint(number)) for number, run in enumerate(found["runs"])]
+    groups += [(f"{one['b']} − {one['a']}", 4, None) for one in found["comparisons"]]
+    columns = [Column(title="Class", words=True), Column(title="Support")]
+    columns += [Column(title=title) for title in ("Precision", "Recall", "F1")] * len(found["runs"])
+    interval = [Column(title="95 % interval"), Column(title="The same, drawn", ends=scale.ends)]
+    for _ in found["comparisons"]:
+        columns += [Column(title="Δ\u00a0recall"), *interval, Column(title="p")]
+    columns += [] if several else interval
+    caption = "Every class, pooled over the splits, in percent; – is 0/0."
+    if several:
+        caption += (
+            " Differences of recall in points, with 95 % intervals by source; p with sources exchanged whole and "
+        )
+        caption += "Holm’s correction over the classes."
+    else:
+        caption += " The interval, by source, is recall’s."
     return Table(
-        id="classtable", caption=caption, columns=columns, rows=rows, groups=groups if several else (), sortable=True
+        id="classtable",
+        caption=caption,
+        columns=columns,
+        bodies=[("", rows)],
+        groups=groups if several else (),
+        sortable=True,
+        source="per_class_differences" if several else "per_class",
     )
 
 
@@ -165,7 +129,19 @@ def matrices(found: Found) -> list[Matrix]:
     for number, run in enumerate(found["runs"]):
         cells, totals = run["confusion"], [sum(row) for row in run["confusion"]]
         rows = [[_square(cells[i][j], totals[i], names[i], names[j]) for j in order] for i in order]
-        made.append(Matrix(run=number, name=run["name"], names=[names[i] for i in order], numbers=order, rows=rows))
+        pairs = [(names.index(pair["true"]), names.index(pair["predicted"])) for pair in run["most_confused"][:1]]
+        first = next(((order.index(i), order.index(j)) for i, j in pairs), None)
+        made.append(
+            Matrix(
+                run=number,
+                tint=tint(number),
+                name=run["name"],
+                names=[names[i] for i in order],
+                numbers=order,
+                first=first,
+                rows=rows,
+            )
+        )
     return made
 
 
@@ -178,67 +154,105 @@ def confused(found: Found) -> Table:
     for true, taken in pairs:
         lines = [run["confusion"][number[true]] for run in runs]
         cells = [Cell(text=true, value=true), Cell(text=taken, value=taken)]
-        for place, line in enumerate(lines):
+        for line in lines:
             n = line[number[taken]]
-            cells.append(Cell(text=f"{n:,}", value=n, notes=(f"{percent(n / max(1, sum(line)), 0)} %",), run=place))
+            cells += [Cell(text=f"{n:,}", value=n), Cell(text=share_text(n / max(1, sum(line))), value=n)]
         rows.append((sum(line[number[taken]] for line in lines), cells))
     rows.sort(key=lambda row: -row[0])
-    caption = "Most confused pairs: results, and their share of the true class's"
-    columns = ["True class", "Taken for", *(run["name"] for run in runs)]
-    return Table(id="pairs", caption=caption, columns=columns, rows=[cells for _, cells in rows], sortable=True)
+    columns = [Column(title="True class", words=True), Column(title="Taken for", words=True)]
+    columns += [Column(title=title) for title in ("Results", "%")] * len(runs)
+    groups: list[tuple[str, int, int | None]] = [("", 2, None)]
+    groups += [(run["name"], 2, tint(place)) for place, run in enumerate(runs)]
+    return Table(
+        id="pairs",
+        caption="Most confused pairs, pooled over the splits: results, and percent of the true class’s.",
+        columns=columns,
+        bodies=[("", [cells for _, cells in rows])],
+        groups=groups if len(runs) > 1 else (),
+        sortable=True,
+        source="confusion",
+    )
 
 
 def metadata(found: Found) -> Table:
-    """Return top-1 by what the clips' names tell."""
-    rows = []
+    """Return top-1 by what the clips' names tell, a group a field."""
+    scale = Scale(low=0, high=1)
+    bodies: dict[str, list[list[Cell]]] = {}
     for row in found["by_metadata"]:
-        cells = [Cell(text=f"{row['field']}: {row['value']}"), Cell(text=f"{row['n']:,}")]
-        for number, one in enumerate(row["runs"]):
+        bars = tuple(scale.bar(one["accuracy"], one["ci95"], tint(i)) for i, one in enumerate(row["runs"]))
+        cells = [Cell(text=row["value"]), Cell(text=f"{row['n']:,}"), Cell(bars=bars)]
+        for one in row["runs"]:
             low, high = (percent(end) for end in one["ci95"])
-            cells.append(Cell(text=percent(one["accuracy"]), notes=(f"{low} – {high}",), run=number))
+            cells += [Cell(text=percent(one["accuracy"])), Cell(text=f"{low} – {high}")]
         for delta in row["deltas"]:
-            cells.append(Cell(text=signed(delta["value"]), notes=(_to(delta["ci95"]),)))
-        rows.append(cells)
-    columns = ["Clips", "Results", *(run["name"] for run in found["runs"])]
-    columns += [f"{one['b']} − {one['a']}" for one in found["comparisons"]]
-    caption = "Top-1 in percent with 95 % intervals by source, pooled over the splits"
-    return Table(id="metadatatable", caption=caption, columns=columns, rows=rows)
+            cells += [Cell(text=signed(delta["value"])), Cell(text=_to(delta["ci95"]))]
+        bodies.setdefault(row["field"], []).append(cells)
+    columns = [
+        Column(title="Clips", words=True),
+        Column(title="Results"),
+        Column(title="The same, drawn", ends=scale.ends),
+    ]
+    columns += [Column(title=title) for title in ("Top-1", "95 % interval")] * len(found["runs"])
+    columns += [Column(title=title) for title in ("Δ", "95 % interval")] * len(found["comparisons"])
+    groups: list[tuple[str, int, int | None]] = [("", 3, None)]
+    groups += [(run["name"], 2, tint(place)) for place, run in enumerate(found["runs"])]
+    groups += [(f"{one['b']} − {one['a']}", 2, None) for one in found["comparisons"]]
+    return Table(
+        id="kinds",
+        caption="Top-1 in percent by what HMDB51’s file names tell of the clips, pooled over the splits, with 95 % "
+        "intervals by source. Not corrected for looking at many groups.",
+        columns=columns,
+        bodies=list(bodies.items()),
+        groups=groups if len(found["runs"]) > 1 else (),
+        source="metadata",
+    )
 
 
 def cost(found: Found) -> Table:
     """Return what the accuracy takes."""
     rows = []
     for number, run in enumerate(found["runs"]):
-        spent, rate = run["cost"], run["cost"].get("clips_per_second")
+        spent, top1 = run["cost"], run["summary"]["top1"]
+        rate, low, high = spent.get("clips_per_second"), *(percent(end) for end in top1["ci95"])
+        device = (spent["device"],) if "device" in spent else ()
         rows.append(
             [
-                Cell(text=run["name"], run=number),
-                Cell(text=percent(run["summary"]["top1"]["mean"])),
+                Cell(text=run["name"], run=tint(number)),
+                Cell(text=percent(top1["mean"]), notes=(f"{low} – {high}",)),
                 Cell(text="–" if spent.get("gmac") is None else f"{spent['gmac']:,.4g}"),
-                Cell(text="–" if rate is None else f"{rate:.3g}"),
+                Cell(text="–" if rate is None else f"{rate:,.3g}", notes=device),
                 *(Cell(text=seconds(spent.get(key))) for key in ("extract", "fit", "predict")),
             ]
         )
-    columns = ["Run", "Top-1", "GMAC a video", "Clips a second", "Extracting", "Fitting", "Predicting"]
-    return Table(id="costtable", caption="Accuracy and what it takes", columns=columns, rows=rows)
+    titles = ["Top-1", "GMAC a video", "Clips a second", "Embedding all", "Fitting", "Predicting"]
+    return Table(
+        id="costtable",
+        caption="Accuracy, and what it takes: multiply-adds of the encoder for all views of one video, clips that it "
+        "embeds a second, seconds for all clips at that rate, and for the heads of all splits. – is not recorded.",
+        columns=[Column(title="Run", words=True), *(Column(title=title) for title in titles)],
+        bodies=[("", rows)],
+        source="cost",
+    )
 
 
 def duplicates(found: Found) -> Table:
     """Return top-1 with and without the test clips that have a near-duplicate in training."""
     rows = [
         [
-            Cell(text=one["name"], run=number),
-            Cell(text=percent(one["top1"])),
-            Cell(text=percent(one["without"])),
-            Cell(text=percent(one["flagged"])),
+            Cell(text=one["name"], run=tint(number)),
+            *(Cell(text=percent(one[key])) for key in ("top1", "without", "flagged")),
         ]
         for number, one in enumerate(found["analysis"]["duplicates"]["effect"])
     ]
-    columns = ["Run", "All results", "Without them", "Them alone"]
-    caption = (
-        "Top-1 in percent, pooled over the splits, with and without test clips that have a near-duplicate in training"
+    titles = ["All results", "Without them", "Them alone"]
+    return Table(
+        id="duplicatetable",
+        caption="Top-1 in percent, pooled over the splits, with and without the test clips that have a near-duplicate "
+        "in training.",
+        columns=[Column(title="Run", words=True), *(Column(title=title) for title in titles)],
+        bodies=[("", rows)],
+        source="near_duplicates",
     )
-    return Table(id="duplicatetable", caption=caption, columns=columns, rows=rows)
 
 
 def stack(parts: Sequence[tuple[str, int, int | None]]) -> list[dict[str, Any]]:
@@ -247,21 +261,22 @@ def stack(parts: Sequence[tuple[str, int, int | None]]) -> list[dict[str, Any]]:
     return [{"label": label, "n": f"{n:,}", "width": round(100 * n / total, 2), "run": run} for label, n, run in parts]
 
 
-def _class_cells(row: Mapping[str, Any], run: int, *, bar: bool) -> list[Cell]:
-    cells = [Cell(text=percent(row[key]), value=_sort(row[key]), run=run) for key in ("precision", "recall", "f1")]
-    if bar and row["recall_ci95"]:
-        low, high = (percent(end) for end in row["recall_ci95"])
-        mark = Scale(low=0, high=1).bar(row["recall"], row["recall_ci95"])
-        cells[1] = Cell(text=percent(row["recall"]), value=row["recall"], notes=(f"{low} – {high}",), bar=mark, run=run)
-    return cells
+def _recall_interval(row: Mapping[str, Any], scale: Scale) -> list[Cell]:
+    if row["recall_ci95"] is None:
+        return [Cell(text="–"), Cell()]
+    low, high = (percent(end) for end in row["recall_ci95"])
+    bar = scale.bar(row["recall"], row["recall_ci95"], 0)
+    return [Cell(text=f"{low} – {high}", value=row["recall_ci95"][0]), Cell(bars=(bar,))]
 
 
 def _delta_cells(row: Mapping[str, Any], run: int, scale: Scale) -> list[Cell]:
     if row["ci95"] is None:
-        return [Cell(text="–"), Cell(text="–"), Cell(text="–")]
+        return [Cell(text="–"), Cell(text="–"), Cell(), Cell(text="–")]
+    winner = _winner(row["ci95"], row["p_holm"], run)
     return [
-        Cell(text=signed(row["delta"]), value=row["delta"], run=_winner(row["ci95"], row["p_holm"], run)),
-        Cell(text=_to(row["ci95"]), value=row["ci95"][0], bar=scale.bar(row["delta"], row["ci95"])),
+        Cell(text=signed(row["delta"]), value=row["delta"], run=winner),
+        Cell(text=_to(row["ci95"]), value=row["ci95"][0]),
+        Cell(bars=(scale.bar(row["delta"], row["ci95"], winner),)),
         Cell(text=p_value(row["p_holm"]), value=row["p_holm"]),
     ]
 
@@ -272,12 +287,22 @@ def _square(n: int, total: int, true: str, taken: str) -> dict[str, Any] | None:
     share = n / total
     said = "recognised" if true == taken else f"taken for {taken}"
     text = f"{true} {said}: {n:,} of {count(total, 'result')} ({percent(share)} %)"
-    return {"n": n, "share": round(share, 3), "dark": share > 0.5, "text": text}
+    return {"text": share_text(share), "share": _full(share), "dark": share > DARK, "said": text}
+
+
+DARK = 0.63
+"""The share of a confusion matrix's square from which its text turns from ink to paper: both read well there."""
+
+
+def _full(share: float) -> float:
+    """Return how far a square's colour goes from paper to full, in percent; the least share can still be seen."""
+    return round(8 + 92 * share, 1)
 
 
 def _reach(ends: Sequence[float]) -> float:
     """Return a round bound for a scale about zero."""
-    return max(0.1, ceil(10 * max((abs(end) for end in ends), default=0.1)) / 10)
+    most = max((abs(end) for end in ends), default=0.0)
+    return next((step for step in (0.01, 0.02, 0.05) if most <= step), max(0.1, ceil(10 * most) / 10))
 
 
 def _winner(ends: Sequence[float], p: float, run: int) -> int | None:

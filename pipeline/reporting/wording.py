@@ -24,9 +24,18 @@ NATURAL_UNIT = ("log_loss", "brier")
 """Metrics that are no share, so not written in percent."""
 
 
+PALETTE_SIZE = 6
+"""Colours there are for runs; a seventh run takes the first one's."""
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """Return a share as `61.9 %`'s number, `61.9`; an en dash where there is none."""
     return "–" if value is None else f"{100 * value:.{digits}f}"
+
+
+def share_text(share: float) -> str:
+    """Return a share in whole percent, for a square too small for more; `<1` where there is less than half a one."""
+    return "<1" if 0 < share < 0.005 else f"{100 * share:.0f}"
 
 
 def signed(value: float | None, digits: int = 1) -> str:
@@ -79,20 +88,41 @@ def verdict(comparison: Mapping[str, Any]) -> str:
     a, b = comparison["a"], comparison["b"]
     top1 = comparison["delta"]["top1"]
     low, high = top1["ci95"]
-    clips, sources = comparison["n_clips"], comparison["n_sources"]
+    sources = count(comparison["n_sources"], "source")
     numbers = f"{signed(top1['value'])} points top-1, 95 % interval {signed(low)} to {signed(high)}"
     if is_shown(comparison):
         better, worse = (b, a) if low > 0 else (a, b)
         said = f"{better} is better than {worse} on these clips: {b} against {a} {numbers}"
-        said += f" (n = {clips:,} from {count(sources, 'source')}, p {equals(comparison['p_holm'])})."
+        said += f" (n = {comparison['n_clips']:,} from {sources}, p {equals(comparison['p_holm'])})."
     else:
-        said = f"No difference between {a} and {b} can be shown with n = {clips:,}: {b} against {a} {numbers}"
-        said += f" ({count(sources, 'source')}, p {equals(comparison['p_holm'])})."
-    if sources < FEW_SOURCES:
-        said += f" With {count(sources, 'source')} the interval itself is uncertain."
-    if comparison["cost_ratio"] is not None and f"{comparison['cost_ratio']:.3g}" != "1":
-        said += f" {b} takes {comparison['cost_ratio']:.3g} times the multiply-adds of {a}."
-    return said
+        said = f"No difference in top-1 between {a} and {b} can be shown with n = {comparison['n_clips']:,}: "
+        said += f"{b} against {a} {numbers} ({sources}, p {equals(comparison['p_holm'])})."
+    if comparison["n_sources"] < FEW_SOURCES:
+        said += f" With {sources} the interval itself is uncertain."
+    return said + _other_metric(comparison) + _cost(comparison)
+
+
+def _other_metric(comparison: Mapping[str, Any]) -> str:
+    """Return what mean class accuracy says, where it says something else than top-1."""
+    low, high = comparison["delta"]["mean_class_accuracy"]["ci95"]
+    if is_shown(comparison) == (low > 0 or high < 0):
+        return ""
+    tail = "leaves zero out; no test was made of it." if low > 0 or high < 0 else "holds zero."
+    return f" The interval of the difference in mean class accuracy, {signed(low)} to {signed(high)} points, {tail}"
+
+
+def _cost(comparison: Mapping[str, Any]) -> str:
+    """Return what the second run takes, and what it brings for that; nothing where both take the same."""
+    ratio = comparison["cost_ratio"]
+    if ratio is None or f"{ratio:.3g}" == "1":
+        return ""
+    said = f" {comparison['b']} takes {ratio:.3g} times the multiply-adds of {comparison['a']}"
+    if ratio < 1:
+        return f"{said}."
+    if not is_shown(comparison):
+        return f"{said}, and nothing shows that it pays."
+    low, high = comparison["delta"]["top1"]["ci95"]
+    return f"{said}; that is the price of {signed(low)} to {signed(high)} points." if low > 0 else f"{said}."
 
 
 def tests(comparison: Mapping[str, Any], comparisons: int) -> str:
@@ -100,7 +130,7 @@ def tests(comparison: Mapping[str, Any], comparisons: int) -> str:
     said = f"McNemar’s exact test, clip by clip: p {equals(comparison['p_clips'])}. With sources exchanged whole, as "
     said += f"clips of one source go together: p {equals(comparison['p_sources'])}"
     if comparisons > 1:
-        said += f", corrected for {comparisons} comparisons {equals(comparison['p_holm'])}"
+        said += f", and corrected for {comparisons} comparisons p {equals(comparison['p_holm'])}"
     shown = ", ".join(comparison["classes"]["shown"])
     return said + (
         f". Classes with a difference after correction: {shown}." if shown else ". For no class can one be shown."
@@ -117,6 +147,15 @@ def leak_line(leaks: Mapping[str, Any]) -> str:
     return said + "centred embeddings."
 
 
+def setting(found: Mapping[str, Any]) -> str:
+    """Return what was tested, in one line."""
+    first = found["runs"][0]["provenance"]
+    n, protocol = len(found["runs"][0]["splits"]), first.get("protocol")
+    parts = [(first.get("dataset") or {}).get("name"), count(n, "split") + (f" ({protocol})" if protocol else "")]
+    parts += [count(len(found["class_names"]), "class", "classes"), count(found["n_clips"], "test clip")]
+    return " · ".join(part for part in (*parts, count(found["n_sources"], "source")) if part)
+
+
 def opening(found: Mapping[str, Any]) -> str:
     """Return the main number of a single run."""
     top1 = found["runs"][0]["summary"]["top1"]
@@ -128,9 +167,20 @@ def opening(found: Mapping[str, Any]) -> str:
     return said + f"from {count(found['n_sources'], 'source')}" + (f", mean of {n} splits." if n > 1 else ".")
 
 
+def mixing_line(leaks: Mapping[str, int]) -> str:
+    """Return in how many splits how many sources stand on both sides."""
+    most = max(leaks.values())
+    said = f"In {count(len(leaks), 'split')} up to {count(most, 'source')} "
+    return said + f"{'has' if most == 1 else 'have'} clips on both sides: these numbers are too high."
+
+
 def coverage_line(coverage: Mapping[str, Any]) -> str:
     """Return how much of the dataset the numbers rest on."""
-    parts = [f"{coverage[key]:,} {key}" for key in ("cached", "missing", "failed", "flagged") if key in coverage]
+    keys = ("cached", "used", "missing", "failed", "flagged")
+    known = {key: coverage[key] for key in keys if key in coverage}
+    if known.get("used") == known.get("cached"):
+        known.pop("used", None)
+    parts = [f"{number:,} {key}" for key, number in known.items()]
     total = f"{count(coverage['videos'], 'video')} listed: " if "videos" in coverage else ""
     return total + ", ".join(parts) if parts else "coverage not recorded"
 
@@ -143,14 +193,19 @@ def is_complete(coverage: Mapping[str, Any]) -> bool:
 def short_names(names: Sequence[str]) -> list[str]:
     """Return names without the words at their end, then at their start, that all share: `base`, `hr`.
 
-    Words are what stands between hyphens; no name loses all of its own.
+    Words are what stands between hyphens; no name loses all of its own. The start is kept where one short name would be
+    the end of another: of `tiny-linear` and `tiny-hr-linear` the first is not just any `linear`.
     """
     words = [name.split("-") for name in names]
-    for end in (-1, 0):
-        while len(words) > 1 and min(map(len, words)) > 1 and len({word[end] for word in words}) == 1:
-            for word in words:
-                del word[end]
-    return ["-".join(word) for word in words]
+    if len(words) < 2:
+        return list(names)
+    while min(map(len, words)) > 1 and len({word[-1] for word in words}) == 1:
+        words = [word[:-1] for word in words]
+    shorter = words
+    while min(map(len, shorter)) > 1 and len({word[0] for word in shorter}) == 1:
+        shorter = [word[1:] for word in shorter]
+    clear = not any(a != b and a == b[-len(a) :] for a in shorter for b in shorter)
+    return ["-".join(word) for word in (shorter if clear else words)]
 
 
 def listing(names: Sequence[str], most: int = 3) -> str:

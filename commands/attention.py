@@ -1,0 +1,118 @@
+"""`actionvit attention`: where in a video an encoder looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from actionvit.commands.options import echo_json, json_option
+
+if TYPE_CHECKING:
+    from actionvit.pipeline.reporting.pictures import Look
+
+COLUMNS = 16
+"""Frames of a strip; an animation shows all."""
+
+
+@click.command(short_help="Where in a video an encoder looks, as pictures.")
+@click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="VIDEO...")
+@click.option("--variant", default="base", show_default=True, help="base, hr, large, tiny or tiny-hr.")
+@click.option("--weights", metavar="SRC", help="A Hugging Face folder or hub id, or a .pyth.  [default: the variant's]")
+@click.option("--frames", type=click.IntRange(1), help="T, frames to look at.  [default: the variant's]")
+@click.option("--size", type=click.IntRange(16), help="S, side in pixels.  [default: the variant's]")
+@click.option(
+    "--sampling",
+    type=click.Choice(["uniform", "dense"]),
+    default="uniform",
+    show_default=True,
+    help="Over the whole video, or with a fixed stride.",
+)
+@click.option("--stride", type=click.IntRange(1), help="Frames between samples, if dense.  [default: the variant's]")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="attention",
+    show_default=True,
+    help="Where the pictures go; those of the same name are replaced.",
+)
+@click.option(
+    "--animate",
+    type=click.Choice(["gif", "webp", "none"]),
+    default="gif",
+    show_default=True,
+    help="The moving picture: gif plays everywhere, webp has more colours in fewer bytes.",
+)
+@json_option
+@click.pass_context
+def command(ctx: click.Context, /, **options: Any) -> None:
+    """Draw which patches of which frames the embedding of each VIDEO (a file, or a folder of frames) draws on.
+
+    NAME.png shows the frames as the encoder sees them, and below the same with attention over them, from purple to
+    yellow; NAME.gif plays both. It is attention rollout (Abnar & Zuidema, ACL 2020) through both attentions of every
+    block: it shows where information could flow, not why a class was chosen. Exit code 3: some videos do not decode.
+    """
+    from actionvit.features.decoding.frames import DecodeError
+    from actionvit.features.timesformer.rollout import Attention
+    from actionvit.features.timesformer.variants import clip_spec
+    from actionvit.features.timesformer.weights import find_weights
+
+    views = {name: options[name] for name in ("frames", "size", "sampling", "stride")}
+    spec = clip_spec(options["variant"], **views)
+    look = Attention(find_weights(options["variant"], options["weights"]), spec, device=options["device"])
+    options["out"].mkdir(parents=True, exist_ok=True)
+    done: list[dict[str, Any]] = []
+    failed = 0
+    for video, name in zip(options["videos"], _names(options["videos"]), strict=True):
+        try:
+            files = _draw(video, options["out"] / name, look, options["animate"])
+        except DecodeError as error:
+            failed += 1
+            click.echo(f"{video}: {error}", err=True)
+            continue
+        done.append({"video": str(video), "files": [str(file) for file in files]})
+        if not options["as_json"]:
+            click.echo(f"{video}: {', '.join(str(file) for file in files)}")
+    if options["as_json"]:
+        echo_json(done)
+    if failed:
+        ctx.exit(3)
+
+
+def _draw(video: Path, stem: Path, look: Look, animate: Literal["gif", "webp", "none"]) -> list[Path]:
+    """Write the pictures of one video; return the files."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    from actionvit.features.decoding.decode import decode
+    from actionvit.features.durable import publish
+    from actionvit.pipeline.reporting.pictures import GAP, animation, evenly, overlay, strip
+
+    seen, shares = (view[0] for view in look(decode(video, [look.spec])))
+    shown = overlay(seen, shares)
+    at = evenly(len(seen), COLUMNS)
+    png = io.BytesIO()
+    above, below = (strip(part[at], height=look.spec.size) for part in (seen, shown))
+    gap = np.full((look.spec.size // GAP, *above.shape[1:]), 255, dtype=np.uint8)
+    Image.fromarray(np.concatenate([above, gap, below])).save(png, "PNG", optimize=True)
+    files = {stem.with_name(f"{stem.name}.png"): png.getvalue()}
+    if animate != "none":
+        files[stem.with_name(f"{stem.name}.{animate}")] = animation(np.concatenate([seen, shown], axis=2), animate)
+    for path, data in files.items():
+        publish(path, data)
+    return list(files)
+
+
+def _names(videos: Sequence[Path]) -> list[str]:
+    """Return each video's name without its suffix; with its folder's before it where two share it, then numbered."""
+    short = [video.stem if video.suffix else video.name for video in videos]
+    names = [
+        f"{video.resolve().parent.name}-{name}" if short.count(name) > 1 else name
+        for video, name in zip(videos, short, strict=True)
+    ]
+    return [f"{name}-{i}" if names.count(name) > 1 else name for i, name in enumerate(names, 1)]

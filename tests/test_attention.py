@@ -1,0 +1,137 @@
+"""`actionvit attention` and the small pictures of a report."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from actionvit.cli import cli
+from actionvit.features.decoding.decode import decode
+from actionvit.features.timesformer.rollout import Attention
+from actionvit.features.timesformer.variants import clip_spec
+from actionvit.features.timesformer.weights import find_weights
+from actionvit.pipeline.datasets.drawing import write_avi
+from actionvit.pipeline.reporting.pictures import animation, evenly, faces, overlay, strip, strips
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """A clip of 30 frames at 60 × 80, noise that differs from frame to frame."""
+    frames = np.random.RandomState(0).randint(0, 256, (30, 60, 80, 3)).astype(np.uint8)
+    write_avi(tmp_path / "clip.avi", frames)
+    return tmp_path / "clip.avi"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["attention", *(str(each) for each in arguments)])
+
+
+@pytest.mark.parametrize(("frames", "size", "kind"), [(8, 112, "gif"), (3, 64, "webp"), (24, 32, "gif")])
+def test_it_writes_a_strip_and_an_animation(video: Path, tmp_path: Path, frames: int, size: int, kind: str) -> None:
+    options = ("--variant", "tiny", "--frames", frames, "--size", size, "--animate", kind, "--out", tmp_path / "out")
+    result = run(video, *options)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"clip.png", f"clip.{kind}"}
+    with Image.open(tmp_path / "out" / "clip.png") as png:
+        gap = size // 56
+        assert png.size == (min(frames, 16) * (size + gap) - gap, 2 * size + gap)
+    with Image.open(tmp_path / "out" / f"clip.{kind}") as moving:
+        assert moving.n_frames == frames and moving.size == (2 * size, size) and moving.info["loop"] == 0
+
+
+def test_the_upper_row_is_what_the_encoder_sees_and_the_lower_its_rollout(video: Path, tmp_path: Path) -> None:
+    assert run(video, "--variant", "tiny", "--out", tmp_path, "--animate", "none").exit_code == 0
+    spec = clip_spec("tiny")
+    seen, shares = Attention(find_weights("tiny"), spec, device="cpu")(decode(video, [spec]))
+    with Image.open(tmp_path / "clip.png") as png:
+        rows = np.asarray(png)
+    S, gap = spec.size, spec.size // 56
+    for top, frames in ((0, seen[0]), (S + gap, overlay(seen[0], shares[0]))):
+        for place, frame in enumerate(frames):
+            left = place * (S + gap)
+            np.testing.assert_array_equal(rows[top : top + S, left : left + S], frame)
+    assert (rows[S : S + gap] == 255).all() and (rows[:, S : S + gap] == 255).all()
+
+
+def test_a_video_that_does_not_decode_costs_itself_alone(video: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.avi"
+    bad.write_text("no video")
+    result = run(bad, video, "--variant", "tiny", "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 3
+    assert result.stderr.startswith(f"{bad}: not_video")
+    assert [Path(one["video"]).name for one in json.loads(result.stdout)] == ["clip.avi"]
+
+
+def test_videos_of_one_name_do_not_overwrite_each_other(video: Path, tmp_path: Path) -> None:
+    for folder in ("jump", "run"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.b.avi").write_bytes(video.read_bytes())
+    twice = [tmp_path / "jump" / "a.b.avi", tmp_path / "run" / "a.b.avi", tmp_path / "run" / "a.b.avi", video]
+    assert run(*twice, "--variant", "tiny", "--out", tmp_path / "out", "--animate", "none").exit_code == 0
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"jump-a.b.png", "run-a.b-2.png", "run-a.b-3.png", "clip.png"}
+
+
+def test_a_size_of_no_whole_patches_and_unknown_weights_are_one_line(video: Path, tmp_path: Path) -> None:
+    from actionvit.errors import ActionVitError
+
+    for options, said in [(("--size", 100), "multiple of the model's patch"), (("--weights", "nowhere/"), "no such")]:
+        error = run(video, "--variant", "tiny", "--out", tmp_path / "out", *options).exception
+        assert isinstance(error, ActionVitError) and said in str(error) and "\n" not in str(error)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_overlay_is_grey_below_the_median_and_coloured_at_the_top() -> None:
+    frames = np.full((2, 32, 32, 3), (200, 120, 40), np.uint8)
+    shares = np.zeros((2, 2, 2), np.float32)
+    shares[1, 0, 0] = 1
+    shown = overlay(frames, shares).astype(int)
+    grey = 0.85 * (0.299 * 200 + 0.587 * 120 + 0.114 * 40)
+    assert abs(shown[0] - grey).max() <= 0.51, "nothing is attended in the first frame"
+    red, _, blue = shown[1, 0, 0]
+    assert red > blue + 40 and abs(shown[1, -1, -1] - grey).max() <= 0.51
+
+
+def test_places_are_even_and_all_where_there_are_few() -> None:
+    assert evenly(3, 6).tolist() == [0, 1, 2]
+    assert evenly(8, 4).tolist() == [1, 3, 5, 7]
+    assert evenly(96, 16).tolist() == list(range(3, 96, 6))
+
+
+def test_strips_keep_to_their_limit_and_leave_out_what_does_not_decode(video: Path, tmp_path: Path, caplog) -> None:
+    paths = [("gone", tmp_path / "gone.avi"), ("a", video), ("b", video), ("c", video)]
+    alone = len(strips([("a", video)])["a"].frames)
+    found = strips(paths, limit=2 * alone + 10)
+    assert list(found) == ["a", "b"]
+    assert "no picture of gone: missing" in caplog.text and "c and what follows is left out" in caplog.text
+    with Image.open(io.BytesIO(found["a"].frames)) as image:
+        assert image.size == (6 * round(80 * 112 / 60) + 5 * 2, 112)
+    assert faces(paths[:2])["a"].shape == (44, round(80 * 44 / 60), 3)
+
+
+def test_with_attention_a_strip_shows_the_encoders_own_frames(video: Path) -> None:
+    spec = clip_spec("tiny")
+    look = Attention(find_weights("tiny"), spec, device="cpu")
+    found = strips([("a", video)], look=look)["a"]
+    seen, shares = look(decode(video, [spec]))
+    at = evenly(8, 6)
+    for data, expected in [(found.frames, seen[0][at]), (found.attention, overlay(seen[0], shares[0])[at])]:
+        with Image.open(io.BytesIO(data)) as image:
+            difference = np.asarray(image).astype(int) - strip(expected).astype(int)
+        assert np.sqrt((difference**2).mean()) < 30, "JPEG of noise"
+
+
+def test_an_animation_shows_each_picture_once() -> None:
+    pictures = np.stack([np.full((16, 16, 3), level, np.uint8) for level in (0, 100, 200)])
+    with Image.open(io.BytesIO(animation(pictures, "webp"))) as moving:
+        levels = []
+        for number in range(moving.n_frames):
+            moving.seek(number)
+            levels.append(float(np.asarray(moving.convert("RGB")).mean()))
+    assert levels == pytest.approx([0, 100, 200], abs=3)

@@ -1,0 +1,260 @@
+"""Runs against each other: every number by another road, and planted truth recovered as often as is claimed."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+from planting import planted, recovery
+from reporting import NAMES, predictions, softmax, write
+from scipy.stats import binomtest, false_discovery_control, permutation_test
+from sklearn import metrics as theirs
+
+from actionvit.errors import ActionVitError
+from actionvit.heads.statistics import holm, paired_p
+from actionvit.pipeline.reporting.compare import compare, compare_all
+from actionvit.pipeline.reporting.wording import is_shown, verdict
+from actionvit.pipeline.runs import Predictions, measure
+
+
+def right(found: Predictions) -> np.ndarray:
+    return found.scores.argmax(axis=1) == found.true
+
+
+def shuffled(found: Predictions, seed: int = 3) -> Predictions:
+    """The same predictions in another order."""
+    order = np.random.RandomState(seed).permutation(len(found.id))
+    columns = {name: getattr(found, name)[order] for name in ("id", "split", "true", "scores", "source")}
+    return dataclasses.replace(found, **columns)
+
+
+def test_differences_and_counts_by_hand() -> None:
+    a, b = predictions(), predictions(skill=2.2, seed=5)
+    found = compare(a, shuffled(b), names=("base", "hr"))
+    by_split = [(a.split == name, name) for name in a.split_names]
+    for name, score in (("top1", theirs.accuracy_score), ("mean_class_accuracy", theirs.balanced_accuracy_score)):
+        expected = np.mean(
+            [
+                score(b.true[rows], b.scores[rows].argmax(1)) - score(a.true[rows], a.scores[rows].argmax(1))
+                for rows, _ in by_split
+            ]
+        )
+        assert found["delta"][name]["value"] == pytest.approx(expected)
+    cells = theirs.confusion_matrix(right(a), right(b))
+    assert found["clips"] == {
+        "neither": cells[0, 0],
+        "only_b": cells[0, 1],
+        "only_a": cells[1, 0],
+        "both": cells[1, 1],
+    }
+    recalls = [theirs.recall_score(one.true, one.scores.argmax(1), average=None) for one in (a, b)]
+    deltas = recalls[1] - recalls[0]
+    assert [row["delta"] for row in found["per_class"]] == pytest.approx(list(deltas))
+    tally = found["classes"]
+    assert (tally["wins"], tally["losses"]) == ((deltas > 0).sum(), (deltas < 0).sum())
+    assert tally["wins"] + tally["ties"] + tally["losses"] == len(NAMES)
+    assert (found["n_clips"], found["n_results"], found["n_sources"]) == (120, 120, 40)
+
+
+def test_p_clips_is_mcnemars_exact_test() -> None:
+    a, b = predictions(), predictions(skill=2.2, seed=5)
+    only_a, only_b = (right(a) & ~right(b)).sum(), (right(b) & ~right(a)).sum()
+    assert compare(a, b)["p_clips"] == pytest.approx(binomtest(int(only_a), int(only_a + only_b)).pvalue)
+
+
+def test_a_clip_in_several_splits_counts_once_for_whom_it_was_right_more_often() -> None:
+    a, b = predictions(splits=3, every_split=True), predictions(skill=2.0, seed=5, splits=3, every_split=True)
+    difference = right(b).reshape(3, -1).sum(0) - right(a).reshape(3, -1).sum(0)
+    wins, losses = int((difference > 0).sum()), int((difference < 0).sum())
+    found = compare(a, b)
+    assert (found["n_clips"], found["n_results"]) == (120, 360)
+    assert found["p_clips"] == pytest.approx(binomtest(losses, wins + losses).pvalue)
+
+
+def test_p_sources_is_the_exact_sign_flip_test_over_sources() -> None:
+    a, b = (predictions(skill=skill, seed=seed, clips=36, per_source=3) for skill, seed in ((1.0, 0), (2.0, 5)))
+    difference = right(b).astype(int) - right(a).astype(int)
+    by_source = np.array([difference[a.source == name].sum() for name in np.unique(a.source)])
+    exact = permutation_test(
+        (by_source, np.zeros_like(by_source)),
+        lambda x, y, axis: np.sum(x - y, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=np.inf,
+    )
+    assert compare(a, b)["p_sources"] == pytest.approx(exact.pvalue)
+
+
+def test_without_sources_each_clip_is_its_own() -> None:
+    a, b = (
+        dataclasses.replace(found, source=np.full(120, "")) for found in (predictions(), predictions(skill=2.2, seed=5))
+    )
+    found = compare(a, b)
+    assert found["p_sources"] == pytest.approx(found["p_clips"]) and found["n_sources"] == 120
+
+
+def test_the_interval_is_a_paired_bootstrap_over_sources() -> None:
+    a, b = predictions(clips=240), predictions(skill=2.0, seed=5, clips=240)
+    found = compare(a, b, resamples=2000)["delta"]
+    names, number = np.unique(a.source, return_inverse=True)
+    random = np.random.default_rng(1)  # another stream: the ends agree up to the bootstrap's own noise
+    drawn = []
+    for _ in range(4000):
+        times = np.bincount(random.integers(0, len(names), len(names)), minlength=len(names))[number]
+        parts = []
+        for split in a.split_names:
+            rows = (a.split == split) & (times > 0)
+            arguments = [(one.true[rows], one.scores[rows].argmax(1)) for one in (a, b)]
+            parts.append(
+                [
+                    np.subtract(*(score(*argument, times[rows]) for argument in arguments[::-1]))
+                    for score in (
+                        lambda true, best, weight: np.average(true == best, weights=weight),
+                        lambda true, best, weight: np.mean(
+                            [np.average((best == c)[true == c], weights=weight[true == c]) for c in np.unique(true)]
+                        ),
+                    )
+                ]
+            )
+        drawn.append(np.mean(parts, axis=0))
+    for name, values in zip(("top1", "mean_class_accuracy"), np.transpose(drawn), strict=True):
+        assert found[name]["ci95"] == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=0.012)
+
+
+def test_holms_correction_step_by_step() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    p = np.random.RandomState(0).uniform(size=20)
+    corrected = np.array(holm(list(p)))
+    order = np.argsort(p)
+    assert (np.diff(corrected[order]) >= 0).all()
+    assert (corrected >= false_discovery_control(p) - 1e-12).all(), "never milder than Benjamini-Hochberg"
+    assert (corrected <= np.minimum(1, 20 * p) + 1e-12).all(), "never stricter than Bonferroni"
+    assert corrected[order[0]] == pytest.approx(min(1, 20 * p[order[0]]))
+
+
+def test_classes_are_corrected_together_and_those_without_clips_left_out() -> None:
+    a, b = predictions(clips=200), predictions(skill=3.0, seed=5, clips=200)
+    longer = (*NAMES, "yawn")
+    wide = [
+        dataclasses.replace(one, scores=np.pad(one.scores, ((0, 0), (0, 1))).astype(np.float32), class_names=longer)
+        for one in (a, b)
+    ]
+    rows = compare(*wide)["per_class"]
+    assert rows[-1] == {"class": "yawn", "support": 0, **dict.fromkeys(("a", "b", "delta", "ci95", "p", "p_holm"))}
+    assert [row["p_holm"] for row in rows[:-1]] == pytest.approx(holm([row["p"] for row in rows[:-1]]))
+    for number, row in enumerate(rows[:-1]):
+        own = a.true == number
+        difference = right(b)[own].astype(int) - right(a)[own].astype(int)
+        assert row["p"] == pytest.approx(paired_p(difference, a.source[own]))
+
+
+def test_comparisons_are_corrected_together_and_cost_is_a_ratio(tmp_path: Path) -> None:
+    runs = [
+        write(tmp_path / name, predictions(skill=skill, seed=seed), info={"gmac": gmac})
+        for name, skill, seed, gmac in (("base", 1.0, 0, 200), ("hr", 2.5, 1, 1700), ("large", 1.1, 2, 100))
+    ]
+    found = compare_all(runs)
+    assert [one["p_holm"] for one in found] == pytest.approx(holm([one["p_sources"] for one in found]))
+    assert [one["cost_ratio"] for one in found] == [8.5, 0.5]
+    assert "8.5 times the multiply-adds of base; that is the price of +" in found[0]["verdict"]
+    assert "0.5 times the multiply-adds of base." in found[1]["verdict"]
+
+
+def test_runs_that_predict_the_same_are_not_proven_equal() -> None:
+    found = compare(predictions(), predictions())
+    assert found["p_clips"] == found["p_sources"] == 1
+    low, high = found["delta"]["top1"]["ci95"]
+    assert low < 0 < high and found["delta"]["top1"]["value"] == 0
+
+
+def test_other_clips_are_refused_and_counted(tmp_path: Path) -> None:
+    a = predictions()
+    rest = np.arange(len(a.id)) % 6 > 0
+    columns = ("id", "split", "true", "scores", "source")
+    fewer = dataclasses.replace(a, **{name: getattr(a, name)[rest] for name in columns})
+    with pytest.raises(ActionVitError, match=r"20 only in the first, 0 only in the second, 100 in both") as error:
+        compare(a, fewer)
+    assert "official-1: " in str(error.value) and "and 17 more" in str(error.value)
+    renamed = dataclasses.replace(a, split=np.array([f"x-{name}" for name in a.split]))
+    with pytest.raises(ActionVitError, match="120 only in the first, 120 only in the second, 0 in both"):
+        compare(a, renamed)
+    with pytest.raises(ActionVitError, match="know different classes"):
+        compare(a, dataclasses.replace(a, class_names=("x", *NAMES[1:])))
+    relabelled = dataclasses.replace(a, true=np.roll(a.true, 1))
+    with pytest.raises(ActionVitError, match="disagree on the true class of"):
+        compare(a, relabelled)
+
+
+def test_the_sentence_claims_no_more_than_was_shown() -> None:
+    same, better = predictions(seed=7), predictions(skill=4.0, seed=5)
+    for other, shown in ((same, False), (better, True)):
+        one = compare(predictions(), other, names=("base", "hr"))
+        one.update(p_holm=one["p_sources"], cost_ratio=8.7)
+        said = verdict(one)
+        assert is_shown(one) == shown
+        assert said.startswith("hr is better than base" if shown else "No difference in top-1 between base and hr can")
+        assert "n = 120" in said and "40 sources" in said and "95 % interval" in said
+        assert ("nothing shows that it pays" in said) != shown
+    worse = compare(better, predictions(), names=("base", "hr"))
+    worse.update(p_holm=worse["p_sources"], cost_ratio=None)
+    assert verdict(worse).startswith("base is better than hr")
+
+
+def test_an_interval_off_zero_alone_is_no_difference_nor_is_a_small_p_alone() -> None:
+    def one(ends: list[float], p: float) -> dict[str, object]:
+        delta = {name: {"value": 0.02, "ci95": ends} for name in ("top1", "mean_class_accuracy")}
+        counts = {"n_clips": 113, "n_sources": 12, "p_holm": p, "cost_ratio": None}
+        return {"a": "base", "b": "hr", "delta": delta, **counts}
+
+    assert not is_shown(one([0.01, 0.03], 0.06)) and not is_shown(one([-0.01, 0.05], 0.01))
+    said = verdict(one([0.01, 0.03], 0.06))
+    assert said.startswith("No difference in top-1 between base and hr can be shown with n = 113")
+    assert "mean class accuracy, +1.0 to +3.0 points, leaves zero out; no test was made of it" in said
+    assert "With 12 sources the interval itself is uncertain." in said
+
+
+def test_the_pages_methods_name_the_settings_that_are_used() -> None:
+    root = Path(__file__).resolve().parents[1]
+    page = (root / "pipeline" / "reporting" / "templates" / "report.html").read_text()
+    settings = inspect.signature(compare_all).parameters
+    assert f"{settings['resamples'].default:,} resamples, seed {settings['seed'].default}" in page
+    assert inspect.signature(measure).parameters["seed"].default == settings["seed"].default
+
+
+def test_a_planted_difference_is_recovered_with_the_stated_coverage() -> None:
+    found = recovery((0.3, 0.8), tries=150, sources=60, resamples=400)
+    assert found["top1"] >= 0.89 and found["mean_class_accuracy"] >= 0.89
+    assert 0.91 <= found["each_class"] <= 0.99
+    assert found["shown"] > 0.6, "with 60 sources this difference of 13 points is seen more often than not"
+
+
+def test_where_there_is_no_difference_few_are_called() -> None:
+    found = recovery((0.5, 0.5), tries=150, sources=60, resamples=400)
+    assert found["p"] <= 0.09 and found["shown"] <= 0.09 and found["classes"] <= 0.09
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("sources", [40, 150])
+def test_coverage_and_errors_over_many_tries(sources: int) -> None:
+    planted_found = recovery((0.3, 0.8), tries=1000, sources=sources, resamples=500)
+    for name in ("top1", "mean_class_accuracy", "each_class"):
+        assert 0.91 <= planted_found[name] <= 0.98, (name, planted_found)
+    none = recovery((0.5, 0.5), tries=1000, sources=sources, resamples=500)
+    for name in ("p", "shown", "classes"):
+        assert none[name] <= 0.065, (name, none)
+
+
+def test_a_class_with_a_planted_difference_is_named_and_no_other() -> None:
+    random = np.random.default_rng(0)
+    named: list[str] = []
+    for _ in range(20):
+        a, _ = planted(random, (1.0, 1.0), 200)
+        best = a.scores.argmax(1)
+        lost = (a.true == 2) & (random.uniform(size=len(best)) < 0.6)
+        scores = softmax(4.0 * np.eye(4)[np.where(lost, 3, best)])
+        named += compare(a, dataclasses.replace(a, scores=scores), resamples=100)["classes"]["shown"]
+    assert named == ["c2"] * 20
