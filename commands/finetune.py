@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from actionvit.features.timesformer.weights import Weights
     from actionvit.pipeline.finetuning.distributed import Ranks
     from actionvit.pipeline.finetuning.finetune import Workplace
-    from actionvit.pipeline.finetuning.finetune_spec import FinetuneSpec
+    from actionvit.pipeline.finetuning.spec import FinetuneSpec
     from actionvit.pipeline.runs import Run
 
 
@@ -120,11 +120,10 @@ def _spec(options: dict[str, Any], bf16: bool) -> FinetuneSpec:
     from actionvit.errors import ActionVitError
     from actionvit.features.timesformer.variants import clip_spec
     from actionvit.pipeline.finetuning.augment import AugmentSpec
-    from actionvit.pipeline.finetuning.finetune_spec import FinetuneSpec
     from actionvit.pipeline.finetuning.loss import LossSpec
     from actionvit.pipeline.finetuning.sampling import SamplingSpec
     from actionvit.pipeline.finetuning.schedule import OptimSpec
-    from actionvit.pipeline.finetuning.train_spec import TrainSpec
+    from actionvit.pipeline.finetuning.spec import FinetuneSpec, TrainSpec
 
     def some(*names: str) -> dict[str, Any]:
         return {name: options[name] for name in names}

@@ -29,11 +29,9 @@ from actionvit.pipeline.finetuning.classifier import Classifier, Frozen, first_t
 from actionvit.pipeline.finetuning.clips import Clips, FileClips, ViewSpec
 from actionvit.pipeline.finetuning.distributed import Ranks
 from actionvit.pipeline.finetuning.events import EventFile
-from actionvit.pipeline.finetuning.finetune_spec import FinetuneSpec
-from actionvit.pipeline.finetuning.loss import fit_temperature
-from actionvit.pipeline.finetuning.scoring import plain_outputs
+from actionvit.pipeline.finetuning.scoring import fit_temperature, plain_outputs
+from actionvit.pipeline.finetuning.spec import FinetuneSpec, Progress, State
 from actionvit.pipeline.finetuning.tokens import CachedClips, extract_tokens
-from actionvit.pipeline.finetuning.train_spec import Progress, State
 from actionvit.pipeline.finetuning.training import Training
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,14 +28,14 @@ from actionvit.pipeline.extraction.caches import store_folder
 from actionvit.pipeline.finetuning.augment import CANDIDATES
 from actionvit.pipeline.finetuning.clips import Held, Loaded, ViewSpec
 from actionvit.pipeline.finetuning.sampling import Item
+from actionvit.pipeline.finetuning.spec import Kept
 
 logger = logging.getLogger(__name__)
-Precision = Literal["fp16", "fp32"]
 SCHEMA = 1
 
 
 def token_key(
-    weights: Weights, first: int, spec: ViewSpec, videos: Sequence[Video], *, policy: DecodePolicy, precision: Precision
+    weights: Weights, first: int, spec: ViewSpec, videos: Sequence[Video], *, policy: DecodePolicy, precision: Kept
 ) -> FeatureKey:
     """Return everything that the tokens depend on.
 
@@ -75,7 +75,7 @@ def extract_tokens(
     variant: str,
     cache: Path,
     policy: DecodePolicy,
-    precision: Precision = "fp16",
+    precision: Kept = "fp16",
     device: str = "cpu",
     workers: int | None = None,
     timeout: float = 60.0,
@@ -127,7 +127,7 @@ def _views(spec: ViewSpec, frames: Any, video: Video) -> Iterator[tuple[str, Ten
             yield f"view{number}", spec.fixed(held, video.id, number, video.label)[None]
 
 
-def _tokens(frozen: Callable[[Tensor], Tensor], pixels: Tensor, precision: Precision, device: str) -> NDArray[Any]:
+def _tokens(frozen: Callable[[Tensor], Tensor], pixels: Tensor, precision: Kept, device: str) -> NDArray[Any]:
     """Return tokens (K, ...) of views, one view at a time: memory stays small, and no row depends on another."""
     parts = [frozen(view[None].to(device)).float().cpu() for view in pixels]
     tokens = torch.cat(parts).numpy()

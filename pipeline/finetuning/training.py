@@ -32,8 +32,8 @@ from actionvit.pipeline.finetuning.distributed import Ranks
 from actionvit.pipeline.finetuning.loss import Loss, right
 from actionvit.pipeline.finetuning.sampling import Item, epoch_steps
 from actionvit.pipeline.finetuning.schedule import MovingAverage, parameter_groups, rate_at, set_rate
-from actionvit.pipeline.finetuning.scoring import plain_outputs
-from actionvit.pipeline.finetuning.train_spec import Progress, State, TrainSpec, judged
+from actionvit.pipeline.finetuning.scoring import judged, plain_outputs
+from actionvit.pipeline.finetuning.spec import Progress, State, TrainSpec
 
 logger = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from actionvit.features.timesformer.weights import Weights
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import leaking_sources
 from actionvit.pipeline.finetuning.finetune import Tuned
-from actionvit.pipeline.finetuning.finetune_spec import FinetuneSpec
-from actionvit.pipeline.finetuning.loss import view_mean
 from actionvit.pipeline.finetuning.sampling import class_counts, unevenness
+from actionvit.pipeline.finetuning.scoring import view_mean
+from actionvit.pipeline.finetuning.spec import FinetuneSpec
 from actionvit.pipeline.runs import Predictions, Run, measure, write_run
 
 KIND = "finetuned"
