@@ -16,6 +16,7 @@ COMMANDS = {
     "data": "fetch a dataset; say what is there, what is broken, what leaks",
     "extract": "stage 1: decode, sample, embed, cache",
     "probe": "stage 2: a classifier head on cached embeddings",
+    "finetune": "stage 2: train the head, the last blocks, or all of the encoder",
     "experiment": "heads, class imbalance and splits compared over cached embeddings",
     "report": "stage 3: per-class reports; several runs are compared, paired",
     "cache": "look at, verify, merge, export and prune cached embeddings",

@@ -138,14 +138,12 @@ def _clips(dataset: Dataset, splits: Sequence[Split], weights: Weights, spec: Fi
             dataset,
             [video for video in videos if video.id in used],
             weights,
-            Frozen(model.encoder, spec.clip, first, place.ranks.device),
-            first,
+            Frozen(model.encoder, spec.clip, first, place.ranks.device, bf16=spec.training.autocast),
             views,
             variant=spec.variant,
             cache=place.cache,
             policy=place.policy,
-            precision=spec.tokens or "fp16",
-            device=place.ranks.device,
+            kept=spec.tokens or "fp16",
             workers=place.workers,
             timeout=place.timeout,
             on_video=place.on_video,
@@ -166,13 +164,12 @@ def _tune(
     y = np.array([number[video.label] for video in dataset.videos], dtype=np.intp)
     fit, held = _parts(dataset, split, y, spec)
     model = load_model(weights, len(dataset.class_names), spec, ranks.device)
-    frozen = Frozen(model.encoder, spec.clip, model.first, ranks.device)
+    frozen = Frozen(model.encoder, spec.clip, model.first, ranks.device, bf16=spec.training.autocast)
     folder = place.folder / split.name
     if spec.start == "probe" and not has_checkpoint(folder):
 
         def embed(x: Tensor) -> Tensor:
-            x = x.to(ranks.device)
-            return model.embedding(x if clips.cached else frozen(x))
+            return model.embedding(x.to(ranks.device) if clips.cached else frozen(x))
 
         found, known = plain_outputs(embed, clips, fit, weights.shape.width, ranks)
         start_from_probe(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actionvit.errors import ActionVitError
+from actionvit.features.clips import ClipSpec
 from actionvit.features.decoding.decode import DecodePolicy, decoder_version
 from actionvit.features.decoding.workers import DecodeRequest, Failure, decode_stream
 from actionvit.features.store.keys import FeatureKey
@@ -26,6 +27,7 @@ from actionvit.features.timesformer.weights import Weights
 from actionvit.pipeline.datasets.dataset import Dataset, Video
 from actionvit.pipeline.extraction.caches import store_folder
 from actionvit.pipeline.finetuning.augment import CANDIDATES
+from actionvit.pipeline.finetuning.classifier import Frozen
 from actionvit.pipeline.finetuning.clips import Held, Loaded, ViewSpec
 from actionvit.pipeline.finetuning.sampling import Item
 from actionvit.pipeline.finetuning.spec import Kept
@@ -35,30 +37,32 @@ SCHEMA = 1
 
 
 def token_key(
-    weights: Weights, first: int, spec: ViewSpec, videos: Sequence[Video], *, policy: DecodePolicy, precision: Kept
+    weights: Weights, frozen: Frozen, spec: ViewSpec, videos: Sequence[Video], *, policy: DecodePolicy, kept: Kept
 ) -> FeatureKey:
     """Return everything that the tokens depend on.
 
     Labels are no part of it but for classes that are never mirrored, whose videos' ids are digested.
     """
-    kept = sorted(video.id for video in videos if spec.augment and video.label in spec.augment.keep_sides)
+    sided = sorted(video.id for video in videos if spec.augment and video.label in spec.augment.keep_sides)
     augment = asdict(spec.augment) if spec.augment else None
     if augment:
-        augment["keep_sides"] = hashlib.sha256("\n".join(kept).encode()).hexdigest() if kept else None
+        augment["keep_sides"] = (
+            hashlib.sha256("\n".join(sided).encode("utf-8", "surrogateescape")).hexdigest() if sided else None
+        )
     return FeatureKey(
         weights=weights.digest,
         model=asdict(weights.shape),
         clip=asdict(spec.clip),
         preprocessing={"resize": RESIZE, "mean": list(spec.mean), "std": list(spec.std)},
         decoder=policy.key,
-        precision="fp32",
+        precision=frozen.precision,
         outputs={
-            "frozen_blocks": first,
+            "frozen_blocks": frozen.first,
             "views": spec.views if spec.augment else 0,
             "augment": augment,
             "candidates": CANDIDATES if spec.augment else 0,
             "seed": spec.seed if spec.augment else 0,
-            "kept": precision,
+            "kept": kept,
         },
         schema=SCHEMA,
     )
@@ -68,15 +72,13 @@ def extract_tokens(
     dataset: Dataset,
     videos: Sequence[Video],
     weights: Weights,
-    frozen: Callable[[Tensor], Tensor],
-    first: int,
+    frozen: Frozen,
     spec: ViewSpec,
     *,
     variant: str,
     cache: Path,
     policy: DecodePolicy,
-    precision: Kept = "fp16",
-    device: str = "cpu",
+    kept: Kept = "fp16",
     workers: int | None = None,
     timeout: float = 60.0,
     on_video: Callable[[int, int], None] = lambda done, total: None,
@@ -90,7 +92,7 @@ def extract_tokens(
     ActionVitError
         If another process writes the store, or it cannot be written.
     """
-    key = token_key(weights, first, spec, videos, policy=policy, precision=precision)
+    key = token_key(weights, frozen, spec, videos, policy=policy, kept=kept)
     name = f"{variant}-tokens"
     info = {"root": str(dataset.root.resolve()), "layout": dataset.layout, "videos": len(dataset.videos)}
     info["weights"] = weights.source
@@ -100,7 +102,7 @@ def extract_tokens(
     plan = store.plan([(video.id, video.path) for video in videos], decoder=decoder_version())
     if not plan.todo:
         return store
-    requests = [DecodeRequest(id, by_id[id].path, spec.specs("train", "test")) for id in plan.todo]
+    requests = [DecodeRequest(id, by_id[id].path, _frames(spec)) for id in plan.todo]
     with (
         store.writer() as writer,
         closing(decode_stream(requests, policy=policy, workers=workers, timeout=timeout)) as stream,
@@ -110,7 +112,7 @@ def extract_tokens(
                 writer.fail(item.id, item.reason, item.detail, item.backend, item.frames, decoder=decoder_version())
             else:
                 views = _views(spec, item.frames, by_id[item.id])
-                arrays = {name: _tokens(frozen, view, precision, device) for name, view in views}
+                arrays = {name: _tokens(frozen, view, kept) for name, view in views}
                 frames = item.frames
                 writer.append(
                     Row(item.id, item.digest, item.fingerprint, frames.count, frames.flags, frames.backend, arrays)
@@ -123,15 +125,19 @@ def _views(spec: ViewSpec, frames: Any, video: Video) -> Iterator[tuple[str, Ten
     yield "plain", spec.plain(Held.of(frames, spec.clip))
     if spec.augment is not None:
         held = Held.of(frames, spec.candidates)
-        for number in range(spec.views):
-            yield f"view{number}", spec.fixed(held, video.id, number, video.label)[None]
+        for number in range(1, spec.views):
+            yield f"view{number}", spec.training(held, video, number)[None]
 
 
-def _tokens(frozen: Callable[[Tensor], Tensor], pixels: Tensor, precision: Kept, device: str) -> NDArray[Any]:
-    """Return tokens (K, ...) of views, one view at a time: memory stays small, and no row depends on another."""
-    parts = [frozen(view[None].to(device)).float().cpu() for view in pixels]
-    tokens = torch.cat(parts).numpy()
-    if precision == "fp32" or tokens.ndim == 2:  # clip embeddings are small: no reason to round them
+def _frames(spec: ViewSpec) -> tuple[ClipSpec, ...]:
+    """Return what to decode for all views."""
+    return (spec.clip, spec.candidates) if spec.augment and spec.views > 1 else (spec.clip,)
+
+
+def _tokens(frozen: Frozen, pixels: Tensor, kept: Kept) -> NDArray[Any]:
+    """Return tokens (K, ...) of views as they are to be kept."""
+    tokens = frozen(pixels).cpu().numpy()
+    if kept == "fp32" or tokens.ndim == 2:  # clip embeddings are small: no reason to round them
         return tokens
     with np.errstate(over="ignore"):
         rounded = tokens.astype(np.float16)
@@ -174,10 +180,11 @@ class CachedClips:
                 yield row, torch.from_numpy(self._read(row, "plain")).float()
 
     def _view(self, item: Item) -> NDArray[Any]:
-        rng = item.rng("view")
-        if self.spec.augment is None:
-            return np.asarray(self._read(item.video, "plain")[rng.integers(self.spec.clip.views)])
-        return np.asarray(self._read(item.video, f"view{rng.integers(self.spec.views)}")[0])
+        number = self.spec.choose(item.rng("view"))
+        assert number is not None
+        if self.spec.kind(number) == "plain":
+            return np.asarray(self._read(item.video, "plain")[number])
+        return np.asarray(self._read(item.video, f"view{number}")[0])
 
     def _read(self, row: int, name: str) -> NDArray[Any]:
         return np.asarray(self.store.read([self.videos[row].id], name)[0])

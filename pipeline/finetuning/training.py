@@ -115,8 +115,9 @@ class Training:
         self.model.eval()
 
         def compute(x: Tensor) -> Tensor:
+            x = self._input(x)
             with self._autocast():
-                return self.model.logits(self._input(x))
+                return self.model.logits(x)
 
         return plain_outputs(compute, self.clips, rows, self.model.head.out_features, self.ranks)
 
@@ -198,15 +199,15 @@ class Training:
     def _piece(self, loaded: Loaded, start: int, stop: int, size: int) -> NDArray[np.float64]:
         part = Loaded(loaded.items[start:stop], loaded.x[start:stop], loaded.share[start:stop])
         target = self.loss.targets(part, self.y)
+        x = self._input(part.x)
         with self._autocast():
-            logits = self.model.logits(self._input(part.x), self._keep(part.items))
+            logits = self.model.logits(x, self._keep(part.items))
         losses = self.loss(logits, target)
         torch.autograd.backward(losses.sum() / size)
         return np.array([float(losses.sum().detach()), right(logits.detach(), target), len(part.items)])
 
     def _input(self, x: Tensor) -> Tensor:
-        x = x.to(self.ranks.device, non_blocking=True)
-        return x if self.clips.cached else self.frozen(x)
+        return x.to(self.ranks.device, non_blocking=True) if self.clips.cached else self.frozen(x)
 
     def _keep(self, items: Sequence[Item]) -> Tensor | None:
         """Return what each block counts on each clip's way, (b, depth); see `Classifier.logits`."""
