@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import tuning
 
 from actionvit.features.timesformer.weights import Weights
 from actionvit.pipeline.datasets.dataset import Dataset
-from actionvit.pipeline.finetuning import finetune as stage
 from actionvit.pipeline.finetuning.finetune import Tuned, Workplace, finetune
 
 

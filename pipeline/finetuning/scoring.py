@@ -12,8 +12,8 @@ from torch import Tensor
 from actionvit.pipeline.finetuning.clips import Clips, ahead
 from actionvit.pipeline.finetuning.distributed import Ranks
 
-AT_ONCE = 8
-"""Videos computed together. Always the same ones for the same rows, so that a repetition gives the same bits."""
+AT_ONCE = 16
+"""Views computed together. Always the same ones for the same rows, so that a repetition gives the same bits."""
 
 
 @torch.no_grad()
@@ -40,14 +40,15 @@ def plain_outputs(
 
     def flush() -> None:
         if waiting:
-            values = compute(torch.cat([views for _, views in waiting])).float().cpu().double().numpy()
+            parts = torch.cat([views for _, views in waiting]).split(AT_ONCE)  # type: ignore[no-untyped-call]
+            values = torch.cat([compute(part).float().cpu() for part in parts]).double().numpy()
             places = [place for place, _ in waiting]
             found[places], known[places] = values.reshape(len(places), -1, width), 1
             waiting.clear()
 
     for row, views in ahead(clips.test(mine.tolist())):
         waiting.append((at[row], views))
-        if len(waiting) == AT_ONCE:
+        if len(waiting) == max(1, AT_ONCE // clips.spec.clip.views):
             flush()
     flush()
     return np.asarray(ranks.share(found), dtype=np.float64), np.asarray(ranks.share(known)) > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -68,6 +69,25 @@ def token_key(
     )
 
 
+def token_bytes(weights: Weights, frozen: Frozen, spec: ViewSpec, kept: Kept) -> int:
+    """Return how many bytes a video's tokens take."""
+    K, T, D = spec.clip.views, spec.clip.num_frames, weights.shape.width
+    views = K + (max(spec.views - 1, 0) if spec.augment else 0)
+    if frozen.first == weights.shape.depth:
+        return views * D * 4
+    return views * T * (1 + (spec.clip.size // weights.shape.patch) ** 2) * D * (2 if kept == "fp16" else 4)
+
+
+def _check_room(folder: Path, needed: int, videos: int, spec: ViewSpec) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed < free:
+        return
+    raise ActionVitError(
+        f"{folder}: the tokens of {videos} videos would take {needed / 1e9:.0f} GB, and {free / 1e9:.0f} GB are free:"
+        f" give fewer --views (now {spec.views}), another --cache, --train head, or --no-tokens"
+    )
+
+
 def extract_tokens(
     dataset: Dataset,
     videos: Sequence[Video],
@@ -81,6 +101,7 @@ def extract_tokens(
     kept: Kept = "fp16",
     workers: int | None = None,
     timeout: float = 60.0,
+    on_start: Callable[[int, int], None] = lambda videos, size: None,
     on_video: Callable[[int, int], None] = lambda done, total: None,
 ) -> FeatureStore:
     """Compute what the cache lacks of some videos' tokens: `plain (K, ...)`, and `view0`, `view1`, ... (...).
@@ -90,7 +111,7 @@ def extract_tokens(
     Raises
     ------
     ActionVitError
-        If another process writes the store, or it cannot be written.
+        If another process writes the store, it cannot be written, or there is not enough room.
     """
     key = token_key(weights, frozen, spec, videos, policy=policy, kept=kept)
     name = f"{variant}-tokens"
@@ -102,6 +123,9 @@ def extract_tokens(
     plan = store.plan([(video.id, video.path) for video in videos], decoder=decoder_version())
     if not plan.todo:
         return store
+    size = len(plan.todo) * token_bytes(weights, frozen, spec, kept)
+    _check_room(folder, size, len(plan.todo), spec)
+    on_start(len(plan.todo), size)
     requests = [DecodeRequest(id, by_id[id].path, _frames(spec)) for id in plan.todo]
     with (
         store.writer() as writer,

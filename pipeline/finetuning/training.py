@@ -145,8 +145,6 @@ class Training:
                 )
             )
         loss, hits, clips = self.ranks.share(done)
-        if not np.isfinite(loss):
-            raise ActionVitError(f"the loss is {loss} in epoch {epoch}: use a lower --lr, or --clip-norm 1")
         seconds = time.perf_counter() - began
         return {
             "lr": rate,
@@ -165,8 +163,14 @@ class Training:
         found = self._gradients(loaded, size)
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         self.ranks.add_up(gradients)
+        # Of the summed gradients, so that all ranks see the same and stop together.
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):
+            raise ActionVitError(
+                f"the loss is no number any more at a learning rate of {rate:.1e}: --restart with a lower --lr"
+            )
         if self.spec.optim.clip_norm:
-            torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.spec.optim.clip_norm)
+            torch.nn.utils.clip_grads_with_norm_(list(self.parameters.values()), self.spec.optim.clip_norm, norm)
         set_rate(self.optimizer, rate)
         self.optimizer.step()
         if self.average:
@@ -185,7 +189,9 @@ class Training:
                     (self._piece(loaded, start, start + piece, size) for start in range(0, number, piece or 1)),
                     start=np.zeros(3),
                 )
-            except torch.OutOfMemoryError as error:
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _out_of_memory(error):
+                    raise
                 if piece <= 1:
                     raise ActionVitError(
                         "training one clip does not fit into memory; use --checkpointing, fewer trained blocks,"
@@ -193,6 +199,7 @@ class Training:
                     ) from error
                 self.micro_batch = piece // 2
                 logger.warning("out of memory: going on with micro-batches of %d, the batch as it was", piece // 2)
+            # Not in the handler: the exception holds on to all that was computed.
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
@@ -275,6 +282,11 @@ class Training:
         if self.average:
             self.average.steps = self.state.averaged
             _load(self.average.values, group("average"))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether a GPU's memory is full, or the CPU's, for which torch has no exception of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
