@@ -53,8 +53,8 @@ def command(**options: Any) -> None:
     """Train on a dataset's videos, choose the epoch on a part of the training set, score each test side once.
 
     Unless all is trained, the videos go through the frozen blocks once, a few augmented views each, and training reads
-    what came out from the cache: an epoch takes seconds. Several processes: `torchrun --nproc-per-node N -m actionvit
-    finetune ...`.
+    what came out from the cache: an epoch takes seconds. Several processes: `torchrun --nproc-per-node N -m --
+    actionvit finetune ...`.
     """
     from actionvit.features.timesformer.outputs import resolve
     from actionvit.features.timesformer.weights import find_weights
@@ -72,6 +72,8 @@ def command(**options: Any) -> None:
         echo_json({"run": str(run.folder), "summary": run.metrics["summary"], "search": run.info["search"]})
     else:
         _say(run)
+    if run.info["coverage"]["failed"]:
+        click.get_current_context().exit(3)
 
 
 def _run(options: dict[str, Any], weights: Weights, spec: FinetuneSpec, group: Ranks) -> Run | None:

@@ -1,8 +1,14 @@
-"""A model of a few thousand numbers and a handful of drawn clips: fine-tuning for real, in seconds."""
+"""A model of a few thousand numbers and a handful of drawn clips: fine-tuning for real, in seconds.
+
+As a script, `python tuning.py STEP finetune ...` is `actionvit finetune ...` that dies of SIGKILL in its STEP-th step.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,3 +106,25 @@ def spec(**changes: Any) -> FinetuneSpec:
         training=replace(training, **parts, **inner),
     )
     return replace(whole, **changes)
+
+
+def die_in_step(number: int) -> None:
+    """Kill this process once the gradients of a step are there and before anything is done with them."""
+    from actionvit.pipeline.finetuning.training import Training
+
+    gradients, count = Training._gradients, iter(range(1, sys.maxsize))
+
+    def counted(self: Training, *arguments: Any) -> Any:
+        found = gradients(self, *arguments)
+        if next(count) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found
+
+    Training._gradients = counted  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    from actionvit.cli import main
+
+    die_in_step(int(sys.argv[1]))
+    main(sys.argv[2:])

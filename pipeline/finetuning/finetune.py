@@ -19,6 +19,7 @@ from torch import Tensor
 from actionvit.errors import ActionVitError
 from actionvit.features.decoding.decode import DecodePolicy
 from actionvit.features.timesformer.model import TimeSformer
+from actionvit.features.timesformer.outputs import quantities
 from actionvit.features.timesformer.weights import Weights
 from actionvit.heads.linear import LinearProbe
 from actionvit.heads.selection import select
@@ -105,6 +106,9 @@ def finetune(dataset: Dataset, weights: Weights, spec: FinetuneSpec, place: Work
         If a split or a choice is not to be had, a checkpoint is of another training, or memory does not suffice.
     """
     splits = chosen_splits(dataset, spec)
+    quantities(weights.shape, spec.clip)  # raises if the size is no whole number of patches
+    if spec.augment and (unknown := sorted(set(spec.augment.keep_sides) - set(dataset.class_names))):
+        raise ActionVitError(f"--keep-sides {unknown[0]}: no such class; there are {some(dataset.class_names)}")
     clips = _clips(dataset, splits, weights, spec, place)
     return [_tune(dataset, split, weights, clips, spec, place) for split in splits]
 
@@ -170,9 +174,9 @@ def _clips(dataset: Dataset, splits: Sequence[Split], weights: Weights, spec: Fi
         return CachedClips(videos, store, views)
 
     if place.ranks.first:
-        extract()
+        found = extract()
     place.ranks.wait()
-    return extract()  # all is there now
+    return found if place.ranks.first else extract()  # all is there now
 
 
 def _tune(
@@ -271,11 +275,18 @@ def identity_of(dataset: Dataset, split: Split, weights: Weights, spec: Finetune
     labels = {video.id: video.label for video in dataset.videos}
     clips = "\n".join(f"{id}\t{labels[id]}" for id in split.train)
     return {
-        **{name: value for name, value in plain.items() if name != "training"},
-        **{f"training.{name}": value for name, value in plain["training"].items()},
+        **_leaves(plain),
         "weights": weights.digest,
         "clips": hashlib.sha256(clips.encode("utf-8", "surrogateescape")).hexdigest(),
     }
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted name, so that an error can name the one that differs."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
 
 
 def start_from_probe(

@@ -27,6 +27,7 @@ from actionvit.features.timesformer.outputs import RESIZE
 from actionvit.features.timesformer.weights import Weights
 from actionvit.pipeline.datasets.dataset import Dataset, Video
 from actionvit.pipeline.extraction.caches import store_folder
+from actionvit.pipeline.extraction.extract import note_failure
 from actionvit.pipeline.finetuning.augment import CANDIDATES
 from actionvit.pipeline.finetuning.classifier import Frozen
 from actionvit.pipeline.finetuning.clips import Held, Loaded, ViewSpec
@@ -121,19 +122,21 @@ def extract_tokens(
     store = FeatureStore.create(folder, key=key, dataset=dataset.name, variant=name, info=info)
     by_id = {video.id: video for video in videos}
     plan = store.plan([(video.id, video.path) for video in videos], decoder=decoder_version())
-    if not plan.todo:
+    # Not adopted from a video of the same content: which views are drawn follows from the id.
+    todo = sorted({*plan.todo, *plan.renamed})
+    if not todo:
         return store
-    size = len(plan.todo) * token_bytes(weights, frozen, spec, kept)
-    _check_room(folder, size, len(plan.todo), spec)
-    on_start(len(plan.todo), size)
-    requests = [DecodeRequest(id, by_id[id].path, _frames(spec)) for id in plan.todo]
+    size = len(todo) * token_bytes(weights, frozen, spec, kept)
+    _check_room(folder, size, len(todo), spec)
+    on_start(len(todo), size)
+    requests = [DecodeRequest(id, by_id[id].path, _frames(spec)) for id in todo]
     with (
         store.writer() as writer,
         closing(decode_stream(requests, policy=policy, workers=workers, timeout=timeout)) as stream,
     ):
         for done, item in enumerate(stream, start=1):
             if isinstance(item, Failure):
-                writer.fail(item.id, item.reason, item.detail, item.backend, item.frames, decoder=decoder_version())
+                note_failure(writer, item, by_id[item.id].path)
             else:
                 views = _views(spec, item.frames, by_id[item.id])
                 arrays = {name: _tokens(frozen, view, kept) for name, view in views}
