@@ -19,6 +19,8 @@ COMMANDS = {
     "finetune": "stage 2: train the head, the last blocks, or all of the encoder",
     "experiment": "heads, class imbalance and splits compared over cached embeddings",
     "report": "stage 3: per-class reports; several runs are compared, paired",
+    "predict": "classes of new videos, by what a run learned",
+    "export": "what a run learned, as a model for transformers",
     "cache": "look at, verify, merge, export and prune cached embeddings",
     "weights": "look at, convert and inflate encoder weights",
     "doctor": "what this machine can do",

@@ -64,6 +64,9 @@ def view_mean(logits: NDArray[np.float64], temperature: float = 1.0) -> NDArray[
 def fit_temperature(logits: NDArray[np.float64], y: Sequence[int] | NDArray[np.intp]) -> float:
     """Return the temperature of least log-loss for the mean over views of softmax(logits / temperature).
 
+    The true class counts n + 1 of n + 2, all classes share the rest (Platt, 1999): otherwise n clips that all are told
+    right would make every score 1.
+
     Parameters
     ----------
     logits : ndarray of shape (n, K, C)
@@ -79,10 +82,12 @@ def fit_temperature(logits: NDArray[np.float64], y: Sequence[int] | NDArray[np.i
 
     if not len(y):
         return 1.0
+    spare = 1 / (len(y) + 2)
 
     def cost(log_temperature: float) -> float:
         scores = view_mean(logits, float(np.exp(log_temperature)))
-        return float(-np.log(np.maximum(scores[np.arange(len(y)), y], 1e-12)).mean())
+        logs = np.log(np.maximum(scores, 1e-12))
+        return float(-(1 - spare) * logs[np.arange(len(y)), y].mean() - spare * logs.mean())
 
     found = minimize_scalar(cost, bounds=(np.log(0.05), np.log(20)), method="bounded", options={"xatol": 1e-4})
     return float(np.exp(found.x))
