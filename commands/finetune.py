@@ -22,9 +22,10 @@ from actionvit.commands.options import (
 
 if TYPE_CHECKING:
     from actionvit.features.timesformer.weights import Weights
+    from actionvit.pipeline.datasets.dataset import Split
     from actionvit.pipeline.finetuning.distributed import Ranks
-    from actionvit.pipeline.finetuning.finetune import Workplace
-    from actionvit.pipeline.finetuning.finetune_spec import FinetuneSpec
+    from actionvit.pipeline.finetuning.finetune import Parts, Workplace
+    from actionvit.pipeline.finetuning.spec import FinetuneSpec, Progress
     from actionvit.pipeline.runs import Run
 
 
@@ -52,8 +53,8 @@ def command(**options: Any) -> None:
     """Train on a dataset's videos, choose the epoch on a part of the training set, score each test side once.
 
     Unless all is trained, the videos go through the frozen blocks once, a few augmented views each, and training reads
-    what came out from the cache: an epoch takes seconds. Several processes: `torchrun --nproc-per-node N -m actionvit
-    finetune ...`.
+    what came out from the cache: an epoch takes seconds. Several processes: `torchrun --nproc-per-node N -m --
+    actionvit finetune ...`.
     """
     from actionvit.features.timesformer.outputs import resolve
     from actionvit.features.timesformer.weights import find_weights
@@ -71,6 +72,8 @@ def command(**options: Any) -> None:
         echo_json({"run": str(run.folder), "summary": run.metrics["summary"], "search": run.info["search"]})
     else:
         _say(run)
+    if run.info["coverage"]["failed"]:
+        click.get_current_context().exit(3)
 
 
 def _run(options: dict[str, Any], weights: Weights, spec: FinetuneSpec, group: Ranks) -> Run | None:
@@ -79,7 +82,7 @@ def _run(options: dict[str, Any], weights: Weights, spec: FinetuneSpec, group: R
 
     from actionvit.errors import ActionVitError
     from actionvit.pipeline.finetuning.finetune import Workplace, finetune
-    from actionvit.pipeline.finetuning.tuned_run import publish_tuned, run_name
+    from actionvit.pipeline.finetuning.tuned_run import run_name, write_tuned
 
     dataset = open_dataset(options["root"], options)
     folder = options["runs"] / (options["run"] or run_name(spec))
@@ -98,11 +101,11 @@ def _run(options: dict[str, Any], weights: Weights, spec: FinetuneSpec, group: R
         memory=int(options["memory"] * 2**30),
         resume=options["resume"],
     )
-    with _progress(place, quiet=options["as_json"] or not group.first):
+    with _progress(place, spec.training.epochs, quiet=options["as_json"] or not group.first):
         tuned = finetune(dataset, weights, spec, place)
     if not group.first:
         return None
-    return publish_tuned(
+    run = write_tuned(
         folder,
         dataset,
         weights,
@@ -110,9 +113,10 @@ def _run(options: dict[str, Any], weights: Weights, spec: FinetuneSpec, group: R
         tuned,
         work=work,
         command=["actionvit", *sys.argv[1:]],
-        world=group.world,
         overwrite=options["overwrite"],
     )
+    shutil.rmtree(work)
+    return run
 
 
 def _spec(options: dict[str, Any], bf16: bool) -> FinetuneSpec:
@@ -120,11 +124,10 @@ def _spec(options: dict[str, Any], bf16: bool) -> FinetuneSpec:
     from actionvit.errors import ActionVitError
     from actionvit.features.timesformer.variants import clip_spec
     from actionvit.pipeline.finetuning.augment import AugmentSpec
-    from actionvit.pipeline.finetuning.finetune_spec import FinetuneSpec
     from actionvit.pipeline.finetuning.loss import LossSpec
     from actionvit.pipeline.finetuning.sampling import SamplingSpec
     from actionvit.pipeline.finetuning.schedule import OptimSpec
-    from actionvit.pipeline.finetuning.train_spec import TrainSpec
+    from actionvit.pipeline.finetuning.spec import FinetuneSpec, TrainSpec
 
     def some(*names: str) -> dict[str, Any]:
         return {name: options[name] for name in names}
@@ -134,7 +137,8 @@ def _spec(options: dict[str, Any], bf16: bool) -> FinetuneSpec:
     weight: Any = "balanced" if options["balanced"] else options["class_weight"]
     counts_alike = weight != "none" or options["sampler"] == "balanced" or options["logit_adjust"] > 0
     criterion: Any = options["criterion"] or ("mean_class_accuracy" if counts_alike else "accuracy")
-    tokens = options["train"] != "all" if options["tokens"] is None else options["tokens"]
+    blends = options["mixup"] or options["cutmix"]
+    tokens = not blends and options["train"] != "all" if options["tokens"] is None else options["tokens"]
     views = (4 if tokens and options["augment"] else 0) if options["views"] is None else options["views"]
     augment = some("window", "area", "flip", "colours", "strength")
     try:
@@ -161,7 +165,7 @@ def _spec(options: dict[str, Any], bf16: bool) -> FinetuneSpec:
 
 
 @contextmanager
-def _progress(place: Workplace, *, quiet: bool) -> Iterator[None]:
+def _progress(place: Workplace, epochs: int, *, quiet: bool) -> Iterator[None]:
     """Show bars, and a line an epoch."""
     from tqdm import tqdm
 
@@ -171,22 +175,35 @@ def _progress(place: Workplace, *, quiet: bool) -> Iterator[None]:
         tqdm(unit="step", disable=off, leave=False) as steps,
     ):
 
+        def on_tokens(count: int, size: int) -> None:
+            if not quiet:
+                click.echo(f"{count} videos go through the frozen blocks once: {size / 1e9:.1f} GB in {place.cache}")
+
         def on_video(done: int, total: int) -> None:
             videos.total = total
             videos.update(done - videos.n)
 
-        def on_step(split: Any, now: Any) -> None:
-            if now.step == 1:
-                steps.reset(total=now.steps)
+        def on_split(split: Split, parts: Parts) -> None:
+            if quiet:
+                return
+            click.echo(f"{split.name}: {len(parts.fit)} clips to train on, {len(parts.held)} to choose the epoch by")
+            if len(parts.histograms) > 1:
+                for rank, counts in enumerate(parts.histograms):
+                    click.echo(f"  rank {rank}: {' '.join(map(str, counts))} clips a class")
+
+        def on_step(split: Split, now: Progress) -> None:
+            if (now.epoch, now.step) == (1, 1):
+                steps.reset()
+            steps.total = now.steps * epochs
             steps.set_description(f"{split.name} epoch {now.epoch}", refresh=False)
             steps.set_postfix_str(
                 f"loss {now.loss:.3f}, accuracy {now.accuracy:.3f}, rate {now.lr:.1e},"
                 f" {now.clips_per_second:.1f} clips/s",
                 refresh=False,
             )
-            steps.update(now.step - steps.n)
+            steps.update((now.epoch - 1) * now.steps + now.step - steps.n)
 
-        def on_epoch(split: Any, row: dict[str, float]) -> None:
+        def on_epoch(split: Split, row: dict[str, float]) -> None:
             if quiet:
                 return
             trained = f"loss {row['loss']:.3f}, " if "loss" in row else "before training, "
@@ -196,6 +213,7 @@ def _progress(place: Workplace, *, quiet: bool) -> Iterator[None]:
                     f" {100 * row['validation_accuracy']:.1f} %, log-loss {row['validation_log_loss']:.3f}"
                 )
 
+        place.on_tokens, place.on_split = on_tokens, on_split
         place.on_video, place.on_step, place.on_epoch = on_video, on_step, on_epoch
         yield
 

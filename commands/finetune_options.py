@@ -111,7 +111,8 @@ _STEPS = (
         help="Keep a moving average of the weights with this decay a step; 0: the weights themselves.",
     ),
     click.option(
-        "--start",
+        "--head-init",
+        "start",
         type=click.Choice(["probe", "zero"]),
         default="probe",
         show_default=True,

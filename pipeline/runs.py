@@ -129,6 +129,7 @@ def write_run(
     head_tensors: Mapping[str, NDArray[Any]],
     head_config: Mapping[str, Any],
     train: Mapping[str, Sequence[str]] | None = None,
+    more: Mapping[str, bytes] | None = None,
     overwrite: bool = False,
 ) -> Run:
     """Write a run whole or not at all: into a temporary folder beside it, then by a rename.
@@ -149,6 +150,8 @@ def write_run(
         The head: arrays by name, and what JSON can hold.
     train : mapping, optional
         Ids of the training clips by split name; without them the report cannot look for leaks.
+    more : mapping, optional
+        Further files by their place in the folder.
     overwrite : bool
         Replace a run that is there.
 
@@ -174,6 +177,9 @@ def write_run(
         )
         _write_predictions(fresh / PREDICTIONS, predictions)
         _write_head(fresh / HEAD, head_tensors, head_config)
+        for name, data in (more or {}).items():
+            (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+            (fresh / name).write_bytes(data)
         if folder.exists():
             folder.rename(old)
         try:

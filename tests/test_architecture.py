@@ -27,6 +27,7 @@ FOLDERS = {
     "pipeline/finetuning": {"pipeline/datasets", "pipeline/extraction"},
     "pipeline/reporting": {"pipeline/datasets"},
     "pipeline/probing": {"pipeline/datasets", "pipeline/extraction", "pipeline/reporting"},
+    "pipeline/prediction": {"pipeline/datasets", "pipeline/finetuning", "pipeline/probing"},
 }
 HEAVY = ("torch", "transformers", "sklearn", "scipy", "matplotlib", "h5py", "av", "decord", "numpy")
 

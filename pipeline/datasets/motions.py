@@ -28,13 +28,15 @@ MOTIONS = (
 )
 """The classes, in no order that means anything."""
 
-_BACKWARDS = {
+BACKWARDS = {
     "move_left": "move_right",
     "fall": "rise",
     "shrink": "grow",
     "turn_anticlockwise": "turn_clockwise",
     "vanish": "appear",
 }
+"""Motions that are others played backwards; the two that are missing look the same both ways."""
+
 _SHAPES = ("disc", "box", "triangle", "ring", "cross", "drop")
 _NOISE = 15  # the widest noise; pictures keep this far from 0 and 255, so that adding it never wraps around
 
@@ -66,6 +68,18 @@ class Track:
     radius: Array
     angle: Array
     opacity: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A clip and what is true of it."""
+
+    pixels: NDArray[np.uint8]
+    """(T, H, W, 3)"""
+    track: Track
+    """Of the shape, in the place that is filmed: y and x count from the corner of a still camera's picture."""
+    camera: Array
+    """(T, 2): how far the camera has moved down and right, in pixels."""
 
 
 def draw_scene(rng: np.random.RandomState) -> Scene:
@@ -126,6 +140,22 @@ def draw_clip(
     ValueError
         For an unknown motion or noise out of range.
     """
+    return draw_tracked(
+        motion, rng, frames=frames, size=size, camera_motion=camera_motion, noise=noise, scene=scene
+    ).pixels
+
+
+def draw_tracked(
+    motion: str,
+    rng: np.random.RandomState,
+    *,
+    frames: int,
+    size: int | tuple[int, int],
+    camera_motion: float = 0.0,
+    noise: int = 4,
+    scene: Scene | None = None,
+) -> Drawn:
+    """Draw one clip as `draw_clip` does; return where shape and camera went, too."""
     if motion not in MOTIONS:
         raise ValueError(f"motion: got {motion!r}, expected one of {', '.join(MOTIONS)}")
     if not 0 <= noise <= _NOISE:
@@ -142,12 +172,12 @@ def draw_clip(
     _paint(clip, scene, track, -np.rint(camera), short)
     if noise:
         _add_noise(clip, rng, noise)
-    return clip
+    return Drawn(clip, track, camera)
 
 
 def _track(motion: str, rng: np.random.RandomState, frames: int, room: NDArray[np.float64]) -> Track:
     """Return where the shape goes: the motion itself, over a slow drift and turn that mean nothing."""
-    forwards = _BACKWARDS.get(motion, motion)
+    forwards = BACKWARDS.get(motion, motion)
     time = np.linspace(0, 1, frames) if frames > 1 else np.full(1, 0.5)
     if forwards != motion:
         time = 1 - time

@@ -345,7 +345,8 @@ def _run(
                     target.embedded += 1
                 else:
                     target.failed += 1
-                    _fail(target, item, paths[item.id])
+                    assert target.writer is not None
+                    note_failure(target.writer, item, paths[item.id])
             if isinstance(item, Decoded):
                 summary.decoded += 1
                 summary.clock.decode += item.seconds
@@ -354,14 +355,13 @@ def _run(
         lane.finish()
 
 
-def _fail(target: _Target, failure: Failure, path: Path) -> None:
+def note_failure(writer: Writer, failure: Failure, path: Path) -> None:
     """Put a failure into the ledger, with what identifies the file that failed."""
     try:
         vouch = fingerprint(path)
     except OSError:
         vouch = NOWHERE
-    assert target.writer is not None
-    target.writer.fail(
+    writer.fail(
         failure.id,
         failure.reason,
         failure.detail,

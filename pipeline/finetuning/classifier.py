@@ -97,19 +97,33 @@ class Frozen:
     """The blocks below `first`, folded once: what a cache of tokens holds, and what training through them computes.
 
     Returns the residual stream (B, T, 1 + P, D) after `first` blocks, the clip embedding (B, D) where all blocks are
-    frozen, and the pixels untouched where none is.
+    frozen, and the pixels untouched where none is; in float32 on the device, whatever was computed in. On the CPU views
+    are computed one by one, so that none depends on the others: a cache gives the very bits of training without it.
+
+    Parameters
+    ----------
+    encoder : TimeSformer
+        Copied: the trained blocks change with every step, and these must not follow them.
+    spec : ClipSpec
+        Frames and size of a view.
+    first : int
+        As `first_trained` gives it.
+    device : str
+    bf16 : bool
+        Compute in bfloat16 throughout.
     """
 
-    def __init__(self, encoder: TimeSformer, spec: ClipSpec, first: int, device: str) -> None:
+    def __init__(self, encoder: TimeSformer, spec: ClipSpec, first: int, device: str, *, bf16: bool = False) -> None:
         self.first, self.device = first, torch.device(device)
+        self.precision, self.dtype = ("bf16", torch.bfloat16) if bf16 else ("fp32", torch.float32)
         if first < 0:
             return
         tokens = spec.num_frames * (1 + (spec.size // encoder.shape.patch) ** 2)
         with torch.no_grad():
-            # Copies: the trained blocks are folded anew at every step, and these must not follow them.
-            self._stem = encoder.stem(spec.num_frames, spec.size).to(self.device, torch.float32)
-            whole = encoder.fold().to(self.device, torch.float32)
-            self._blocks: Folded = replace(whole, blocks=whole.blocks[: first or None])
+            whole = encoder.fold()
+            used = replace(whole, blocks=whole.blocks[: first or None])
+            self._stem = encoder.stem(spec.num_frames, spec.size).to(self.device, self.dtype)
+            self._blocks: Folded = used.to(self.device, self.dtype)
             if self.device.type == "cpu":
                 self._stem, self._blocks = self._stem.pack(), self._blocks.pack(tokens)
         self._whole = first == encoder.shape.depth
@@ -117,8 +131,13 @@ class Frozen:
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
         """Return what the trained part takes in."""
+        pixels = pixels.to(self.device, non_blocking=True)
         if self.first < 0:
             return pixels
+        parts = torch.split(pixels, 1 if self.device.type == "cpu" else len(pixels))
+        return torch.cat([self._tokens(part.to(self.dtype)) for part in parts]).float()
+
+    def _tokens(self, pixels: Tensor) -> Tensor:
         x = embed(pixels, self._stem)
         if self._whole:
             return run(x, self._blocks).clip

@@ -25,7 +25,7 @@ from actionvit.pipeline.finetuning.augment import CANDIDATES, AugmentSpec, draw_
 from actionvit.pipeline.finetuning.sampling import Item
 
 logger = logging.getLogger(__name__)
-Kind = Literal["train", "test"]
+Kind = Literal["plain", "drawn"]
 T_ = TypeVar("T_")
 
 
@@ -68,7 +68,7 @@ class ViewSpec:
     augment: AugmentSpec | None
     """None to train on the plain views."""
     views: int = 0
-    """Different training views a clip, the same in all epochs; 0 for a fresh one every time."""
+    """Training views a clip has, in all epochs the same: the first plain one and augmented ones; 0 for fresh ones."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     seed: int = 0
@@ -79,26 +79,34 @@ class ViewSpec:
         T, S = self.clip.num_frames, self.clip.size
         return ClipSpec(num_frames=T * CANDIDATES, size=S + S // 8)
 
-    def specs(self, *kinds: Kind) -> tuple[ClipSpec, ...]:
+    def choose(self, rng: np.random.Generator) -> int | None:
+        """Return the number of the training view that it is this time; None for a fresh one."""
+        number = self.clip.views if self.augment is None else self.views
+        return int(rng.integers(number)) if number else None
+
+    def kind(self, number: int | None) -> Kind:
+        """Return which frames a training view is made of."""
+        return "plain" if self.augment is None or number == 0 else "drawn"
+
+    def frames(self, kind: Kind) -> ClipSpec:
         """Return what to decode."""
-        return tuple(self.clip if kind == "test" or self.augment is None else self.candidates for kind in kinds)
+        return self.clip if kind == "plain" else self.candidates
 
     def plain(self, held: Held) -> Tensor:
         """Return the plain views (K, T, 3, S, S)."""
         rows = torch.from_numpy(held.positions(clip_indices(held.count, self.clip)))
         return views(held.pixels, rows, self.clip, self.mean, self.std)
 
-    def drawn(self, held: Held, rng: np.random.Generator, label: str) -> Tensor:
-        """Return a training view (T, 3, S, S) of candidate frames: an augmented one, or any of the plain ones."""
-        if self.augment is None:
-            return self.plain(held)[rng.integers(self.clip.views)]
+    def training(self, held: Held, video: Video, number: int | None, rng: np.random.Generator | None = None) -> Tensor:
+        """Return a training view (T, 3, S, S) of frames of its kind; a fresh one, number None, is drawn from `rng`."""
+        if self.augment is None or number == 0:
+            return self.plain(held)[number]
+        if number is not None:
+            rng = np.random.default_rng([self.seed, number, zlib.crc32(video.id.encode("utf-8", "surrogateescape"))])
+        assert rng is not None
         T, S = self.clip.num_frames, self.clip.size
-        view = draw_view(held.pixels.permute(0, 3, 1, 2), self.augment, rng, num_frames=T, size=S, label=label)
+        view = draw_view(held.pixels.permute(0, 3, 1, 2), self.augment, rng, num_frames=T, size=S, label=video.label)
         return normalised(view, self.mean, self.std)
-
-    def fixed(self, held: Held, id: str, number: int, label: str) -> Tensor:
-        """Return one of the `views` training views that a clip has in all epochs."""
-        return self.drawn(held, np.random.default_rng([self.seed, number, zlib.crc32(id.encode())]), label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,47 +163,52 @@ class FileClips:
 
     def train(self, steps: Iterable[Sequence[Item]]) -> Iterator[Loaded]:
         """Yield each step's input, the next ones being decoded meanwhile."""
-        steps = [list(items) for items in steps]
-        wanted = [row for items in steps for item in items for row in _rows(item)]
-        with closing(self._stream("train", wanted)) as stream:
-            for items in steps:
-                views = [(item, [self._view(item, next(stream), i) for i in range(len(_rows(item)))]) for item in items]
-                yield _loaded(views)
+        chosen = [[(item, self._choices(item)) for item in items] for items in steps]
+        wanted = [(self.spec.kind(one.number), one.row) for step in chosen for _, ones in step for one in ones]
+        with closing(self._stream(wanted)) as stream:
+            for step in chosen:
+                yield _loaded([(item, [self._view(one, next(stream)) for one in ones]) for item, ones in step])
 
     def test(self, rows: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         """Yield (row, plain views (K, T, 3, S, S)) of the videos that decode."""
-        with closing(self._stream("test", rows)) as stream:
+        with closing(self._stream([("plain", row) for row in rows])) as stream:
             for row, held in zip(rows, stream, strict=True):
                 if held is not None:
                     yield row, self.spec.plain(held)
 
-    def _view(self, item: Item, held: Held | None, which: int) -> Tensor | None:
+    def _choices(self, item: Item) -> list[_Choice]:
+        """Return the item's clip, and the one blended into it."""
+        found = []
+        for second, row in enumerate([item.video] if item.mix is None else [item.video, item.mix.video]):
+            rng = item.rng("view", second=second == 1)
+            found.append(_Choice(row, self.spec.choose(rng), rng))
+        return found
+
+    def _view(self, choice: _Choice, held: Held | None) -> Tensor | None:
         if held is None:
             return None
-        video, rng = self.videos[_rows(item)[which]], item.rng("view", second=which == 1)
-        if self.spec.views:
-            return self.spec.fixed(held, video.id, int(rng.integers(self.spec.views)), video.label)
-        return self.spec.drawn(held, rng, video.label)
+        return self.spec.training(held, self.videos[choice.row], choice.number, choice.rng)
 
-    def _stream(self, kind: Kind, rows: Sequence[int]) -> Generator[Held | None, None, None]:
-        """Yield frames a row, in order, from memory or file; None for a video that does not decode."""
-        known = {row for row in rows if (kind, row) in self._kept or self.videos[row].id in self.failures}
-        (spec,) = self.spec.specs(kind)
+    def _stream(self, wanted: Sequence[tuple[Kind, int]]) -> Generator[Held | None, None, None]:
+        """Yield the frames of each kind and row, in order, from memory or file; None for a video that fails."""
+        known = {at for at in wanted if at in self._kept or self.videos[at[1]].id in self.failures}
         requests = [
-            DecodeRequest(self.videos[row].id, self.videos[row].path, (spec,)) for row in rows if row not in known
+            DecodeRequest(self.videos[row].id, self.videos[row].path, (self.spec.frames(kind),))
+            for kind, row in wanted
+            if (kind, row) not in known
         ]
         workers = self.workers if requests else 0
         with closing(decode_stream(requests, policy=self.policy, workers=workers, timeout=self.timeout)) as stream:
-            for row in rows:
-                if row in known:
-                    yield self._kept.get((kind, row))
+            for at in wanted:
+                if at in known:
+                    yield self._kept.get(at)
                     continue
                 item = next(stream)
                 if isinstance(item, Failure):
                     self._fail(item)
                     yield None
                 else:
-                    yield self._keep((kind, row), Held.of(item.frames, spec))
+                    yield self._keep(at, Held.of(item.frames, self.spec.frames(at[0])))
 
     def _keep(self, at: tuple[Kind, int], held: Held) -> Held:
         if at not in self._kept and held.pixels.nbytes <= self._room:
@@ -209,8 +222,13 @@ class FileClips:
         self.failures[failure.id] = failure.reason
 
 
-def _rows(item: Item) -> list[int]:
-    return [item.video] if item.mix is None else [item.video, item.mix.video]
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A training view to come."""
+
+    row: int
+    number: int | None
+    rng: np.random.Generator
 
 
 def _loaded(views: Sequence[tuple[Item, Sequence[Tensor | None]]]) -> Loaded:

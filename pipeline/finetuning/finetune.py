@@ -19,22 +19,24 @@ from torch import Tensor
 from actionvit.errors import ActionVitError
 from actionvit.features.decoding.decode import DecodePolicy
 from actionvit.features.timesformer.model import TimeSformer
+from actionvit.features.timesformer.outputs import quantities
 from actionvit.features.timesformer.weights import Weights
 from actionvit.heads.linear import LinearProbe
-from actionvit.heads.selection import assign_folds, select
+from actionvit.heads.selection import select
 from actionvit.pipeline.datasets.dataset import Dataset, Split, Video
+from actionvit.pipeline.datasets.layouts import some
 from actionvit.pipeline.datasets.splits import default_protocol, make_splits
 from actionvit.pipeline.finetuning.checkpoints import has_checkpoint
 from actionvit.pipeline.finetuning.classifier import Classifier, Frozen, first_trained
 from actionvit.pipeline.finetuning.clips import Clips, FileClips, ViewSpec
 from actionvit.pipeline.finetuning.distributed import Ranks
 from actionvit.pipeline.finetuning.events import EventFile
-from actionvit.pipeline.finetuning.finetune_spec import FinetuneSpec
-from actionvit.pipeline.finetuning.loss import fit_temperature
-from actionvit.pipeline.finetuning.scoring import plain_outputs
+from actionvit.pipeline.finetuning.sampling import class_counts
+from actionvit.pipeline.finetuning.scoring import fit_temperature, plain_outputs
+from actionvit.pipeline.finetuning.spec import FinetuneSpec, Progress, State
 from actionvit.pipeline.finetuning.tokens import CachedClips, extract_tokens
-from actionvit.pipeline.finetuning.train_spec import Progress, State
 from actionvit.pipeline.finetuning.training import Training
+from actionvit.pipeline.finetuning.validation import validation_part
 
 logger = logging.getLogger(__name__)
 
@@ -53,12 +55,24 @@ class Tuned:
     """(m, K, C) of the test videos' plain views."""
     tested: tuple[Video, ...]
     """The m test videos that decode."""
-    fitted: tuple[str, ...]
-    """Ids of the clips trained on."""
+    histograms: NDArray[np.int64]
+    """(R, C): how often each rank met each class in the first epoch."""
     trained: int
     """Training clips, those of the validation part included."""
     failures: dict[str, str]
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """How a training set is used."""
+
+    fit: NDArray[np.intp]
+    """Rows to train on."""
+    held: NDArray[np.intp]
+    """Rows of other sources, to choose by."""
+    histograms: NDArray[np.int64]
+    """(R, C): how often each rank meets each class in the first epoch."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,8 +89,11 @@ class Workplace:
     memory: int = 2 << 30
     """Bytes of decoded frames to keep."""
     resume: bool = False
+    on_split: Callable[[Split, Parts], None] = lambda split, parts: None
     on_step: Callable[[Split, Progress], None] = lambda split, progress: None
     on_epoch: Callable[[Split, dict[str, float]], None] = lambda split, row: None
+    on_tokens: Callable[[int, int], None] = lambda videos, size: None
+    """Told how many videos are to go through the frozen blocks, and how many bytes that makes."""
     on_video: Callable[[int, int], None] = lambda done, total: None
 
 
@@ -89,6 +106,9 @@ def finetune(dataset: Dataset, weights: Weights, spec: FinetuneSpec, place: Work
         If a split or a choice is not to be had, a checkpoint is of another training, or memory does not suffice.
     """
     splits = chosen_splits(dataset, spec)
+    quantities(weights.shape, spec.clip)  # raises if the size is no whole number of patches
+    if spec.augment and (unknown := sorted(set(spec.augment.keep_sides) - set(dataset.class_names))):
+        raise ActionVitError(f"--keep-sides {unknown[0]}: no such class; there are {some(dataset.class_names)}")
     clips = _clips(dataset, splits, weights, spec, place)
     return [_tune(dataset, split, weights, clips, spec, place) for split in splits]
 
@@ -140,24 +160,23 @@ def _clips(dataset: Dataset, splits: Sequence[Split], weights: Weights, spec: Fi
             dataset,
             [video for video in videos if video.id in used],
             weights,
-            Frozen(model.encoder, spec.clip, first, place.ranks.device),
-            first,
+            Frozen(model.encoder, spec.clip, first, place.ranks.device, bf16=spec.training.autocast),
             views,
             variant=spec.variant,
             cache=place.cache,
             policy=place.policy,
-            precision=spec.tokens or "fp16",
-            device=place.ranks.device,
+            kept=spec.tokens or "fp16",
             workers=place.workers,
             timeout=place.timeout,
+            on_start=place.on_tokens,
             on_video=place.on_video,
         )
         return CachedClips(videos, store, views)
 
     if place.ranks.first:
-        extract()
+        found = extract()
     place.ranks.wait()
-    return extract()  # all is there now
+    return found if place.ranks.first else extract()  # all is there now
 
 
 def _tune(
@@ -167,14 +186,16 @@ def _tune(
     number = {name: i for i, name in enumerate(dataset.class_names)}
     y = np.array([number[video.label] for video in dataset.videos], dtype=np.intp)
     fit, held = _parts(dataset, split, y, spec)
+    sampling, n_classes = spec.training.sampling, len(dataset.class_names)
+    histograms = class_counts(y[fit], sampling, epoch=1, world=ranks.world, n_classes=n_classes)
+    place.on_split(split, Parts(fit=fit, held=held, histograms=histograms))
     model = load_model(weights, len(dataset.class_names), spec, ranks.device)
-    frozen = Frozen(model.encoder, spec.clip, model.first, ranks.device)
+    frozen = Frozen(model.encoder, spec.clip, model.first, ranks.device, bf16=spec.training.autocast)
     folder = place.folder / split.name
     if spec.start == "probe" and not has_checkpoint(folder):
 
         def embed(x: Tensor) -> Tensor:
-            x = x.to(ranks.device)
-            return model.embedding(x if clips.cached else frozen(x))
+            return model.embedding(x.to(ranks.device) if clips.cached else frozen(x))
 
         found, known = plain_outputs(embed, clips, fit, weights.shape.width, ranks)
         start_from_probe(
@@ -214,7 +235,7 @@ def _tune(
         temperature=temperature,
         logits=logits[known],
         tested=tuple(dataset.videos[row] for row in test[known]),
-        fitted=tuple(dataset.videos[row].id for row in fit),
+        histograms=histograms,
         trained=len(fit) + len(held),
         failures=dict(clips.failures),
         seconds=time.perf_counter() - began,
@@ -233,24 +254,39 @@ def _parts(
     """Cut a training set in two, by source: rows to train on, rows to choose by."""
     rows = rows_of(dataset, split.train)
     sources = np.array([dataset.videos[row].source for row in rows])
-    if len(set(sources.tolist())) < 2:
-        raise ActionVitError(f"split {split.name}: one source cannot be cut into a training and a validation part")
-    folds = max(2, round(1 / spec.validation))
-    fold = assign_folds(y[rows], sources, folds=folds, seed=spec.training.sampling.seed)
-    return rows[fold != 0], rows[fold == 0]
+    held = validation_part(y[rows], sources, share=spec.validation, seed=spec.training.sampling.seed)
+    if not held.any():
+        raise ActionVitError(
+            f"split {split.name}: no training source can be spared to choose the epoch by: each is the only one of a"
+            " class, or too large a part; add sources, raise --validation, or use `actionvit probe`"
+        )
+    if unseen := [dataset.class_names[label] for label in np.setdiff1d(y[rows], y[rows[held]])]:
+        logger.warning("%s: the validation part shows no clip of %s", split.name, some(unseen))
+    return rows[~held], rows[held]
 
 
 def identity_of(dataset: Dataset, split: Split, weights: Weights, spec: FinetuneSpec) -> dict[str, Any]:
-    """Return what decides a training's numbers, for a checkpoint to be compared by."""
-    plain: dict[str, Any] = asdict(replace(spec, splits=()))
+    """Return what decides a training's numbers, for a checkpoint to be compared by.
+
+    What only saves memory is no part of it: a training may go on where there is less.
+    """
+    plain: dict[str, Any] = asdict(replace(spec, splits=(), checkpointing=False))
+    del plain["training"]["micro_batch"]
     labels = {video.id: video.label for video in dataset.videos}
     clips = "\n".join(f"{id}\t{labels[id]}" for id in split.train)
     return {
-        **{name: value for name, value in plain.items() if name != "training"},
-        **{f"training.{name}": value for name, value in plain["training"].items()},
+        **_leaves(plain),
         "weights": weights.digest,
         "clips": hashlib.sha256(clips.encode("utf-8", "surrogateescape")).hexdigest(),
     }
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted name, so that an error can name the one that differs."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
 
 
 def start_from_probe(

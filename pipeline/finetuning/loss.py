@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,37 +71,3 @@ class Loss:
 def right(logits: Tensor, target: Tensor) -> int:
     """Return how many of the highest logits stand at the highest target."""
     return int((logits.argmax(1) == target.argmax(1)).sum())
-
-
-def fit_temperature(logits: NDArray[np.float64], y: Sequence[int] | NDArray[np.intp]) -> float:
-    """Return the temperature of least log-loss for the mean over views of softmax(logits / temperature).
-
-    Parameters
-    ----------
-    logits : ndarray of shape (n, K, C)
-        Of clips that were not trained on.
-    y : sequence of int, (n,)
-
-    Returns
-    -------
-    float
-        From 0.05 to 20; 1 where there is nothing to fit to (Guo et al., ICML 2017).
-    """
-    from scipy.optimize import minimize_scalar
-
-    if not len(y):
-        return 1.0
-
-    def cost(log_temperature: float) -> float:
-        scores = view_mean(logits, float(np.exp(log_temperature)))
-        return float(-np.log(np.maximum(scores[np.arange(len(y)), y], 1e-12)).mean())
-
-    found = minimize_scalar(cost, bounds=(np.log(0.05), np.log(20)), method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x))
-
-
-def view_mean(logits: NDArray[np.float64], temperature: float = 1.0) -> NDArray[np.float64]:
-    """Return probabilities (n, C) of logits (n, K, C): softmax(logits / temperature) of each view, averaged."""
-    scaled = logits / temperature
-    power = np.exp(scaled - scaled.max(-1, keepdims=True))
-    return np.asarray((power / power.sum(-1, keepdims=True)).mean(1))

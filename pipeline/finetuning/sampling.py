@@ -95,18 +95,19 @@ def epoch_steps(
     number = -(-len(y) // spec.batch)
     if spec.deal == "sharded":
         shards = [_order(y[part], spec.sampler, rng, part) for part in np.array_split(np.arange(len(y)), world)]
-        steps = [list(each) for each in zip(*(np.array_split(shard, number) for shard in shards), strict=True)]
+        shares = list(zip(*(np.array_split(shard, number) for shard in shards), strict=True))
+        steps = [np.concatenate(each) for each in shares]
+        dealt = [np.repeat(np.arange(world), [len(share) for share in each]) for each in shares]
     else:
-        order = _order(y, spec.sampler, rng, np.arange(len(y)))
-        steps = [_dealt(part, y, spec.deal, step, world) for step, part in enumerate(np.array_split(order, number))]
-    items, sizes, position = [], [], 0
-    for step, shares in enumerate(steps):
-        whole = _items(np.concatenate(shares), spec, epoch, position, step)
-        start = sum(len(share) for share in shares[:rank])
-        items.append(whole[start : start + len(shares[rank])])
-        sizes.append(len(whole))
-        position += len(whole)
-    return items, sizes
+        steps = np.array_split(_order(y, spec.sampler, rng, np.arange(len(y))), number)
+        dealt = [_dealt(rows, y, spec.deal, step, world) for step, rows in enumerate(steps)]
+    items, position = [], 0
+    for step, (rows, to) in enumerate(zip(steps, dealt, strict=True)):
+        # Items first, then who gets them: what an item shows must not depend on the number of ranks.
+        whole = _items(rows, spec, epoch, position, step)
+        items.append([item for item, owner in zip(whole, to, strict=True) if owner == rank])
+        position += len(rows)
+    return items, [len(rows) for rows in steps]
 
 
 def _order(y: NDArray[np.intp], sampler: Sampler, rng: np.random.Generator, rows: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -115,11 +116,12 @@ def _order(y: NDArray[np.intp], sampler: Sampler, rng: np.random.Generator, rows
     return rng.choice(rows, len(rows), p=sampling_rates(y, sampler))
 
 
-def _dealt(part: NDArray[np.intp], y: NDArray[np.intp], deal: Deal, step: int, world: int) -> list[NDArray[np.intp]]:
-    """Deal a step's clips in turn; with `class-aware` sorted by class, the first card going round."""
-    if deal == "class-aware":
-        part = part[np.argsort(y[part], kind="stable")]
-    return [part[(rank + step) % world :: world] for rank in range(world)]
+def _dealt(rows: NDArray[np.intp], y: NDArray[np.intp], deal: Deal, step: int, world: int) -> NDArray[np.intp]:
+    """Return each clip's rank: in turn, or with `class-aware` in turn by class; the first card goes round."""
+    order = np.argsort(y[rows], kind="stable") if deal == "class-aware" else np.arange(len(rows))
+    rank = np.empty(len(rows), dtype=np.intp)
+    rank[order] = (np.arange(len(rows)) + step) % world
+    return rank
 
 
 def _items(rows: NDArray[np.intp], spec: SamplingSpec, epoch: int, first: int, step: int) -> list[Item]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actionvit.errors import ActionVitError
+from actionvit.features.clips import ClipSpec
 from actionvit.features.decoding.decode import DecodePolicy, decoder_version
 from actionvit.features.decoding.workers import DecodeRequest, Failure, decode_stream
 from actionvit.features.store.keys import FeatureKey
@@ -25,42 +27,65 @@ from actionvit.features.timesformer.outputs import RESIZE
 from actionvit.features.timesformer.weights import Weights
 from actionvit.pipeline.datasets.dataset import Dataset, Video
 from actionvit.pipeline.extraction.caches import store_folder
+from actionvit.pipeline.extraction.extract import note_failure
 from actionvit.pipeline.finetuning.augment import CANDIDATES
+from actionvit.pipeline.finetuning.classifier import Frozen
 from actionvit.pipeline.finetuning.clips import Held, Loaded, ViewSpec
 from actionvit.pipeline.finetuning.sampling import Item
+from actionvit.pipeline.finetuning.spec import Kept
 
 logger = logging.getLogger(__name__)
-Precision = Literal["fp16", "fp32"]
 SCHEMA = 1
 
 
 def token_key(
-    weights: Weights, first: int, spec: ViewSpec, videos: Sequence[Video], *, policy: DecodePolicy, precision: Precision
+    weights: Weights, frozen: Frozen, spec: ViewSpec, videos: Sequence[Video], *, policy: DecodePolicy, kept: Kept
 ) -> FeatureKey:
     """Return everything that the tokens depend on.
 
     Labels are no part of it but for classes that are never mirrored, whose videos' ids are digested.
     """
-    kept = sorted(video.id for video in videos if spec.augment and video.label in spec.augment.keep_sides)
+    sided = sorted(video.id for video in videos if spec.augment and video.label in spec.augment.keep_sides)
     augment = asdict(spec.augment) if spec.augment else None
     if augment:
-        augment["keep_sides"] = hashlib.sha256("\n".join(kept).encode()).hexdigest() if kept else None
+        augment["keep_sides"] = (
+            hashlib.sha256("\n".join(sided).encode("utf-8", "surrogateescape")).hexdigest() if sided else None
+        )
     return FeatureKey(
         weights=weights.digest,
         model=asdict(weights.shape),
         clip=asdict(spec.clip),
         preprocessing={"resize": RESIZE, "mean": list(spec.mean), "std": list(spec.std)},
         decoder=policy.key,
-        precision="fp32",
+        precision=frozen.precision,
         outputs={
-            "frozen_blocks": first,
+            "frozen_blocks": frozen.first,
             "views": spec.views if spec.augment else 0,
             "augment": augment,
             "candidates": CANDIDATES if spec.augment else 0,
             "seed": spec.seed if spec.augment else 0,
-            "kept": precision,
+            "kept": kept,
         },
         schema=SCHEMA,
+    )
+
+
+def token_bytes(weights: Weights, frozen: Frozen, spec: ViewSpec, kept: Kept) -> int:
+    """Return how many bytes a video's tokens take."""
+    K, T, D = spec.clip.views, spec.clip.num_frames, weights.shape.width
+    views = K + (max(spec.views - 1, 0) if spec.augment else 0)
+    if frozen.first == weights.shape.depth:
+        return views * D * 4
+    return views * T * (1 + (spec.clip.size // weights.shape.patch) ** 2) * D * (2 if kept == "fp16" else 4)
+
+
+def _check_room(folder: Path, needed: int, videos: int, spec: ViewSpec) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed < free:
+        return
+    raise ActionVitError(
+        f"{folder}: the tokens of {videos} videos would take {needed / 1e9:.0f} GB, and {free / 1e9:.0f} GB are free:"
+        f" give fewer --views (now {spec.views}), another --cache, --train head, or --no-tokens"
     )
 
 
@@ -68,17 +93,16 @@ def extract_tokens(
     dataset: Dataset,
     videos: Sequence[Video],
     weights: Weights,
-    frozen: Callable[[Tensor], Tensor],
-    first: int,
+    frozen: Frozen,
     spec: ViewSpec,
     *,
     variant: str,
     cache: Path,
     policy: DecodePolicy,
-    precision: Precision = "fp16",
-    device: str = "cpu",
+    kept: Kept = "fp16",
     workers: int | None = None,
     timeout: float = 60.0,
+    on_start: Callable[[int, int], None] = lambda videos, size: None,
     on_video: Callable[[int, int], None] = lambda done, total: None,
 ) -> FeatureStore:
     """Compute what the cache lacks of some videos' tokens: `plain (K, ...)`, and `view0`, `view1`, ... (...).
@@ -88,9 +112,9 @@ def extract_tokens(
     Raises
     ------
     ActionVitError
-        If another process writes the store, or it cannot be written.
+        If another process writes the store, it cannot be written, or there is not enough room.
     """
-    key = token_key(weights, first, spec, videos, policy=policy, precision=precision)
+    key = token_key(weights, frozen, spec, videos, policy=policy, kept=kept)
     name = f"{variant}-tokens"
     info = {"root": str(dataset.root.resolve()), "layout": dataset.layout, "videos": len(dataset.videos)}
     info["weights"] = weights.source
@@ -98,19 +122,24 @@ def extract_tokens(
     store = FeatureStore.create(folder, key=key, dataset=dataset.name, variant=name, info=info)
     by_id = {video.id: video for video in videos}
     plan = store.plan([(video.id, video.path) for video in videos], decoder=decoder_version())
-    if not plan.todo:
+    # Not adopted from a video of the same content: which views are drawn follows from the id.
+    todo = sorted({*plan.todo, *plan.renamed})
+    if not todo:
         return store
-    requests = [DecodeRequest(id, by_id[id].path, spec.specs("train", "test")) for id in plan.todo]
+    size = len(todo) * token_bytes(weights, frozen, spec, kept)
+    _check_room(folder, size, len(todo), spec)
+    on_start(len(todo), size)
+    requests = [DecodeRequest(id, by_id[id].path, _frames(spec)) for id in todo]
     with (
         store.writer() as writer,
         closing(decode_stream(requests, policy=policy, workers=workers, timeout=timeout)) as stream,
     ):
         for done, item in enumerate(stream, start=1):
             if isinstance(item, Failure):
-                writer.fail(item.id, item.reason, item.detail, item.backend, item.frames, decoder=decoder_version())
+                note_failure(writer, item, by_id[item.id].path)
             else:
                 views = _views(spec, item.frames, by_id[item.id])
-                arrays = {name: _tokens(frozen, view, precision, device) for name, view in views}
+                arrays = {name: _tokens(frozen, view, kept) for name, view in views}
                 frames = item.frames
                 writer.append(
                     Row(item.id, item.digest, item.fingerprint, frames.count, frames.flags, frames.backend, arrays)
@@ -123,15 +152,19 @@ def _views(spec: ViewSpec, frames: Any, video: Video) -> Iterator[tuple[str, Ten
     yield "plain", spec.plain(Held.of(frames, spec.clip))
     if spec.augment is not None:
         held = Held.of(frames, spec.candidates)
-        for number in range(spec.views):
-            yield f"view{number}", spec.fixed(held, video.id, number, video.label)[None]
+        for number in range(1, spec.views):
+            yield f"view{number}", spec.training(held, video, number)[None]
 
 
-def _tokens(frozen: Callable[[Tensor], Tensor], pixels: Tensor, precision: Precision, device: str) -> NDArray[Any]:
-    """Return tokens (K, ...) of views, one view at a time: memory stays small, and no row depends on another."""
-    parts = [frozen(view[None].to(device)).float().cpu() for view in pixels]
-    tokens = torch.cat(parts).numpy()
-    if precision == "fp32" or tokens.ndim == 2:  # clip embeddings are small: no reason to round them
+def _frames(spec: ViewSpec) -> tuple[ClipSpec, ...]:
+    """Return what to decode for all views."""
+    return (spec.clip, spec.candidates) if spec.augment and spec.views > 1 else (spec.clip,)
+
+
+def _tokens(frozen: Frozen, pixels: Tensor, kept: Kept) -> NDArray[Any]:
+    """Return tokens (K, ...) of views as they are to be kept."""
+    tokens = frozen(pixels).cpu().numpy()
+    if kept == "fp32" or tokens.ndim == 2:  # clip embeddings are small: no reason to round them
         return tokens
     with np.errstate(over="ignore"):
         rounded = tokens.astype(np.float16)
@@ -174,10 +207,11 @@ class CachedClips:
                 yield row, torch.from_numpy(self._read(row, "plain")).float()
 
     def _view(self, item: Item) -> NDArray[Any]:
-        rng = item.rng("view")
-        if self.spec.augment is None:
-            return np.asarray(self._read(item.video, "plain")[rng.integers(self.spec.clip.views)])
-        return np.asarray(self._read(item.video, f"view{rng.integers(self.spec.views)}")[0])
+        number = self.spec.choose(item.rng("view"))
+        assert number is not None
+        if self.spec.kind(number) == "plain":
+            return np.asarray(self._read(item.video, "plain")[number])
+        return np.asarray(self._read(item.video, f"view{number}")[0])
 
     def _read(self, row: int, name: str) -> NDArray[Any]:
         return np.asarray(self.store.read([self.videos[row].id], name)[0])

@@ -32,8 +32,8 @@ from actionvit.pipeline.finetuning.distributed import Ranks
 from actionvit.pipeline.finetuning.loss import Loss, right
 from actionvit.pipeline.finetuning.sampling import Item, epoch_steps
 from actionvit.pipeline.finetuning.schedule import MovingAverage, parameter_groups, rate_at, set_rate
-from actionvit.pipeline.finetuning.scoring import plain_outputs
-from actionvit.pipeline.finetuning.train_spec import Progress, State, TrainSpec, judged
+from actionvit.pipeline.finetuning.scoring import judged, plain_outputs
+from actionvit.pipeline.finetuning.spec import Progress, State, TrainSpec
 
 logger = logging.getLogger(__name__)
 
@@ -115,8 +115,9 @@ class Training:
         self.model.eval()
 
         def compute(x: Tensor) -> Tensor:
+            x = self._input(x)
             with self._autocast():
-                return self.model.logits(self._input(x))
+                return self.model.logits(x)
 
         return plain_outputs(compute, self.clips, rows, self.model.head.out_features, self.ranks)
 
@@ -144,8 +145,6 @@ class Training:
                 )
             )
         loss, hits, clips = self.ranks.share(done)
-        if not np.isfinite(loss):
-            raise ActionVitError(f"the loss is {loss} in epoch {epoch}: use a lower --lr, or --clip-norm 1")
         seconds = time.perf_counter() - began
         return {
             "lr": rate,
@@ -164,8 +163,14 @@ class Training:
         found = self._gradients(loaded, size)
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         self.ranks.add_up(gradients)
+        # Of the summed gradients, so that all ranks see the same and stop together.
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):
+            raise ActionVitError(
+                f"the loss is no number any more at a learning rate of {rate:.1e}: --restart with a lower --lr"
+            )
         if self.spec.optim.clip_norm:
-            torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.spec.optim.clip_norm)
+            torch.nn.utils.clip_grads_with_norm_(list(self.parameters.values()), self.spec.optim.clip_norm, norm)
         set_rate(self.optimizer, rate)
         self.optimizer.step()
         if self.average:
@@ -184,7 +189,9 @@ class Training:
                     (self._piece(loaded, start, start + piece, size) for start in range(0, number, piece or 1)),
                     start=np.zeros(3),
                 )
-            except torch.OutOfMemoryError as error:
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _out_of_memory(error):
+                    raise
                 if piece <= 1:
                     raise ActionVitError(
                         "training one clip does not fit into memory; use --checkpointing, fewer trained blocks,"
@@ -192,21 +199,22 @@ class Training:
                     ) from error
                 self.micro_batch = piece // 2
                 logger.warning("out of memory: going on with micro-batches of %d, the batch as it was", piece // 2)
+            # Not in the handler: the exception holds on to all that was computed.
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
     def _piece(self, loaded: Loaded, start: int, stop: int, size: int) -> NDArray[np.float64]:
         part = Loaded(loaded.items[start:stop], loaded.x[start:stop], loaded.share[start:stop])
         target = self.loss.targets(part, self.y)
+        x = self._input(part.x)
         with self._autocast():
-            logits = self.model.logits(self._input(part.x), self._keep(part.items))
+            logits = self.model.logits(x, self._keep(part.items))
         losses = self.loss(logits, target)
         torch.autograd.backward(losses.sum() / size)
         return np.array([float(losses.sum().detach()), right(logits.detach(), target), len(part.items)])
 
     def _input(self, x: Tensor) -> Tensor:
-        x = x.to(self.ranks.device, non_blocking=True)
-        return x if self.clips.cached else self.frozen(x)
+        return x.to(self.ranks.device, non_blocking=True) if self.clips.cached else self.frozen(x)
 
     def _keep(self, items: Sequence[Item]) -> Tensor | None:
         """Return what each block counts on each clip's way, (b, depth); see `Classifier.logits`."""
@@ -274,6 +282,11 @@ class Training:
         if self.average:
             self.average.steps = self.state.averaged
             _load(self.average.values, group("average"))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether a GPU's memory is full, or the CPU's, for which torch has no exception of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

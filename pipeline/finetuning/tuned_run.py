@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import platform
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -15,15 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from actionvit.features.durable import publish
 from actionvit.features.timesformer.variants import gmac
 from actionvit.features.timesformer.weights import Weights
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import leaking_sources
 from actionvit.pipeline.finetuning.finetune import Tuned
-from actionvit.pipeline.finetuning.finetune_spec import FinetuneSpec
-from actionvit.pipeline.finetuning.loss import view_mean
-from actionvit.pipeline.finetuning.sampling import class_counts, unevenness
+from actionvit.pipeline.finetuning.sampling import unevenness
+from actionvit.pipeline.finetuning.scoring import view_mean
+from actionvit.pipeline.finetuning.spec import FinetuneSpec
 from actionvit.pipeline.runs import Predictions, Run, measure, write_run
 
 KIND = "finetuned"
@@ -43,11 +41,11 @@ def write_tuned(
     spec: FinetuneSpec,
     tuned: Sequence[Tuned],
     *,
+    work: Path,
     command: Sequence[str],
-    world: int = 1,
     overwrite: bool = False,
 ) -> Run:
-    """Write the run of some splits; its weights are the first split's.
+    """Write the run of some splits; its weights are the first split's, its event files those below `work`.
 
     Raises
     ------
@@ -57,9 +55,9 @@ def write_tuned(
     predictions = _predictions(dataset, tuned)
     n_train = {one.split.name: one.trained for one in tuned}
     first = tuned[0]
-    run = write_run(
+    return write_run(
         folder,
-        info={"command": list(command), **_info(dataset, weights, spec, tuned, world)},
+        info={"command": list(command), **_info(dataset, weights, spec, tuned)},
         predictions=predictions,
         metrics=measure(predictions, n_train=n_train),
         head_tensors=first.weights,
@@ -74,10 +72,15 @@ def write_tuned(
             "class_names": list(dataset.class_names),
         },
         train={one.split.name: one.split.train for one in tuned},
+        more={"history.csv": history(tuned).encode(), **_events(work)},
         overwrite=overwrite,
     )
-    publish(folder / "history.csv", history(tuned).encode())
-    return run
+
+
+def _events(work: Path) -> dict[str, bytes]:
+    """Return TensorBoard's files by their place in the run."""
+    files = sorted(work.glob("*/events.out.tfevents.*"))
+    return {f"tensorboard/{file.parent.name}/{file.name}": file.read_bytes() for file in files}
 
 
 def history(tuned: Sequence[Tuned]) -> str:
@@ -107,7 +110,7 @@ def _predictions(dataset: Dataset, tuned: Sequence[Tuned]) -> Predictions:
     )
 
 
-def _info(dataset: Dataset, weights: Weights, spec: FinetuneSpec, tuned: Sequence[Tuned], world: int) -> dict[str, Any]:
+def _info(dataset: Dataset, weights: Weights, spec: FinetuneSpec, tuned: Sequence[Tuned]) -> dict[str, Any]:
     leaks = {one.split.name: len(leaking_sources(dataset, one.split)) for one in tuned}
     failures = {id: reason for one in tuned for id, reason in one.failures.items()}
     videos = len(dataset.videos)
@@ -129,7 +132,7 @@ def _info(dataset: Dataset, weights: Weights, spec: FinetuneSpec, tuned: Sequenc
         "search": [_search(one) for one in tuned],
         "temperature": {one.split.name: round(one.temperature, 4) for one in tuned},
         "curves": [curve for one in tuned for curve in curves(one)],
-        "ranks": _ranks(dataset, spec, tuned[0], world),
+        "ranks": _ranks(spec, tuned[0]),
         "leaks": {name: count for name, count in leaks.items() if count},
         "seeds": {"splits, validation part, training": [spec.training.sampling.seed], "bootstrap": 0},
         "timings": {"fit": round(sum(one.seconds for one in tuned), 3)},
@@ -172,30 +175,16 @@ def curves(one: Tuned) -> list[dict[str, Any]]:
     return found
 
 
-def _ranks(dataset: Dataset, spec: FinetuneSpec, one: Tuned, world: int) -> dict[str, Any]:
+def _ranks(spec: FinetuneSpec, one: Tuned) -> dict[str, Any]:
     """Return which classes each process met in the first epoch, and how far that is from what all met together."""
-    number = {name: i for i, name in enumerate(dataset.class_names)}
-    label = {video.id: number[video.label] for video in dataset.videos}
-    y = np.array([label[id] for id in one.fitted], dtype=np.intp)
-    counts = class_counts(y, spec.training.sampling, epoch=1, world=world, n_classes=len(number))
+    counts = one.histograms
     return {
-        "number": world,
+        "number": len(counts),
         "deal": spec.training.sampling.deal,
         "split": one.split.name,
         "clips_a_class": counts.tolist(),
         "unevenness": round(unevenness(counts), 4),
     }
-
-
-def publish_tuned(folder: Path, *parts: Any, work: Path, **options: Any) -> Run:
-    """Write the run as `write_tuned` does, take the event files along, and drop the checkpoints."""
-    run = write_tuned(folder, *parts, **options)
-    for file in sorted(work.glob("*/events.out.tfevents.*")):
-        target = folder / "tensorboard" / file.parent.name
-        target.mkdir(parents=True, exist_ok=True)
-        shutil.move(file, target / file.name)
-    shutil.rmtree(work)
-    return run
 
 
 def run_name(spec: FinetuneSpec) -> str:

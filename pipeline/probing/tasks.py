@@ -99,7 +99,7 @@ def fit_task(head: Head, table: FeatureTable, task: Task, spec: ProbeSpec) -> Fi
     if "random_state" in head.get_params():
         head = clone(head).set_params(random_state=task.seed)
     train, test = _thinned(table, table.rows(task.split.train), task.seed, spec), table.rows(task.split.test)
-    X = _inputs(table.X, spec, tokens=head.tokens)
+    X = _inputs(table.X, spec.views, tokens=head.tokens)
     views = X.shape[1]
     sources = np.where(table.source == "", table.id, table.source)[train]
     known = bool(np.any(table.source[train] != ""))
@@ -143,11 +143,11 @@ def _thinned(table: FeatureTable, train: NDArray[np.intp], seed: int, spec: Prob
     return train
 
 
-def _inputs(X: NDArray[np.float32], spec: ProbeSpec, *, tokens: bool) -> NDArray[np.float32]:
+def _inputs(X: NDArray[np.float32], views: Views, *, tokens: bool) -> NDArray[np.float32]:
     """Return (N, V, ...) with V = 1, or K where each view trains; frames are tokens to a head that takes them."""
     if X.ndim == 4 and not tokens:
         X = np.asarray(X.mean(axis=2))
-    if spec.views == "each":
+    if views == "each":
         return X
     if X.ndim == 4:  # views of one video show other moments: their frames are further tokens, not to be averaged
         return X.reshape(len(X), 1, -1, X.shape[-1])
@@ -165,6 +165,29 @@ def _over_views(log_proba: Any, views: int) -> NDArray[np.float64]:
         return np.asarray(log_proba, dtype=np.float64)
     stack = np.asarray(log_proba, dtype=np.float64).reshape(-1, views, np.shape(log_proba)[1])
     return np.asarray(np.logaddexp.reduce(stack, axis=1) - np.log(views))
+
+
+def predict_views(head: Head, embedded: Sequence[NDArray[np.float32]], views: Views) -> NDArray[np.float64]:
+    """Return log-probabilities (N, C) of new videos, as `fit_task` and `fuse_task` make them of test rows.
+
+    Parameters
+    ----------
+    head : Head
+        Of a run.
+    embedded : sequence of arrays (N, K, ...)
+        One a table that the run was made from.
+    views : {"mean", "each"}
+        The run's.
+    """
+    if len(embedded) > 1:
+        assert isinstance(head, LateFusion)
+        parts = zip(head.heads_, embedded, strict=True)
+        return fuse([predict_views(member, [X], views) for member, X in parts], head.exponents_)
+    innermost = head
+    while isinstance(innermost, LateFusion):
+        innermost = innermost.heads_[0]
+    X = _inputs(embedded[0], views, tokens=innermost.tokens)
+    return _over_views(head.predict_log_proba(_flat(X)), X.shape[1])
 
 
 def fuse_task(members: Sequence[Fitted], rule: FusionRule) -> Fitted:

@@ -1,0 +1,97 @@
+"""`actionvit predict`: classes of videos, by what a run learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from actionvit.commands.options import echo_json, json_option, setting
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actionvit.pipeline.prediction.predictor import Prediction, Predictor
+    from actionvit.pipeline.runs import Run
+
+
+@click.command(short_help="Classes of new videos, by what a run learned.")
+@click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--run", required=True, help="A run's folder, or its name below the runs' folder.")
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Classes to tell of each video.")
+@click.option("--weights", help="The encoder's weights, where they are no longer where the run had them.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="auto: bf16 on GPUs that have it, else fp32.",
+)
+@click.option("--workers", type=click.IntRange(0), help="Decoding processes; 0: in this one.  [default: by cores]")
+@click.option(
+    "--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds a video may take to decode."
+)
+@json_option
+def command(videos: tuple[Path, ...], **options: Any) -> None:
+    """Tell the most probable classes of VIDEOS (files, or folders of frames), with calibrated probabilities.
+
+    The model is that of the run's first split: `finetune`'s network, or `probe`'s head on the encoder it was made for.
+    """
+    from tqdm import tqdm
+
+    from actionvit.pipeline.prediction.predictor import load_predictor, predict
+
+    run = find_run(options["run"])
+    predictor = load_predictor(run, weights=options["weights"])
+    how = {name: options[name] for name in ("device", "precision", "workers", "timeout")}
+    if len(videos) < 4:  # starting a process takes longer than decoding some clips
+        how["workers"] = 0 if how["workers"] is None else how["workers"]
+    stream = predict(predictor, videos, **how)
+    found = list(tqdm(stream, total=len(videos), unit="video", disable=None, leave=False, delay=2))
+    if options["as_json"]:
+        echo_json(_as_json(run, predictor, found, options["top"]))
+    else:
+        _say(predictor, found, options["top"])
+    if any(one.scores is None for one in found):
+        click.get_current_context().exit(3)
+
+
+def find_run(name: str) -> Run:
+    """Read a run by its folder, or by its name below the runs' folder."""
+    from actionvit.pipeline.runs import read_run
+
+    return read_run(Path(name) if Path(name).is_dir() else setting("runs") / name)
+
+
+def _as_json(run: Run, predictor: Predictor, found: Sequence[Prediction], top: int) -> dict[str, Any]:
+    from actionvit.pipeline.prediction.predictor import best
+
+    videos = []
+    for one in found:
+        entry: dict[str, Any] = {"video": str(one.path), "flags": list(one.flags)}
+        if one.scores is None:
+            entry["failure"] = one.failure
+        else:
+            told = best(one.scores, predictor.class_names, top)
+            entry["top"] = [{"class": name, "score": round(score, 6)} for name, score in told]
+        videos.append(entry)
+    return {
+        "run": str(run.folder),
+        "temperature": round(predictor.temperature, 4),
+        "calibrated_on": predictor.calibrated_on,
+        "videos": videos,
+    }
+
+
+def _say(predictor: Predictor, found: Sequence[Prediction], top: int) -> None:
+    from actionvit.pipeline.prediction.predictor import best
+
+    for one in found:
+        if one.scores is None:
+            click.echo(f"{one.path}: {one.failure}", err=True)
+            continue
+        told = ", ".join(f"{name} {100 * score:.1f} %" for name, score in best(one.scores, predictor.class_names, top))
+        flags = f"  ({', '.join(one.flags)})" if one.flags else ""
+        click.echo(f"{one.path}: {told}{flags}")

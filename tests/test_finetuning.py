@@ -1,0 +1,333 @@
+"""Fine-tuning for real, on a small model and drawn clips: what is trained, from what, and that it can be trusted."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import tuning
+from click.testing import CliRunner, Result
+from safetensors.numpy import load_file
+
+from actionvit.cli import cli
+from actionvit.errors import ActionVitError
+from actionvit.features.timesformer.weights import Weights
+from actionvit.pipeline.datasets.dataset import Dataset
+from actionvit.pipeline.finetuning import tokens
+from actionvit.pipeline.finetuning.classifier import Classifier
+from actionvit.pipeline.finetuning.finetune import Parts, Tuned, Workplace, finetune
+from actionvit.pipeline.runs import read_run
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return tuning.write_clips(tmp_path_factory.mktemp("clips") / "drawn")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    return tuning.weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def train(dataset: Dataset, weights: Weights, where: Path, **changes: Any) -> Tuned:
+    place = {name: changes.pop(name) for name in list(changes) if name in Workplace.__dataclass_fields__}
+    work = Workplace(**{"cache": where / "cache", "folder": where / "work", "workers": 0, **place})
+    (tuned,) = finetune(dataset, weights, tuning.spec(**changes), work)
+    return tuned
+
+
+def far(one: Tuned, other: Tuned) -> float:
+    """Return the largest difference of trained weights and test logits."""
+    assert one.weights.keys() == other.weights.keys()
+    pairs = [(one.logits, other.logits), *((one.weights[name], other.weights[name]) for name in one.weights)]
+    return max(float(np.abs(a - b).max()) for a, b in pairs)
+
+
+def command(dataset: Dataset, weights: Weights, folder: Path, *more: str) -> list[str]:
+    """Return the arguments of a small `actionvit finetune`."""
+    options = {
+        "--variant": "tiny", "--frames": "4", "--size": "32", "--weights": weights.source, "--epochs": "3",
+        "--cache": folder / "cache", "--runs": folder / "runs", "--run": "run", "--protocol": "grouped",
+        "--folds": "3", "--split": "grouped-1", "--batch": "8", "--lr": "3e-3", "--workers": "0", "--device": "cpu",
+    }  # fmt: skip
+    flat = [str(part) for pair in options.items() for part in pair]
+    return ["finetune", str(dataset.root), *flat, *more]
+
+
+def invoke(*arguments: Any) -> Result:
+    return CliRunner().invoke(cli, list(map(str, arguments)))
+
+
+# Cached tokens
+
+
+@pytest.mark.parametrize("of", ["head", "last:1", "last:2"])
+@pytest.mark.parametrize("augment", [True, False])
+def test_training_from_cached_tokens_gives_the_bits_of_training_through_the_frozen_blocks(
+    dataset: Dataset, weights: Weights, tmp_path: Path, of: str, augment: bool
+) -> None:
+    changes: dict[str, Any] = {"train": of, "views": 3} | ({} if augment else {"augment": None})
+    through = train(dataset, weights, tmp_path / "a", **changes)
+    cached = train(dataset, weights, tmp_path / "b", tokens="fp32", **changes)
+    assert through.state.history[-1]["loss"] == cached.state.history[-1]["loss"]
+    assert far(through, cached) == 0
+    other = train(dataset, weights, tmp_path / "c", **changes, seed=1)
+    assert far(through, other) > 1e-3
+
+
+def test_tokens_in_half_precision_are_close_and_half_as_large(
+    dataset: Dataset, weights: Weights, tmp_path: Path
+) -> None:
+    sizes: dict[str, int] = {}
+    found = {}
+    for kept in ("fp16", "fp32"):
+
+        def note(videos: int, size: int, kept: str = kept) -> None:
+            sizes[kept] = size
+
+        found[kept] = train(dataset, weights, tmp_path, tokens=kept, views=2, on_tokens=note, folder=tmp_path / kept)
+    assert sizes["fp32"] == 2 * sizes["fp16"] == len(dataset.videos) * 2 * 4 * 5 * 32 * 4
+    assert 0 < far(found["fp16"], found["fp32"]) < 0.05
+
+
+def test_tokens_are_computed_once_for_all_splits_and_reruns(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+    seen: list[int] = []
+    for splits in (("grouped-1", "grouped-2"), ()):
+        work = Workplace(
+            cache=tmp_path,
+            folder=tmp_path / f"w{len(splits)}",
+            workers=0,
+            on_video=lambda done, total: seen.append(done),
+        )
+        finetune(dataset, weights, tuning.spec(tokens="fp16", views=2, splits=splits, epochs=1), work)
+    assert seen == list(range(1, len(dataset.videos) + 1))
+
+
+def test_tokens_that_do_not_fit_are_refused_before_the_first_is_computed(
+    dataset: Dataset, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))  # type: ignore[attr-defined]
+    result = invoke(*command(dataset, weights, tmp_path))
+    assert result.exit_code == 1 and isinstance(result.exception, ActionVitError)
+    assert "GB" in str(result.exception) and "--views" in str(result.exception)
+    assert not list(tmp_path.rglob("*.h5"))
+
+
+# The same numbers whatever happens
+
+
+@pytest.mark.parametrize("how", [["--train", "last:2", "--ema", "0.9"], ["--train", "all", "--mixup", "0.4"]])
+def test_killed_in_any_epoch_and_resumed_a_training_ends_in_the_same_bits(
+    dataset: Dataset, weights: Weights, tmp_path: Path, how: list[str]
+) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+
+    def run(folder: Path, die: int, *more: str) -> subprocess.CompletedProcess[str]:
+        arguments = [sys.executable, tuning.__file__, str(die), *command(dataset, weights, folder, *how, *more)]
+        return subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
+
+    whole = run(tmp_path / "whole", 0)
+    assert whole.returncode == 0, whole.stderr
+    # Three steps an epoch: dies in the first epoch, then in the second of the epochs that were left.
+    assert run(tmp_path / "cut", 2).returncode == -signal.SIGKILL
+    refused = run(tmp_path / "cut", 0)
+    assert refused.returncode == 1 and "--resume" in refused.stderr
+    other = run(tmp_path / "cut", 0, "--resume", "--lr", "1e-3")
+    assert other.returncode == 1 and "training.optim.lr differ" in other.stderr
+    assert run(tmp_path / "cut", 5, "--resume").returncode == -signal.SIGKILL
+    last = run(tmp_path / "cut", 0, "--resume", "--micro-batch", "8")
+    assert last.returncode == 0, last.stderr
+    for name in ("head.safetensors", "predictions.npz", "metrics.json", "train.json"):
+        one, other_ = ((tmp_path / folder / "runs" / "run" / name).read_bytes() for folder in ("whole", "cut"))
+        assert one == other_, name
+    assert not (tmp_path / "cut" / "runs" / "run.training").exists()
+    assert len(read_run(tmp_path / "cut" / "runs" / "run").info["curves"]) == 3
+
+
+@pytest.mark.parametrize("how", [["--train", "last:2", "--ema", "0.9"], ["--train", "all", "--cutmix", "1"]])
+def test_two_processes_compute_what_one_does(
+    dataset: Dataset, weights: Weights, tmp_path: Path, how: list[str]
+) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launch = {
+        "one": [sys.executable, "-m"],
+        "two": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"],
+    }
+    runs, said = {}, ""
+    for name, start in launch.items():
+        arguments = command(dataset, weights, tmp_path / name, *how, "--deal", "class-aware", "--head-init", "zero")
+        done = subprocess.run([*start, "actionvit", *arguments], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        runs[name], said = read_run(tmp_path / name / "runs" / "run"), done.stdout
+    one, two = (load_file(run.folder / "head.safetensors") for run in runs.values())
+    for name, value in one.items():
+        np.testing.assert_allclose(two[name], value, atol=2e-5)
+    np.testing.assert_allclose(runs["two"].predictions.scores, runs["one"].predictions.scores, atol=2e-5)
+    ranks = runs["two"].info["ranks"]
+    assert ranks["number"] == 2 and ranks["deal"] == "class-aware" and ranks["unevenness"] < 0.1
+    (alone,) = runs["one"].info["ranks"]["clips_a_class"]
+    assert np.sum(ranks["clips_a_class"], 0).tolist() == alone
+    for rank, counts in enumerate(ranks["clips_a_class"]):
+        assert f"rank {rank}: {' '.join(map(str, counts))} clips a class" in said
+
+
+def test_small_pieces_add_up_to_the_batch(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+    whole = train(dataset, weights, tmp_path / "a", train="all")
+    pieces = train(dataset, weights, tmp_path / "b", train="all", micro_batch=3)
+    assert 0 < far(whole, pieces) < 2e-3
+
+
+def test_out_of_memory_halves_the_pieces_and_keeps_the_batch(
+    dataset: Dataset,
+    weights: Weights,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    expected = train(dataset, weights, tmp_path / "a", train="all", micro_batch=3)
+    logits = Classifier.logits
+
+    def cramped(self: Classifier, x: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
+        if len(x) > 3 and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return logits(self, x, keep)
+
+    monkeypatch.setattr(Classifier, "logits", cramped)
+    found = train(dataset, weights, tmp_path / "b", train="all")
+    assert far(found, expected) == 0
+    assert "micro-batches of 3" in caplog.text
+
+    def full(self: Classifier, x: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            torch.empty(10**16)  # the CPU's own way of saying so
+        return logits(self, x, keep)
+
+    monkeypatch.setattr(Classifier, "logits", full)
+    with pytest.raises(ActionVitError, match="one clip does not fit"):
+        train(dataset, weights, tmp_path / "c", train="all")
+
+
+def test_the_best_epoch_is_kept_and_patience_ends(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+    found = train(dataset, weights, tmp_path, epochs=40, patience=3, lr=0.1, criterion="log_loss")
+    losses = [row["validation_log_loss"] for row in found.state.history]
+    assert found.state.best_epoch == int(np.argmin(losses)) == len(losses) - 4
+    again = train(dataset, weights, tmp_path, epochs=40, patience=3, lr=0.1, criterion="log_loss", resume=True)
+    assert far(found, again) == 0 and again.state.history == found.state.history
+
+
+def test_a_loss_that_is_no_number_ends_in_a_line(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+    with pytest.raises(ActionVitError, match="lower --lr"):
+        train(dataset, weights, tmp_path, lr=1e30, clip_norm=0.0, train="all", warmup=0.0)
+
+
+# The parts of a training set
+
+
+def test_the_test_side_decides_nothing(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+    parts: list[Parts] = []
+    found = train(dataset, weights, tmp_path / "a", on_split=lambda split, each: parts.append(each))
+    rows = {"fit": parts[0].fit, "held": parts[0].held}
+    sources = {name: {dataset.videos[row].source for row in each} for name, each in rows.items()}
+    sources["test"] = {video.source for video in found.tested}
+    assert not (sources["fit"] & sources["held"]) | (sources["test"] & (sources["fit"] | sources["held"]))
+    # Other pixels in every test clip: not one trained number moves.
+    changed = Path(shutil.copytree(dataset.root, tmp_path / "drawn"))
+    from actionvit.pipeline.datasets.dataset import load_dataset
+    from actionvit.pipeline.datasets.drawing import write_avi
+
+    for video in found.tested:
+        write_avi(changed / video.id, np.random.default_rng(0).integers(0, 255, (9, 48, 64, 3)).astype(np.uint8))
+    other = train(load_dataset(changed, name="drawn"), weights, tmp_path / "b")
+    assert all(np.array_equal(other.weights[name], value) for name, value in found.weights.items())
+    assert other.temperature == found.temperature and not np.array_equal(other.logits, found.logits)
+
+
+def test_a_video_that_does_not_decode_costs_itself(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(dataset.root, tmp_path / "drawn"))
+    victims = [dataset.videos[0].id, dataset.videos[-1].id]
+    for id in victims:
+        (broken / id).write_bytes(b"RIFF")
+    for more in (["--train", "last:1"], ["--train", "all"]):
+        folder = tmp_path / more[1][0]
+        result = invoke(*command(tuning.load_dataset(broken), weights, folder, *more))
+        assert result.exit_code == 3, result.output
+        run = read_run(folder / "runs" / "run")
+        assert [each["id"] for each in run.info["coverage"]["failures"]] == victims
+        assert not set(victims) & set(run.predictions.id.tolist())
+
+
+# The command
+
+
+def test_a_run_is_like_any_other(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+    result = invoke(*command(dataset, weights, tmp_path, "--balanced"))
+    assert result.exit_code == 0, result.output
+    run = read_run(tmp_path / "runs" / "run")
+    assert run.info["head"] == {"kind": "finetuned", "train": "last:1"}
+    rows = list(csv.DictReader((run.folder / "history.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"] and sum(row["best"] == "1" for row in rows) == 1
+    assert list(run.folder.glob("tensorboard/grouped-1/events.out.tfevents.*"))
+    tensors, config = run.head()
+    assert config["train"] == "last:1" and set(tensors) > {"head.weight", "blocks.2.mlp_in.weight", "norm.weight"}
+    assert "blocks.1.mlp_in.weight" not in tensors and config["class_names"] == list(dataset.class_names)
+    assert run.predictions.scores.sum(1) == pytest.approx(1, abs=1e-5)
+    again = invoke(*command(dataset, weights, tmp_path))
+    assert again.exit_code == 1 and "--overwrite" in str(again.exception)
+
+
+def test_the_report_compares_a_fine_tuned_run_with_a_probe(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+    common = ["--variant", "tiny", "--cache", tmp_path / "cache"]
+    shape = ["--weights", weights.source, "--frames", "4", "--size", "32"]
+    whole = [each for each in command(dataset, weights, tmp_path) if each not in ("--split", "grouped-1")]
+    assert invoke(*whole).exit_code == 0
+    assert invoke("extract", dataset.root, *common, *shape).exit_code == 0
+    runs = ["--runs", tmp_path / "runs", "--protocol", "grouped", "--folds", "3", "--seeds", "1"]
+    probe = invoke("probe", dataset.root, *common, *runs, "--run", "probe")
+    assert probe.exit_code == 0, probe.output
+    out = tmp_path / "report"
+    result = invoke("report", tmp_path / "runs" / "probe", tmp_path / "runs" / "run", "--out", out)
+    assert result.exit_code == 0, result.output
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert ("finetuned" in json.dumps(report) and report.get("comparisons")) or report.get("pairs")
+    assert "validation log loss" in (out / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--train", "last:9"], "K is 1 to 3"),
+        (["--train", "all", "--tokens"], "--no-tokens"),
+        (["--mixup", "0.3", "--tokens"], "--no-tokens"),
+        (["--views", "0"], "--views 4"),
+        (["--split", "grouped-9"], "grouped-1"),
+        (["--size", "40"], "multiple of the model's patch"),
+        (["--keep-sides", "walk_left"], "walk_left"),
+        (["--resume", "--restart"], "give one of them"),
+        (["--protocol", "official"], "no official splits"),
+    ],
+)
+def test_wrong_options_end_in_a_line(
+    dataset: Dataset, weights: Weights, tmp_path: Path, more: list[str], said: str
+) -> None:
+    result = invoke(*command(dataset, weights, tmp_path, *more))
+    assert result.exit_code in (1, 2) and said in (result.output + str(result.exception))
+    assert "\n" not in str(result.exception).strip() and not (tmp_path / "runs" / "run").exists()

@@ -1,0 +1,428 @@
+"""The parts of a fine-tuning against what one computes by hand, or another implementation does."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import tuning
+
+from actionvit.errors import ActionVitError
+from actionvit.features.clips import ClipSpec
+from actionvit.features.timesformer.model import TimeSformer
+from actionvit.features.timesformer.names import to_transformers
+from actionvit.features.timesformer.weights import find_weights
+from actionvit.heads.weighting import class_weights
+from actionvit.pipeline.datasets.dataset import Video
+from actionvit.pipeline.finetuning.augment import COLOURS, AugmentSpec, draw_box, draw_times, draw_view
+from actionvit.pipeline.finetuning.checkpoints import load_checkpoint, save_checkpoint
+from actionvit.pipeline.finetuning.classifier import Classifier, Frozen, first_trained
+from actionvit.pipeline.finetuning.clips import Held, Loaded, ViewSpec, _blend
+from actionvit.pipeline.finetuning.events import EventFile, masked_crc
+from actionvit.pipeline.finetuning.loss import Loss, LossSpec
+from actionvit.pipeline.finetuning.sampling import Item, Mix, SamplingSpec, class_counts, epoch_steps, unevenness
+from actionvit.pipeline.finetuning.schedule import (
+    MovingAverage,
+    OptimSpec,
+    layer_of,
+    parameter_groups,
+    rate_at,
+    set_rate,
+)
+from actionvit.pipeline.finetuning.scoring import fit_temperature, judged, view_mean
+from actionvit.pipeline.finetuning.validation import validation_part
+
+RNG = np.random.default_rng
+Y = np.array([0] * 6 + [1] * 3 + [2] * 1)
+
+
+def model(first: int = -1, **options: object) -> Classifier:
+    torch.manual_seed(0)
+    encoder = TimeSformer(tuning.SHAPE)
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    classifier = Classifier(encoder, 3, first=first, **options)  # type: ignore[arg-type]
+    torch.nn.init.normal_(classifier.head.weight)
+    return classifier
+
+
+# The loss
+
+
+def test_cross_entropy_is_torchs_with_smoothing_weights_and_soft_targets() -> None:
+    rng = torch.Generator().manual_seed(1)
+    logits, y = torch.randn(5, 3, generator=rng), torch.tensor([0, 2, 1, 0, 0])
+    plain = Loss(LossSpec(label_smoothing=0.1), Y, 3, "cpu")
+    expected = F.cross_entropy(logits, y, label_smoothing=0.1, reduction="none")
+    torch.testing.assert_close(plain(logits, F.one_hot(y, 3).float()), expected)
+    weight = torch.tensor(class_weights(Y, 3, "balanced"), dtype=torch.float32)
+    weighted = Loss(LossSpec(class_weight="balanced", label_smoothing=0.0), Y, 3, "cpu")
+    torch.testing.assert_close(
+        weighted(logits, F.one_hot(y, 3).float()), F.cross_entropy(logits, y, weight=weight, reduction="none")
+    )
+    soft = torch.tensor([[0.3, 0.7, 0.0]])
+    torch.testing.assert_close(
+        Loss(LossSpec(label_smoothing=0.0), Y, 3, "cpu")(logits[:1], soft),
+        F.cross_entropy(logits[:1], soft, reduction="none"),
+    )
+
+
+def test_logit_adjustment_and_focus_by_hand() -> None:
+    logits, target = torch.tensor([[1.0, 0.0, -1.0]]), torch.tensor([[0.0, 1.0, 0.0]])
+    prior = np.array([0.6, 0.3, 0.1])
+    p = np.exp([1, 0, -1]) * prior**2
+    p /= p.sum()
+    adjusted = Loss(LossSpec(logit_adjust=2.0, label_smoothing=0.0), Y, 3, "cpu")
+    assert float(adjusted(logits, target)) == pytest.approx(-np.log(p[1]), rel=1e-5)
+    q = np.exp([1, 0, -1]) / np.exp([1, 0, -1]).sum()
+    focal = Loss(LossSpec(focal=2.0, label_smoothing=0.0), Y, 3, "cpu")
+    assert float(focal(logits, target)) == pytest.approx(-((1 - q[1]) ** 2) * np.log(q[1]), rel=1e-5)
+
+
+def test_targets_of_mixed_clips_are_shares() -> None:
+    items = [Item(0, 0, 1, 0, Mix(9, 1, 0.75, False)), Item(7, 0, 1, 1, Mix(8, 0, 0.25, True))]
+    target = Loss(LossSpec(), Y, 3, "cpu").targets(Loaded(items, torch.empty(2), np.array([0.75, 0.3])), Y)
+    np.testing.assert_allclose(target.numpy(), [[0.75, 0, 0.25], [0, 1, 0]], atol=1e-6)
+
+
+# The schedule
+
+
+def test_the_rate_rises_then_follows_half_a_cosine() -> None:
+    rates = [rate_at(step, 100, 0.1) for step in range(100)]
+    assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
+    assert rates[10:] == pytest.approx(0.5 * (1 + np.cos(np.pi * np.arange(90) / 90)))
+    assert rate_at(0, 5, 0.0) == 1.0
+
+
+def test_rates_fall_with_depth_and_only_matrices_decay() -> None:
+    named = model().trained()
+    groups = parameter_groups(named, OptimSpec(layer_decay=0.5, weight_decay=0.1), 3)
+    optimizer = torch.optim.AdamW(groups, lr=0.0)
+    set_rate(optimizer, 1e-2)
+    found = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    assert len(found) == len(named)
+    expected = {
+        "head.weight": (1e-2, 0.1), "head.bias": (1e-2, 0), "norm.weight": (1e-2, 0),
+        "blocks.2.mlp_in.weight": (1e-2, 0.1), "blocks.1.mlp_in.bias": (5e-3, 0),
+        "blocks.0.time_qkv.weight": (2.5e-3, 0.1), "patch.weight": (1.25e-3, 0.1), "position": (1.25e-3, 0),
+        "cls": (1.25e-3, 0), "time": (1.25e-3, 0),
+    }  # fmt: skip
+    for name, (rate, decay) in expected.items():
+        assert found[id(named[name])] == (pytest.approx(rate), decay), name
+    assert [layer_of(name, 3) for name in ("time", "blocks.0.x", "blocks.2.x", "norm.bias")] == [0, 1, 3, 4]
+
+
+def test_the_moving_average_is_the_recursion() -> None:
+    values = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    average, expected = MovingAverage({"a": values[0]}, 0.9), values[0].double()
+    for t, value in enumerate(values[1:]):
+        average.update({"a": value})
+        decay = min(0.9, (1 + t) / (10 + t))
+        expected = decay * expected + (1 - decay) * value.double()
+    torch.testing.assert_close(average.values["a"], expected.float())
+
+
+# Who trains on what
+
+
+@pytest.mark.parametrize("deal", ["shuffled", "class-aware"])
+def test_every_rank_number_makes_the_same_steps(deal: str) -> None:
+    y = RNG(0).integers(0, 4, 53)
+    spec = SamplingSpec(batch=8, deal=deal, mixup=0.4, cutmix=0.4, seed=3)  # type: ignore[arg-type]
+    alone, sizes = epoch_steps(y, spec, epoch=2)
+    assert sorted(item.video for step in alone for item in step) == list(range(53))
+    assert sizes == [len(step) for step in alone] and max(sizes) <= 8 and max(sizes) - min(sizes) <= 1
+    for world in (2, 3):
+        ranks = [epoch_steps(y, spec, epoch=2, rank=rank, world=world)[0] for rank in range(world)]
+        for step, whole in enumerate(alone):
+            together = [item for rank in ranks for item in rank[step]]
+            assert sorted(together, key=lambda item: item.position) == whole
+            assert max(len(rank[step]) for rank in ranks) - min(len(rank[step]) for rank in ranks) <= 1
+    again, _ = epoch_steps(y, spec, epoch=2)
+    other, _ = epoch_steps(y, spec, epoch=3)
+    assert again == alone and other != alone
+
+
+def test_dealing_by_class_evens_out_what_ranks_see_and_fixed_shards_do_the_opposite() -> None:
+    y = np.sort(RNG(1).choice(6, 300, p=[0.4, 0.25, 0.15, 0.1, 0.06, 0.04]))  # in the order of ids, as folders are
+    uneven = {}
+    for deal in ("shuffled", "class-aware", "sharded"):
+        counts = class_counts(y, SamplingSpec(batch=24, deal=deal), epoch=1, world=4, n_classes=6)  # type: ignore[arg-type]
+        assert counts.sum(0).tolist() == np.bincount(y).tolist()
+        uneven[deal] = unevenness(counts)
+    assert uneven["class-aware"] < 0.7 * uneven["shuffled"] and uneven["sharded"] > 4 * uneven["shuffled"]
+    assert unevenness(np.array([[5, 0], [0, 5]])) == 0.5 and unevenness(np.array([[2, 4], [1, 2]])) == 0
+
+
+def test_the_balanced_sampler_draws_classes_alike() -> None:
+    counts = np.zeros(3)
+    for epoch in range(300):
+        steps, _ = epoch_steps(Y, SamplingSpec(batch=4, sampler="balanced"), epoch=epoch)
+        counts += np.bincount([Y[item.video] for step in steps for item in step], minlength=3)
+    np.testing.assert_allclose(counts / counts.sum(), 1 / 3, atol=0.03)
+
+
+def test_items_name_videos_of_the_whole_dataset() -> None:
+    item = Item(1, 0, 1, 5, Mix(0, 2, 0.5, False)).of_rows(np.array([40, 70]))
+    assert (item.video, item.mix and item.mix.video, item.position) == (70, 40, 5)
+    assert item.rng("view").random() != item.rng("view", second=True).random() != item.rng("drop").random()
+
+
+def test_the_validation_part_shows_every_class_and_keeps_sources_whole() -> None:
+    rng = RNG(0)
+    for trial in range(20):
+        films = [(label, film) for label in range(8) for film in range(rng.integers(1, 7))]
+        rows = [(label, f"{label}-{film}") for label, film in films for _ in range(rng.integers(1, 5))]
+        y, sources = np.array([label for label, _ in rows]), np.array([film for _, film in rows])
+        held = validation_part(y, sources, share=0.25, seed=trial)
+        assert not set(sources[held]) & set(sources[~held])
+        assert set(y[~held]) == set(y), "a class lost its only source"
+        number = Counter(label for label, _ in films)
+        spared = {label for label in number if number[label] > 1}
+        assert set(y[held]) <= spared
+        assert held.sum() <= 1.5 * 0.25 * len(y)
+        assert len(spared - set(y[held])) <= 1
+        assert (held == validation_part(y, sources, share=0.25, seed=trial)).all()
+    assert not validation_part(np.array([0, 0, 1]), np.array(["a", "a", "b"]), share=0.5, seed=0).any()
+
+
+# What a training view shows
+
+
+def frames(count: int = 32, height: int = 40, width: int = 60) -> torch.Tensor:
+    return torch.from_numpy(RNG(0).integers(0, 256, (count, 3, height, width), dtype=np.uint8))
+
+
+def test_times_rise_and_cover_what_the_window_says() -> None:
+    for seed in range(50):
+        times = draw_times(32, 8, 0.5, RNG(seed))
+        assert (np.diff(times) >= 0).all() and times[0] >= 0 and times[-1] < 32
+        assert times[-1] - times[0] >= 32 * 0.5 * 6 / 8 - 1
+    assert len({tuple(draw_times(32, 8, 1.0, RNG(seed))) for seed in range(20)}) == 20
+    assert draw_times(1, 4, 0.5, RNG(0)).tolist() == [0, 0, 0, 0]
+
+
+def test_crops_lie_inside_and_keep_to_their_share() -> None:
+    shares = []
+    for seed in range(300):
+        top, left, h, w = draw_box(40, 60, 0.4, RNG(seed))
+        assert 0 <= top <= 40 - h and 0 <= left <= 60 - w
+        assert 3 / 4 - 0.05 <= w / h <= 4 / 3 + 0.05
+        shares.append(h * w / 40**2)
+    assert 0.35 < min(shares) < 0.5 and 0.85 < max(shares) <= 1.35
+
+
+def test_one_draw_holds_for_all_frames_of_a_view() -> None:
+    still = frames(1).expand(16, -1, -1, -1)
+    view = draw_view(still, AugmentSpec(), RNG(3), num_frames=8, size=32, label="run")
+    assert view.shape == (8, 3, 32, 32) and (view == view[:1]).all() and view.min() >= 0 and view.max() <= 255
+
+
+def test_views_are_mirrored_half_of_the_time_and_never_where_sides_matter() -> None:
+    plain = AugmentSpec(window=1, area=1, colours=0, flip=False)
+    for label, expected in (("run", range(25, 76)), ("turn_left", range(1))):
+        spec = replace(plain, flip=True, keep_sides=("turn_left",))
+        changed = 0
+        for seed in range(100):
+            one, other = (
+                draw_view(frames(8), each, RNG(seed), num_frames=4, size=16, label=label) for each in (spec, plain)
+            )
+            changed += not torch.equal(one, other)
+            assert torch.equal(one, other) or torch.equal(one.flip(-1), other)
+        assert changed in expected
+
+
+def test_colours_change_grey_levels_and_leave_outlines() -> None:
+    view = frames(4, 16, 16).float()
+    for colour in COLOURS:
+        torch.testing.assert_close(colour(view, 0.0), view, atol=1e-3, rtol=1e-5)
+        changed = colour(view, 0.7).clamp(0, 255)
+        assert (changed - view).abs().mean() > 1
+        one, other = (x.mean(1).flatten() - x.mean() for x in (view, changed))
+        assert float(one @ other / (one.norm() * other.norm())) > 0.9, colour
+
+
+def test_mixup_averages_and_cutmix_pastes_a_box() -> None:
+    one, other = torch.ones(2, 3, 20, 20), torch.zeros(2, 3, 20, 20)
+    mixed, share = _blend(Item(0, 0, 1, 0, Mix(1, 1, 0.3, False)), one, other)
+    assert share == 0.3 and torch.allclose(mixed, torch.full_like(one, 0.3))
+    for position in range(20):
+        cut, share = _blend(Item(0, 0, 1, position, Mix(1, 1, 0.6, True)), one, other)
+        assert share == pytest.approx(float(cut.mean())) and abs(share - 0.6) < 0.05
+        empty = (cut[0, 0] == 0).nonzero()
+        assert len(empty) == (empty.max(0).values - empty.min(0).values + 1).prod() and (cut[0] == cut[1]).all()
+    assert (one == 1).all(), "the clip itself must stay as it is: others may be blended with it"
+
+
+def test_fixed_views_are_the_plain_one_and_others_that_stay(tmp_path: Path) -> None:
+    spec = ViewSpec(
+        clip=ClipSpec(num_frames=4, size=32), augment=AugmentSpec(), views=3, mean=(0.5,) * 3, std=(0.5,) * 3
+    )
+    held = Held(frames(16, 36, 48).permute(0, 2, 3, 1).contiguous(), np.arange(16), 16)
+    plain = Held(frames(4, 32, 44).permute(0, 2, 3, 1).contiguous(), np.array([2, 6, 10, 14]), 16)
+    video = Video(id="run/a.avi", path=tmp_path, label="run", source="a")
+    assert {spec.choose(RNG(seed)) for seed in range(50)} == {0, 1, 2} and spec.kind(0) == "plain"
+    assert torch.equal(spec.training(plain, video, 0), spec.plain(plain)[0])
+    one, two = spec.training(held, video, 1), spec.training(held, video, 2)
+    assert torch.equal(one, spec.training(held, video, 1)) and not torch.equal(one, two)
+    assert replace(spec, views=0).choose(RNG(0)) is None
+    assert replace(spec, augment=None, clip=replace(spec.clip, clips=2)).choose(RNG(0)) in (0, 1)
+
+
+# The model
+
+
+@pytest.mark.parametrize("first", [-1, 0, 1, 2, 3])
+def test_what_is_trained_and_that_cutting_the_model_in_two_changes_nothing(first: int) -> None:
+    whole, cut = model(), model(first)
+    pixels = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    frozen = Frozen(cut.encoder, tuning.CLIP, first, "cpu")
+    torch.testing.assert_close(cut.logits(frozen(pixels)), whole.logits(pixels), atol=2e-5, rtol=1e-4)
+    named = cut.trained()
+    blocks = {name.split(".")[1] for name in named if name.startswith("blocks.")}
+    assert blocks == {str(block) for block in range(max(first, 0), 3)}
+    assert ("patch.weight" in named) == (first == -1) and ("norm.weight" in named) == (first < 3)
+
+
+def test_gradients_are_those_of_transformers_model() -> None:
+    from transformers import TimesformerConfig, TimesformerForVideoClassification
+
+    own, shape = model(), tuning.SHAPE
+    config = TimesformerConfig(
+        image_size=32, patch_size=16, num_frames=4, hidden_size=32, num_hidden_layers=3, num_attention_heads=2,
+        intermediate_size=48, num_labels=3, layer_norm_eps=shape.eps,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, drop_path_rate=0,
+    )  # fmt: skip
+    other = TimesformerForVideoClassification(config).train()
+    named = own.trained()
+    other.load_state_dict({to_transformers(name): value.detach() for name, value in named.items()})
+    pixels, y = torch.randn(3, 4, 3, 32, 32), torch.tensor([0, 2, 1])
+    F.cross_entropy(own.logits(pixels), y).backward()
+    F.cross_entropy(other(pixels).logits, y).backward()
+    theirs = dict(other.named_parameters())
+    for name, parameter in named.items():
+        expected = theirs[to_transformers(name)].grad
+        torch.testing.assert_close(parameter.grad, expected, atol=1e-5, rtol=2e-3)
+
+
+def test_checkpointing_recomputes_to_the_same_gradients() -> None:
+    pixels, gradients = torch.randn(2, 4, 3, 32, 32), []
+    for checkpointing in (False, True):
+        one = model(checkpointing=checkpointing)
+        one.logits(pixels).square().sum().backward()
+        gradients.append([p.grad for p in one.parameters()])
+    for one_, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one_, other)
+
+
+def test_a_dropped_block_is_no_block_and_a_kept_one_counts_more() -> None:
+    own = model()
+    pixels = torch.randn(2, 4, 3, 32, 32)
+    keep = torch.tensor([[1.0, 1.0, 1.0], [0.0, 2.0, 1.0]])
+    found = own.logits(pixels, keep)
+    torch.testing.assert_close(found[:1], own.logits(pixels[:1]))
+    from actionvit.features.timesformer.forward import embed, full_block, run
+
+    x = embed(pixels[1:], own.encoder.stem(4, 32))
+    folded = own.encoder.fold()
+    x = x + 2 * (full_block(x, folded.blocks[1], folded)[0] - x)
+    last = replace(folded, blocks=folded.blocks[2:], first=2)
+    torch.testing.assert_close(found[1:], own.head(run(x, last).clip), atol=1e-5, rtol=1e-4)
+
+
+def test_what_cannot_be_trained_is_said_in_a_line() -> None:
+    assert [first_trained(each, 12) for each in ("head", "last:1", "last:12", "all")] == [12, 11, 0, -1]
+    for wrong in ("last", "last:0", "last:13", "last:x", "most"):
+        with pytest.raises(ActionVitError, match="--train"):
+            first_trained(wrong, 12)
+
+
+# What scores are worth
+
+
+def test_temperature_is_where_log_loss_is_least() -> None:
+    rng = RNG(0)
+    y = rng.integers(0, 4, 500)
+    logits = 6 * (np.eye(4)[y] + rng.normal(size=(500, 4)))[:, None]
+    found = fit_temperature(logits, y)
+    loss = [-np.log(view_mean(logits, t)[np.arange(500), y]).mean() for t in (found * 0.97, found, found * 1.03)]
+    assert loss[1] < min(loss[0], loss[2])
+    assert fit_temperature(np.zeros((0, 1, 4)), []) == 1.0
+
+
+def test_epochs_are_judged_by_means_over_views() -> None:
+    rng = RNG(1)
+    logits, y, known = rng.normal(size=(9, 2, 3)), np.array([0, 0, 0, 0, 1, 1, 2, 2, 2]), np.ones(9, dtype=bool)
+    known[3] = False
+    scores = torch.tensor(logits).softmax(-1).mean(1)[known].numpy()
+    right = scores.argmax(1) == y[known]
+    found = judged(logits, known, y)
+    assert found["accuracy"] == pytest.approx(right.mean())
+    assert found["mean_class_accuracy"] == pytest.approx(np.mean([right[y[known] == c].mean() for c in range(3)]))
+    assert found["log_loss"] == pytest.approx(-np.log(scores[np.arange(8), y[known]]).mean())
+
+
+# Files
+
+
+def test_a_checkpoint_comes_back_and_a_broken_one_is_said(tmp_path: Path) -> None:
+    tensors = {"now/a": torch.randn(3, 2), "optimizer/0.step": torch.tensor(5.0)}
+    assert load_checkpoint(tmp_path) is None
+    save_checkpoint(tmp_path, tensors, {"epoch": 3, "score": 0.1})
+    found, state = load_checkpoint(tmp_path) or ({}, {})
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors) and state["score"] == 0.1
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"\x08")
+    with pytest.raises(ActionVitError, match="cannot be read"):
+        load_checkpoint(tmp_path)
+
+
+def test_event_files_hold_what_was_added(tmp_path: Path) -> None:
+    assert masked_crc(b"123456789") == (((0xE3069283 >> 15) | (0xE3069283 << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+    with EventFile(tmp_path) as file:
+        file.add(1, {"loss": 2.5, "validation_accuracy": 0.25})
+        file.add(300, {"loss": 1.5})
+    (path,) = tmp_path.iterdir()
+    assert _records(path.read_bytes()) == 3
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tensorboard_reads_event_files(tmp_path: Path) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="no tensorboard")
+    with EventFile(tmp_path) as file:
+        file.add(1, {"loss": 2.5, "validation_accuracy": 0.25})
+        file.add(300, {"loss": 1.5})
+    events = reader.EventAccumulator(str(tmp_path)).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 2.5), (300, 1.5)]
+    assert [(e.step, e.value) for e in events.Scalars("validation_accuracy")] == [(1, 0.25)]
+
+
+def _records(data: bytes) -> int:
+    """Walk the records, checking each checksum bit by bit; the writer's is by table."""
+
+    def crc(part: bytes) -> int:
+        value = 0xFFFFFFFF
+        for byte in part:
+            value ^= byte
+            for _ in range(8):
+                value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
+        value ^= 0xFFFFFFFF
+        return (((value >> 15) | (value << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+    number = 0
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        assert struct.unpack("<I", data[8:12])[0] == crc(data[:8])
+        assert struct.unpack("<I", data[12 + length : 16 + length])[0] == crc(data[12 : 12 + length])
+        data, number = data[16 + length :], number + 1
+    return number
+
+
+def test_the_small_model_is_read_as_any_other(tmp_path: Path) -> None:
+    assert find_weights("tiny", tuning.write_weights(tmp_path)).shape == tuning.SHAPE

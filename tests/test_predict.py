@@ -1,0 +1,174 @@
+"""What a run learned, put to use: the run's own scores for its own clips, and transformers' for the exported model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import tuning
+from click.testing import CliRunner, Result
+
+from actionvit.cli import cli
+from actionvit.features.clips import clip_indices
+from actionvit.features.decoding.decode import decode
+from actionvit.pipeline.datasets.dataset import Dataset
+from actionvit.pipeline.datasets.drawing import write_avi
+from actionvit.pipeline.prediction.predictor import load_predictor, predict
+from actionvit.pipeline.runs import Run, read_run
+
+SHAPE = ("--frames", "4", "--size", "32")
+SPLITS = ("--protocol", "grouped", "--folds", "3")
+
+
+def invoke(*arguments: Any) -> Result:
+    return CliRunner().invoke(cli, list(map(str, arguments)))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return tuning.write_clips(tmp_path_factory.mktemp("clips") / "drawn")
+
+
+@pytest.fixture(scope="module")
+def place(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of one view and one of two, probes on them, and a fine-tuned run."""
+    folder = tmp_path_factory.mktemp("place")
+    weights = tuning.write_weights(folder / "weights")
+    common = ("--variant", "tiny", "--cache", folder / "cache", "--weights", weights)
+    runs = ("--runs", folder / "runs", "--overwrite")
+    probes: dict[str, Sequence[str]] = {
+        "linear": (), "calibrated": ("--calibrate",), "frames": ("--features", "frame"), "knn": ("--head", "knn"),
+        "layers": ("--features", "layers"), "attentive": ("--head", "attentive", "--features", "frame"),
+    }  # fmt: skip
+    for result in (
+        invoke("extract", dataset.root, *common, *SHAPE, "--layers", "1,2"),
+        invoke("finetune", dataset.root, *common, *SHAPE, *runs, *SPLITS, "--split", "grouped-1", "--lr", "3e-3",
+               "--epochs", "2", "--token-precision", "fp32", "--run", "tuned"),
+        invoke("finetune", dataset.root, *common, *runs, *SPLITS, "--split", "grouped-1", "--train", "head",
+               "--epochs", "1", "--frames", "6", "--size", "48", "--run", "wide"),
+        *(invoke("probe", dataset.root, *common[:4], *runs, *SPLITS, "--seeds", "1", "--run", name, *more)
+          for name, more in probes.items()),
+    ):  # fmt: skip
+        assert result.exit_code == 0, (result.output, result.exception)
+    two = (*common[:2], "--cache", folder / "two", *common[4:])
+    assert invoke("extract", dataset.root, *two, *SHAPE, "--clips", "2").exit_code == 0
+    for name, views in (("mean", "mean"), ("each", "each")):
+        result = invoke(
+            "probe", dataset.root, *two[:4], *runs, *SPLITS, "--seeds", "1", "--run", name, "--views", views
+        )
+        assert result.exit_code == 0, (result.output, result.exception)
+    return folder
+
+
+def own(run: Run) -> tuple[list[str], np.ndarray]:
+    """Ids and scores of the clips that the run's first split tests."""
+    first = run.predictions.split == run.predictions.split_names[0]
+    return run.predictions.id[first].tolist(), run.predictions.scores[first].astype(np.float64)
+
+
+NAMES = ["tuned", "linear", "calibrated", "frames", "knn", "layers", "attentive", "mean", "each"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_predictions_are_the_runs_own(dataset: Dataset, place: Path, name: str) -> None:
+    run = read_run(place / "runs" / name)
+    ids, scores = own(run)
+    predictor = load_predictor(run)
+    found = np.stack([one.scores for one in predict(predictor, [dataset.root / id for id in ids], workers=0)])
+    if name not in ("tuned", "calibrated"):
+        scores = np.maximum(scores, np.finfo(np.float32).eps) ** (1 / predictor.temperature)
+        scores /= scores.sum(1, keepdims=True)
+    np.testing.assert_allclose(found, scores, atol=2e-5)
+
+
+def test_several_videos_make_a_table_or_json(dataset: Dataset, place: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.avi"
+    broken.write_bytes(b"RIFF")
+    videos = [dataset.videos[0].path, broken, dataset.videos[-1].path]
+    run = place / "runs" / "tuned"
+    result = invoke("predict", *videos, "--run", run, "--top", "2")
+    assert result.exit_code == 3 and result.output.count(" %") == 4 and f"{broken}: " in result.output
+    told = invoke("predict", *videos, "--run", run, "--top", "2", "--json")
+    found = json.loads(told.stdout)
+    assert [video["video"] for video in found["videos"]] == list(map(str, videos))
+    assert "failure" in found["videos"][1] and len(found["videos"][0]["top"]) == 2
+    alone = json.loads(invoke("predict", videos[2], "--run", run, "--json").stdout)
+    assert alone["videos"][0]["top"][:2] == found["videos"][2]["top"]
+    assert sum(each["score"] for each in alone["videos"][0]["top"]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["tuned", "wide", "linear", "calibrated"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_an_exported_model_gives_the_same_scores_in_transformers(
+    dataset: Dataset, place: Path, tmp_path: Path, name: str, real_data: Path
+) -> None:
+    from transformers import AutoImageProcessor, AutoModelForVideoClassification, pipeline
+
+    folder = tmp_path / "model"
+    result = invoke("export", place / "runs" / name, folder)
+    assert result.exit_code == 0, result.exception
+    predictor = load_predictor(read_run(place / "runs" / name))
+    processor, model = (kind.from_pretrained(folder) for kind in (AutoImageProcessor, AutoModelForVideoClassification))
+    real = sorted((real_data / "jhmdb21").rglob("*.avi"))[::60]
+    videos = [*real, *(video.path for video in dataset.videos[:4])]
+    expected = np.stack([one.scores for one in predict(predictor, videos, workers=0)])
+    spec = predictor.parts[0].spec
+    short = []
+    for number, (video, scores) in enumerate(zip(videos, expected, strict=True)):
+        frames = decode(video, (spec,))
+        clip = frames.data[frames.positions(clip_indices(frames.count, spec)[0])]
+        with torch.no_grad():
+            found = model(**processor(list(clip), return_tensors="pt")).logits[0].softmax(-1).numpy()
+        np.testing.assert_allclose(found, scores, atol=1e-4)
+        short.append(tmp_path / f"{number}.avi")
+        write_avi(short[-1], clip)
+    # The pipeline takes a file's first T frames; of these files there are no others.
+    classify = pipeline("video-classification", str(folder), device="cpu")
+    for video, one in zip(short, predict(predictor, short, workers=0), strict=True):
+        found = {each["label"]: each["score"] for each in classify(str(video), top_k=3)}
+        assert one.scores is not None
+        np.testing.assert_allclose([found[label] for label in dataset.class_names], one.scores, atol=1e-4)
+
+
+def test_the_exported_readme_runs(dataset: Dataset, place: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    assert invoke("export", place / "runs" / "tuned", tmp_path / "model").exit_code == 0
+    code = (tmp_path / "model" / "README.md").read_text(encoding="utf-8").split("```")[1].removeprefix("python\n")
+    monkeypatch.chdir(tmp_path / "model")
+    video = dataset.videos[3].path
+    exec(code.replace("clip.avi", str(video)), {})
+    (one,) = predict(load_predictor(read_run(place / "runs" / "tuned")), [video], workers=0)
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1].replace("'", '"'))
+    np.testing.assert_allclose([printed[name] for name in dataset.class_names], one.scores, atol=1e-4)
+
+
+def test_what_cannot_be_exported_or_predicted_is_said_in_a_line(dataset: Dataset, place: Path, tmp_path: Path) -> None:
+    for name in ("frames", "knn", "attentive"):
+        result = invoke("export", place / "runs" / name, tmp_path / name)
+        assert result.exit_code == 1 and "predict" in str(result.exception) and not (tmp_path / name).exists()
+    again = invoke("export", place / "runs" / "tuned", place)
+    assert again.exit_code == 1 and "there already" in str(again.exception)
+    other = tuning.write_weights(tmp_path / "other", seed=1)
+    for command in (("predict", dataset.videos[0].path, "--run"), ("export",)):
+        more = [tmp_path / "x"] if command[0] == "export" else []
+        result = invoke(*command, place / "runs" / "linear", *more, "--weights", other)
+        assert result.exit_code == 1 and "other weights" in str(result.exception)
+    assert invoke("predict", dataset.videos[0].path, "--run", "none").exit_code == 1
+
+
+def test_an_inflated_clip_has_no_place_in_transformers(dataset: Dataset, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    weights = tuning.write_weights(tmp_path / "clip", replace(tuning.SHAPE, pre_norm=True))
+    config = json.loads((weights / "config.json").read_text())
+    (weights / "config.json").write_text(json.dumps(config | {"model_type": "actionvit_timesformer", "pre_norm": True}))
+    result = invoke("finetune", dataset.root, "--variant", "tiny", "--weights", weights, *SHAPE, *SPLITS, "--split",
+                    "grouped-1", "--epochs", "1", "--cache", tmp_path, "--runs", tmp_path, "--run", "r")  # fmt: skip
+    assert result.exit_code == 0, result.exception
+    refused = invoke("export", tmp_path / "r", tmp_path / "model")
+    assert refused.exit_code == 1 and "LayerNorm" in str(refused.exception) and not (tmp_path / "model").exists()
+    assert invoke("predict", dataset.videos[0].path, "--run", tmp_path / "r").exit_code == 0
