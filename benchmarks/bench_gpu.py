@@ -5,9 +5,9 @@
     python benchmarks/bench_gpu.py --profile              # and writes where the forward's time goes, kernel by kernel
 
 A bare machine needs torch and transformers; nothing is downloaded. Weights are random (seeded), the clips are drawn on
-the spot: mpeg4 AVI files of 320 × 240 pixels and 40 to 100 frames, as HMDB51's. What av, decord2, h5py and pebble are
+the spot: mpeg4 AVI files of 320 × 240 pixels and 40 to 100 frames, as HMDB51's. What av, decord2 and h5py are
 not there can be brought in a folder of wheels: `pip download --only-binary :all: --no-deps --python-version 3.12
---platform manylinux_2_28_x86_64 -d wheels av decord2 h5py pebble`.
+--platform manylinux_2_28_x86_64 -d wheels av decord2 h5py`.
 
 Share of the peak: the multiply-adds that the result needs, by the best bf16 matrix product measured in the same run.
 """
@@ -26,7 +26,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-BROUGHT = {"av": "av", "decord": "decord2", "h5py": "h5py", "pebble": "pebble"}
+BROUGHT = {"av": "av", "decord": "decord2", "h5py": "h5py"}
 HMDB51 = 6766
 
 

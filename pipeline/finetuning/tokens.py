@@ -123,7 +123,7 @@ def extract_tokens(
     by_id = {video.id: video for video in videos}
     plan = store.plan([(video.id, video.path) for video in videos], decoder=decoder_version())
     # Not adopted from a video of the same content: which views are drawn follows from the id.
-    todo = sorted({*plan.todo, *plan.renamed})
+    todo = sorted({*plan.todo, *plan.copies})
     if not todo:
         return store
     size = len(todo) * token_bytes(weights, frozen, spec, kept)

@@ -135,7 +135,7 @@ def predict(
         while batch := list(islice(items, AT_ONCE)):
             frames = [item.frames for _, item in batch if isinstance(item, Decoded)]
             embedded = [
-                part.embeddings(encoder.encode_many(frames))
+                part.embeddings(encoder.start(frames).result())
                 for part, encoder in zip(predictor.parts, encoders, strict=True)
                 if frames
             ]
