@@ -87,7 +87,7 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[i
 @click.option(
     "--tokens-after",
     type=click.IntRange(0),
-    help="Also keep all tokens after this block (fp16), for `finetune --from-tokens`; the size is said beforehand.",
+    help="Also keep all tokens after this block (fp16); the size is said beforehand.",
 )
 @click.option(
     "--precision",
