@@ -16,7 +16,8 @@ from actionvit.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from actionvit.pipeline.extraction.extract import Job, Summary
+    from actionvit.pipeline.extraction.job import Job
+    from actionvit.pipeline.extraction.summary import Summary
 
 
 def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -193,7 +194,7 @@ def _jobs(options: dict[str, Any]) -> list[Job]:
     from actionvit.features.timesformer.outputs import resolve
     from actionvit.features.timesformer.variants import clip_spec
     from actionvit.features.timesformer.weights import find_weights
-    from actionvit.pipeline.extraction.extract import Job
+    from actionvit.pipeline.extraction.job import Job
 
     variants = list(dict.fromkeys(options["variants"]))
     sources = weights_by_variant(options["sources"], variants)
