@@ -52,7 +52,7 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[i
     "sources",
     multiple=True,
     metavar="[VARIANT=]SRC",
-    help="A Hugging Face folder or hub id, or an original .pyth file, instead of the variant's own.",
+    help="A Hugging Face folder or hub id, an original .pyth file, or `untrained`, instead of the variant's own.",
 )
 @dataset_options
 @cache_option
