@@ -139,7 +139,7 @@ def splits(**options: Any) -> None:
     from actionvit.pipeline.probing.experiment import quantity_of, row_of, splits_cells, unevenness_of
     from actionvit.pipeline.probing.features import read_tables
     from actionvit.pipeline.probing.sharding import shard_row
-    from actionvit.pipeline.probing.tables import write_table
+    from actionvit.pipeline.probing.tables import histograms_figure, write_table
 
     dataset = open_dataset(options["root"], options)
     base = _base(options, head=options["head"], protocol=None)
@@ -157,6 +157,7 @@ def splits(**options: Any) -> None:
     histograms = {row["sharding"]: counts.tolist() for row, counts in found}
     about = {**_about(dataset, options), "class_names": list(dataset.class_names), "histograms": histograms}
     files = write_table(folder, "shards", [row for row, _ in found], caption=caption, about=about)
+    histograms_figure(histograms, folder / "shards.png", class_names=dataset.class_names)
     click.echo("\n" + files[-1].read_text(encoding="utf-8"))
 
 

@@ -174,5 +174,6 @@ def test_the_other_experiments_fill_their_tables(films, tmp_path) -> None:
     leaks = {row["splits"]: row["leaking sources"] for row in rows}
     assert leaks["grouped"] == 0 and leaks["random"] > 0 and leaks["stratified"] > 0
     shards = json.loads((tmp_path / "splits" / "shards.json").read_text())
+    assert (tmp_path / "splits" / "shards.png").stat().st_size > 5000
     assert [row["sharding"] for row in shards["rows"]] == ["contiguous", "hashed", "stratified"]
     assert shards["rows"][2]["distance from whole"] < shards["rows"][1]["distance from whole"]

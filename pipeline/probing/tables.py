@@ -132,6 +132,32 @@ def cost_figure(rows: Sequence[Row], path: Path, *, x: str, y: str) -> Path:
     return path
 
 
+def histograms_figure(
+    histograms: Mapping[str, Sequence[Sequence[int]]], path: Path, *, class_names: Sequence[str]
+) -> Path:
+    """Draw how many clips of each class every shard holds: a panel a way of sharding, a row a shard, one scale."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    most = max(count for rows in histograms.values() for row in rows for count in row)
+    with rc_context(RC):
+        figure = Figure(figsize=(max(5.2, 0.32 * len(class_names) + 1), 6.0), layout="constrained")
+        panels = figure.subplots(len(histograms), sharex=True)
+        for axes, (how, rows) in zip(panels, histograms.items(), strict=True):
+            axes.imshow(rows, cmap="Blues", vmin=0, vmax=most, aspect="auto")
+            for shard, row in enumerate(rows):
+                for place, count in enumerate(row):
+                    shade = "white" if count > 0.6 * most else "black"
+                    axes.text(place, shard, str(count), ha="center", va="center", fontsize=6, color=shade)
+            axes.set_yticks(range(len(rows)), [str(shard + 1) for shard in range(len(rows))])
+            axes.set_ylabel("shard")
+            axes.set_title(how)
+        panels[-1].set_xticks(range(len(class_names)), class_names, rotation=90)
+        figure.savefig(path, dpi=130)
+    return path
+
+
 def chosen_in_words(search: Mapping[str, Any]) -> str:
     """Return `C 0.01` or `epochs 30, queries 4`; nothing where no setting could be judged."""
     chosen = search["chosen"]
