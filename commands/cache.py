@@ -72,7 +72,7 @@ def show(store: Path, as_json: bool) -> None:
     if as_json:
         echo_json(value)
         return
-    leaves = dict(_leaves(value))
+    leaves = dict(_leaves(value | {"written": _age(summary.written), "bytes": _size(summary.bytes)}))
     width = max(map(len, leaves))
     for name, leaf in leaves.items():
         click.echo(f"{name:{width}}  {leaf}")

@@ -55,7 +55,7 @@ with make(Path(folder)).writer(wait=True, flush_seconds=0) as out:
 """
 
 READER = """
-import json, sys
+import json, sys, time
 from pathlib import Path
 from actionvit.features.store.store import FeatureStore
 cache, looks, held = Path(sys.argv[1]), [], {}
@@ -71,6 +71,7 @@ while True:
         looks.append(len(rows))
     if last:
         break
+    time.sleep(0.02)  # else it keeps a core from the two that it watches
 print(json.dumps({"looks": looks, "rows": held}))
 """
 
@@ -164,6 +165,7 @@ def test_two_writers_get_their_turn_while_others_read_and_verify(tmp_path: Path)
     with process(WRITER, tmp_path, 0, 60) as first, process(WRITER, tmp_path, 60, 120) as second:
         count = 0
         while first.poll() is None or second.poll() is None:
+            time.sleep(0.02)
             reader = FeatureStore.open(tmp_path)
             check_rows(reader)
             assert len(reader) >= count, "rows went missing while parts were merged"
