@@ -72,7 +72,13 @@ def show(store: Path, as_json: bool) -> None:
     if as_json:
         echo_json(value)
         return
-    leaves = dict(_leaves(value))
+    leaves = dict(_leaves(value)) | {
+        "bytes": f"{summary.bytes:,}",
+        "written": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(summary.written)),
+        "coverage": "unknown" if summary.coverage is None else f"{summary.coverage:.1%}",
+    }
+    if not summary.damage:
+        del leaves["damage"]
     width = max(map(len, leaves))
     for name, leaf in leaves.items():
         click.echo(f"{name:{width}}  {leaf}")
