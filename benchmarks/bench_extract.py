@@ -26,7 +26,8 @@ from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.variants import VARIANTS, clip_spec
 from actionvit.features.timesformer.weights import find_weights
 from actionvit.pipeline.datasets.dataset import load_dataset
-from actionvit.pipeline.extraction.extract import Job, extract
+from actionvit.pipeline.extraction.extract import extract
+from actionvit.pipeline.extraction.job import Job
 
 
 def chosen(root: Path, into: Path, clips: int, rounds: int) -> list[Path]:

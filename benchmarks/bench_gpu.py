@@ -192,7 +192,8 @@ def end_to_end(variant: str, folder: Path, root: Path, scratch: Path, device: st
 
     from actionvit.features.timesformer.weights import find_weights
     from actionvit.pipeline.datasets.dataset import load_dataset
-    from actionvit.pipeline.extraction.extract import Job, extract
+    from actionvit.pipeline.extraction.extract import extract
+    from actionvit.pipeline.extraction.job import Job
 
     dataset = load_dataset(root, layout="folder")
     paths = [video.path for video in dataset.videos]

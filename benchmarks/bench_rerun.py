@@ -27,7 +27,7 @@ from actionvit.features.timesformer.variants import clip_spec
 from actionvit.features.timesformer.weights import find_weights
 from actionvit.pipeline.datasets.dataset import Dataset, load_dataset
 from actionvit.pipeline.extraction.caches import store_folder
-from actionvit.pipeline.extraction.extract import Job, feature_key
+from actionvit.pipeline.extraction.job import Job, feature_key
 
 ARRAYS = {"index": np.zeros((1, 1), np.int8)}
 HMDB51 = 6766

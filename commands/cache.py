@@ -72,11 +72,12 @@ def show(store: Path, as_json: bool) -> None:
     if as_json:
         echo_json(value)
         return
-    leaves = dict(_leaves(value)) | {
-        "bytes": f"{summary.bytes:,}",
-        "written": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(summary.written)),
+    said = {
+        "bytes": _size(summary.bytes),
+        "written": _age(summary.written),
         "coverage": "unknown" if summary.coverage is None else f"{summary.coverage:.1%}",
     }
+    leaves = dict(_leaves(value | said))
     if not summary.damage:
         del leaves["damage"]
     width = max(map(len, leaves))

@@ -67,8 +67,8 @@ def _steps(out: Path) -> Iterator[Step]:
     yield Step(
         "Extract: decode each clip once, embed it with two variants, cache the embeddings",
         ("extract", clips, *variants, "--cache", cache),
-        "the weights of tiny and tiny-hr are random, from a fixed seed, and untrained: expect little more than chance,"
-        " one in twelve; base, hr and large take trained ones",
+        "the weights of tiny and tiny-hr come with the package; they learned motions from drawn clips like these, from"
+        " no real video; base, hr and large take weights trained on real ones",
     )
     probe = ("probe", clips, *variants, "--cache", cache, "--runs", runs)
     yield Step("Probe: a linear head on each variant's embeddings, for every official split", probe, "")

@@ -16,7 +16,8 @@ from actionvit.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from actionvit.pipeline.extraction.extract import Job, Summary
+    from actionvit.pipeline.extraction.job import Job
+    from actionvit.pipeline.extraction.summary import Summary
 
 
 def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -51,7 +52,7 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[i
     "sources",
     multiple=True,
     metavar="[VARIANT=]SRC",
-    help="A Hugging Face folder or hub id, or an original .pyth file, instead of the variant's own.",
+    help="A Hugging Face folder or hub id, an original .pyth file, or `untrained`, instead of the variant's own.",
 )
 @dataset_options
 @cache_option
@@ -87,7 +88,7 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[i
 @click.option(
     "--tokens-after",
     type=click.IntRange(0),
-    help="Also keep all tokens after this block (fp16), for `finetune --from-tokens`; the size is said beforehand.",
+    help="Also keep all tokens after this block (fp16); the size is said beforehand.",
 )
 @click.option(
     "--precision",
@@ -193,7 +194,7 @@ def _jobs(options: dict[str, Any]) -> list[Job]:
     from actionvit.features.timesformer.outputs import resolve
     from actionvit.features.timesformer.variants import clip_spec
     from actionvit.features.timesformer.weights import find_weights
-    from actionvit.pipeline.extraction.extract import Job
+    from actionvit.pipeline.extraction.job import Job
 
     variants = list(dict.fromkeys(options["variants"]))
     sources = weights_by_variant(options["sources"], variants)

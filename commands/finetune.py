@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 @click.command(short_help="Stage 2: train the head, the last blocks, or all of the encoder.")
 @root_argument
 @click.option("--variant", default="base", show_default=True, help="base, hr, large, tiny or tiny-hr.")
-@click.option("--weights", help="A Hugging Face folder or hub id, or an original .pyth file.  [default: the variant's]")
+@click.option(
+    "--weights",
+    help="A Hugging Face folder or hub id, an original .pyth file, or `untrained`.  [default: the variant's]",
+)
 @click.option(
     "--train",
     default="last:1",

@@ -23,7 +23,8 @@ from actionvit.commands.options import (
 
 if TYPE_CHECKING:
     from actionvit.pipeline.datasets.dataset import Dataset
-    from actionvit.pipeline.extraction.extract import Job, Summary
+    from actionvit.pipeline.extraction.job import Job
+    from actionvit.pipeline.extraction.summary import Summary
     from actionvit.pipeline.probing.experiment import Row
     from actionvit.pipeline.probing.sweep import Planned
     from actionvit.pipeline.probing.tasks import ProbeSpec
@@ -128,7 +129,7 @@ def _jobs(options: dict[str, Any]) -> list[Job]:
     from actionvit.features.timesformer.outputs import resolve
     from actionvit.features.timesformer.variants import clip_spec
     from actionvit.features.timesformer.weights import find_weights
-    from actionvit.pipeline.extraction.extract import Job
+    from actionvit.pipeline.extraction.job import Job
 
     sources = weights_by_variant(options["sources"], list(options["variants"]))
     weights = {variant: find_weights(variant, sources.get(variant)) for variant in options["variants"]}

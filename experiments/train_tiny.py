@@ -34,6 +34,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from actionvit.features.timesformer.forward import embed, run
 from actionvit.features.timesformer.model import TimeSformer
+from actionvit.features.timesformer.names import to_transformers
 from actionvit.features.timesformer.tiny import TINY
 from actionvit.features.timesformer.weights import MEAN, STD
 from actionvit.pipeline.datasets.motions import BACKWARDS, MOTIONS, Drawn, Scene, draw_scene, draw_tracked
@@ -304,7 +305,7 @@ def main() -> None:
             click.echo(f"{step + 1}: of other clips { ({k: round(v, 3) for k, v in _examine(student).items()}) }")
             _save(arguments.work, step + 1, parameters, average, optimizers)
     kept = {n.removeprefix("encoder."): v for n, v in average.values.items() if n.startswith("encoder.")}
-    save_file({name: value.half().contiguous() for name, value in kept.items()}, arguments.out)
+    save_file({to_transformers(name): value.half().contiguous() for name, value in kept.items()}, arguments.out)
 
 
 Optimizers = dict[str, torch.optim.Optimizer]

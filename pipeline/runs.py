@@ -260,10 +260,11 @@ def _read_predictions(path: Path) -> Predictions:
 
 
 def _write_head(path: Path, tensors: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> None:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     # One metadata key: safetensors writes several in no fixed order.
-    save_file(dict(tensors), path, metadata={"config": json.dumps(config, sort_keys=True, ensure_ascii=False)})
+    written = {"config": json.dumps(config, sort_keys=True, ensure_ascii=False)}
+    path.write_bytes(save(dict(tensors), metadata=written))  # `save_file` makes files that only their owner may read
 
 
 def _broken(path: Path, error: Exception) -> ActionVitError:

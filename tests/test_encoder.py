@@ -19,7 +19,7 @@ from actionvit.features.timesformer.forward import Embedding
 from actionvit.features.timesformer.names import tensor_shapes
 from actionvit.features.timesformer.outputs import encoder_key
 from actionvit.features.timesformer.phases import Phases
-from actionvit.features.timesformer.tiny import TINY, tiny_weights
+from actionvit.features.timesformer.tiny import TINY, untrained_weights
 from actionvit.features.timesformer.variants import clip_spec
 from actionvit.features.timesformer.weights import find_weights
 
@@ -28,12 +28,19 @@ SPEC = ClipSpec(num_frames=4, size=32, clips=3)
 
 def test_the_built_in_variants_give_what_they_always_gave() -> None:
     kept, found = json.loads(golden.FILE.read_text(encoding="utf-8")), golden.computed()
-    assert set(tiny_weights()) == set(tensor_shapes(TINY))
+    assert set(untrained_weights()) == set(tensor_shapes(TINY))
     for variant, right in kept.items():
         assert found[variant].pop("weights") == right.pop("weights"), "other built-in weights: python tests/golden.py"
         for name, values in right.items():
             difference = np.abs(np.subtract(found[variant][name], values)).max()
             assert difference <= 2e-5, f"{variant} {name} is off by {difference}: a library changed the features"
+
+
+def test_the_untrained_weights_are_the_same_numbers_everywhere() -> None:
+    untrained, trained = find_weights("tiny", "untrained"), find_weights("tiny")
+    assert untrained.digest == "9b050614582ead9f125a0bf41898847a89dd71371f388b5f75ac251e665d4bc7"
+    assert trained.digest != untrained.digest and trained.shape == untrained.shape == find_weights("tiny-hr").shape
+    assert trained.file is not None and trained.file.stat().st_size <= 4e6, "what every installation carries"
 
 
 class Scarce:

@@ -27,7 +27,8 @@ from actionvit.features.timesformer.weights import find_weights
 from actionvit.pipeline.datasets.dataset import load_dataset
 from actionvit.pipeline.datasets.drawing import write_avi
 from actionvit.pipeline.extraction.caches import in_shard
-from actionvit.pipeline.extraction.extract import Job, extract
+from actionvit.pipeline.extraction.extract import extract
+from actionvit.pipeline.extraction.job import Job
 
 
 @pytest.fixture
@@ -157,7 +158,8 @@ def test_a_killed_extraction_resumes_to_the_same_store(root: Path, tmp_path: Pat
         "from actionvit.features.timesformer.variants import clip_spec\n"
         "from actionvit.features.timesformer.weights import find_weights\n"
         "from actionvit.pipeline.datasets.dataset import load_dataset\n"
-        "from actionvit.pipeline.extraction.extract import Job, extract\n"
+        "from actionvit.pipeline.extraction.extract import extract\n"
+        "from actionvit.pipeline.extraction.job import Job\n"
         "kill = lambda done, total: done == 10 and os.kill(os.getpid(), signal.SIGKILL)\n"
         "job = Job(variant='tiny-hr', weights=find_weights('tiny-hr'), spec=clip_spec('tiny-hr'))\n"
         "dataset, cache = load_dataset(Path(sys.argv[1])), Path(sys.argv[2])\n"

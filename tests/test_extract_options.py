@@ -24,7 +24,8 @@ from actionvit.features.timesformer.weights import find_weights
 from actionvit.features.transforms import resized
 from actionvit.pipeline.datasets.dataset import load_dataset
 from actionvit.pipeline.datasets.drawing import write_avi
-from actionvit.pipeline.extraction.extract import Job, extract
+from actionvit.pipeline.extraction.extract import extract
+from actionvit.pipeline.extraction.job import Job
 
 SHAPE = ("--variant", "tiny", "--frames", 4, "--size", 32, "--workers", 0)
 

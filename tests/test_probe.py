@@ -145,6 +145,8 @@ def test_the_command_twice_gives_the_same_bytes_in_other_processes(dataset, cach
         subprocess.run([sys.executable, "-m", "actionvit", "probe", *arguments], check=True, capture_output=True)
         found.append([(tmp_path / "base-linear" / name).read_bytes() for name in files])
     assert found[0] == found[1]
+    modes = {(tmp_path / "base-linear" / name).stat().st_mode for name in files}
+    assert len(modes) == 1, "whoever may read the metrics may read the head"
 
 
 @pytest.mark.parametrize("head", ["mlp", "attentive"])

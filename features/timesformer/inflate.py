@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actionvit.errors import ActionVitError
+from actionvit.features.durable import publish
 from actionvit.features.timesformer.names import tensor_shapes, to_transformers
 from actionvit.features.timesformer.variants import ModelShape
 
@@ -77,7 +78,7 @@ def inflate(source: Path, out: Path) -> ModelShape:
         If the source is no image ViT, or has a tensor too few or too many.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
     try:
         config = json.loads((source / "config.json").read_text(encoding="utf-8"))
@@ -94,11 +95,8 @@ def inflate(source: Path, out: Path) -> ModelShape:
     ours = _blown_up(_renamed(tensors, _CLIP if shape.pre_norm else _VIT, source), shape)
     _check(ours, shape, source)
     out.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {to_transformers(name): tensor.contiguous() for name, tensor in ours.items()},
-        out / "model.safetensors",
-        metadata={"format": "pt"},
-    )
+    named = {to_transformers(name): tensor.contiguous() for name, tensor in ours.items()}
+    publish(out / "model.safetensors", save(named, metadata={"format": "pt"}))
     _write_json(out / "config.json", _config(shape))
     mean, std = _pixels(source, shape)
     _write_json(out / "preprocessor_config.json", {"image_mean": mean, "image_std": std})

@@ -1,6 +1,8 @@
-"""The built-in weights of `tiny` and `tiny-hr`: seeded, untrained, the same numbers on every machine."""
+"""The weights of `tiny` and `tiny-hr`: trained on drawn motions, and what they are compared with, untrained ones."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,11 +11,13 @@ from actionvit.features.timesformer.names import tensor_shapes
 from actionvit.features.timesformer.variants import ModelShape
 
 TINY = ModelShape(width=128, depth=4, heads=4, mlp=512, patch=16, num_frames=8, image_size=112)
+TINY_FILE = Path(__file__).with_name("tiny.safetensors")
+"""Made by `experiments/train_tiny.py`, half precision, transformers' names; docs/finetuning.md says how."""
 SEED = 51
 
 
-def tiny_weights() -> dict[str, NDArray[np.float32]]:
-    """Return the weights by our names: about a million numbers, in a few milliseconds.
+def untrained_weights() -> dict[str, NDArray[np.float32]]:
+    """Return random weights by our names: about a million numbers, in a few milliseconds.
 
     Only uniform draws of `RandomState`, whose stream numpy froze, and which are exact arithmetic on its bits: a normal
     draw would go through the platform's logarithm. Standard deviations are larger than a training's start (fan-in

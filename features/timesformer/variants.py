@@ -9,7 +9,7 @@ from actionvit.errors import ActionVitError
 from actionvit.features.clips import ClipSpec, Sampling
 
 Activation = Literal["gelu", "quick_gelu"]
-BUILT_IN = "built-in"
+BUILT_IN, UNTRAINED = "built-in", "untrained"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

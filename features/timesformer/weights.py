@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from actionvit.errors import ActionVitError
 from actionvit.features.durable import file_digest
 from actionvit.features.timesformer.names import check_tensors, from_original, from_transformers
-from actionvit.features.timesformer.tiny import TINY, tiny_weights
-from actionvit.features.timesformer.variants import BUILT_IN, VARIANTS, ModelShape, variant_named
+from actionvit.features.timesformer.tiny import TINY, TINY_FILE, untrained_weights
+from actionvit.features.timesformer.variants import BUILT_IN, UNTRAINED, VARIANTS, ModelShape, variant_named
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,12 +31,12 @@ class Weights:
     """Weights that were found and digested, and what a model of them needs to know."""
 
     source: str
-    """What the user or the variant named: a folder, a file, a hub id, `built-in`."""
+    """What the user or the variant named: a folder, a file, a hub id, `built-in`, `untrained`."""
     shape: ModelShape
     digest: str
-    """sha256 of the weights' bytes: of the file, or of the built-in arrays."""
+    """sha256 of the weights' bytes: of the file, or of the untrained arrays."""
     file: Path | None = None
-    """None for the built-in weights."""
+    """None for the untrained weights."""
     mean: tuple[float, ...] = MEAN
     """Of the pixels in [0, 1], by channel."""
     std: tuple[float, ...] = STD
@@ -56,7 +56,7 @@ class Weights:
         import torch
 
         if self.file is None:
-            return {name: torch.from_numpy(array) for name, array in tiny_weights().items()}
+            return {name: torch.from_numpy(array) for name, array in untrained_weights().items()}
         tensors, unknown = _translated(_read_tensors(self.file))
         check_tensors({name: tuple(t.shape) for name, t in tensors.items()}, unknown, self.shape, self.source)
         return {name: tensor.float() for name, tensor in tensors.items()}
@@ -71,7 +71,8 @@ def find_weights(variant: str, source: str | Path | None = None) -> Weights:
         One of `VARIANTS`; names the weights where `source` does not.
     source : str or Path, optional
         A Hugging Face folder (`config.json` with `model.safetensors` or `pytorch_model.bin`), an original `.pyth`
-        file, a hub id (`owner/name`, taken from the local cache if it is there), or `built-in`.
+        file, a hub id (`owner/name`, taken from the local cache if it is there), `built-in` (what
+        `tiny` has), or `untrained` (random numbers in its shape, to compare with).
 
     Raises
     ------
@@ -85,7 +86,12 @@ def find_weights(variant: str, source: str | Path | None = None) -> Weights:
             f"variant {variant}: no published weights are on the hub; give --weights FOLDER, FILE.pyth or a hub id"
         )
     if name == BUILT_IN:
-        return Weights(source=BUILT_IN, shape=TINY, digest=_tiny_digest(), licence="MIT", notes=("untrained, seeded",))
+        digest, notes = file_digest(TINY_FILE), ("trained on drawn motions, on no real video",)
+        return Weights(source=name, shape=TINY, digest=digest, file=TINY_FILE, licence="MIT", notes=notes)
+    if name == UNTRAINED:
+        return Weights(
+            source=name, shape=TINY, digest=_untrained_digest(), licence="MIT", notes=("random, from a fixed seed",)
+        )
     path = Path(name).expanduser()
     if path.is_dir():
         return _from_folder(path, name)
@@ -98,9 +104,9 @@ def find_weights(variant: str, source: str | Path | None = None) -> Weights:
     return _from_folder(fetch(name), name)
 
 
-def _tiny_digest() -> str:
+def _untrained_digest() -> str:
     digest = hashlib.sha256()
-    for name, array in sorted(tiny_weights().items()):
+    for name, array in sorted(untrained_weights().items()):
         digest.update(f"{name}{array.shape}".encode())
         digest.update(array.astype("<f4").tobytes())
     return digest.hexdigest()

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from actionvit.errors import ActionVitError
-from actionvit.features.clips import ClipSpec
 from actionvit.features.decoding.decode import DecodePolicy, decoder_version
 from actionvit.features.decoding.workers import Decoded, DecodeRequest, Failure, available_cores, decode_stream
 from actionvit.features.files import fingerprint
@@ -24,103 +23,15 @@ from actionvit.features.store.ledger import NOWHERE
 from actionvit.features.store.planning import Plan
 from actionvit.features.store.store import KEY, FeatureStore
 from actionvit.features.store.writer import Writer
-from actionvit.features.timesformer.outputs import FramePool, Precision, encoder_key, quantities
-from actionvit.features.timesformer.variants import gmac
-from actionvit.features.timesformer.weights import Weights
 from actionvit.pipeline.datasets.dataset import Dataset, Video
 from actionvit.pipeline.extraction.caches import in_shard, lenders, other_keys, store_folder
+from actionvit.pipeline.extraction.job import Job, feature_key, load_encoder
 from actionvit.pipeline.extraction.lanes import Clock, Lane, VideoEncoder
 from actionvit.pipeline.extraction.speed import Speed, note_speed
-
-SCHEMA = 1
-"""Raised when the same key fields would mean other numbers or another layout of the store."""
+from actionvit.pipeline.extraction.summary import Outcome, Summary
 
 Shard = tuple[int, int]
-MakeEncoder = Callable[["Job", str], VideoEncoder]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One variant to extract: which weights, which views, which outputs."""
-
-    variant: str
-    weights: Weights
-    spec: ClipSpec
-    precision: Precision = "fp32"
-    """Resolved: never `auto`."""
-    frame_pool: FramePool = "cls"
-    layers: tuple[int, ...] = ()
-    """Blocks whose CLS is kept as well."""
-    tokens_after: int | None = None
-    """The block after which all tokens are kept as well."""
-    compile: bool = False
-    """Hand the forward to `torch.compile`."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Outcome:
-    """What became of one variant's videos; they add up to the dataset's (or shard's)."""
-
-    variant: str
-    store: Path
-    rows: int
-    """Videos that have a row now."""
-    reused: int
-    embedded: int
-    adopted: int
-    """Rows copied from another id, or another store of the key, with the same content: renamed or moved files."""
-    failed: int
-    """Videos without a row, from this run or an earlier one; `failures.csv` in the store's folder names them."""
-    todo: int
-    """Videos still to embed: after a dry run only."""
-    flagged: int
-    """Rows of damaged videos whose sampled frames were intact."""
-    gmac: float
-    """Multiply-adds that one video's views need, in 10⁹."""
-    other_keys: list[str]
-    """Where the store is new: how the keys of the dataset's other stores of this variant differ from its own."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Summary:
-    """What a run did and where its time went (seconds; the phases overlap)."""
-
-    outcomes: list[Outcome]
-    videos: int
-    workers: int
-    clock: Clock
-    seconds: float
-    start: float
-    """Planning, and loading libraries and weights."""
-    decoded: int = 0
-
-    @property
-    def failed(self) -> int:
-        """Videos that at least one variant lacks."""
-        return max((outcome.failed for outcome in self.outcomes), default=0)
-
-    @property
-    def limit(self) -> tuple[str, float]:
-        """Which phase bounds the run, and the share of the running time that it was busy."""
-        busy = {
-            "decoding": self.clock.decode / max(self.workers, 1),
-            "copying": self.clock.copy,
-            "the forward": self.clock.prepare + self.clock.forward,  # one stream, or one thread, does both
-            "writing": self.clock.write,
-        }
-        name = max(busy, key=lambda phase: busy[phase])
-        return name, min(busy[name] / self.loop, 1.0)
-
-    @property
-    def loop(self) -> float:
-        """Seconds from the first video to the last."""
-        return max(self.seconds - self.start, 1e-9)
-
-    @property
-    def gmac_per_second(self) -> float:
-        """Needed multiply-adds, in 10⁹, by the seconds of the forward; 0 where nothing was embedded."""
-        done = sum(outcome.gmac * outcome.embedded for outcome in self.outcomes)
-        return done / self.clock.forward if self.clock.forward else 0.0
+MakeEncoder = Callable[[Job, str], VideoEncoder]
 
 
 @dataclass(slots=True)
@@ -198,7 +109,7 @@ def extract(
     videos = [video for video in dataset.videos if shard is None or in_shard(video.id, shard)]
     files = [(video.id, video.path) for video in videos]
     count = available_cores() if workers is None else workers
-    load = make_encoder or _load_encoder
+    load = make_encoder or load_encoder
     summary = Summary(outcomes=[], videos=len(videos), workers=count, clock=Clock(), seconds=0.0, start=0.0)
 
     def review(store: FeatureStore) -> Plan:
@@ -239,27 +150,6 @@ def extract(
     return summary
 
 
-def feature_key(job: Job, policy: DecodePolicy) -> FeatureKey:
-    """Return everything that a job's embeddings depend on; needs no torch.
-
-    Raises
-    ------
-    ActionVitError
-        If the model cannot do what is asked: a size of no whole patches, a block it has not.
-    """
-    quantities(job.weights.shape, job.spec, layers=job.layers, tokens_after=job.tokens_after)
-    fields = encoder_key(
-        job.weights,
-        job.spec,
-        precision=job.precision,
-        frame_pool=job.frame_pool,
-        layers=job.layers,
-        tokens_after=job.tokens_after,
-        compiled=job.compile,
-    )
-    return FeatureKey(**fields, decoder=policy.key, schema=SCHEMA)
-
-
 def _open(
     job: Job, key: FeatureKey, dataset: Dataset, cache: Path, shard: Shard | None, *, dry_run: bool = False
 ) -> tuple[FeatureStore, list[str]]:
@@ -276,8 +166,7 @@ def _open(
 
 def _bytes_to_come(target: _Target) -> int:
     """Return what the rows still to embed will take on disk, but for a few bytes a row."""
-    job = target.job
-    arrays = quantities(job.weights.shape, job.spec, layers=job.layers, tokens_after=job.tokens_after).values()
+    arrays = target.job.quantities().values()
     return len(target.plan.todo) * sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in arrays)
 
 
@@ -301,21 +190,6 @@ def _take_over(
         target.plan = review(target.store)
     if target.plan.adoptable:
         target.adopted = target.writer.adopt(target.plan)
-
-
-def _load_encoder(job: Job, device: str) -> VideoEncoder:
-    from actionvit.features.timesformer.encoder import Encoder
-
-    return Encoder(
-        job.weights,
-        job.spec,
-        precision=job.precision,
-        device=device,
-        frame_pool=job.frame_pool,
-        layers=job.layers,
-        tokens_after=job.tokens_after,
-        compile=job.compile,
-    )
 
 
 def _run(
@@ -386,6 +260,6 @@ def _outcome(target: _Target, ids: Sequence[str], dry_run: bool) -> Outcome:
         failed=len(target.plan.failed) + target.failed,
         todo=len(target.plan.todo) if dry_run else 0,
         flagged=target.store.flagged(present),
-        gmac=gmac(target.job.weights.shape, target.job.spec, needed=True) * target.job.spec.views,
+        gmac=target.job.gmac,
         other_keys=target.other_keys,
     )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from actionvit import __version__
@@ -62,7 +62,8 @@ def export_hf(run: Run, folder: Path, *, weights: str | None = None) -> list[str
             "classifier.weight": torch.from_numpy(weight / predictor.temperature).float().contiguous(),
             "classifier.bias": torch.from_numpy(bias / predictor.temperature).float().contiguous(),
         }
-        save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
+        # Not `save_file`, which makes files that only their owner may read.
+        (partial / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
         _config(part.weights, part.spec, predictor.class_names).save_pretrained(partial)
         _processor(part.weights, part.spec).save_pretrained(partial)
         notes = _notes(part.weights, part.spec)

@@ -20,7 +20,9 @@ from actionvit.features.decoding.frames import Frames
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.variants import gmac
 from actionvit.pipeline.datasets.dataset import Dataset
-from actionvit.pipeline.extraction.extract import Job, Outcome, Summary, extract
+from actionvit.pipeline.extraction.extract import extract
+from actionvit.pipeline.extraction.job import Job
+from actionvit.pipeline.extraction.summary import Outcome, Summary
 from actionvit.pipeline.probing.experiment import Row, quantity_of
 from actionvit.pipeline.probing.features import Quantity, shared_videos, table_of
 from actionvit.pipeline.probing.probe import probe

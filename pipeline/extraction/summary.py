@@ -1,0 +1,74 @@
+"""What an extraction did: counts a variant, seconds a phase, and what bounds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from actionvit.pipeline.extraction.lanes import Clock
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What became of one variant's videos; they add up to the dataset's (or shard's)."""
+
+    variant: str
+    store: Path
+    rows: int
+    """Videos that have a row now."""
+    reused: int
+    embedded: int
+    adopted: int
+    """Rows copied from another id, or another store of the key, with the same content: renamed or moved files."""
+    failed: int
+    """Videos without a row, from this run or an earlier one; `failures.csv` in the store's folder names them."""
+    todo: int
+    """Videos still to embed: after a dry run only."""
+    flagged: int
+    """Rows of damaged videos whose sampled frames were intact."""
+    gmac: float
+    """Multiply-adds that one video's views need, in 10⁹."""
+    other_keys: list[str]
+    """Where the store is new: how the keys of the dataset's other stores of this variant differ from its own."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Summary:
+    """What a run did and where its time went (seconds; the phases overlap)."""
+
+    outcomes: list[Outcome]
+    videos: int
+    workers: int
+    clock: Clock
+    seconds: float
+    start: float
+    """Planning, and loading libraries and weights."""
+    decoded: int = 0
+
+    @property
+    def failed(self) -> int:
+        """Videos that at least one variant lacks."""
+        return max((outcome.failed for outcome in self.outcomes), default=0)
+
+    @property
+    def limit(self) -> tuple[str, float]:
+        """Which phase bounds the run, and the share of the running time that it was busy."""
+        busy = {
+            "decoding": self.clock.decode / max(self.workers, 1),
+            "copying": self.clock.copy,
+            "the forward": self.clock.prepare + self.clock.forward,  # one stream, or one thread, does both
+            "writing": self.clock.write,
+        }
+        name = max(busy, key=lambda phase: busy[phase])
+        return name, min(busy[name] / self.loop, 1.0)
+
+    @property
+    def loop(self) -> float:
+        """Seconds from the first video to the last."""
+        return max(self.seconds - self.start, 1e-9)
+
+    @property
+    def gmac_per_second(self) -> float:
+        """Needed multiply-adds, in 10⁹, by the seconds of the forward; 0 where nothing was embedded."""
+        done = sum(outcome.gmac * outcome.embedded for outcome in self.outcomes)
+        return done / self.clock.forward if self.clock.forward else 0.0
