@@ -1,5 +1,8 @@
 """What damage is seen: break copies of sound videos in three ways, and compare what decodes with what was there.
 
+    python tests/corpus.py corpus
+    python benchmarks/bench_damage.py corpus data/hmdb51      # about ten minutes
+
 A broken copy is refused, or kept and flagged, or nothing is noticed; in the last two cases its sampled frames (8,
 uniform) are as they were or not. What matters is the last column: other pixels, and not a word.
 """
@@ -7,14 +10,13 @@ uniform) are as they were or not. What matters is the last column: other pixels,
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import tempfile
 from collections import Counter, defaultdict
-from importlib.metadata import version
 from pathlib import Path
 
 import av
+import machine
 
 from actionvit.features.clips import ClipSpec
 from actionvit.features.decoding.decode import decode
@@ -92,9 +94,7 @@ def main() -> None:
             counts = {one: seen[one] for one in OUTCOMES}
             rows.append({"codec": name, "videos": len(set(chosen)), "way": way, "broken": options.number, **counts})
             print(f"{name:16}{way:20}" + "".join(f"{count / options.number:18.1%}" for count in counts.values()))
-    result = {"av": version("av"), "ffmpeg": av.ffmpeg_version_info, "rows": rows}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    machine.write(options.out, {"machine": machine.describe("av"), "ffmpeg": av.ffmpeg_version_info, "rows": rows})
 
 
 if __name__ == "__main__":

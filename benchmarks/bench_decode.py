@@ -2,25 +2,26 @@
 
 Each contender decodes the same clips for 8, for 16, and for 8 and 16 uniform frames (`base` + `hr`), and every frame is
 compared first: no contender may differ in a pixel. Measured is CPU time of all processes: clips a core-second.
-For pools it is taken from runs over one and over three times the clips, whose difference leaves out starting the
-workers. Rounds are interleaved, so that whatever else the machine does hits all alike; the median round counts.
+For processes it is taken from runs over one and over three times the clips, whose difference leaves out starting
+them. Rounds are interleaved, so that whatever else the machine does hits all alike; the median round counts.
+
+What a pool can gain from further cores is bounded by the machine: by the loop in as many processes that know nothing of
+each other, supervise nothing, hash nothing and throw their frames away, against one such process.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
+import multiprocessing
 import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import av
 import decord
+import machine
 import numpy as np
 
 from actionvit.features.clips import ClipSpec, clip_indices
@@ -29,6 +30,7 @@ from actionvit.features.decoding.workers import Decoded, DecodeRequest, availabl
 
 BASE, HR = ClipSpec(num_frames=8, size=224), ClipSpec(num_frames=16, size=448)
 ASKED = {"8": (BASE,), "16": (HR,), "8+16": (BASE, HR)}
+ALONE, APART = "actionvit, no worker", "loops apart"
 Specs = tuple[ClipSpec, ...]
 Frames = np.ndarray
 
@@ -78,6 +80,27 @@ def pool(workers: int) -> Callable[[Sequence[Path], Specs], Iterator[Frames]]:
     return run
 
 
+def drop_all(paths: Sequence[Path], specs: Specs) -> None:
+    for _ in own_loop(paths, specs):
+        pass
+
+
+def apart(processes: int) -> Callable[[Sequence[Path], Specs], Iterator[Frames]]:
+    """Loops beside each other, each over its share of the clips."""
+
+    def run(paths: Sequence[Path], specs: Specs) -> Iterator[Frames]:
+        fork = multiprocessing.get_context("fork")
+        loops = [fork.Process(target=drop_all, args=(paths[at::processes], specs)) for at in range(processes)]
+        for loop in loops:
+            loop.start()
+        for loop in loops:
+            loop.join()
+            assert loop.exitcode == 0
+        return iter(())
+
+    return run
+
+
 def cost(loop: Callable[[Sequence[Path], Specs], Iterator[Frames]], paths: Sequence[Path], specs: Specs) -> np.ndarray:
     """Return the wall and the CPU seconds of one run, workers included."""
     before, start = cpu(), time.perf_counter()
@@ -112,15 +135,16 @@ def main() -> None:
     paths = paths[:: options.every]
     cores = available_cores()
     plain = {"decord get_batch": decord_loop, "PyAV, all frames": pyav_all, "PyAV, with care": pyav_picked}
-    own = {"actionvit, no worker": own_loop, "actionvit, 1 worker": pool(1), f"actionvit, {cores} workers": pool(cores)}
+    own = {ALONE: own_loop, "actionvit, 1 worker": pool(1), f"actionvit, {cores} workers": pool(cores)}
     loops = {**plain, **own}
     compared = {asked: check(paths, loops, specs) for asked, specs in ASKED.items()}
+    loops |= {f"{APART}, {number}": apart(number) for number in (1, cores)}
     seen: dict[tuple[str, str], list[np.ndarray]] = {}
     for _ in range(options.rounds):
         for asked, specs in ASKED.items():
             for name, loop in loops.items():
                 spent = cost(loop, paths, specs)
-                if "worker" in name and "no" not in name:
+                if name not in plain and name != ALONE:
                     spent = (cost(loop, [*paths] * 3, specs) - spent) / 2
                 seen.setdefault((asked, name), []).append(spent / len(paths))
     report(options, paths, seen, compared, cores)
@@ -146,23 +170,25 @@ def report(options, paths: list[Path], seen: dict, compared: dict, cores: int) -
         )
         print(f"{asked:8}{name:24}{1 / used:14.1f}{1e3 * used:14.2f}{spread:9.1%}{1 / wall:10.1f}")
     targets = {}
-    lone = "actionvit, no worker"
     for asked in ("8", "16"):
         usual = min(middle[asked, name][1] for name in ("decord get_batch", "PyAV, all frames"))
-        targets[f"{asked} frames, a core, against the best usual loop"] = usual / middle[asked, lone][1]
+        targets[f"{asked} frames, a core, against the best usual loop"] = usual / middle[asked, ALONE][1]
         targets[f"{asked} frames, the same with a worker, and hashing"] = (
             usual / middle[asked, "actionvit, 1 worker"][1]
         )
         careful = middle[asked, "PyAV, with care"][1]
-        targets[f"{asked} frames, a core, against PyAV with care"] = careful / middle[asked, lone][1]
+        targets[f"{asked} frames, a core, against PyAV with care"] = careful / middle[asked, ALONE][1]
         one, many = middle[asked, "actionvit, 1 worker"][0], middle[asked, f"actionvit, {cores} workers"][0]
         targets[f"{asked} frames, {cores} workers, share of linear"] = one / many / cores
-    for name in (lone, "actionvit, 1 worker"):
+        one, most = middle[asked, f"{APART}, 1"][0], middle[asked, f"{APART}, {cores}"][0]
+        targets[f"{asked} frames, {cores} loops apart, share of linear"] = one / most / cores
+        targets[f"{asked} frames, {cores} workers, share of {cores} loops apart"] = most / many
+    for name in (ALONE, "actionvit, 1 worker"):
         targets[f"8+16 together against 16 alone, {name}"] = middle["8+16", name][1] / middle["16", name][1]
     for name, value in targets.items():
         print(f"{name:64}{value:8.3f}")
     result = {
-        "machine": machine(cores),
+        "machine": machine.describe("av", "decord2", "numpy"),
         "clips": len(paths),
         "bytes": sum(path.stat().st_size for path in paths),
         "rounds": options.rounds,
@@ -170,22 +196,7 @@ def report(options, paths: list[Path], seen: dict, compared: dict, cores: int) -
         "rows": rows,
         "targets": {name: round(float(value), 3) for name, value in targets.items()},
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def machine(cores: int) -> dict:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    return {
-        "cpu": next(
-            (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
-        ),
-        "cores": cores,
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("av", "decord2", "numpy")},
-    }
+    machine.write(options.out, result)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,14 @@ def show(store: Path, as_json: bool) -> None:
     if as_json:
         echo_json(value)
         return
-    leaves = dict(_leaves(value | {"written": _age(summary.written), "bytes": _size(summary.bytes)}))
+    said = {
+        "bytes": _size(summary.bytes),
+        "written": _age(summary.written),
+        "coverage": "unknown" if summary.coverage is None else f"{summary.coverage:.1%}",
+    }
+    leaves = dict(_leaves(value | said))
+    if not summary.damage:
+        del leaves["damage"]
     width = max(map(len, leaves))
     for name, leaf in leaves.items():
         click.echo(f"{name:{width}}  {leaf}")

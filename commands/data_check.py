@@ -67,7 +67,8 @@ def _say(found: Findings) -> None:
         leaks = f", {_some(split.leaking_sources)} on both sides" if split.leaking_sources else ""
         missing = f", no training video of {_some(split.classes_untrained)}" if split.classes_untrained else ""
         click.echo(f"{split.name}: {split.train} train, {split.test} test{leaks}{missing}")
-    _histogram("Megabytes a video", found.megabytes, ".2f")
+    small = bool(found.megabytes) and found.megabytes[-1].high < 1
+    _histogram("Megabytes a video", found.megabytes, ".3f" if small else ".2f")
     if found.decoded is not None:
         _say_decoded(found)
     _say_duplicates(found.duplicates)
@@ -102,7 +103,10 @@ def _histogram(title: str, bins: Sequence[Bin], form: str) -> None:
     if bins:
         click.echo(title)
         last = len(bins) - 1
-        ends = [f"{one.low:{form}} – {one.high:{form}}" + (" " if at < last else "") for at, one in enumerate(bins)]
+        ends = [
+            f"{one.low:{form}}" + (f" – {one.high:{form}}" + " " * (at < last) if one.high > one.low else "")
+            for at, one in enumerate(bins)
+        ]
         _bars([(end, one.count) for end, one in zip(ends, bins, strict=True)])
 
 

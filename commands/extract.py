@@ -271,12 +271,15 @@ def _say(summary: Summary, dataset: str, dry_run: bool) -> None:
 
 
 def _say_where_time_went(summary: Summary) -> None:
+    from actionvit.pipeline.datasets.layouts import counted
+
     (bound, share), clock = summary.limit, summary.clock
     rate = summary.decoded / summary.loop
+    within = f"over {counted(summary.workers, 'process', 'processes')}" if summary.workers else "in this process"
     click.echo(
-        f"{summary.decoded} videos in {summary.loop:.1f} s ({rate:.2f} a second)"
+        f"{counted(summary.decoded, 'video')} in {summary.loop:.1f} s ({rate:.2f} a second)"
         f" after {summary.start:.1f} s of start-up\n"
-        f"  busy, side by side: decoding {clock.decode:.1f} s over {summary.workers or 1} processes,"
+        f"  busy, side by side: decoding {clock.decode:.1f} s {within},"
         f" copying {clock.copy:.1f} s, resizing {clock.prepare:.1f} s,\n"
         f"  forward {clock.forward:.1f} s at {summary.gmac_per_second:.0f} GMAC/s, writing {clock.write:.1f} s;"
         f" bound by {bound}, {share:.0%} of its limit"

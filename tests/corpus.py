@@ -1,8 +1,12 @@
-"""Videos of every kind a dataset may hold, written by PyAV: what decoding is held to."""
+"""Videos of every kind a dataset may hold, written by PyAV: what decoding is held to.
+
+`python tests/corpus.py FOLDER` writes them all.
+"""
 
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -296,3 +300,9 @@ FILMS = (
     Film(name="av1.mp4", codec="libsvtav1", options={"preset": "12", "svtav1-params": "lp=1"}),
     Film(name="av1.webm", codec="libsvtav1", pixels="yuv420p10le", options={"preset": "12", "svtav1-params": "lp=1"}),
 )
+
+if __name__ == "__main__":
+    out = Path(sys.argv[1])
+    out.mkdir(parents=True, exist_ok=True)
+    for each in FILMS:
+        each.write(out)

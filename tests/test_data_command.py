@@ -170,6 +170,7 @@ def test_near_duplicates_are_all_pairs_within_the_limit():
 
 def test_a_histogram_counts_every_value_once():
     assert [(one.low, one.high, one.count) for one in histogram([3, 3, 3])] == [(3, 3, 3)]
+    assert [(one.low, one.high, one.count) for one in histogram([4, 2, 4])] == [(2, 2, 1), (3, 3, 0), (4, 4, 2)]
     bins = histogram([0, 1, 2, 3, 4, 8], bins=4)
     assert [(one.low, one.high, one.count) for one in bins] == [(0, 2, 2), (2, 4, 2), (4, 6, 1), (6, 8, 1)]
     assert histogram([]) == []

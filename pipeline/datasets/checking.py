@@ -134,11 +134,15 @@ def check(
 
 
 def histogram(values: Sequence[float], bins: int = BINS) -> list[Bin]:
-    """Return counts over equal steps from the least to the greatest; one bin where these are equal."""
+    """Return counts over equal steps from the least to the greatest; a bin a number where these are few."""
     if not values:
         return []
-    if min(values) == max(values):
-        return [Bin(low=float(values[0]), high=float(values[0]), count=len(values))]
+    least, most = min(values), max(values)
+    if least == most:
+        return [Bin(low=float(least), high=float(least), count=len(values))]
+    if most - least < bins and all(isinstance(value, int) for value in values):
+        each = range(int(least), int(most) + 1)
+        return [Bin(low=float(number), high=float(number), count=values.count(number)) for number in each]
     counts, edges = np.histogram(np.asarray(values, np.float64), bins)
     return [
         Bin(low=float(low), high=float(high), count=int(count))
