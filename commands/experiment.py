@@ -21,6 +21,7 @@ from actionvit.commands.options import (
 
 if TYPE_CHECKING:
     from actionvit.pipeline.datasets.dataset import Dataset
+    from actionvit.pipeline.probing.differences import Metric
     from actionvit.pipeline.probing.experiment import Cell, Row
     from actionvit.pipeline.probing.results import ProbeResult
     from actionvit.pipeline.probing.tasks import ProbeSpec
@@ -72,8 +73,9 @@ def heads(**options: Any) -> None:
 
     dataset = open_dataset(options["root"], options)
     cells = heads_cells(_base(options), heads=options["heads"], strategies=tuple(STRATEGIES), shots=options["shots"])
-    rows = _run(dataset, cells, options, row_of)
-    folder = _write(dataset, "heads", rows, options, "Heads, weightings and training clips a class.")
+    rows, found = _run(dataset, cells, options, row_of, "top1")
+    caption = "Heads, weightings and training clips a class."
+    folder = _write(dataset, "heads", rows, options, caption, found)
     curve = [row for row in rows if row["shots"] != "all"]
     curve += [{**row, "shots": row["train"] / len(dataset.class_names)} for row in rows if _plain(row)]
     names = ("training clips a class", "top-1, %")
@@ -91,7 +93,7 @@ def shots(**options: Any) -> None:
 
     dataset = open_dataset(options["root"], options)
     cells = heads_cells(_base(options), heads=(options["head"],), strategies=("none",), shots=options["shots"])
-    rows = _run(dataset, cells, options, row_of)
+    rows, _ = _run(dataset, cells, options, row_of)
     folder = _write(dataset, "shots", rows, options, f"The head `{options['head']}` with few training clips a class.")
     curve = [{**row, "shots": row["train"] / len(dataset.class_names)} for row in rows]
     names = ("training clips a class", "top-1, %")
@@ -112,9 +114,16 @@ def imbalance(**options: Any) -> None:
     dataset = open_dataset(options["root"], options)
     base = _base(options, head=options["head"])
     cells = imbalance_cells(base, factors=options["factors"], strategies=tuple(STRATEGIES))
-    rows = _run(dataset, cells, options, lambda cell, result: {**row_of(cell, result), **thirds_of(result)})
+    rows, found = _run(
+        dataset,
+        cells,
+        options,
+        lambda cell, result: {**row_of(cell, result), **thirds_of(result)},
+        "mean_class_accuracy",
+    )
     caption = f"The head `{options['head']}` under long tails: accuracy on the third of classes with most, middling and"
-    folder = _write(dataset, "imbalance", rows, options, f"{caption} fewest training clips; test sides are untouched.")
+    caption += " fewest training clips; test sides are untouched."
+    folder = _write(dataset, "imbalance", rows, options, caption, found)
     for column in ("head", "middle", "tail", "mean_class_accuracy"):
         name = column.replace("_", " ") + (" classes" if column != "mean_class_accuracy" else "")
         names = ("largest class : smallest class", f"{name}, %")
@@ -130,12 +139,12 @@ def splits(**options: Any) -> None:
     from actionvit.pipeline.probing.experiment import quantity_of, row_of, splits_cells, unevenness_of
     from actionvit.pipeline.probing.features import read_tables
     from actionvit.pipeline.probing.sharding import shard_row
-    from actionvit.pipeline.probing.tables import write_table
+    from actionvit.pipeline.probing.tables import histograms_figure, write_table
 
     dataset = open_dataset(options["root"], options)
     base = _base(options, head=options["head"], protocol=None)
     cells = splits_cells(dataset, base)
-    rows = _run(dataset, cells, options, lambda cell, result: {**row_of(cell, result), **unevenness_of(result)})
+    rows, _ = _run(dataset, cells, options, lambda cell, result: {**row_of(cell, result), **unevenness_of(result)})
     folder = _write(dataset, "splits", rows, options, "One head under every protocol; sources that leak flatter it.")
     quantity = quantity_of(options["head"])
     table = read_tables(dataset, [options["variant"]], cache=options["cache"], quantity=quantity)[0]
@@ -148,6 +157,7 @@ def splits(**options: Any) -> None:
     histograms = {row["sharding"]: counts.tolist() for row, counts in found}
     about = {**_about(dataset, options), "class_names": list(dataset.class_names), "histograms": histograms}
     files = write_table(folder, "shards", [row for row, _ in found], caption=caption, about=about)
+    histograms_figure(histograms, folder / "shards.png", class_names=dataset.class_names)
     click.echo("\n" + files[-1].read_text(encoding="utf-8"))
 
 
@@ -163,15 +173,29 @@ def _plain(row: Row) -> bool:
 
 
 def _run(
-    dataset: Dataset, cells: Sequence[Cell], options: dict[str, Any], row: Callable[[Cell, ProbeResult], Row]
-) -> list[Row]:
-    """Run the cells behind a progress bar."""
+    dataset: Dataset,
+    cells: Sequence[Cell],
+    options: dict[str, Any],
+    row: Callable[[Cell, ProbeResult], Row],
+    compared: Metric | None = None,
+) -> tuple[list[Row], list[str]]:
+    """Run the cells behind a progress bar; return the rows, compared by a metric where one is given, and findings."""
     from tqdm import tqdm
 
+    from actionvit.pipeline.probing.differences import differences, findings
     from actionvit.pipeline.probing.experiment import run_cells
 
     found = run_cells(dataset, cells, variant=options["variant"], cache=options["cache"], jobs=options["jobs"])
-    return [row(*one) for one in tqdm(found, total=len(cells), unit="probe", disable=None, leave=False)]
+    rows, predicted = [], []
+    for cell, result in tqdm(found, total=len(cells), unit="probe", disable=None, leave=False):
+        rows.append(row(cell, result))
+        predicted.append((cell.labels, result.predictions))
+    if compared is None:
+        return rows, []
+    told = differences(predicted, metric=compared)
+    for one in told:
+        rows[one.row] = {**rows[one.row], **one.columns}
+    return rows, findings(told)
 
 
 def _about(dataset: Dataset, options: dict[str, Any]) -> dict[str, Any]:
@@ -181,18 +205,30 @@ def _about(dataset: Dataset, options: dict[str, Any]) -> dict[str, Any]:
     return {"dataset": dataset.name, "command": ["actionvit", *sys.argv[1:]], "options": given}
 
 
-def _write(dataset: Dataset, name: str, rows: Sequence[Row], options: dict[str, Any], caption: str) -> Path:
+def _write(
+    dataset: Dataset,
+    name: str,
+    rows: Sequence[Row],
+    options: dict[str, Any],
+    caption: str,
+    findings: Sequence[str] = (),
+) -> Path:
     """Write the table, show it, and return its folder."""
     from actionvit.pipeline.probing.experiment import protocol_of
     from actionvit.pipeline.probing.tables import write_table
+    from actionvit.pipeline.reporting.wording import count
 
     folder: Path = options["out"] or Path("results") / f"{dataset.name}-{name}"
     protocol = protocol_of(dataset, _base(options)) if name != "splits" else "several"
     full = (
-        f"{caption} {dataset.name}, {options['variant']}, protocol {protocol}, {options['tries']} tries."
+        f"{caption} {dataset.name}, {options['variant']}, protocol {protocol},"
+        f" {count(options['tries'], 'try', 'tries')}."
         " Percent: mean ± deviation between splits [95 % interval by source]."
     )
-    files = write_table(folder, name, rows, caption=full, about=_about(dataset, options))
+    if findings:
+        full += " Δ: points, paired clip by clip with the row that has what `against` says, all else alike."
+        full += " p: sources exchanged whole, Holm's correction over the table." if name == "heads" else ""
+    files = write_table(folder, name, rows, caption=full, about=_about(dataset, options), findings=findings)
     click.echo(files[-1].read_text(encoding="utf-8"))
     click.echo(str(folder))
     return folder

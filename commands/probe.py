@@ -132,7 +132,7 @@ def _number(text: str) -> int | float | str:
 )
 @click.option("--long-tail", type=click.FloatRange(1), default=1.0, metavar="FACTOR", help="Thin training classes.")
 @click.option("--shots", type=click.IntRange(1), help="Training clips a class.  [default: all]")
-@click.option("--device", default="cpu", show_default=True, help="Of attentive and mlp: cpu, cuda, ...")
+@click.option("--device", default="cpu", show_default=True, help="Of linear, attentive and mlp: cpu, cuda, ...")
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Threads, a split each.")
 @json_option
 def command(**options: Any) -> None:

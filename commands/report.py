@@ -97,7 +97,8 @@ def _embeddings(run: Run, quiet: bool) -> Embeddings | None:
 
     found = read_embeddings(run)
     if found is None and not quiet:
-        click.echo(f"{run.name}: its embeddings are not at hand: no look at neighbours and near-duplicates", err=True)
+        place = (run.info.get("store") or {}).get("path", "a place that it tells")
+        click.echo(f"{run.name}: its embeddings are not at {place}, or are others now: no look at neighbours", err=True)
     return found
 
 

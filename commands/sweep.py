@@ -216,16 +216,17 @@ def _write(dataset: Dataset, planned: Sequence[Planned], specs: Sequence[ProbeSp
         " `inside`: accuracy of the cross-validation inside the training sides, by which settings may be chosen."
         " Percent: mean ± deviation between splits [95 % interval by source]."
     )
-    files = write_table(folder, "sweep", rows, caption=caption, about={"dataset": dataset.name, "command": typed})
+    best = best_of(rows)
+    chosen = (
+        f"Best inside the training sides: {best['variant']} {best['frames']}×{best['size']}, {best['head']},"
+        f" {best['weighting']}: {100 * best['inside']['mean']:.1f} % there,"
+        f" {100 * best['top1']['mean']:.1f} % on the test sides."
+    )
+    about = {"dataset": dataset.name, "command": typed}
+    files = write_table(folder, "sweep", rows, caption=caption, about=about, findings=[chosen])
     drawn = [{**row, "series": _series(row), "setting": f"{row['frames']}×{row['size']}"} for row in rows]
     cost_figure(drawn, folder / "accuracy.png", x="GMAC", y="top1")
-    best = best_of(rows)
     click.echo("\n" + files[-1].read_text(encoding="utf-8"))
-    click.echo(
-        f"best inside the training sides: {best['variant']} {best['frames']}×{best['size']}, {best['head']},"
-        f" {best['weighting']}: {100 * best['inside']['mean']:.1f} % there,"
-        f" {100 * best['top1']['mean']:.1f} % on the test sides"
-    )
     click.echo(str(folder))
 
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from planting import planted
+from probing import write_dataset, write_store
 
+from actionvit.commands.experiment import command
+from actionvit.heads.metrics import predicted
+from actionvit.pipeline.datasets.dataset import Dataset
+from actionvit.pipeline.probing.differences import differences, findings
 from actionvit.pipeline.probing.experiment import STRATEGIES, applies, heads_cells, imbalance_cells
+from actionvit.pipeline.probing.features import read_tables
+from actionvit.pipeline.probing.probe import probe
 from actionvit.pipeline.probing.sharding import assign_shards, class_histograms, distance_from_whole
 from actionvit.pipeline.probing.tables import curves_figure, markdown, write_table
 from actionvit.pipeline.probing.tasks import ProbeSpec
@@ -70,3 +80,100 @@ def test_a_table_says_the_same_in_every_form(tmp_path) -> None:
     assert markdown(rows).splitlines()[2] == "| linear | 4 | 72.1 ± 8.3 [65.6, 79.5] |"
     picture = curves_figure(rows, tmp_path / "curves.png", x="shots", y="top1", series="head", names=("shots", "top-1"))
     assert picture.stat().st_size > 1000
+
+
+def test_rows_are_compared_with_the_plainer_one_and_what_shows_is_said() -> None:
+    random = np.random.default_rng(0)
+    linear, better = planted(random, (0.0, 1.0), 200)
+    cells = [
+        ({"head": "linear", "weighting": "none", "shots": 4}, linear),
+        ({"head": "linear", "weighting": "balanced", "shots": 4}, linear),
+        ({"head": "mlp", "weighting": "none", "shots": 4}, better),
+        ({"head": "mlp", "weighting": "balanced", "shots": 4}, linear),
+        (
+            {"head": "mlp", "weighting": "none", "shots": 8},
+            better,
+        ),  # no linear head of 8 shots: nothing to compare with
+    ]
+    found = differences(cells, metric="top1")
+    hits = [predicted(one.scores) == one.true for one in (linear, better)]
+    gain = float(hits[1].mean() - hits[0].mean())
+    assert [(one.row, one.name, one.against) for one in found] == [
+        (1, "balanced", "none"),
+        (2, "mlp", "linear"),
+        (3, "balanced", "none"),
+    ]
+    assert [one.value for one in found] == pytest.approx([0, gain, -gain])
+    assert [one.shown for one in found] == [False, True, True]
+    assert found[0].p == 1 and found[1].p < 0.01
+    said = findings(found)
+    assert said[0] == "weighting, head linear, shots 4, against none: no difference can be shown for balanced."
+    assert said[1].startswith(f"head, weighting none, shots 4, against linear: mlp better, +{100 * gain:.1f} points")
+    assert said[3].startswith("Half of these 3 intervals reach ")
+    means = differences(cells, metric="mean_class_accuracy")
+    assert [one.p for one in means] == [None] * 3
+    assert findings(means)[-1].startswith("These intervals are 95 % each and not corrected: of 3 ")
+    assert findings([]) == []
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Path]:
+    place = tmp_path_factory.mktemp("experiment")
+    dataset = write_dataset(place / "films")
+    write_store(place / "cache", dataset, noise=6.0)
+    return dataset, place / "cache"
+
+
+def experiment(films: tuple[Dataset, Path], out: Path, *arguments: str) -> list[dict]:
+    """Run the command, check that its three forms are there, and return the rows."""
+    dataset, cache = films
+    name, *more = arguments
+    where = ["--cache", str(cache), "--out", str(out), "--tries", "2", "--folds", "2"]
+    result = CliRunner().invoke(command, [name, str(dataset.root), *more, *where], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert (out / f"{name}.md").read_text() in result.output
+    assert len((out / f"{name}.csv").read_text().splitlines()) > 1
+    return json.loads((out / f"{name}.json").read_text())["rows"]
+
+
+def test_the_heads_table_says_what_probe_says(films, tmp_path) -> None:
+    rows = experiment(films, tmp_path, "heads", "--heads", "linear,centroid", "--shots", "1,4")
+    assert [(row["head"], row["weighting"], row["shots"]) for row in rows] == [
+        *(("linear", "none", shots) for shots in (1, 4, "all")),
+        *(("linear", weighting, "all") for weighting in ("balanced", "effective", "logit adjustment")),
+        *(("centroid", "none", shots) for shots in (1, 4, "all")),
+    ]
+    dataset, cache = films
+    tables = read_tables(dataset, ["base"], cache=cache)
+    plain, few = (
+        probe(dataset, tables, ProbeSpec(head=head, shots=shots, seeds=2, folds=2))[0].metrics["summary"]
+        for head, shots in (("linear", 4), ("centroid", 4))
+    )
+    assert rows[1]["top1"] == plain["top1"] and rows[7]["top1"] == few["top1"]
+    assert rows[7]["against"] == "linear"
+    assert rows[7]["Δ top-1"]["value"] == pytest.approx(few["top1"]["mean"] - plain["top1"]["mean"])
+    assert "against" not in rows[1]
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+def test_the_other_experiments_fill_their_tables(films, tmp_path) -> None:
+    rows = experiment(films, tmp_path / "shots", "shots", "--shots", "1,2,4", "--head", "centroid")
+    assert [(row["shots"], row["train"]) for row in rows[:3]] == [(1, 4), (2, 8), (4, 16)]
+    assert (tmp_path / "shots" / "curves.png").exists()
+    rows = experiment(films, tmp_path / "tails", "imbalance", "--factors", "1,8")
+    assert rows[1]["train"] < rows[0]["train"]
+    assert rows[1]["tail"]["mean"] < rows[1]["head"]["mean"]
+    assert [row.get("against") for row in rows] == [None, None, *["none"] * (len(rows) - 2)]
+    assert {path.stem for path in (tmp_path / "tails").glob("*.png")} == {
+        "head",
+        "middle",
+        "tail",
+        "mean_class_accuracy",
+    }
+    rows = experiment(films, tmp_path / "splits", "splits", "--shards", "3")
+    leaks = {row["splits"]: row["leaking sources"] for row in rows}
+    assert leaks["grouped"] == 0 and leaks["random"] > 0 and leaks["stratified"] > 0
+    shards = json.loads((tmp_path / "splits" / "shards.json").read_text())
+    assert (tmp_path / "splits" / "shards.png").stat().st_size > 5000
+    assert [row["sharding"] for row in shards["rows"]] == ["contiguous", "hashed", "stratified"]
+    assert shards["rows"][2]["distance from whole"] < shards["rows"][1]["distance from whole"]

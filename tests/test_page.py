@@ -96,6 +96,15 @@ def test_it_opens_without_a_complaint_or_a_request(page: Page, made: ReportFiles
     assert light is not dark
 
 
+def test_a_long_name_stays_in_its_column(opened: Page) -> None:
+    fits = opened.run(
+        "(() => { const name = document.querySelector('#comparison1 thead .tied');"
+        " name.lastChild.textContent = 'hr-attentive-balanced-grouped_by_somebody'; const cell = name.closest('th');"
+        " return [cell.scrollWidth, cell.clientWidth] })()"
+    )
+    assert fits[0] <= fits[1]
+
+
 def test_its_size_and_the_time_it_takes_to_open(page: Page, made: ReportFiles) -> None:
     assert page.run("true") and made.html.stat().st_size < 8e6
     assert made.html.read_text().count('alt="The same frames') >= 20, "with the clips"

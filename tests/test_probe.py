@@ -4,76 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from probing import CLASSES, write_dataset, write_store
 
 from actionvit.commands.probe import command
 from actionvit.errors import ActionVitError
-from actionvit.features.clips import ClipSpec
-from actionvit.features.files import Fingerprint
-from actionvit.features.store.keys import FeatureKey
-from actionvit.features.store.parts import Row
-from actionvit.features.store.store import FeatureStore
-from actionvit.features.timesformer.variants import ModelShape
 from actionvit.heads.saving import load_head
 from actionvit.pipeline.datasets.dataset import Dataset, load_dataset
 from actionvit.pipeline.probing.features import read_tables
 from actionvit.pipeline.probing.probe import probe
 from actionvit.pipeline.probing.tasks import ProbeSpec
 from actionvit.pipeline.runs import read_run
-
-CLASSES = ("clap", "jump", "run", "wave")
-VIEWS, FRAMES, WIDTH = 2, 4, 12
-
-
-def write_dataset(root: Path, *, sources: int = 8, clips: int = 3, classes: Sequence[str] = CLASSES) -> Dataset:
-    """Empty files with HMDB51 names: `clips` of each of `sources` films a class."""
-    for name in classes:
-        (root / name).mkdir(parents=True)
-        for source in range(sources):
-            for clip in range(clips):
-                (root / name / f"Film{name}{source}_{name}_f_cm_np1_fr_goo_{clip}.avi").touch()
-    return load_dataset(root)
-
-
-def write_store(
-    cache: Path, dataset: Dataset, variant: str = "base", *, noise: float = 1.0, seed: int = 0, skip: int = 0
-) -> FeatureStore:
-    """A store whose embeddings are a class mean, plus an offset a film, plus noise; the last `skip` videos missing."""
-    rng = np.random.default_rng([seed, len(variant)])
-    means = rng.normal(size=(len(dataset.class_names), WIDTH))
-    shape = ModelShape(width=WIDTH, heads=2, depth=2, mlp=24)
-    key = FeatureKey(
-        weights="0" * 64,
-        model=asdict(shape),
-        clip=asdict(ClipSpec(num_frames=FRAMES, size=224, clips=VIEWS)),
-        preprocessing={},
-        decoder="test",
-        precision="fp32",
-        outputs={"frame_pool": "cls", "layers": [1], "tokens_after": None},
-        schema=1,
-    )
-    store = FeatureStore.create(
-        cache / dataset.name / f"{variant}-{key.digest[:10]}", key=key, dataset=dataset.name, variant=variant, info={}
-    )
-    offsets = {source: rng.normal(size=WIDTH) for source in sorted({video.source for video in dataset.videos})}
-    with store.writer() as writer:
-        for video in dataset.videos[: len(dataset.videos) - skip]:
-            middle = means[dataset.class_names.index(video.label)] + 0.3 * offsets[video.source]
-            frame = (middle + noise * rng.normal(size=(VIEWS, FRAMES, WIDTH))).astype(np.float32)
-            arrays = {
-                "clip": frame.mean(axis=1),
-                "frame": frame,
-                "layer1": frame[:, 0],
-                "index": np.zeros((VIEWS, FRAMES), np.int32),
-            }
-            writer.append(Row(video.id, "0" * 64, Fingerprint(0, 0), FRAMES, (), "test", arrays))
-    return store
 
 
 @pytest.fixture(scope="module")

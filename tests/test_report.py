@@ -422,7 +422,7 @@ def test_the_command_takes_names_below_runs_and_writes_into_the_first(
 
 def test_the_command_says_what_is_not_at_hand_and_what_is_wrong(pair: list[Run], tmp_path: Path) -> None:
     result = run(pair[0].folder, "--out", tmp_path)
-    assert result.exit_code == 0 and "its embeddings are not at hand" in result.stderr
+    assert result.exit_code == 0 and "no look at neighbours" in result.stderr
     error = run(tmp_path / "nothing").exception
     assert isinstance(error, ActionVitError) and "is no run" in str(error)
     (tmp_path / "file").touch()

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -76,7 +77,8 @@ def ranks(device: str) -> Iterator[Ranks]:
     if on_gpu:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    # The first rank may take hours to extract tokens while the others wait; torch would give up after ten minutes.
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(days=7))
     try:
         yield Ranks(dist.get_rank(), world, device)
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,8 +80,3 @@ class MovingAverage:
         self.steps += 1
         for name, value in self.values.items():
             value.lerp_(parameters[name].detach(), 1 - decay)
-
-
-def finite(values: Iterable[Tensor]) -> bool:
-    """Whether no number is infinite or none."""
-    return all(bool(torch.isfinite(value).all()) for value in values)

@@ -64,7 +64,7 @@ def shard_row(
 ) -> tuple[dict[str, Any], NDArray[np.int64]]:
     """Return a table's row for one way of sharding, and the first split's histograms.
 
-    `one worker` is the mean accuracy of heads that saw one shard each, `averaged` that of their mean log-probability;
+    `one worker` is the mean top-1 of heads that saw one shard each, `averaged` that of their mean log-probability;
     a class that a worker never saw has the log of float32's epsilon there.
     """
     histograms, alone, parts = [], [], []
@@ -91,7 +91,7 @@ def shard_row(
         "sharding": how,
         "distance from whole": round(float(np.mean([distance_from_whole(one) for one in histograms])), 3),
         "classes a shard lacks": round(float(np.mean([(one == 0).sum(axis=1).mean() for one in histograms])), 1),
-        "one worker": round(float(np.mean(alone)), 4),
+        "one worker": {"mean": round(float(np.mean(alone)), 6), "std": None, "ci95": None},
         "averaged": summary["top1"],
     }
     return row, histograms[0]

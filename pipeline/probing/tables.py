@@ -9,32 +9,53 @@ from pathlib import Path
 from typing import Any
 
 from actionvit.pipeline.reporting.figures import RC
+from actionvit.pipeline.reporting.wording import p_value, signed
 
 Row = Mapping[str, Any]
 
 
-def write_table(folder: Path, stem: str, rows: Sequence[Row], *, caption: str, about: Mapping[str, Any]) -> list[Path]:
-    """Write `STEM.json` (numbers in full, and what made them), `STEM.csv` and `STEM.md`; return the files."""
+def write_table(
+    folder: Path,
+    stem: str,
+    rows: Sequence[Row],
+    *,
+    caption: str,
+    about: Mapping[str, Any],
+    findings: Sequence[str] = (),
+) -> list[Path]:
+    """Write `STEM.json` (numbers in full, and what made them), `STEM.csv` and `STEM.md`; return the files.
+
+    `findings` say in words what the rows show.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{stem}{suffix}" for suffix in (".json", ".csv", ".md")]
-    value = {"caption": caption, "about": dict(about), "rows": [dict(row) for row in rows]}
+    value = {
+        "caption": caption,
+        "about": dict(about),
+        "rows": [dict(row) for row in rows],
+        "findings": list(findings),
+    }
     files[0].write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     with files[1].open("w", encoding="utf-8", newline="") as stream:
         flat = [_flat(row) for row in rows]
         writer = csv.DictWriter(stream, list(dict.fromkeys(name for row in flat for name in row)), lineterminator="\n")
         writer.writeheader()
         writer.writerows(flat)
-    files[2].write_text(f"{caption}\n\n{markdown(rows)}\n", encoding="utf-8")
+    listed = "".join(f"\n- {line}" for line in findings)
+    files[2].write_text(f"{caption}\n\n{markdown(rows)}\n{listed and listed + chr(10)}", encoding="utf-8")
     return files
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Return a Markdown table; a metric shows as `mean ± deviation between splits [95 % interval]`, in percent."""
+    """Return a Markdown table, shares in percent.
+
+    A metric shows as `mean ± deviation between splits [95 % interval]`, a difference as `+1.2 [−0.3, +2.7]` in points.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row))
     measured = {name for row in rows for name, value in row.items() if isinstance(value, Mapping)}
     heading = "| " + " | ".join(name.replace("_", " ") for name in names) + " |"
     rule = "|" + "|".join("--:" if name in measured else "---" for name in names) + "|"
-    body = ["| " + " | ".join(_cell(row.get(name, "")) for name in names) + " |" for row in rows]
+    body = ["| " + " | ".join(_cell(row.get(name, ""), name) for name in names) + " |" for row in rows]
     return "\n".join([heading, rule, *body])
 
 
@@ -111,6 +132,32 @@ def cost_figure(rows: Sequence[Row], path: Path, *, x: str, y: str) -> Path:
     return path
 
 
+def histograms_figure(
+    histograms: Mapping[str, Sequence[Sequence[int]]], path: Path, *, class_names: Sequence[str]
+) -> Path:
+    """Draw how many clips of each class every shard holds: a panel a way of sharding, a row a shard, one scale."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    most = max(count for rows in histograms.values() for row in rows for count in row)
+    with rc_context(RC):
+        figure = Figure(figsize=(max(5.2, 0.32 * len(class_names) + 1), 6.0), layout="constrained")
+        panels = figure.subplots(len(histograms), sharex=True)
+        for axes, (how, rows) in zip(panels, histograms.items(), strict=True):
+            axes.imshow(rows, cmap="Blues", vmin=0, vmax=most, aspect="auto")
+            for shard, row in enumerate(rows):
+                for place, count in enumerate(row):
+                    shade = "white" if count > 0.6 * most else "black"
+                    axes.text(place, shard, str(count), ha="center", va="center", fontsize=6, color=shade)
+            axes.set_yticks(range(len(rows)), [str(shard + 1) for shard in range(len(rows))])
+            axes.set_ylabel("shard")
+            axes.set_title(how)
+        panels[-1].set_xticks(range(len(class_names)), class_names, rotation=90)
+        figure.savefig(path, dpi=130)
+    return path
+
+
 def chosen_in_words(search: Mapping[str, Any]) -> str:
     """Return `C 0.01` or `epochs 30, queries 4`; nothing where no setting could be judged."""
     chosen = search["chosen"]
@@ -124,15 +171,20 @@ def _flat(row: Row) -> dict[str, Any]:
     for name, value in row.items():
         if isinstance(value, Mapping):
             low, high = value["ci95"] or (None, None)
-            flat |= {name: value["mean"], f"{name}_std": value["std"], f"{name}_low": low, f"{name}_high": high}
+            spread = {f"{name}_std": value["std"]} if "std" in value else {}
+            flat |= {name: value.get("mean", value.get("value")), **spread, f"{name}_low": low, f"{name}_high": high}
         else:
             flat[name] = value
     return flat
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, name: str) -> str:
+    if isinstance(value, Mapping) and "value" in value:
+        return "{} [{}, {}]".format(*(signed(share) for share in (value["value"], *value["ci95"])))
     if isinstance(value, Mapping):
         spread = "" if value["std"] is None else f" ± {100 * value['std']:.1f}"
         interval = "" if value["ci95"] is None else " [{:.1f}, {:.1f}]".format(*(100 * end for end in value["ci95"]))
         return f"{100 * value['mean']:.1f}{spread}{interval}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return p_value(value) if name == "p" else f"{value:g}"
+    return str(value)

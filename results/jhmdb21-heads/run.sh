@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# results/jhmdb21-heads/run.sh ROOT, in the folder where results/jhmdb21-clip/run.sh has embedded the clips: tables and curves
+# in heads/, shots/, imbalance/ and splits/, all of them in README.md.
+set -euo pipefail
+root=$1 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/../made.sh"
+dataset=("$root" --layout folder --name jhmdb21 --variant base --protocol grouped)
+actionvit experiment heads "${dataset[@]}" --shots 1,4,16 --tries 1 --out heads
+actionvit experiment shots "${dataset[@]}" --shots 1,2,4,8,16 --tries 10 --out shots
+actionvit experiment imbalance "${dataset[@]}" --factors 1,4,16 --tries 5 --out imbalance
+actionvit experiment splits "${dataset[@]}" --shards 4 --tries 5 --out splits
+{
+  cat "$here/about.md"
+  printf '\n## Heads × weightings × shots\n\n![Top-1 against clips a class](heads/curves.png)\n\n'
+  cat heads/heads.md
+  printf '\n## Few clips a class, linear head\n\n![Top-1 against clips a class](shots/curves.png)\n\n'
+  cat shots/shots.md
+  printf '\n## Long tails, linear head\n\n![Tail classes](imbalance/tail.png) ![All classes](imbalance/mean_class_accuracy.png)\n\n'
+  cat imbalance/imbalance.md
+  printf '\n## What a split does, and what shards see\n\n'
+  cat splits/splits.md
+  printf '\n![Clips of each class in each shard, first split](splits/shards.png)\n\n'
+  cat splits/shards.md
+  made 'results/jhmdb21-heads/run.sh ROOT'
+} >README.md

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# results/jhmdb21-sweep/run.sh ROOT: frames × sizes of the built-in `tiny` encoder on the clips in class folders below ROOT. Writes
+# features-cache/, runs/, the table, its plot and README.md. Stop it as you like: called again, it does what is left.
+set -euo pipefail
+root=$1 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/../made.sh"
+actionvit sweep "$root" --layout folder --name jhmdb21 --variant tiny --frames 2,4,8 --size 64,112 --protocol grouped --out . | tee said.txt
+{
+  cat "$here/about.md" sweep.md
+  printf '\n## What the command said before it began\n\n```\n%s\n```\n' "$(sed '/^$/,$d' said.txt)"
+  made 'results/jhmdb21-sweep/run.sh ROOT'
+} >README.md
+rm said.txt
