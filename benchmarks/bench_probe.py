@@ -99,13 +99,6 @@ def losses_of(X, y, weight, coefs, intercepts):
     return np.array(found)
 
 
-def own_path(X, y, weight, device: str):
-    """Coefficients along the grid on rows that are standardised already, as selection finds them."""
-    factorised = Factorised(X, device=device)
-    found = [factorised.unrotate(one.weights) for one in factorised.path(y, weight, GRID, tol=SCAN_TOL)]
-    return [coef for coef, _ in found], [intercept for _, intercept in found]
-
-
 def folds_of(part) -> tuple[list, list]:
     """The rows that train and those that are held, and the weight of each that trains, fold by fold."""
     _, y, film, _, weighting = part
@@ -116,16 +109,25 @@ def folds_of(part) -> tuple[list, list]:
 
 
 def own_losses(part, device: str) -> np.ndarray:
-    """The objective that this package reaches, (folds, values of C)."""
+    """The objective that this package reaches, (folds, values of C), as selection finds it."""
     X, y = part[:2]
     scaled = StandardScaler().fit_transform(X)
+    folds, weights = folds_of(part)
+    sets = [(scaled[train], y[train], weight) for (train, _), weight in zip(folds, weights, strict=True)]
     with threadpool_limits(1):
-        return np.array(
-            [
-                losses_of(scaled[train], y[train], weight, *own_path(scaled[train], y[train], weight, device))
-                for (train, _), weight in zip(*folds_of(part), strict=True)
+        if device == "cpu":
+            solvers = [Factorised(X) for X, _, _ in sets]
+            paths = [
+                list(solver.path(y, weight, GRID, tol=SCAN_TOL))
+                for solver, (_, y, weight) in zip(solvers, sets, strict=True)
             ]
-        )
+        else:
+            from actionvit.heads.lockstep import Lockstep
+
+            together = Lockstep(*zip(*sets, strict=True), device=device)
+            solvers, paths = [together] * len(sets), list(zip(*together.path(GRID, tol=SCAN_TOL), strict=True))
+        found = [[solver.unrotate(one.weights) for one in path] for solver, path in zip(solvers, paths, strict=True)]
+    return np.array([losses_of(*one, *zip(*path, strict=True)) for one, path in zip(sets, found, strict=True)])
 
 
 def compare(part, options) -> list[dict]:

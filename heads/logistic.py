@@ -20,32 +20,29 @@ the objective of scikit-learn's LogisticRegression. What makes it fast:
   F(W) - min F ≤ C/2 · |∂F/∂W|², and |W - W*|² ≤ 2C · (F(W) - min F). Iteration stops on the first bound, whatever C
   and however separable the classes.
 
-Rows may be torch tensors on a GPU: the same lines run there.
+On a GPU `lockstep` does the same for several training sets at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.heads.lbfgs import Solution, minimise, start_of
-from actionvit.heads.softmax import Array, Floats, Point, Problem, host, like
+from actionvit.heads.softmax import Floats, Point, Problem
 
 
 class Factorised:
     """One training set, rotated; `path` for any targets, weights and values of C."""
 
-    def __init__(self, X: Floats, sample_weight: Floats | None = None, *, device: str = "cpu") -> None:
+    def __init__(self, X: Floats, sample_weight: Floats | None = None) -> None:
         """Take X (n, d), centred and scaled by the caller, and weights that most of `path`'s will resemble."""
         share = np.ones(len(X)) if sample_weight is None else sample_weight / sample_weight.mean()
-        xp = np if device == "cpu" else import_module("torch")
-        x: Array = X if device == "cpu" else xp.asarray(X, device=device)
-        self.basis = _eigenbasis(x * like(x, np.sqrt(share)[:, None]))
-        self.rows = xp.concatenate([x @ like(x, self.basis), like(x, np.ones((len(X), 1)))], axis=1)
-        self.squares = host(self.rows).astype(np.float64) ** 2
+        self.basis = _eigenbasis(X * np.sqrt(share)[:, None].astype(X.dtype))
+        self.rows = np.concatenate([X @ self.basis, np.ones((len(X), 1), X.dtype)], axis=1)
+        self.squares = self.rows.astype(np.float64) ** 2
 
     def path(
         self,
@@ -79,21 +76,18 @@ class Factorised:
             trail = [*trail[-2:], point]
             yield solution
 
-    def unrotate(self, weights: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def unrotate(self, weights: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return coefficients (C, d) and intercepts (C,), which sum to 0, for X as it was given."""
-        found = host(weights)
-        coef = (found[:, :-1] @ self.basis.T).astype(np.float64)
-        intercept = found[:, -1].astype(np.float64)
+        coef = (weights[:, :-1] @ self.basis.T).astype(np.float64)
+        intercept = weights[:, -1].astype(np.float64)
         return coef, intercept - intercept.mean()
 
 
-def _eigenbasis(X: Array) -> Floats:
-    """Return the eigenvectors of XᵀX, (d, r), r = d or, where rows are fewer, the rank; found on the host."""
+def _eigenbasis(X: Floats) -> Floats:
+    """Return the eigenvectors of XᵀX, (d, r), r = d or, where rows are fewer, the rank."""
     n, d = X.shape
     if n >= d:
-        square = host(X.T @ X)
-        return np.linalg.eigh(square.astype(np.float64))[1].astype(square.dtype)
-    X = host(X)
+        return np.linalg.eigh((X.T @ X).astype(np.float64))[1].astype(X.dtype)
     wide = X.astype(np.float64)
     values, vectors = np.linalg.eigh(wide @ wide.T)
     kept = values > 1e-12 * max(float(values[-1]), 1e-300)

@@ -192,6 +192,8 @@ def test_another_question_does_not_overwrite_a_run(dataset, cache, tmp_path) -> 
         (["--grid", "k=1"], "--grid k: the head `linear` has C, class_weight"),
         (["--protocol", "official"], "no official splits"),
         (["--variant", "large"], "no embeddings of films large"),
+        (["--device", "cuda:99"], "--device cuda"),
+        (["--device", "gpu"], "--device: got 'gpu', expected auto, cpu, cuda"),
         (["--features", "layers", "--variant", "base"], None),
     ],
 )
