@@ -33,6 +33,10 @@ DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, 
 _TOKENS_A_BATCH = {"cpu": 4096, "cuda": 200_000, "mps": 20_000}
 
 
+# Frames that are copied to the device and resized together; as floats they take four times as much there.
+_BYTES_AT_ONCE = 1 << 26
+
+
 @dataclass(frozen=True, slots=True)
 class _Started:
     """Videos whose work is queued on the device, down to the copies of its results."""
@@ -221,7 +225,7 @@ class Encoder:
     def _start(self, videos: Sequence[Frames]) -> _Started:
         indices = [clip_indices(frames.count, self.spec) for frames in videos]
         with torch.inference_mode(), self._settings():
-            pixels = torch.cat([self._pixels(frames, index) for frames, index in zip(videos, indices, strict=True)])
+            pixels = torch.cat([self._pixels(*some) for some in _of_one_size(videos, indices)])
             with self._phases.of("forward"):
                 parts = [self._named(self._padded(part)) for part in torch.split(pixels, self.batch_views)]
                 whole = {name: torch.cat([part[name] for part in parts])[: len(pixels)] for name in parts[0]}
@@ -232,23 +236,34 @@ class Encoder:
                 done.record()
         return _Started(indices, arrays, done)
 
-    def _pixels(self, frames: Frames, index: NDArray[np.int64]) -> Tensor:
-        used, positions = np.unique(frames.positions(index), return_inverse=True)
-        whole = len(used) == len(frames.data)
-        data = torch.from_numpy(np.ascontiguousarray(frames.data if whole else frames.data[used]))
-        rows = torch.from_numpy(positions.reshape(index.shape))
+    def _pixels(self, videos: Sequence[Frames], indices: Sequence[NDArray[np.int64]]) -> Tensor:
+        """Return the views of videos of one size: one copy to the device and one resize for all of them."""
+        places = [frames.positions(index) for frames, index in zip(videos, indices, strict=True)]
+        used = [np.unique(place) for place in places]
+        ends = np.cumsum([len(rows) for rows in used])
+        data = self._room((int(ends[-1]), *videos[0].data.shape[1:]), torch.uint8)
+        rows = self._room((sum(map(len, places)), self.spec.num_frames), torch.int64)
+        for frames, rows_used, end in zip(videos, used, ends, strict=True):
+            out = data.numpy()[end - len(rows_used) : end]
+            np.take(frames.data, rows_used, axis=0, out=out, mode="clip")  # "raise" would copy twice
+        found = [np.searchsorted(u, place) + end - len(u) for u, place, end in zip(used, places, ends, strict=True)]
+        np.concatenate(found, out=rows.numpy())
         data, rows = self._sent(data), self._sent(rows)
         with self._phases.of("prepare"):
             return views(data, rows, self.spec, self.weights.mean, self.weights.std, self.dtype)
 
+    def _room(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Return uninitialised host memory; on CUDA pinned, so that it can be copied beside what is computed."""
+        return torch.empty(shape, dtype=dtype, pin_memory=self.device.type == "cuda")
+
     def _sent(self, tensor: Tensor) -> Tensor:
-        """Return a tensor on the device; on CUDA copied beside what is being computed, from pinned memory."""
+        """Return a tensor on the device; on CUDA copied on a stream of its own."""
         if self.device.type != "cuda":
             with self._phases.of("copy"):
                 return tensor.to(self.device)
-        pinned, current = tensor.pin_memory(), torch.cuda.current_stream()
+        current = torch.cuda.current_stream()
         with torch.cuda.stream(self._copies), self._phases.of("copy"):
-            sent = pinned.to(self.device, non_blocking=True)
+            sent = tensor.to(self.device, non_blocking=True)
         current.wait_stream(self._copies)
         sent.record_stream(current)
         return sent
@@ -300,6 +315,19 @@ def _with_own_kernels(model: Folded, encoder: Encoder) -> Folded:
     ) as error:  # Triton is absent, or fails in its own ways: what counts is that torch's is always there
         log.warning("no kernels of our own on %s (%s): using torch's", encoder.device, type(error).__name__)
     return model
+
+
+def _of_one_size(
+    videos: Sequence[Frames], indices: Sequence[NDArray[np.int64]]
+) -> Iterator[tuple[list[Frames], list[NDArray[np.int64]]]]:
+    """Split videos, with what belongs to each, into runs of one frame size and of bounded memory."""
+    first = size = 0
+    for at, frames in enumerate(videos):
+        size += frames.data.nbytes
+        if at > first and (frames.data.shape[1:] != videos[first].data.shape[1:] or size > _BYTES_AT_ONCE):
+            yield list(videos[first:at]), list(indices[first:at])
+            first, size = at, frames.data.nbytes
+    yield list(videos[first:]), list(indices[first:])
 
 
 def _off(found: Tensor, right: Tensor) -> float:
