@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.heads.lbfgs import Solution, minimise, start_of
-from actionvit.heads.softmax import Array, Floats, Point, Problem, host
+from actionvit.heads.softmax import Array, Floats, Point, Problem, host, like
 
 
 class Factorised:
@@ -41,10 +41,11 @@ class Factorised:
     def __init__(self, X: Floats, sample_weight: Floats | None = None, *, device: str = "cpu") -> None:
         """Take X (n, d), centred and scaled by the caller, and weights that most of `path`'s will resemble."""
         share = np.ones(len(X)) if sample_weight is None else sample_weight / sample_weight.mean()
-        self.basis = _eigenbasis(X * np.sqrt(share)[:, None].astype(X.dtype))
-        rows = np.concatenate([X @ self.basis, np.ones((len(X), 1), X.dtype)], axis=1)
-        self.squares = rows.astype(np.float64) ** 2
-        self.rows = rows if device == "cpu" else import_module("torch").asarray(rows, device=device)
+        xp = np if device == "cpu" else import_module("torch")
+        x: Array = X if device == "cpu" else xp.asarray(X, device=device)
+        self.basis = _eigenbasis(x * like(x, np.sqrt(share)[:, None]))
+        self.rows = xp.concatenate([x @ like(x, self.basis), like(x, np.ones((len(X), 1)))], axis=1)
+        self.squares = host(self.rows).astype(np.float64) ** 2
 
     def path(
         self,
@@ -86,11 +87,13 @@ class Factorised:
         return coef, intercept - intercept.mean()
 
 
-def _eigenbasis(X: Floats) -> Floats:
-    """Return the eigenvectors of XᵀX, (d, r), r = d or, where rows are fewer, the rank."""
+def _eigenbasis(X: Array) -> Floats:
+    """Return the eigenvectors of XᵀX, (d, r), r = d or, where rows are fewer, the rank; found on the host."""
     n, d = X.shape
     if n >= d:
-        return np.linalg.eigh((X.T @ X).astype(np.float64))[1].astype(X.dtype)
+        square = host(X.T @ X)
+        return np.linalg.eigh(square.astype(np.float64))[1].astype(square.dtype)
+    X = host(X)
     wide = X.astype(np.float64)
     values, vectors = np.linalg.eigh(wide @ wide.T)
     kept = values > 1e-12 * max(float(values[-1]), 1e-300)
