@@ -65,7 +65,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(
 ) -> None:
     """Videos of two sizes, more of one than are copied at once."""
     videos = [noise(9), noise(4), noise(12, 40, 52), noise(5, 40, 52), noise(7), noise(30), noise(6)]
-    monkeypatch.setattr("actionvit.features.timesformer.encoder._BYTES_AT_ONCE", 2 * videos[4].data.nbytes)
+    monkeypatch.setattr("actionvit.features.timesformer.feed._BYTES_AT_ONCE", 2 * videos[4].data.nbytes)
     encoder = Encoder(find_weights("tiny"), SPEC, device="cpu")
     alone = [encoder.encode(frames) for frames in videos]
     scarce = Scarce(encoder, room)

@@ -17,13 +17,13 @@ from actionvit.errors import ActionVitError
 from actionvit.features.clips import ClipSpec, clip_indices
 from actionvit.features.decoding.frames import Frames
 from actionvit.features.timesformer.attention import attend_time
+from actionvit.features.timesformer.feed import Feed
 from actionvit.features.timesformer.folded import Folded, normalise
 from actionvit.features.timesformer.forward import Embedding, embed, run
 from actionvit.features.timesformer.model import TimeSformer
 from actionvit.features.timesformer.outputs import FramePool, Precision, encoder_key, quantities, resolve
 from actionvit.features.timesformer.phases import Phases
 from actionvit.features.timesformer.weights import Weights
-from actionvit.features.transforms import views
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +31,6 @@ Arrays = dict[str, NDArray[Any]]
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Enough tokens in a batch to fill the device's products; more only costs memory.
 _TOKENS_A_BATCH = {"cpu": 4096, "cuda": 200_000, "mps": 20_000}
-
-
-# Frames that are copied to the device and resized together; as floats they take four times as much there.
-_BYTES_AT_ONCE = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +127,8 @@ class Encoder:
             self._blocks = model.fold().to(self.device, self.dtype)
             if not compile:  # the compiler chooses and lays out its own products
                 self._stem, self._blocks = self._stem.pack(), self._blocks.pack(tokens)
+            self._feed = Feed(self.device, self.dtype, spec, (weights.mean, weights.std), self._phases)
             if self.device.type == "cuda":
-                self._copies = torch.cuda.Stream()  # type: ignore[no-untyped-call]
                 self._blocks = _with_own_kernels(self._blocks, self)
         self._compute = torch.compile(self._run, dynamic=False) if compile else self._run
         self.batch_views = self._first_guess(tokens)
@@ -225,7 +221,7 @@ class Encoder:
     def _start(self, videos: Sequence[Frames]) -> _Started:
         indices = [clip_indices(frames.count, self.spec) for frames in videos]
         with torch.inference_mode(), self._settings():
-            pixels = torch.cat([self._pixels(*some) for some in _of_one_size(videos, indices)])
+            pixels = self._feed(videos, indices)
             with self._phases.of("forward"):
                 parts = [self._named(self._padded(part)) for part in torch.split(pixels, self.batch_views)]
                 whole = {name: torch.cat([part[name] for part in parts])[: len(pixels)] for name in parts[0]}
@@ -235,38 +231,6 @@ class Encoder:
             if done:
                 done.record()
         return _Started(indices, arrays, done)
-
-    def _pixels(self, videos: Sequence[Frames], indices: Sequence[NDArray[np.int64]]) -> Tensor:
-        """Return the views of videos of one size: one copy to the device and one resize for all of them."""
-        places = [frames.positions(index) for frames, index in zip(videos, indices, strict=True)]
-        used = [np.unique(place) for place in places]
-        ends = np.cumsum([len(rows) for rows in used])
-        data = self._room((int(ends[-1]), *videos[0].data.shape[1:]), torch.uint8)
-        rows = self._room((sum(map(len, places)), self.spec.num_frames), torch.int64)
-        for frames, rows_used, end in zip(videos, used, ends, strict=True):
-            out = data.numpy()[end - len(rows_used) : end]
-            np.take(frames.data, rows_used, axis=0, out=out, mode="clip")  # "raise" would copy twice
-        found = [np.searchsorted(u, place) + end - len(u) for u, place, end in zip(used, places, ends, strict=True)]
-        np.concatenate(found, out=rows.numpy())
-        data, rows = self._sent(data), self._sent(rows)
-        with self._phases.of("prepare"):
-            return views(data, rows, self.spec, self.weights.mean, self.weights.std, self.dtype)
-
-    def _room(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Return uninitialised host memory; on CUDA pinned, so that it can be copied beside what is computed."""
-        return torch.empty(shape, dtype=dtype, pin_memory=self.device.type == "cuda")
-
-    def _sent(self, tensor: Tensor) -> Tensor:
-        """Return a tensor on the device; on CUDA copied on a stream of its own."""
-        if self.device.type != "cuda":
-            with self._phases.of("copy"):
-                return tensor.to(self.device)
-        current = torch.cuda.current_stream()
-        with torch.cuda.stream(self._copies), self._phases.of("copy"):
-            sent = tensor.to(self.device, non_blocking=True)
-        current.wait_stream(self._copies)
-        sent.record_stream(current)
-        return sent
 
     def _padded(self, pixels: Tensor) -> Tensor:
         """Fill a last batch up for a compiled forward, which knows one shape only."""
@@ -315,19 +279,6 @@ def _with_own_kernels(model: Folded, encoder: Encoder) -> Folded:
     ) as error:  # Triton is absent, or fails in its own ways: what counts is that torch's is always there
         log.warning("no kernels of our own on %s (%s): using torch's", encoder.device, type(error).__name__)
     return model
-
-
-def _of_one_size(
-    videos: Sequence[Frames], indices: Sequence[NDArray[np.int64]]
-) -> Iterator[tuple[list[Frames], list[NDArray[np.int64]]]]:
-    """Split videos, with what belongs to each, into runs of one frame size and of bounded memory."""
-    first = size = 0
-    for at, frames in enumerate(videos):
-        size += frames.data.nbytes
-        if at > first and (frames.data.shape[1:] != videos[first].data.shape[1:] or size > _BYTES_AT_ONCE):
-            yield list(videos[first:at]), list(indices[first:at])
-            first, size = at, frames.data.nbytes
-    yield list(videos[first:]), list(indices[first:])
 
 
 def _off(found: Tensor, right: Tensor) -> float:
