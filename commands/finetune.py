@@ -103,6 +103,7 @@ def _run(options: dict[str, Any], weights: Weights, spec: FinetuneSpec, group: R
         timeout=options["timeout"],
         memory=int(options["memory"] * 2**30),
         resume=options["resume"],
+        flush_seconds=options["flush_seconds"],
     )
     with _progress(place, spec.training.epochs, quiet=options["as_json"] or not group.first):
         tuned = finetune(dataset, weights, spec, place)

@@ -202,11 +202,18 @@ _MACHINE = (
         help="Seconds a video may take to decode.",
     ),
     click.option(
+        "--flush-seconds",
+        type=click.FloatRange(0),
+        default=0.0,
+        show_default=True,
+        help="Write a checkpoint at most this often: what a kill costs; 0: after every epoch.",
+    ),
+    click.option(
         "--memory",
         type=click.FloatRange(0),
         default=2.0,
         show_default=True,
-        help="GiB of decoded frames to keep; the rest is decoded in every epoch.",
+        help="GiB of decoded frames, or of tokens, to keep; the rest is decoded or read in every epoch.",
     ),
 )
 

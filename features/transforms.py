@@ -51,14 +51,14 @@ def views(
     std: Sequence[float],
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Return every view of a video, normalised.
+    """Return every view of a video, or of several of one size, normalised.
 
     Parameters
     ----------
     frames : Tensor of shape (F, H, W, 3), uint8
-        Decoded frames, RGB.
-    positions : Tensor of shape (K, T), int64
-        Where in `frames` each view's frames lie: clips outermost, then crops, then mirrored, as `ClipSpec` nests them.
+        Decoded frames, RGB; several videos' behind each other.
+    positions : Tensor of shape (V·K, T), int64
+        Where in `frames` each view's frames lie: videos outermost, then clips, then crops, then mirrored.
     spec : ClipSpec
         Gives size, crops and mirroring.
     mean, std : sequence of 3 floats
@@ -68,21 +68,21 @@ def views(
 
     Returns
     -------
-    Tensor of shape (K, T, 3, S, S)
+    Tensor of shape (V·K, T, 3, S, S)
         On the device of `frames`.
     """
-    if positions.shape != (spec.views, spec.num_frames):
-        raise ValueError(f"positions: got {tuple(positions.shape)}, expected {(spec.views, spec.num_frames)}")
+    if len(positions) % spec.views or positions.shape[1:] != (spec.num_frames,):
+        raise ValueError(f"positions: got {tuple(positions.shape)}, expected {(spec.views, spec.num_frames)} a video")
     small = resized(frames, spec.size)
     S, corners = spec.size, crop_corners(small.shape[2], small.shape[3], spec.size, spec.crops)
     mirrorings = 2 if spec.flip else 1
     cut = []
-    for view, rows in enumerate(positions):
+    for view, rows in enumerate(positions.view(-1, spec.views, spec.num_frames).unbind(1)):
         top, left = corners[view // mirrorings % spec.crops]
         pixels = small[rows, :, top : top + S, left : left + S]
         cut.append(pixels.flip(-1) if view % mirrorings else pixels)
     scale, shift = _normaliser(tuple(mean), tuple(std), frames.device)
-    return torch.stack(cut).float().mul_(scale).add_(shift).to(dtype)
+    return torch.stack(cut, 1).flatten(0, 1).float().mul_(scale).add_(shift).to(dtype)
 
 
 @lru_cache(maxsize=16)

@@ -47,6 +47,18 @@ def test_crops_lie_at_start_centre_and_end_of_the_long_side() -> None:
     assert crop_corners(10, 16, 10, 1) == [(0, 3)]
 
 
+def test_several_videos_give_what_each_gives_alone() -> None:
+    torch.manual_seed(0)
+    frames = torch.randint(0, 256, (6, 20, 32, 3), dtype=torch.uint8)
+    spec = ClipSpec(num_frames=3, size=16, clips=2, crops=3, flip=True)
+    rows = torch.randint(0, 3, (12, 3))
+    norms = ((0.5, 0.4, 0.3), (0.25, 0.5, 1.0))
+    alone = [views(each, rows, spec, *norms) for each in (frames[:3], frames[3:])]
+    assert torch.equal(views(frames, torch.cat([rows, rows + 3]), spec, *norms), torch.cat(alone))
+    with pytest.raises(ValueError, match="expected"):
+        views(frames, rows[:7], spec, *norms)
+
+
 def test_views_are_normalised_cropped_and_mirrored_in_order() -> None:
     frames = torch.arange(2 * 4 * 6 * 3, dtype=torch.uint8).reshape(2, 4, 6, 3)
     spec = ClipSpec(num_frames=2, size=4, crops=3, flip=True)

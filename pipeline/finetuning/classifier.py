@@ -69,8 +69,10 @@ class Classifier(nn.Module):
         return {name.removeprefix("encoder."): p for name, p in self.named_parameters() if p.requires_grad}
 
     def logits(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Return logits (B, C); see `embedding`."""
-        return self.head(self.embedding(x, keep))  # type: ignore[no-any-return]
+        """Return logits (B, C), in fp32 whatever the products are in: two classes are seldom equal; see `embedding`."""
+        embedding = self.embedding(x, keep).float()
+        with torch.autocast(x.device.type, enabled=False):
+            return self.head(embedding)  # type: ignore[no-any-return]
 
     def embedding(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Return clip embeddings (B, D) of what `Frozen` gives for B views, or of pixels if all is trained.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
@@ -18,7 +19,7 @@ from torch import Tensor
 from actionvit.features.clips import ClipSpec, clip_indices
 from actionvit.features.decoding.decode import DecodePolicy
 from actionvit.features.decoding.frames import Frames
-from actionvit.features.decoding.workers import DecodeRequest, Failure, decode_stream
+from actionvit.features.decoding.workers import DecodeRequest, Failure, available_cores, decode_stream
 from actionvit.features.transforms import resized, views
 from actionvit.pipeline.datasets.dataset import Video
 from actionvit.pipeline.finetuning.augment import CANDIDATES, AugmentSpec, draw_view, normalised
@@ -26,6 +27,9 @@ from actionvit.pipeline.finetuning.sampling import Item
 
 logger = logging.getLogger(__name__)
 Kind = Literal["plain", "drawn"]
+MOST_THREADS = 16
+"""That make views: each holds a video's frames and views in memory."""
+S_ = TypeVar("S_")
 T_ = TypeVar("T_")
 
 
@@ -166,8 +170,10 @@ class FileClips:
         chosen = [[(item, self._choices(item)) for item in items] for items in steps]
         wanted = [(self.spec.kind(one.number), one.row) for step in chosen for _, ones in step for one in ones]
         with closing(self._stream(wanted)) as stream:
-            for step in chosen:
-                yield _loaded([(item, [self._view(one, next(stream)) for one in ones]) for item, ones in step])
+            held = ([(one, next(stream)) for one in ones] for step in chosen for _, ones in step)
+            with closing(in_threads(self._views, held)) as made:
+                for step in chosen:
+                    yield _loaded([(item, next(made)) for item, _ in step])
 
     def test(self, rows: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         """Yield (row, plain views (K, T, 3, S, S)) of the videos that decode."""
@@ -184,10 +190,12 @@ class FileClips:
             found.append(_Choice(row, self.spec.choose(rng), rng))
         return found
 
-    def _view(self, choice: _Choice, held: Held | None) -> Tensor | None:
-        if held is None:
-            return None
-        return self.spec.training(held, self.videos[choice.row], choice.number, choice.rng)
+    def _views(self, chosen: Sequence[tuple[_Choice, Held | None]]) -> list[Tensor | None]:
+        """Return an item's views, None for a video that failed."""
+        return [
+            None if held is None else self.spec.training(held, self.videos[one.row], one.number, one.rng)
+            for one, held in chosen
+        ]
 
     def _stream(self, wanted: Sequence[tuple[Kind, int]]) -> Generator[Held | None, None, None]:
         """Yield the frames of each kind and row, in order, from memory or file; None for a video that fails."""
@@ -256,6 +264,25 @@ def _blend(item: Item, first: Tensor, second: Tensor) -> tuple[Tensor, float]:
     first = first.clone()
     first[..., top : top + side, left : left + side] = second[..., top : top + side, left : left + side]
     return first, 1 - side**2 / S**2
+
+
+def in_threads(make: Callable[[S_], T_], items: Iterable[S_]) -> Generator[T_, None, None]:
+    """Yield what `make` makes of each item, in order: a thread a core, each computing alone, as many items ahead.
+
+    Alone, so that sums are in the same order on every machine.
+    """
+    count, threads = min(available_cores(), MOST_THREADS), torch.get_num_threads()
+    waiting: deque[Future[T_]] = deque()
+    try:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for item in items:
+                waiting.append(pool.submit(make, item))
+                if len(waiting) > count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        torch.set_num_threads(threads)  # what the pool's threads set holds for later threads of others too
 
 
 def ahead(items: Iterator[T_]) -> Iterator[T_]:

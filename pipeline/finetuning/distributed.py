@@ -19,6 +19,8 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
+from actionvit.errors import ActionVitError
+
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
@@ -75,6 +77,9 @@ def ranks(device: str) -> Iterator[Ranks]:
         return
     on_gpu = device.startswith("cuda")
     if on_gpu:
+        here, there = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+        if here > there:
+            raise ActionVitError(f"{here} processes on this machine, and torch finds {there} GPUs: start one for each")
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
     # The first rank may take hours to extract tokens while the others wait; torch would give up after ten minutes.

@@ -87,8 +87,10 @@ class Workplace:
     workers: int | None = None
     timeout: float = 60.0
     memory: int = 2 << 30
-    """Bytes of decoded frames to keep."""
+    """Bytes of decoded frames, or of tokens, to keep."""
     resume: bool = False
+    flush_seconds: float = 0.0
+    """Checkpoints are no closer together than this; what a kill may cost beyond an epoch."""
     on_split: Callable[[Split, Parts], None] = lambda split, parts: None
     on_step: Callable[[Split, Progress], None] = lambda split, progress: None
     on_epoch: Callable[[Split, dict[str, float]], None] = lambda split, row: None
@@ -126,8 +128,10 @@ def chosen_splits(dataset: Dataset, spec: FinetuneSpec) -> list[Split]:
 
 def load_model(weights: Weights, n_classes: int, spec: FinetuneSpec, device: str) -> Classifier:
     """Return the pretrained encoder with a head at zero."""
-    encoder = TimeSformer(weights.shape)
-    encoder.load_state_dict({name: value for name, value in weights.load().items() if not name.startswith("head.")})
+    with torch.device("meta"):  # no random numbers that are replaced at once
+        encoder = TimeSformer(weights.shape)
+    tensors = {name: value for name, value in weights.load().items() if not name.startswith("head.")}
+    encoder.load_state_dict(tensors, assign=True)
     first = first_trained(spec.train, weights.shape.depth)
     return Classifier(encoder, n_classes, first=first, checkpointing=spec.checkpointing).to(device)
 
@@ -171,7 +175,7 @@ def _clips(dataset: Dataset, splits: Sequence[Split], weights: Weights, spec: Fi
             on_start=place.on_tokens,
             on_video=place.on_video,
         )
-        return CachedClips(videos, store, views)
+        return CachedClips(videos, store, views, memory=place.memory)
 
     if place.ranks.first:
         found = extract()
@@ -195,7 +199,7 @@ def _tune(
     if spec.start == "probe" and not has_checkpoint(folder):
 
         def embed(x: Tensor) -> Tensor:
-            return model.embedding(x.to(ranks.device) if clips.cached else frozen(x))
+            return model.embedding(x.to(ranks.device).float() if clips.cached else frozen(x))
 
         found, known = plain_outputs(embed, clips, fit, weights.shape.width, ranks)
         start_from_probe(
@@ -212,6 +216,7 @@ def _tune(
         ranks=ranks,
         folder=folder,
         identity=identity_of(dataset, split, weights, spec),
+        flush_seconds=place.flush_seconds,
     )
     with EventFile(folder) if ranks.first else nullcontext() as events:
 

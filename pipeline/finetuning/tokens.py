@@ -19,7 +19,7 @@ from torch import Tensor
 from actionvit.errors import ActionVitError
 from actionvit.features.clips import ClipSpec
 from actionvit.features.decoding.decode import DecodePolicy, decoder_version
-from actionvit.features.decoding.workers import DecodeRequest, Failure, decode_stream
+from actionvit.features.decoding.workers import Decoded, DecodeRequest, Failure, decode_stream
 from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.parts import Row
 from actionvit.features.store.store import FeatureStore
@@ -30,7 +30,7 @@ from actionvit.pipeline.extraction.caches import store_folder
 from actionvit.pipeline.extraction.extract import note_failure
 from actionvit.pipeline.finetuning.augment import CANDIDATES
 from actionvit.pipeline.finetuning.classifier import Frozen
-from actionvit.pipeline.finetuning.clips import Held, Loaded, ViewSpec
+from actionvit.pipeline.finetuning.clips import Held, Loaded, ViewSpec, in_threads
 from actionvit.pipeline.finetuning.sampling import Item
 from actionvit.pipeline.finetuning.spec import Kept
 
@@ -130,16 +130,20 @@ def extract_tokens(
     _check_room(folder, size, len(todo), spec)
     on_start(len(todo), size)
     requests = [DecodeRequest(id, by_id[id].path, _frames(spec)) for id in todo]
+
+    def views(item: Decoded | Failure) -> tuple[Decoded | Failure, dict[str, Tensor]]:
+        return item, {} if isinstance(item, Failure) else dict(_views(spec, item.frames, by_id[item.id]))
+
     with (
         store.writer() as writer,
         closing(decode_stream(requests, policy=policy, workers=workers, timeout=timeout)) as stream,
+        closing(in_threads(views, stream)) as made,
     ):
-        for done, item in enumerate(stream, start=1):
+        for done, (item, pixels) in enumerate(made, start=1):
             if isinstance(item, Failure):
                 note_failure(writer, item, by_id[item.id].path)
             else:
-                views = _views(spec, item.frames, by_id[item.id])
-                arrays = {name: _tokens(frozen, view, kept) for name, view in views}
+                arrays = {name: _tokens(frozen, view, kept) for name, view in pixels.items()}
                 frames = item.frames
                 writer.append(
                     Row(item.id, item.digest, item.fingerprint, frames.count, frames.flags, frames.backend, arrays)
@@ -163,14 +167,12 @@ def _frames(spec: ViewSpec) -> tuple[ClipSpec, ...]:
 
 def _tokens(frozen: Frozen, pixels: Tensor, kept: Kept) -> NDArray[Any]:
     """Return tokens (K, ...) of views as they are to be kept."""
-    tokens = frozen(pixels).cpu().numpy()
-    if kept == "fp32" or tokens.ndim == 2:  # clip embeddings are small: no reason to round them
-        return tokens
-    with np.errstate(over="ignore"):
-        rounded = tokens.astype(np.float16)
-    if not np.isfinite(rounded).all():
-        raise ActionVitError("tokens of these weights leave fp16's range (65,504): use --token-precision fp32")
-    return rounded
+    tokens = frozen(pixels)
+    if kept == "fp16" and tokens.ndim > 2:  # clip embeddings are small: no reason to round them
+        tokens = tokens.half()
+        if not torch.isfinite(tokens).all():
+            raise ActionVitError("tokens of these weights leave fp16's range (65,504): use --token-precision fp32")
+    return np.asarray(tokens.cpu().numpy())
 
 
 class CachedClips:
@@ -184,27 +186,30 @@ class CachedClips:
         As `extract_tokens` returns it.
     spec : ViewSpec
         The store's.
+    memory : int
+        Bytes of tokens to keep; what does not fit is read again in every epoch.
     """
 
     cached = True
 
-    def __init__(self, videos: Sequence[Video], store: FeatureStore, spec: ViewSpec) -> None:
+    def __init__(self, videos: Sequence[Video], store: FeatureStore, spec: ViewSpec, *, memory: int = 0) -> None:
         self.videos, self.store, self.spec = videos, store, spec
+        self._room, self._kept = memory, dict[tuple[int, str], NDArray[Any]]()
         self.failures = {failure.id: failure.reason for failure in store.failures()}
 
     def train(self, steps: Iterable[Sequence[Item]]) -> Iterator[Loaded]:
-        """Yield each step's input, (b, T, 1 + P, D), or (b, D) where all blocks are frozen."""
+        """Yield each step's input as it is kept, (b, T, 1 + P, D), or (b, D) where all blocks are frozen."""
         for step in steps:
             items = [item for item in step if self.videos[item.video].id not in self.failures]
             inputs = [torch.from_numpy(self._view(item)) for item in items]
-            x = torch.stack(inputs).float() if inputs else torch.empty(0)
+            x = torch.stack(inputs) if inputs else torch.empty(0)
             yield Loaded(items, x, np.ones(len(items)))
 
     def test(self, rows: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         """Yield (row, its K plain views' tokens)."""
         for row in rows:
             if self.videos[row].id not in self.failures:
-                yield row, torch.from_numpy(self._read(row, "plain")).float()
+                yield row, torch.from_numpy(self._read(row, "plain"))
 
     def _view(self, item: Item) -> NDArray[Any]:
         number = self.spec.choose(item.rng("view"))
@@ -214,4 +219,10 @@ class CachedClips:
         return np.asarray(self._read(item.video, f"view{number}")[0])
 
     def _read(self, row: int, name: str) -> NDArray[Any]:
-        return np.asarray(self.store.read([self.videos[row].id], name)[0])
+        if (found := self._kept.get((row, name))) is not None:
+            return found
+        found = np.asarray(self.store.read([self.videos[row].id], name)[0])
+        if found.nbytes <= self._room:
+            self._room -= found.nbytes
+            self._kept[row, name] = found
+        return found

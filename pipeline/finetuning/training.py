@@ -57,6 +57,8 @@ class Training:
         Of the checkpoint.
     identity : dict
         What must be the same for a checkpoint to be resumed, as JSON can hold it.
+    flush_seconds : float
+        Write a checkpoint only where the last is so old, and at the end; 0: after every epoch.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Training:
         ranks: Ranks,
         folder: Path,
         identity: dict[str, Any],
+        flush_seconds: float = 0.0,
     ) -> None:
         self.model, self.frozen, self.clips, self.y = model, frozen, clips, y
         self.fit_rows, self.held, self.spec, self.ranks = fit, held, spec, ranks
@@ -81,6 +84,7 @@ class Training:
         self.average = MovingAverage(self.parameters, spec.optim.ema) if spec.optim.ema else None
         self.best = _copy(self.parameters)
         self.micro_batch = spec.micro_batch
+        self.flush_seconds, self._flushed, self._kept = flush_seconds, time.monotonic(), -1
         self.loss = Loss(spec.loss, y[fit], model.head.out_features, ranks.device)
 
     def run(
@@ -107,6 +111,7 @@ class Training:
             if spec.patience and epoch - 1 - self.state.best_epoch >= spec.patience:
                 break
             on_epoch(self._judge(epoch, self._epoch(epoch, on_step)))
+        self._checkpoint(now=True)
         _load(self.parameters, self.best)
         return self.state
 
@@ -214,7 +219,8 @@ class Training:
         return np.array([float(losses.sum().detach()), right(logits.detach(), target), len(part.items)])
 
     def _input(self, x: Tensor) -> Tensor:
-        return x.to(self.ranks.device, non_blocking=True) if self.clips.cached else self.frozen(x)
+        # Half of it to move where tokens are kept in fp16.
+        return x.to(self.ranks.device, non_blocking=True).float() if self.clips.cached else self.frozen(x)
 
     def _keep(self, items: Sequence[Item]) -> Tensor | None:
         """Return what each block counts on each clip's way, (b, depth); see `Classifier.logits`."""
@@ -230,7 +236,7 @@ class Training:
         return torch.autocast(kind, torch.bfloat16) if self.spec.autocast else nullcontext()
 
     def _judge(self, epoch: int, told: dict[str, float]) -> dict[str, float]:
-        """Score the validation part, keep the weights if they are the best so far, write the checkpoint."""
+        """Score the validation part, keep the weights if they are the best so far, write a checkpoint if it is time."""
         state, values = self.state, self.average.values if self.average and epoch else self.parameters
         with _holding(self.parameters, values):
             found = judged(*self.scores(self.held), self.y[self.held])
@@ -240,10 +246,16 @@ class Training:
                 state.best_epoch, state.best_score, self.best = epoch, ranked, _copy(self.parameters)
         state.epoch, state.averaged = epoch, self.average.steps if self.average else 0
         state.history.append({"epoch": epoch, **told, **{f"validation_{name}": found[name] for name in found}})
-        if self.ranks.first:
-            self._save()
-        self.ranks.wait()
+        self._checkpoint()
         return state.history[-1]
+
+    def _checkpoint(self, *, now: bool = False) -> None:
+        """Write the checkpoint if it is time, or `now`, unless there is one of this epoch."""
+        due = now or time.monotonic() - self._flushed >= self.flush_seconds
+        if self.ranks.first and due and self._kept < self.state.epoch:
+            self._save()
+            self._flushed, self._kept = time.monotonic(), self.state.epoch
+        self.ranks.wait()
 
     def _save(self) -> None:
         named: dict[str, Mapping[str, Tensor]] = {
@@ -271,6 +283,7 @@ class Training:
                 " give the options it was started with"
             )
         self.state = State(**{name: state[name] for name in State.__dataclass_fields__})
+        self._kept = self.state.epoch
         self.state.best_score = (state["best_score"][0], state["best_score"][1])
 
         def group(kind: str) -> dict[str, Tensor]:

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# results/jhmdb21-finetune/run.sh CLIP ROOT [DEVICE], in an empty folder: CLIP is a Hugging Face folder of CLIP ViT-B/16's
+# vision tower, ROOT the clips in class folders, DEVICE cpu, cuda, cuda:1 or auto. A linear probe, the last block, the last
+# four blocks and, where DEVICE is cuda, all of the encoder, over the same grouped splits; on cuda these three train side by
+# side. README.md, report/ and runs/ are to be kept; features-cache/, clip-inflated/ (both used again if they are there) and
+# work/ (whole runs, logs) are not. The settings below may be given in the environment; VARIANT=tiny tries the script out.
+set -euo pipefail
+clip=$1 root=$2 device=${3:-auto} here=$(cd "$(dirname "$0")" && pwd)
+. "$here/../made.sh"
+variant=${VARIANT:-base} folds=${FOLDS:-5} views=${VIEWS:-4} batch=${BATCH:-16} memory=${MEMORY:-16}
+epochs=${EPOCHS:-8} patience=${PATIENCE:-4} lr=${LR:-1e-4} # of the last blocks
+all_epochs=${ALL_EPOCHS:-4} all_lr=${ALL_LR:-3e-5}
+case $device in cuda*) default='last:1 last:4 all' side=1 ;; *) default='last:1 last:4' side='' ;; esac
+train=${TRAIN:-$default} side=${SIDE_BY_SIDE-$side}
+dataset=("$root" --layout folder --name "${NAME:-jhmdb21}" --variant "$variant")
+splits=(--protocol grouped --folds "$folds")
+export ACTIONVIT_RUNS=work
+rm -rf work report runs
+mkdir -p work/logs
+
+# said RUN COMMAND…: run it; its log is what it says and how long it took.
+said() {
+  local log=work/logs/$1.txt began=$SECONDS
+  "${@:2}" | tee -a "$log"
+  printf '(%s: %d s)\n' "$3" $((SECONDS - began)) | tee -a "$log"
+}
+
+weights=()
+if [ "$variant" != tiny ]; then
+  weights=(--weights clip-inflated)
+  [ -d clip-inflated ] || actionvit weights inflate "$clip" clip-inflated
+fi
+runs=("$variant-linear-grouped") started=()
+said "${runs[0]}" actionvit extract "${dataset[@]}" "${weights[@]}" --device "$device"
+said "${runs[0]}" actionvit probe "${dataset[@]}" "${splits[@]}" --seeds 1 --run "${runs[0]}"
+for each in $train; do
+  run=$variant-${each/:/}-grouped
+  steps=(--epochs "$epochs" --patience "$patience" --lr "$lr" --views "$views")
+  [ "$each" != all ] || steps=(--epochs "$all_epochs" --patience "$patience" --lr "$all_lr")
+  said "$run" actionvit finetune "${dataset[@]}" "${weights[@]}" "${splits[@]}" --train "$each" "${steps[@]}" \
+    --batch "$batch" --memory "$memory" --flush-seconds 60 --device "$device" --run "$run" &
+  runs+=("$run")
+  if [ -n "$side" ]; then started+=($!); else wait $!; fi
+done
+failed=0
+for each in "${started[@]}"; do wait "$each" || failed=$?; done
+[ "$failed" = 0 ] || exit "$failed"
+actionvit report "${runs[@]}" --out report
+rm -f report/figures/*.png report/figures/*.pdf
+{
+  cat "$here/about.md" report/report.md
+  printf '\n## What the commands said\n\n```\n'
+  for run in "${runs[@]}"; do sed '/ epoch *[0-9]*: /d' "work/logs/$run.txt"; done # history.csv has the epochs
+  printf '```\n'
+  case $device in cuda*) gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1) || gpu=$device ;; *) gpu='' ;; esac
+  [ -z "$gpu" ] || printf '\nOn one %s.' "$gpu"
+  [ -z "$side" ] || printf '\nThe fine-tunings ran side by side: each alone is faster.'
+  made 'results/jhmdb21-finetune/run.sh CLIP ROOT DEVICE'
+} >README.md
+for run in "${runs[@]}"; do
+  mkdir -p "runs/$run"
+  for file in metrics.json history.csv; do [ ! -e "work/$run/$file" ] || cp "work/$run/$file" "runs/$run"; done
+done
