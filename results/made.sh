@@ -6,3 +6,9 @@ made() {
   printf '\nMade by `%s` in %d s on %d cores (%s)%s; %s.\n' "$1" "$SECONDS" "$(getconf _NPROCESSORS_ONLN)" \
     "${cpu:-$(uname -m)}" "${gpu:+ and one $gpu}" "$(actionvit --version | sed 's/, version//')"
 }
+
+# linked ROOT: make data/jhmdb21 a link to it, so that no path of this machine stands in what is written.
+linked() {
+  mkdir -p data
+  ln -sfn "$(cd "$1" && pwd)" data/jhmdb21
+}

@@ -8,8 +8,7 @@ clip=$1 root=$2 here=$(cd "$(dirname "$0")" && pwd)
 variants=("${@:3}")
 [ ${#variants[@]} -gt 0 ] || variants=(base)
 . "$here/../made.sh"
-mkdir -p data
-ln -sfn "$(cd "$root" && pwd)" data/jhmdb21 # so that no path of this machine stands in what is written
+linked "$root"
 dataset=(data/jhmdb21 --layout folder --name jhmdb21) weights=() runs=()
 for variant in "${variants[@]}"; do
   dataset+=(--variant "$variant")

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# results/jhmdb21-heads/run.sh ROOT, in the folder where results/jhmdb21-clip/run.sh has embedded the clips: tables and curves
-# in heads/, shots/, imbalance/ and splits/, all of them in README.md.
+# results/jhmdb21-heads/run.sh ROOT CACHE, in an empty folder: ROOT holds the clips in class folders, CACHE is the
+# features-cache/ that results/jhmdb21-clip/run.sh wrote. Tables and curves go to heads/, shots/, imbalance/ and splits/, all of
+# them into README.md.
 set -euo pipefail
-root=$1 here=$(cd "$(dirname "$0")" && pwd)
+root=$1 cache=$2 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../made.sh"
-dataset=("$root" --layout folder --name jhmdb21 --variant base --protocol grouped)
+linked "$root"
+ln -sfn "$(cd "$cache" && pwd)" features-cache
+dataset=(data/jhmdb21 --layout folder --name jhmdb21 --variant base --protocol grouped)
 actionvit experiment heads "${dataset[@]}" --shots 1,4,16 --tries 1 --out heads
 actionvit experiment shots "${dataset[@]}" --shots 1,2,4,8,16 --tries 10 --out shots
 actionvit experiment imbalance "${dataset[@]}" --factors 1,4,16 --tries 5 --out imbalance
@@ -21,5 +24,5 @@ actionvit experiment splits "${dataset[@]}" --shards 4 --tries 5 --out splits
   cat splits/splits.md
   printf '\n![Clips of each class in each shard, first split](splits/shards.png)\n\n'
   cat splits/shards.md
-  made 'results/jhmdb21-heads/run.sh ROOT'
+  made 'results/jhmdb21-heads/run.sh ROOT CACHE'
 } >README.md
