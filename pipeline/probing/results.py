@@ -87,7 +87,11 @@ def make_result(
         "head": {"kind": spec.head + suffix, **_settings(fitted[0].head)},
         "spec": _spec(spec),
         "input": {"variants": [one.variant for one in tables], "features": spec.features, "views": spec.views},
-        "search": [{"split": one.task.name, **one.selected.search} for one in fitted],
+        "search": [
+            {"split": one.task.name, "variant": of.variant, **search}
+            for one in fitted
+            for of, search in zip(tables, one.searches, strict=True)
+        ],
         "leaks": _leaks(dataset, fitted),
         "seeds": {"splits, folds, training": sorted({one.task.seed for one in fitted}), "bootstrap": 0},
         "timings": {
