@@ -3,7 +3,7 @@ made() {
   local cpu gpu
   cpu=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo 2>/dev/null | head -n 1)
   gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1) || gpu=
-  printf '\nMade by `%s` in %d s on %d cores (%s)%s; %s.\n' "$1" "$SECONDS" "$(getconf _NPROCESSORS_ONLN)" \
+  printf 'Made by `%s` in %d s on %d cores (%s)%s; %s.\n' "$1" "$SECONDS" "$(getconf _NPROCESSORS_ONLN)" \
     "${cpu:-$(uname -m)}" "${gpu:+ and one $gpu}" "$(actionvit --version | sed 's/, version//')"
 }
 

@@ -31,5 +31,6 @@ actionvit report "${runs[@]}" --out report
   printf '\n## Results\n\n'
   cat report/report.md
   printf '\n## What the commands said\n\n```\n%s\n\n%s\n```\n' "$(cat extracted.txt)" "$(cat probed.txt)"
+  printf '\nEmbeddings in %s. ' "$(sed -n 's/.*"precision": "\(.*\)".*/\1/p' features-cache/jhmdb21/*/key.json | sort -u | paste -sd, -)"
   made "results/jhmdb21-clip/run.sh CLIP ROOT${3+ ${variants[*]}}"
 } >README.md

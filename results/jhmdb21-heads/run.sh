@@ -24,5 +24,6 @@ actionvit experiment splits "${dataset[@]}" --shards 4 --tries 5 --out splits
   cat splits/splits.md
   printf '\n![Clips of each class in each shard, first split](splits/shards.png)\n\n'
   cat splits/shards.md
+  printf '\n'
   made 'results/jhmdb21-heads/run.sh ROOT CACHE'
 } >README.md

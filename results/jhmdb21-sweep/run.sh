@@ -9,6 +9,7 @@ actionvit sweep data/jhmdb21 --layout folder --name jhmdb21 --variant tiny --fra
 {
   cat "$here/about.md" sweep.md
   printf '\n## What the command said before it began\n\n```\n%s\n```\n' "$(sed '/^$/,$d' said.txt)"
+  printf '\n'
   made 'results/jhmdb21-sweep/run.sh ROOT'
 } >README.md
 rm said.txt
