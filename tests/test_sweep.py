@@ -35,7 +35,7 @@ SPLITS = ("--protocol", "stratified", "--folds", "2", "--seeds", "1")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five clips of each of four classes."""
     drawn = tmp_path_factory.mktemp("drawn") / "all"
-    draw_dataset(drawn)
+    draw_dataset(drawn, clips=60)
     root = drawn.parent / "some"
     for folder in sorted(path for path in drawn.iterdir() if path.is_dir() and list(path.glob("*.avi")))[:4]:
         (root / folder.name).mkdir(parents=True)

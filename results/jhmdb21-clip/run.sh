@@ -2,7 +2,7 @@
 # results/jhmdb21-clip/run.sh CLIP ROOT [VARIANT...], in an empty folder: CLIP is a Hugging Face folder of CLIP ViT-B/16's vision
 # tower, ROOT the clips in class folders. `base` without a VARIANT takes about a quarter of an hour on two CPU cores; `base hr`
 # costs ten times as much, a minute on a GPU. Writes features-cache/, runs/, report/ and README.md. Stopped and called
-# again, it embeds what is left.
+# again, it embeds what is left; with PRECISION=bf16 it goes on without a GPU from what was embedded on one.
 set -euo pipefail
 clip=$1 root=$2 here=$(cd "$(dirname "$0")" && pwd)
 variants=("${@:3}")
@@ -16,7 +16,7 @@ for variant in "${variants[@]}"; do
   runs+=("$variant-linear-grouped" "$variant-linear-balanced-grouped")
 done
 [ -d clip-inflated ] || actionvit weights inflate "$clip" clip-inflated
-actionvit extract "${dataset[@]}" "${weights[@]}" | tee extracted.txt || [ $? = 3 ] # 3: some failed, and the report says so
+actionvit extract "${dataset[@]}" "${weights[@]}" --precision "${PRECISION:-auto}" | tee -a extracted.txt || [ $? = 3 ] # 3: some failed, and the report says so
 actionvit probe "${dataset[@]}" --class-weight none --class-weight balanced --protocol grouped --seeds 5 \
   --jobs "$(getconf _NPROCESSORS_ONLN)" --overwrite | tee probed.txt
 actionvit report "${runs[@]}" --out report
