@@ -108,7 +108,7 @@ def folds_of(part) -> tuple[list, list]:
     return folds, [of_class[y[train]] for train, _ in folds]
 
 
-def own_losses(part, device: str) -> np.ndarray:
+def own_losses(part, device: str, jobs: int) -> np.ndarray:
     """The objective that this package reaches, (folds, values of C), as selection finds it."""
     X, y = part[:2]
     scaled = StandardScaler().fit_transform(X)
@@ -117,10 +117,10 @@ def own_losses(part, device: str) -> np.ndarray:
     with threadpool_limits(1):
         if device == "cpu":
             solvers = [Factorised(X) for X, _, _ in sets]
-            paths = [
-                list(solver.path(y, weight, GRID, tol=SCAN_TOL))
+            paths = Parallel(n_jobs=jobs, prefer="threads")(
+                delayed(lambda solver, y, weight: list(solver.path(y, weight, GRID, tol=SCAN_TOL)))(solver, y, weight)
                 for solver, (_, y, weight) in zip(solvers, sets, strict=True)
-            ]
+            )
         else:
             from actionvit.heads.lockstep import Lockstep
 
@@ -136,7 +136,7 @@ def compare(part, options) -> list[dict]:
     scaler = StandardScaler().fit(X)
     scaled = scaler.transform(X)
     folds, weights = folds_of(part)
-    ours = own_losses(part, "cpu")
+    ours = own_losses(part, "cpu", options.jobs)
     found, theirs = [], []
     for tol in PEER_TOLS:
         peer = LogisticRegressionCV(
@@ -236,7 +236,10 @@ def measure_gpu(share: float, options) -> dict:
     fitted, seconds, _ = min(timed.values(), key=lambda one: one[1])
     on_cpu, cpu_seconds, _ = run_grid(parts, "cpu", options.jobs)
     both = list(zip(fitted, on_cpu, strict=True))
-    losses = [(own_losses(part, options.device), own_losses(part, "cpu")) for part in parts[: options.peer_parts]]
+    losses = [
+        tuple(own_losses(part, device, options.jobs) for device in (options.device, "cpu"))
+        for part in parts[: options.peer_parts]
+    ]
     return {
         "seconds": round(seconds, 2),
         "seconds_by_threads": {jobs: round(one[1], 2) for jobs, one in timed.items()},
