@@ -8,10 +8,13 @@ root=$1 cache=$2 here=$(cd "$(dirname "$0")" && pwd)
 linked "$root"
 ln -sfn "$(cd "$cache" && pwd)" features-cache
 dataset=(data/jhmdb21 --layout folder --name jhmdb21 --variant base --protocol grouped)
-actionvit experiment shots "${dataset[@]}" --shots 1,2,4,8,16 --tries 10 --out shots
-actionvit experiment imbalance "${dataset[@]}" --factors 1,4,16 --tries 5 --out imbalance
-actionvit experiment splits "${dataset[@]}" --shards 4 --tries 5 --out splits
-actionvit experiment heads "${dataset[@]}" --shots 1,4,16 --tries 1 --out heads
+experiment() { actionvit experiment "$1" "${dataset[@]}" "${@:2}" --out "$1" >"$1.txt"; }
+running=()
+experiment heads --shots 1,4,16 --tries 1 & running+=($!)
+experiment shots --shots 1,2,4,8,16 --tries 10 & running+=($!)
+experiment imbalance --factors 1,4,16 --tries 5 & running+=($!)
+experiment splits --shards 4 --tries 5 & running+=($!)
+for one in "${running[@]}"; do wait "$one"; done
 {
   cat "$here/about.md"
   printf '\n## Heads × weightings × shots\n\n![Top-1 against clips a class](heads/curves.png)\n\n'
@@ -27,3 +30,4 @@ actionvit experiment heads "${dataset[@]}" --shots 1,4,16 --tries 1 --out heads
   printf '\n'
   made 'results/jhmdb21-heads/run.sh ROOT CACHE'
 } >README.md
+rm heads.txt shots.txt imbalance.txt splits.txt
