@@ -104,7 +104,7 @@ def study(pair: str, options: argparse.Namespace) -> dict[str, Any]:
         "--epochs",
         str(options.epochs),
         "--patience",
-        "3",
+        "0",
     ]
     training += [part for motion in motions for part in ("--keep-sides", motion)]
     split = ("--split", "grouped-1", "--run", "tuned", "--restart")
@@ -133,8 +133,8 @@ def main() -> None:
     """Study the pairs; print and write what came out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--pairs", nargs="+", default=list(PAIRS), metavar="A,B")
-    parser.add_argument("--clips", type=int, default=640, help="of each class")
-    parser.add_argument("--epochs", type=int, default=16, help="at most")
+    parser.add_argument("--clips", type=int, default=960, help="of each class")
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--work", type=Path, default=Path("order-pairs"))
     parser.add_argument("--out", type=Path, default=Path("order-pairs.json"))
     options = parser.parse_args()
