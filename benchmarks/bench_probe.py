@@ -3,7 +3,7 @@
     python benchmarks/bench_probe.py                      # the whole grid twice; scikit-learn on 2 of its 12 parts
     python benchmarks/bench_probe.py --peer-parts 12      # scikit-learn on all of it (hours)
     python benchmarks/bench_probe.py --clips 400 --width 64 --classes 10   # a glance
-    python benchmarks/bench_probe.py --device cuda        # the same on a GPU
+    python benchmarks/bench_probe.py --device cuda        # the grid on a GPU beside itself on the CPU; half a minute
 
 The grid: 2 variants × 3 splits × 2 weightings, each 7 values of C × 5 folds by source and a refit: 420 fits, 12 refits,
 at HMDB51's size. Embeddings are drawn (seeded) from a model of class, film and clip effects whose spectra were measured
@@ -16,19 +16,21 @@ scikit-learn stops by the largest entry of the gradient, which says little where
 losses are far above the optimum there. Hence it is timed at its default, and at the tolerance (in powers of ten) at
 which all its losses are within 1e-4, the same optimum that is asked of this package. It gets double precision, in
 which it takes fewer steps, and a process a core.
+
+On a GPU scikit-learn stays out: the grid is timed there and on this machine's CPU. Checked as well as timed are the C
+that wins and the refitted heads' predictions and losses in all parts, and the loss of every fit in `--peer-parts`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import time
 import warnings
-from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
+import machine
 import numpy as np
 from joblib import Parallel, delayed
 from sklearn.exceptions import ConvergenceWarning
@@ -41,6 +43,7 @@ from actionvit.heads.logistic import Factorised
 from actionvit.heads.selection import assign_folds, select
 from actionvit.heads.weighting import class_weights
 
+HERE = Path(__file__).resolve().parent
 GRID = LinearProbe.default_grid["C"]
 WEIGHTINGS = ("none", "balanced")
 PEER_TOLS = (1e-4, 1e-5, 1e-6, 1e-7)
@@ -96,27 +99,44 @@ def losses_of(X, y, weight, coefs, intercepts):
     return np.array(found)
 
 
-def own_path(X, y, weight, device: str):
-    """Coefficients along the grid on rows that are standardised already, as selection finds them."""
-    factorised = Factorised(X, device=device)
-    found = [factorised.unrotate(one.weights) for one in factorised.path(y, weight, GRID, tol=SCAN_TOL)]
-    return [coef for coef, _ in found], [intercept for _, intercept in found]
+def folds_of(part) -> tuple[list, list]:
+    """The rows that train and those that are held, and the weight of each that trains, fold by fold."""
+    _, y, film, _, weighting = part
+    fold = assign_folds(y, film, folds=5, seed=0)
+    folds = [(np.flatnonzero(fold != one), np.flatnonzero(fold == one)) for one in range(5)]
+    of_class = class_weights(y, int(y.max()) + 1, weighting)  # as the peer does: of all training clips, for every fold
+    return folds, [of_class[y[train]] for train, _ in folds]
+
+
+def own_losses(part, device: str, jobs: int) -> np.ndarray:
+    """The objective that this package reaches, (folds, values of C), as selection finds it."""
+    X, y = part[:2]
+    scaled = StandardScaler().fit_transform(X)
+    folds, weights = folds_of(part)
+    sets = [(scaled[train], y[train], weight) for (train, _), weight in zip(folds, weights, strict=True)]
+    with threadpool_limits(1):
+        if device == "cpu":
+            solvers = [Factorised(X) for X, _, _ in sets]
+            paths = Parallel(n_jobs=jobs, prefer="threads")(
+                delayed(lambda solver, y, weight: list(solver.path(y, weight, GRID, tol=SCAN_TOL)))(solver, y, weight)
+                for solver, (_, y, weight) in zip(solvers, sets, strict=True)
+            )
+        else:
+            from actionvit.heads.lockstep import Lockstep
+
+            together = Lockstep(*zip(*sets, strict=True), device=device)
+            solvers, paths = [together] * len(sets), list(zip(*together.path(GRID, tol=SCAN_TOL), strict=True))
+        found = [[solver.unrotate(one.weights) for one in path] for solver, path in zip(solvers, paths, strict=True)]
+    return np.array([losses_of(*one, *zip(*path, strict=True)) for one, path in zip(sets, found, strict=True)])
 
 
 def compare(part, options) -> list[dict]:
     """One part with scikit-learn at every tolerance: time, every loss, the winner's predictions."""
-    X, y, film, test, weighting = part
-    fold = assign_folds(y, film, folds=5, seed=0)
-    folds = [(np.flatnonzero(fold != one), np.flatnonzero(fold == one)) for one in range(5)]
+    X, y, _, test, weighting = part
     scaler = StandardScaler().fit(X)
     scaled = scaler.transform(X)
-    of_class = class_weights(y, int(y.max()) + 1, weighting)  # as the peer does: of all training clips, for every fold
-    weights = [of_class[y[train]] for train, _ in folds]
-    with threadpool_limits(1):
-        ours = [
-            losses_of(scaled[train], y[train], weight, *own_path(scaled[train], y[train], weight, options.device))
-            for (train, _), weight in zip(folds, weights, strict=True)
-        ]
+    folds, weights = folds_of(part)
+    ours = own_losses(part, "cpu", options.jobs)
     found, theirs = [], []
     for tol in PEER_TOLS:
         peer = LogisticRegressionCV(
@@ -143,56 +163,46 @@ def compare(part, options) -> list[dict]:
             ]
         )
         C = float(np.ravel(peer.C_)[0])
-        refit = LinearProbe(C=C, class_weight=weighting, device=options.device).fit(X, y)
+        refit = LinearProbe(C=C, class_weight=weighting).fit(X, y)
         agree = float(np.mean(refit.predict(test) == peer.predict(scaler.transform(test).astype(np.float64))))
         found.append({"tol": tol, "seconds": seconds, "C": C, "agree": agree})
-    best = np.minimum(np.array(ours), np.min(theirs, axis=0))
+    best = np.minimum(ours, np.min(theirs, axis=0))
     for one, losses in zip(found, theirs, strict=True):
         one["excess"] = float((np.array(losses) / best - 1).max())
-        one["own excess"] = float((np.array(ours) / best - 1).max())
+        one["own excess"] = float((ours / best - 1).max())
     return found
 
 
-def machine() -> dict:
-    """What the figures were taken on."""
-    blas = [f"{one['internal_api']} {one['version']} {one.get('architecture', '')}" for one in threadpool_info()]
-    cpuinfo, meminfo = (
-        path.read_text(encoding="utf-8") if (path := Path(f"/proc/{name}")).exists() else ""
-        for name in ("cpuinfo", "meminfo")
-    )
-    cpu = next((line.split(":")[1].strip() for line in cpuinfo.splitlines() if line.startswith("model name")), "")
-    memory = next((line.split()[1] for line in meminfo.splitlines() if line.startswith("MemTotal")), "0")
-    return {
-        "cpu": cpu or platform.machine(),
-        "cores": os.cpu_count(),
-        "memory_gb": round(int(memory) / 1e6),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("numpy", "scipy", "scikit-learn")},
-        "blas": sorted(set(blas)),
-    }
+class Fitted(NamedTuple):
+    """What a part of the grid gave."""
+
+    C: float
+    score: float
+    predicted: np.ndarray
+    loss: float
 
 
-def run_grid(parts, options) -> tuple[list, float, float]:
+def run_grid(parts, device: str, jobs: int) -> tuple[list[Fitted], float, float]:
     """The whole grid as `actionvit probe` does it: what was chosen and predicted, seconds, seconds of CPU."""
 
-    def fit(part):
+    def fit(part) -> Fitted:
         X, y, film, test, weighting = part
-        found = select(LinearProbe(class_weight=weighting, device=options.device), X, y, groups=film)
-        return found.setting["C"], max(found.search["scores"]), found.head.predict(test)
+        found = select(LinearProbe(class_weight=weighting, device=device), X, y, groups=film)
+        return Fitted(found.setting["C"], max(found.search["scores"]), found.head.predict(test), found.head.loss_)
 
     fit((*(array[::9] for array in parts[0][:3]), parts[0][3][:9], "none"))  # libraries loaded, pools started
     start, cpu = time.perf_counter(), time.process_time()
     with threadpool_limits(1):
-        own = Parallel(n_jobs=options.jobs, prefer="threads")(delayed(fit)(part) for part in parts)
+        own = Parallel(n_jobs=jobs, prefer="threads")(delayed(fit)(part) for part in parts)
     return own, time.perf_counter() - start, time.process_time() - cpu
 
 
 def measure(share: float, options) -> dict:
     """One kind of data: the grid, and scikit-learn at every tolerance on as many parts as were asked for."""
     parts = parts_of(options, share)
-    own, seconds, cpu = run_grid(parts, options)
+    own, seconds, cpu = run_grid(parts, "cpu", options.jobs)
     compared = [compare(part, options) for part in parts[: options.peer_parts]]
-    again = run_grid(parts, options)[1]  # before and after the peer: what the machine's other work did to both
+    again = run_grid(parts, "cpu", options.jobs)[1]  # before and after the peer: what other work did to both
     peers = []
     for number, tol in enumerate(PEER_TOLS):
         rows = [one[number] for one in compared]
@@ -212,10 +222,35 @@ def measure(share: float, options) -> dict:
         "seconds": [round(seconds, 1), round(again, 1)],
         "cpu_seconds": round(cpu, 1),
         "loss_above_best": max(row["own excess"] for one in compared for row in one),
-        "accuracy": round(float(np.mean([score for _, score, _ in own])), 3),
-        "chosen_C": [C for C, _, _ in own],
+        "accuracy": round(float(np.mean([one.score for one in own])), 3),
+        "chosen_C": [one.C for one in own],
         "peer_parts_measured": len(compared),
         "LogisticRegressionCV": peers,
+    }
+
+
+def measure_gpu(share: float, options) -> dict:
+    """One kind of data: the grid on a GPU at each number of threads, and on the CPU."""
+    parts = parts_of(options, share)
+    timed = {jobs: run_grid(parts, options.device, jobs) for jobs in options.gpu_jobs}
+    fitted, seconds, _ = min(timed.values(), key=lambda one: one[1])
+    on_cpu, cpu_seconds, _ = run_grid(parts, "cpu", options.jobs)
+    both = list(zip(fitted, on_cpu, strict=True))
+    losses = [
+        tuple(own_losses(part, device, options.jobs) for device in (options.device, "cpu"))
+        for part in parts[: options.peer_parts]
+    ]
+    return {
+        "seconds": round(seconds, 2),
+        "seconds_by_threads": {jobs: round(one[1], 2) for jobs, one in timed.items()},
+        "seconds_on_cpu": round(cpu_seconds, 2),
+        "accuracy": round(float(np.mean([one.score for one in fitted])), 3),
+        "same_C": sum(gpu.C == cpu.C for gpu, cpu in both),
+        "parts": len(parts),
+        "test_predictions_agree": min(float(np.mean(gpu.predicted == cpu.predicted)) for gpu, cpu in both),
+        "refits_loss_differs": max(abs(gpu.loss / cpu.loss - 1) for gpu, cpu in both if gpu.C == cpu.C),
+        "loss_above_the_cpus": max(float((gpu / cpu - 1).max()) for gpu, cpu in losses),
+        "parts_with_all_losses_compared": len(losses),
     }
 
 
@@ -225,28 +260,49 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=1530)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--classes", type=int, default=51)
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--jobs", type=int, help="threads on the CPU  [default: 2; beside a GPU all cores, 12 at most]")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--gpu-jobs", type=int, nargs="+", default=[2, 12], help="threads that feed a GPU, each timed")
     parser.add_argument("--peer-parts", type=int, default=2, help="how many of the 12 parts scikit-learn does as well")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "probe.json")
+    parser.add_argument("--out", type=Path, help="[default: results/probe.json, with a GPU results/probe-gpu.json]")
     options = parser.parse_args()
+    on_gpu = options.device != "cpu"
+    options.jobs = options.jobs or (min(12, os.cpu_count() or 1) if on_gpu else 2)
     grid = f"420 fits, 12 refits, {options.clips} × {options.width} × {options.classes}, {options.jobs} threads"
-    result = {"machine": {**machine(), "device": options.device}, "grid": grid}
+    blas = [f"{one['internal_api']} {one['version']} {one.get('architecture', '')}" for one in threadpool_info()]
+    described = machine.describe("numpy", "scipy", "scikit-learn")
+    result = {"machine": {**described, "blas": sorted(set(blas)), "device": options.device}, "grid": grid}
     print(grid)
     for name, share in DATA.items():
-        found = result[name] = measure(share, options)
+        found = result[name] = (measure_gpu if on_gpu else measure)(share, options)
+        (say_gpu if on_gpu else say)(name, found)
+    machine.write(options.out or HERE / "results" / ("probe-gpu.json" if on_gpu else "probe.json"), result)
+
+
+def say(name: str, found: dict) -> None:
+    """Print the table of one kind of data."""
+    print(
+        f"\n{name}: {found['seconds'][0]} s, again {found['seconds'][1]} s ({found['cpu_seconds']} s of CPU);"
+        f" loss above the best by {found['loss_above_best']:.0e} at most; accuracy {found['accuracy']}"
+    )
+    print("LogisticRegressionCV tol   seconds   times slower   loss above best   same optimum   predictions agree")
+    for row in found["LogisticRegressionCV"]:
         print(
-            f"\n{name}: {found['seconds'][0]} s, again {found['seconds'][1]} s ({found['cpu_seconds']} s of CPU);"
-            f" loss above the best by {found['loss_above_best']:.0e} at most; accuracy {found['accuracy']}"
+            f"{row['tol']:24.0e} {row['seconds']:9.1f} {row['times_slower']:14.1f}"
+            f" {row['loss_above_best']:17.0e} {row['same_optimum']!s:>14} {row['test_predictions_agree']:19.4f}"
         )
-        print("LogisticRegressionCV tol   seconds   times slower   loss above best   same optimum   predictions agree")
-        for row in found["LogisticRegressionCV"]:
-            print(
-                f"{row['tol']:24.0e} {row['seconds']:9.1f} {row['times_slower']:14.1f}"
-                f" {row['loss_above_best']:17.0e} {row['same_optimum']!s:>14} {row['test_predictions_agree']:19.4f}"
-            )
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def say_gpu(name: str, found: dict) -> None:
+    """Print what a GPU took and whether it found the same."""
+    threads = ", ".join(f"{seconds} s with {jobs}" for jobs, seconds in found["seconds_by_threads"].items())
+    print(
+        f"\n{name}: {found['seconds']} s (by threads: {threads}), on the CPU {found['seconds_on_cpu']} s\n"
+        f"  same C in {found['same_C']} of {found['parts']} parts;"
+        f" predictions of test clips agree on {found['test_predictions_agree']:.2%} at least;\n"
+        f"  losses of refits differ by {found['refits_loss_differs']:.0e} at most;"
+        f" losses of fits are above the CPU's by {found['loss_above_the_cpus']:.0e} at most"
+    )
 
 
 if __name__ == "__main__":

@@ -132,7 +132,9 @@ def _number(text: str) -> int | float | str:
 )
 @click.option("--long-tail", type=click.FloatRange(1), default=1.0, metavar="FACTOR", help="Thin training classes.")
 @click.option("--shots", type=click.IntRange(1), help="Training clips a class.  [default: all]")
-@click.option("--device", default="cpu", show_default=True, help="Of linear, attentive and mlp: cpu, cuda, ...")
+@click.option(
+    "--device", default="cpu", show_default=True, help="Of linear, attentive and mlp: cpu, cuda, cuda:1, or auto."
+)
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Threads, a split each.")
 @json_option
 def command(**options: Any) -> None:
@@ -170,8 +172,10 @@ def command(**options: Any) -> None:
 
 def _specs(options: dict[str, Any]) -> list[ProbeSpec]:
     """Return one spec a weighting."""
+    from actionvit.features.timesformer.outputs import resolve
     from actionvit.pipeline.probing.tasks import ProbeSpec
 
+    options["device"], _ = resolve(options["device"], "fp32")
     if options["balanced"] and options["class_weights"]:
         raise click.UsageError("--balanced says --class-weight balanced already; give one of them")
     weights = ("balanced",) if options["balanced"] else options["class_weights"] or ("none",)

@@ -161,8 +161,9 @@ def _say_plan(dataset: Dataset, planned: Sequence[Planned], options: dict[str, A
         click.echo(f"to embed: {total:,.1f} GMAC")
         return
     rate = measured_rate(most, options["device"])
+    speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
     click.echo(
-        f"to embed: {total:,.0f} GMAC, about {_duration(total / rate)} of forwards at {rate:,.0f} GMAC a second"
+        f"to embed: {total:,.0f} GMAC, about {_duration(total / rate)} of forwards at {speed} GMAC a second"
         f" ({most.name}, measured now on {options['device']})"
     )
 

@@ -37,7 +37,7 @@ def main(report: Path, strip: Path) -> None:
     assert program, "no Chromium found"
     with tempfile.TemporaryDirectory() as profile, browser(program, Path(profile)) as page:
         page.open(report.resolve().as_uri(), width=WIDTH)
-        type_, clips = shot(page, "body", "#classes"), shot(page, "#hard", "article:nth-of-type(5)")
+        type_, clips = shot(page, "body", "#comparison h3 ~ h3"), shot(page, "#hard", "article:nth-of-type(5)")
         page.open(report.resolve().as_uri(), width=WIDTH, dark=True)
         squares = shot(page, "#confusions", ".matrices + .wide")
     for name, picture in (("report-light.png", type_), ("report-dark.png", squares)):

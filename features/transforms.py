@@ -6,34 +6,23 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from actionvit.features.clips import ClipSpec
+from actionvit.features.resizing import resize
 
 
 def resized(frames: Tensor, size: int) -> Tensor:
     """Return frames (F, H, W, 3) uint8 as (F, 3, h, w) uint8 with min(h, w) = size.
 
-    The long side is rounded down, the filter is PIL's and torchvision's antialiased triangle, and pixels are rounded
-    to 8 bits as theirs are: each within 1/255 of theirs, on every device.
+    The long side is rounded down, the filter is PIL's and torchvision's antialiased triangle: each pixel within 1/255
+    of theirs, and the same on every device.
     """
     height, width = frames.shape[1:3]
     short = min(height, width)
     shape = (height * size // short, width * size // short)
-    planes = frames.permute(0, 3, 1, 2)  # a view: channels stay last in memory, which the kernels like best
-    if (height, width) == shape:
-        return planes
-    # On the CPU there is a kernel for 8-bit pixels, with PIL's own fixed-point weights.
-    return _scaled(planes, shape) if frames.device.type == "cpu" else _scaled_as_floats(planes, shape)
-
-
-def _scaled(planes: Tensor, shape: tuple[int, int]) -> Tensor:
-    return F.interpolate(planes, size=shape, mode="bilinear", antialias=True, align_corners=False)
-
-
-def _scaled_as_floats(planes: Tensor, shape: tuple[int, int]) -> Tensor:
-    return _scaled(planes.float(), shape).round_().clamp_(0, 255).to(torch.uint8)
+    small = frames if (height, width) == shape else resize(frames, *shape)
+    return small.permute(0, 3, 1, 2)  # a view: channels stay last in memory
 
 
 def crop_corners(height: int, width: int, size: int, crops: int) -> list[tuple[int, int]]:
@@ -51,14 +40,14 @@ def views(
     std: Sequence[float],
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Return every view of a video, normalised.
+    """Return every view of a video, or of several of one size, normalised.
 
     Parameters
     ----------
     frames : Tensor of shape (F, H, W, 3), uint8
-        Decoded frames, RGB.
-    positions : Tensor of shape (K, T), int64
-        Where in `frames` each view's frames lie: clips outermost, then crops, then mirrored, as `ClipSpec` nests them.
+        Decoded frames, RGB; several videos' behind each other.
+    positions : Tensor of shape (V·K, T), int64
+        Where in `frames` each view's frames lie: videos outermost, then clips, then crops, then mirrored.
     spec : ClipSpec
         Gives size, crops and mirroring.
     mean, std : sequence of 3 floats
@@ -68,21 +57,21 @@ def views(
 
     Returns
     -------
-    Tensor of shape (K, T, 3, S, S)
+    Tensor of shape (V·K, T, 3, S, S)
         On the device of `frames`.
     """
-    if positions.shape != (spec.views, spec.num_frames):
-        raise ValueError(f"positions: got {tuple(positions.shape)}, expected {(spec.views, spec.num_frames)}")
+    if len(positions) % spec.views or positions.shape[1:] != (spec.num_frames,):
+        raise ValueError(f"positions: got {tuple(positions.shape)}, expected {(spec.views, spec.num_frames)} a video")
     small = resized(frames, spec.size)
     S, corners = spec.size, crop_corners(small.shape[2], small.shape[3], spec.size, spec.crops)
     mirrorings = 2 if spec.flip else 1
     cut = []
-    for view, rows in enumerate(positions):
+    for view, rows in enumerate(positions.view(-1, spec.views, spec.num_frames).unbind(1)):
         top, left = corners[view // mirrorings % spec.crops]
         pixels = small[rows, :, top : top + S, left : left + S]
         cut.append(pixels.flip(-1) if view % mirrorings else pixels)
     scale, shift = _normaliser(tuple(mean), tuple(std), frames.device)
-    return torch.stack(cut).float().mul_(scale).add_(shift).to(dtype)
+    return torch.stack(cut, 1).flatten(0, 1).float().mul_(scale).add_(shift).to(dtype)
 
 
 @lru_cache(maxsize=16)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
+from threadpoolctl import threadpool_limits
 
 Floats = NDArray[np.floating[Any]]
 
@@ -48,6 +51,17 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn shi
         Where settings share work (a path of C, neighbours, epochs) a head overrides this.
         """
         return [clone(self).set_params(**setting).fit(X, y).predict_log_proba(held) for setting in settings]
+
+    def scan_parts(
+        self, X: Any, y: Any, parts: Sequence[tuple[Any, Any]], settings: Sequence[Mapping[str, Any]], *, jobs: int = 1
+    ) -> list[list[Floats]]:
+        """Scan every part, (training rows, held rows), in threads."""
+        # Several products of matrices at once, each in as many threads as there are cores, get in each other's way.
+        with threadpool_limits(1) if jobs > 1 else nullcontext():
+            found: list[list[Floats]] = Parallel(n_jobs=jobs, prefer="threads")(
+                delayed(self.scan)(X[train], y[train], X[held], settings) for train, held in parts
+            )
+        return found
 
     def _training_data(self, X: Any, y: Any) -> tuple[Floats, NDArray[np.intp]]:
         """Check (X, y), store the classes, return X as floats and y as class indices."""

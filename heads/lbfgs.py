@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from actionvit.heads.softmax import Array, Floats, Point, Preconditioner, Problem, dot
+from actionvit.heads.softmax import Floats, Point, Preconditioner, Problem, dot
 
 MEMORY = 10
 """Steps that L-BFGS remembers."""
@@ -30,7 +30,7 @@ TRIALS = 10
 class Solution:
     """Where the solver stopped."""
 
-    weights: Array
+    weights: Floats
     """(C, r + 1) in the rotated basis, the intercept last."""
     loss: float
     """F."""
@@ -46,8 +46,8 @@ class Solution:
 class _Step:
     """A step that L-BFGS remembers."""
 
-    moved: Array
-    turned: Array
+    moved: Floats
+    turned: Floats
     """Change of the gradient."""
     product: float
     """Of the two, positive."""
@@ -87,7 +87,7 @@ def minimise(problem: Problem, point: Point, tol: float, max_iter: int) -> tuple
     return point, Solution(point.weights, loss, gap, (gap / size) ** 0.5 if size > 0 else 0.0, steps)
 
 
-def _direction(gradient: Array, precondition: Preconditioner, memory: Sequence[_Step]) -> Array:
+def _direction(gradient: Floats, precondition: Preconditioner, memory: Sequence[_Step]) -> Floats:
     """Return the L-BFGS direction: the two-loop recursion around the preconditioner, scaled to the last step."""
     rest, shares = gradient, []
     for step in reversed(memory):
@@ -102,7 +102,7 @@ def _direction(gradient: Array, precondition: Preconditioner, memory: Sequence[_
     return -direction
 
 
-def _search(problem: Problem, point: Point, gradient: Array, direction: Array) -> Point | None:
+def _search(problem: Problem, point: Point, gradient: Floats, direction: Floats) -> Point | None:
     """Go along a direction until the slope has fallen to a fourth; None where F cannot be seen to fall.
 
     Regula falsi on the slope, which rounding troubles later than F itself.
@@ -115,7 +115,7 @@ def _search(problem: Problem, point: Point, gradient: Array, direction: Array) -
     tilt, bow = dot(bend, point.weights), dot(bend, direction)
     start = point.data_loss
     # A loss is a difference of logits: it is known as well as they are.
-    blur = problem.eps * float(problem.xp.amax(abs(point.logits), 0) @ problem.sample_weight)
+    blur = problem.eps * float(np.amax(abs(point.logits), 0) @ problem.sample_weight)
     length, low, high = 1.0, (0.0, first), None
     for _ in range(TRIALS):
         trial = problem.at(point.weights, point.logits + length * logits)
@@ -151,11 +151,11 @@ def start_of(problem: Problem, trail: Sequence[Point]) -> Point:
     penalty = np.array([[dot(problem.penalty * one, other) for one, _ in moves] for other, _ in moves])
     for _ in range(5):
         p = problem.probability(point)
-        means = [problem.xp.einsum("cn,cn->n", p, logits) for _, logits in moves]
+        means = [np.einsum("cn,cn->n", p, logits) for _, logits in moves]
         curvature = penalty.copy()
         for i, (_, one) in enumerate(moves):
             for j, (_, other) in enumerate(moves):
-                spread = problem.xp.einsum("cn,cn,cn->n", p, one, other) - means[i] * means[j]
+                spread = np.einsum("cn,cn,cn->n", p, one, other) - means[i] * means[j]
                 curvature[i, j] += float(spread @ problem.sample_weight)
         slope = np.array(
             [problem.slope(point, logits) + dot(problem.penalty * one, point.weights) for one, logits in moves]
@@ -170,7 +170,7 @@ def start_of(problem: Problem, trail: Sequence[Point]) -> Point:
     return point
 
 
-def _halve(problem: Problem, point: Point, moves: Sequence[tuple[Array, Array]], step: Floats) -> Point | None:
+def _halve(problem: Problem, point: Point, moves: Sequence[tuple[Floats, Floats]], step: Floats) -> Point | None:
     """Step within the plane, halved until F falls."""
     for _ in range(TRIALS):
         weights, logits = point.weights, point.logits

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -88,27 +89,41 @@ class LinearProbe(Head):
         ValueError
             If there are fewer than two classes, or a setting is out of range.
         """
-        return self._fit_path(X, y, sample_weight, [self.C])[0]
+        return self._fitted([self._prepared(X, y, sample_weight)], [self.C])[0][0]
+
+    def scan_parts(
+        self, X: Any, y: Any, parts: Sequence[tuple[Any, Any]], settings: Sequence[Mapping[str, Any]], *, jobs: int = 1
+    ) -> list[list[Floats]]:
+        """Try settings on every part; on a GPU all parts go at once."""
+        classes = {len(np.unique(y[train])) for train, _ in parts}
+        if self.device == "cpu" or len(classes) > 1 or any(set(setting) != {"C"} for setting in settings):
+            return super().scan_parts(X, y, parts, settings, jobs=jobs)
+        return self._scan([(X[train], y[train], X[held]) for train, held in parts], [one["C"] for one in settings])
 
     def scan(self, X: Any, y: Any, held: Any, settings: Sequence[Mapping[str, Any]]) -> list[Floats]:
         """Try settings; along C one rotation is shared, and each fit starts from the ones before."""
         if any(set(setting) != {"C"} for setting in settings):
             return super().scan(X, y, held, settings)
-        order = sorted(range(len(settings)), key=lambda i: settings[i]["C"])
+        return self._scan([(X, y, held)], [one["C"] for one in settings])[0]
+
+    def _scan(self, parts: Sequence[tuple[Any, Any, Any]], given: Sequence[float]) -> list[list[Floats]]:
+        """Return log-probabilities of the held rows of each (X, y, held), one array a value of C."""
         rough = clone(self).set_params(tol=max(self.tol, SCAN_TOL))
-        fitted = rough._fit_path(X, y, None, [settings[i]["C"] for i in order])
-        found = {i: head.predict_log_proba(held) for i, head in zip(order, fitted, strict=True)}
-        return [found[i] for i in range(len(settings))]
+        path = sorted(set(given))
+        fitted = rough._fitted([clone(rough)._prepared(X, y, None) for X, y, _ in parts], path)
+        found = [
+            dict(zip(path, (head.predict_log_proba(held) for head in heads), strict=True))
+            for heads, (_, _, held) in zip(fitted, parts, strict=True)
+        ]
+        return [[one[C] for C in given] for one in found]
 
     def predict_log_proba(self, X: Any) -> Floats:
         """Return log-probabilities, (n, C)."""
         X = self._test_data(X)
         return log_softmax(X.astype(np.float64) @ self.coef_.T + self.intercept_)
 
-    def _fit_path(self, X: Any, y: Any, sample_weight: Any, path: Sequence[float]) -> list[LinearProbe]:
-        """Fit for each C of a rising path; the last of the heads is self."""
-        if not all(C > 0 for C in path) or not self.tol > 0:
-            raise ValueError(f"C, tol: got {list(path)}, {self.tol}, expected more than 0")
+    def _prepared(self, X: Any, y: Any, sample_weight: Any) -> _Prepared:
+        """Check a training set, learn its classes and moments, standardise it."""
         X, codes = self._training_data(X, y)
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
@@ -117,34 +132,73 @@ class LinearProbe(Head):
                 raise ValueError("sample_weight: all are zero, expected at least one positive")
             X, codes = self._training_data(X[used], self.classes_[codes[used]])
             sample_weight = sample_weight[used]
-        weight = np.ones(len(X)) if sample_weight is None else sample_weight.astype(np.float64)
-        mean, scale = _moments(X, weight) if self.standardize else (np.zeros(X.shape[1]), np.ones(X.shape[1]))
-        factorised = Factorised(((X - mean) / scale).astype(X.dtype), weight, device=self.device)
+        share = np.ones(len(X)) if sample_weight is None else sample_weight.astype(np.float64)
+        mean, scale = _moments(X, share) if self.standardize else (np.zeros(X.shape[1]), np.ones(X.shape[1]))
         per_class = class_weights(codes, len(self.classes_), self.class_weight, classes=self.classes_)
-        prior = log_prior(codes, len(self.classes_), weight)
-        solutions = factorised.path(codes, weight * per_class[codes], path, tol=self.tol, max_iter=self.max_iter)
-        heads: list[LinearProbe] = []
-        for C, solution in zip(path, solutions, strict=True):
-            head = self if len(heads) + 1 == len(path) else clone(self).set_params(C=C)
-            head._settle(self, solution, factorised, mean, scale, prior)
-            heads.append(head)
-        return heads
+        return _Prepared(
+            head=self,
+            X=((X - mean) / scale).astype(X.dtype),
+            y=codes,
+            share=share,
+            weight=share * per_class[codes],
+            mean=mean,
+            scale=scale,
+        )
 
-    def _settle(
-        self,
-        like: LinearProbe,
-        solution: Solution,
-        factorised: Factorised,
-        mean: NDArray[np.float64],
-        scale: NDArray[np.float64],
-        prior: NDArray[np.float64],
-    ) -> None:
-        """Store a solution as learned state, in the features' own units."""
-        coef, intercept = factorised.unrotate(solution.weights)
-        self.classes_, self.n_features_in_ = like.classes_, like.n_features_in_
-        self.coef_ = coef / scale
-        self.intercept_ = intercept - self.coef_ @ mean - self.logit_adjust * prior
-        self.loss_, self.gap_, self.n_iter_ = solution.loss, solution.gap, solution.steps
+    def _fitted(self, sets: Sequence[_Prepared], path: Sequence[float]) -> list[list[LinearProbe]]:
+        """Return each set's heads, one a value of a rising path of C; the last is the set's own head."""
+        if not all(C > 0 for C in path) or not self.tol > 0:
+            raise ValueError(f"C, tol: got {list(path)}, {self.tol}, expected more than 0")
+        found: list[list[LinearProbe]] = [[] for _ in sets]
+        for C, solutions in zip(path, self._solutions(sets, path), strict=True):
+            for heads, one, (coef, intercept, solution) in zip(found, sets, solutions, strict=True):
+                head = one.head if path[-1] == C else clone(one.head)
+                head.C = C
+                prior = log_prior(one.y, len(one.head.classes_), one.share)
+                head.classes_, head.n_features_in_ = one.head.classes_, one.head.n_features_in_
+                head.coef_ = coef / one.scale
+                head.intercept_ = intercept - head.coef_ @ one.mean - self.logit_adjust * prior
+                head.loss_, head.gap_, head.n_iter_ = solution.loss, solution.gap, solution.steps
+                heads.append(head)
+        return found
+
+    def _solutions(self, sets: Sequence[_Prepared], path: Sequence[float]) -> Iterator[list[_Found]]:
+        """Yield for each C the optimum of each set, for standardised rows."""
+        tol, most = self.tol, self.max_iter
+        if self.device == "cpu":
+            solvers = [Factorised(one.X, one.share) for one in sets]
+            paths = [
+                solver.path(one.y, one.weight, path, tol=tol, max_iter=most)
+                for solver, one in zip(solvers, sets, strict=True)
+            ]
+            for found in zip(*paths, strict=True):
+                yield [(*solver.unrotate(one.weights), one) for solver, one in zip(solvers, found, strict=True)]
+            return
+        from actionvit.heads.lockstep import Lockstep
+
+        X, y, weight = ([getattr(one, name) for one in sets] for name in ("X", "y", "weight"))
+        together = Lockstep(X, y, weight, device=self.device)
+        for solutions in together.path(path, tol=tol, max_iter=most):
+            yield [(*together.unrotate(one.weights), one) for one in solutions]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    """A training set, standardised."""
+
+    head: LinearProbe
+    """Knows the classes."""
+    X: Floats
+    y: NDArray[np.intp]
+    share: NDArray[np.float64]
+    """Weight of each row, (n,), before its class's."""
+    weight: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+
+_Found = tuple[NDArray[np.float64], NDArray[np.float64], Solution]
+"""Coefficients (C, d), intercepts (C,), how they were found."""
 
 
 def _moments(X: Floats, weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

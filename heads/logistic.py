@@ -20,31 +20,29 @@ the objective of scikit-learn's LogisticRegression. What makes it fast:
   F(W) - min F ≤ C/2 · |∂F/∂W|², and |W - W*|² ≤ 2C · (F(W) - min F). Iteration stops on the first bound, whatever C
   and however separable the classes.
 
-Rows may be torch tensors on a GPU: the same lines run there.
+On a GPU `lockstep` does the same for several training sets at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.heads.lbfgs import Solution, minimise, start_of
-from actionvit.heads.softmax import Array, Floats, Point, Problem, host
+from actionvit.heads.softmax import Floats, Point, Problem
 
 
 class Factorised:
     """One training set, rotated; `path` for any targets, weights and values of C."""
 
-    def __init__(self, X: Floats, sample_weight: Floats | None = None, *, device: str = "cpu") -> None:
+    def __init__(self, X: Floats, sample_weight: Floats | None = None) -> None:
         """Take X (n, d), centred and scaled by the caller, and weights that most of `path`'s will resemble."""
         share = np.ones(len(X)) if sample_weight is None else sample_weight / sample_weight.mean()
         self.basis = _eigenbasis(X * np.sqrt(share)[:, None].astype(X.dtype))
-        rows = np.concatenate([X @ self.basis, np.ones((len(X), 1), X.dtype)], axis=1)
-        self.squares = rows.astype(np.float64) ** 2
-        self.rows = rows if device == "cpu" else import_module("torch").asarray(rows, device=device)
+        self.rows = np.concatenate([X @ self.basis, np.ones((len(X), 1), X.dtype)], axis=1)
+        self.squares = self.rows.astype(np.float64) ** 2
 
     def path(
         self,
@@ -78,11 +76,10 @@ class Factorised:
             trail = [*trail[-2:], point]
             yield solution
 
-    def unrotate(self, weights: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def unrotate(self, weights: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return coefficients (C, d) and intercepts (C,), which sum to 0, for X as it was given."""
-        found = host(weights)
-        coef = (found[:, :-1] @ self.basis.T).astype(np.float64)
-        intercept = found[:, -1].astype(np.float64)
+        coef = (weights[:, :-1] @ self.basis.T).astype(np.float64)
+        intercept = weights[:, -1].astype(np.float64)
         return coef, intercept - intercept.mean()
 
 

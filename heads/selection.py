@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
-from threadpoolctl import threadpool_limits
 
-from actionvit.heads.base import Floats, Head
+from actionvit.heads.base import Head
 
 Criterion = Literal["accuracy", "mean_class_accuracy", "log_loss"]
 
@@ -116,17 +113,16 @@ def select(
     settings: list[dict[str, Any]] = list(ParameterGrid(grid))
     fold = assign_folds(codes, groups, folds=folds, seed=seed)
     parts = list(_parts(fold, codes))
-    # Several products of matrices at once, each in as many threads as there are cores, get in each other's way.
-    with threadpool_limits(1) if jobs > 1 else nullcontext():
-        found = Parallel(n_jobs=jobs, prefer="threads")(
-            delayed(_out_of_fold)(head, rows, target, classes, train, held, settings) for train, held in parts
-        )
+    scanned = head.scan_parts(rows, target, parts, settings, jobs=jobs)
     scored = np.zeros(len(codes), dtype=np.bool_)
     for train, held in parts:
         scored[held] = np.isin(codes[held], codes[train])
     log_proba = np.full((len(settings), len(codes), len(classes)), np.nan)
-    for (_, held), values in zip(parts, found, strict=True):
-        log_proba[:, held] = values
+    for (train, held), found in zip(parts, scanned, strict=True):
+        log_proba[:, held] = np.log(np.finfo(np.float32).eps)
+        at = np.unique(codes[train])
+        for i, values in enumerate(found):
+            log_proba[i, held[:, None], at] = values
     scores = [_score(codes[scored], one[scored], criterion) for one in log_proba]
     losses = [_score(codes[scored], one[scored], "log_loss") for one in log_proba]
     best = min(range(len(settings)), key=lambda i: (-scores[i], -losses[i], i))
@@ -152,23 +148,6 @@ def _parts(fold: NDArray[np.intp], codes: NDArray[np.intp]) -> Iterator[tuple[ND
         train, held = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         if len(np.unique(codes[train])) > 1:
             yield train, held
-
-
-def _out_of_fold(
-    head: Head,
-    X: Floats,
-    y: NDArray[Any],
-    classes: NDArray[Any],
-    train: NDArray[np.intp],
-    held: NDArray[np.intp],
-    settings: Sequence[Mapping[str, Any]],
-) -> NDArray[np.float64]:
-    """Return log-probabilities of the held rows, (settings, m, C), columns as in `classes`."""
-    at = np.searchsorted(classes, np.unique(y[train]))
-    values = np.full((len(settings), len(held), len(classes)), np.log(np.finfo(np.float32).eps))
-    for i, log_proba in enumerate(head.scan(X[train], y[train], X[held], settings)):
-        values[i][:, at] = log_proba
-    return values
 
 
 def _score(true: NDArray[np.intp], log_proba: NDArray[np.float64], criterion: Criterion) -> float:

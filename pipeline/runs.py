@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from actionvit import __version__
 from actionvit.errors import ActionVitError
 from actionvit.heads.metrics import check_scores, evaluate
 from actionvit.heads.summary import summarize
@@ -26,6 +29,15 @@ SCHEMA = 1
 
 INFO, METRICS, PREDICTIONS, HEAD = "run.json", "metrics.json", "predictions.npz", "head.safetensors"
 TRAIN = "train.json"
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions that a run was made with: Python's, ours (also where it is not installed), some packages'."""
+    return {
+        "python": platform.python_version(),
+        "actionvit": __version__,
+        **{name: version(name) for name in packages},
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

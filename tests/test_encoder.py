@@ -61,9 +61,11 @@ class Scarce:
 
 @pytest.mark.parametrize(("room", "batch"), [(2, 1), (4, 3), (7, 7), (16, 16)])
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(
-    room: int, batch: int, caplog: pytest.LogCaptureFixture
+    room: int, batch: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    videos = [noise(count) for count in (9, 4, 12, 5, 7, 30, 6)]
+    """Videos of two sizes, more of one than are copied at once."""
+    videos = [noise(9), noise(4), noise(12, 40, 52), noise(5, 40, 52), noise(7), noise(30), noise(6)]
+    monkeypatch.setattr("actionvit.features.timesformer.feed._BYTES_AT_ONCE", 2 * videos[4].data.nbytes)
     encoder = Encoder(find_weights("tiny"), SPEC, device="cpu")
     alone = [encoder.encode(frames) for frames in videos]
     scarce = Scarce(encoder, room)

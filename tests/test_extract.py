@@ -151,7 +151,7 @@ def test_a_killed_extraction_resumes_to_the_same_store(root: Path, tmp_path: Pat
     for number in range(30):
         frames = np.random.RandomState(number).randint(0, 256, (12, 48, 64, 3)).astype(np.uint8)
         write_avi(root / "run" / f"more{number}.avi", frames)
-    whole = extract(load_dataset(root), [job("tiny-hr")], cache=tmp_path / "whole", workers=0).outcomes[0].store
+    whole = extract(load_dataset(root), [job("tiny")], cache=tmp_path / "whole", workers=0).outcomes[0].store
     # At the tenth video the process is gone, as by the kernel's OOM killer; rows are published at every append.
     script = (
         "import os, signal, sys\nfrom pathlib import Path\n"
@@ -161,7 +161,7 @@ def test_a_killed_extraction_resumes_to_the_same_store(root: Path, tmp_path: Pat
         "from actionvit.pipeline.extraction.extract import extract\n"
         "from actionvit.pipeline.extraction.job import Job\n"
         "kill = lambda done, total: done == 10 and os.kill(os.getpid(), signal.SIGKILL)\n"
-        "job = Job(variant='tiny-hr', weights=find_weights('tiny-hr'), spec=clip_spec('tiny-hr'))\n"
+        "job = Job(variant='tiny', weights=find_weights('tiny'), spec=clip_spec('tiny'))\n"
         "dataset, cache = load_dataset(Path(sys.argv[1])), Path(sys.argv[2])\n"
         "extract(dataset, [job], cache=cache, workers=0, flush_seconds=0, on_video=kill)\n"
     )
@@ -170,7 +170,7 @@ def test_a_killed_extraction_resumes_to_the_same_store(root: Path, tmp_path: Pat
     cut = FeatureStore.open(next((tmp_path / "cut" / "clips").iterdir()))
     held = len(cut)
     assert 5 <= held < 36
-    summary = extract(load_dataset(root), [job("tiny-hr")], cache=tmp_path / "cut", workers=0)
+    summary = extract(load_dataset(root), [job("tiny")], cache=tmp_path / "cut", workers=0)
     assert summary.outcomes[0].embedded == 36 - held
     cut.refresh()
     assert cut.digest() == FeatureStore.open(whole).digest()
@@ -219,7 +219,7 @@ def test_real_clips_go_from_folder_to_report(real_data: Path, tmp_path: Path) ->
     root = tmp_path / "few"
     for label in ("clap", "walk"):
         (root / label).mkdir(parents=True)
-        for path in sorted((real_data / "jhmdb21" / label).glob("*.avi"))[:12]:
+        for path in sorted((real_data / "jhmdb21" / label).glob("*.avi"))[:8]:
             (root / label / path.name).symlink_to(path)
     cache, runs = ("--cache", tmp_path / "cache"), ("--runs", tmp_path / "runs")
     assert run("extract", root, "--variant", "tiny", "--variant", "tiny-hr", *cache).exit_code == 0

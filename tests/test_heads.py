@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from scipy.stats import norm
+from sklearn.base import clone
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -22,6 +23,7 @@ from actionvit.heads.linear import LinearProbe
 from actionvit.heads.mlp import MLPProbe
 from actionvit.heads.nearest import CentroidProbe, KNNProbe
 from actionvit.heads.saving import KINDS, dump_head, head_class, kind_of, load_head
+from actionvit.heads.selection import select
 
 HEADS: dict[str, Head] = {
     "linear": LinearProbe(),
@@ -99,6 +101,24 @@ def test_scan_gives_what_single_fits_give(kind) -> None:
     for setting, log_proba in zip(settings, found, strict=True):
         alone = head_class(kind)(**{**head.get_params(deep=False), **setting}).fit(X[:80], y[:80])
         np.testing.assert_allclose(np.exp(log_proba), alone.predict_proba(X[80:]), atol=2e-3 if kind == "linear" else 0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["linear", "attentive", "mlp"])
+def test_a_gpu_finds_what_the_cpu_finds(kind) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU here")
+    X, y = blobs(apart=0.7)
+    found = []
+    for device in ("cpu", "cuda"):
+        head = clone(HEADS[kind]).set_params(device=device)
+        grid = {name: values[:2] for name, values in head_class(kind).default_grid.items()}
+        selected = select(head, X.astype(np.float32), y, grid=grid, folds=3)
+        found.append((head.fit(X.astype(np.float32), y).predict_proba(X), np.exp(selected.out_of_fold)))
+    np.testing.assert_allclose(found[1][0], found[0][0], atol=1e-3 if kind == "linear" else 0.02)
+    np.testing.assert_allclose(found[1][1], found[0][1], atol=0.02)
 
 
 @pytest.mark.parametrize("kind", ["attentive", "mlp"])

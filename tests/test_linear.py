@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -12,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from actionvit.heads.linear import SCAN_TOL, LinearProbe
 from actionvit.heads.logistic import Factorised
+from actionvit.heads.selection import select
 
 C_VALUES = (1e-4, 1e-2, 1.0, 100.0)
 
@@ -72,17 +74,42 @@ def test_the_optimum_is_scikit_learns(data, C, dtype, class_weight) -> None:
     assert np.abs(own.predict_proba(test.astype(dtype)) - peer.predict_proba(scaler.transform(test))).max() < 3e-4
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("C", C_VALUES)
-def test_the_same_lines_run_on_torchs_arrays(data, C) -> None:
-    """Where a GPU is, rows are torch tensors; here they are torch tensors on the CPU."""
-    X, y, test = data
+def test_torch_finds_the_same_optimum(data, C, dtype) -> None:
+    """What a GPU would do, with torch on the CPU."""
+    X, y, test = data[0].astype(dtype), data[1], data[2].astype(dtype)
     plain, torch = (LinearProbe(C=C, tol=1e-6, device=device).fit(X, y) for device in ("cpu", "cpu:0"))
-    np.testing.assert_allclose(torch.coef_, plain.coef_, atol=3e-6 * np.abs(plain.coef_).max())
-    np.testing.assert_allclose(torch.predict_proba(test), plain.predict_proba(test), atol=1e-5)
-    assert torch.loss_ == pytest.approx(plain.loss_, rel=1e-10)
-    settings = [{"C": value} for value in C_VALUES]
-    for one, other in zip(plain.scan(X, y, test, settings), torch.scan(X, y, test, settings), strict=True):
-        np.testing.assert_allclose(other, one, atol=1e-3)
+    rounding = 3e-6 if dtype == np.float64 else 1e-3
+    np.testing.assert_allclose(torch.coef_, plain.coef_, atol=rounding * np.abs(plain.coef_).max())
+    np.testing.assert_allclose(torch.predict_proba(test), plain.predict_proba(test), atol=10 * rounding)
+    assert torch.loss_ == pytest.approx(plain.loss_, rel=1e-10 if dtype == np.float64 else 1e-6)
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_folds_in_lockstep_find_what_each_finds_alone(data, class_weight) -> None:
+    X, y, _ = data
+    fold = np.arange(len(y)) // 5 % 3
+    parts = [(np.flatnonzero(fold != one), np.flatnonzero(fold == one)) for one in range(3)]
+    parts[0] = parts[0][0][:-37], parts[0][1]  # of another length
+    settings = [{"C": value} for value in reversed(C_VALUES)]
+    head = LinearProbe(class_weight=class_weight, tol=1e-2)
+    alone = [head.scan(X[train], y[train], X[held], settings) for train, held in parts]
+    together = clone(head).set_params(device="cpu:0").scan_parts(X, y, parts, settings)
+    for one, other in zip(alone, together, strict=True):
+        for these, those in zip(one, other, strict=True):
+            np.testing.assert_allclose(np.exp(those), np.exp(these), atol=0.02)
+            assert np.mean(these.argmax(axis=1) == those.argmax(axis=1)) > 0.97
+
+
+def test_a_fold_that_lacks_a_class_is_searched_on_torch_as_well(data) -> None:
+    X, y, _ = data
+    fold = np.where(y == 3, 0, np.arange(len(y)) % 3)
+    scores = []
+    for device in ("cpu", "cpu:0"):
+        found = select(LinearProbe(device=device), X, y, groups=fold, folds=3)
+        scores.append(found.search["scores"])
+    np.testing.assert_allclose(*scores, atol=0.01)
 
 
 @pytest.mark.parametrize("C", C_VALUES)

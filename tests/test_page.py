@@ -15,9 +15,8 @@ import pytest
 from browsing import Page, browser, find_chromium
 from reporting import embeddings, predictions, write
 
-from actionvit.features.timesformer.rollout import Attention
+from actionvit.features.decoding.frames import Frames
 from actionvit.features.timesformer.variants import clip_spec
-from actionvit.features.timesformer.weights import find_weights
 from actionvit.pipeline.datasets.drawing import write_avi
 from actionvit.pipeline.reporting.report import ReportFiles, report
 from actionvit.pipeline.runs import Run
@@ -25,6 +24,16 @@ from actionvit.pipeline.runs import Run
 WIDTHS = (390, 900, 1440)
 VERBS = ("catch", "draw", "kick", "pour", "swing")
 CLASSES = (*(f"{verb}_{noun}" for verb in VERBS for noun in "abcdefghij"), "wave")
+
+
+class Shares:
+    """What an encoder of 112 × 112 pixels would see, and where it might look."""
+
+    spec = clip_spec("tiny")
+
+    def __call__(self, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
+        T, S = self.spec.num_frames, self.spec.size
+        return frames.data[None, :T, :S, :S], np.random.RandomState(0).rand(1, T, S // 16, S // 16).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +60,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 
 @pytest.fixture(scope="module")
 def made(runs: list[Run], tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
-    """A report with every clip at hand, all of noise, which JPEG likes least, and attention over them."""
+    """A report with every clip at hand, all of noise, which JPEG likes least, and shares of attention over them."""
     root, random = tmp_path_factory.mktemp("clips"), np.random.RandomState(0)
     write_avi(root / "noise.avi", random.randint(0, 256, (8, 240, 320, 3)).astype(np.uint8))
     for id_ in set(runs[0].predictions.id.tolist()):
         (root / id_).parent.mkdir(exist_ok=True)
         (root / id_).symlink_to(root / "noise.avi")
-    look = Attention(find_weights("tiny"), clip_spec("tiny"), device="cpu")
     space = embeddings(runs[0].predictions, width=64)
-    return report(runs, out=tmp_path_factory.mktemp("report"), root=root, embeddings=space, look=look)
+    return report(runs, out=tmp_path_factory.mktemp("report"), root=root, embeddings=space, look=Shares())
 
 
 @pytest.fixture

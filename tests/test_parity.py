@@ -96,6 +96,25 @@ def test_the_encoder_of_base_equals_transformers(base: tuple[Path, Expected], pr
     assert cosine(found["frame"], right.frame) >= 0.9995
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+@pytest.mark.parametrize("act", ["gelu", "quick_gelu"])
+def test_on_a_gpu_every_precision_keeps_its_bound(tmp_path: Path, precision: Precision, act: str) -> None:
+    """Against transformers on the CPU in fp32: base whole, views of three videos in one batch."""
+    theirs = reference(tmp_path, spread=0.02, hidden_act=act)
+    pixels = torch.randn(3, 8, 3, 224, 224)
+    encoder = Encoder(
+        find_weights("base", tmp_path), ClipSpec(num_frames=8, size=224), device="cuda", precision=precision
+    )
+    right, found = expected(theirs, pixels), encoder.forward(pixels.to(encoder.device, encoder.dtype))
+    if precision == "fp32":
+        assert (found.clip.cpu() - right.clip).abs().max() <= 1e-4
+        assert (found.frame.cpu() - right.frame).abs().max() <= 1e-4
+    assert cosine(found.clip.float().cpu(), right.clip) >= 0.9995
+    assert cosine(found.frame.float().cpu(), right.frame) >= 0.9995
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize(("frames", "size"), [(4, 32), (16, 32), (40, 16)])
 def test_half_precision_keeps_other_shapes_too(tmp_path: Path, precision: Precision, frames: int, size: int) -> None:

@@ -81,6 +81,9 @@ def test_the_main_job_official_splits_two_variants_balanced_fused(dataset, cache
     fused = read_run(tmp_path / "base+hr-linear-balanced-fused-stacked")
     assert fused.info["variant"] == "base+hr"
     assert fused.info["gmac"] == pytest.approx(2 * run.info["gmac"])
+    base = read_run(tmp_path / "base-linear-balanced")
+    both = [one for pair in zip(base.info["search"], run.info["search"], strict=True) for one in pair]
+    assert fused.info["search"] == both and [one["variant"] for one in both] == ["base", "hr"] * 3
 
 
 def test_the_command_twice_gives_the_same_bytes_in_other_processes(dataset, cache, tmp_path) -> None:
@@ -192,6 +195,8 @@ def test_another_question_does_not_overwrite_a_run(dataset, cache, tmp_path) -> 
         (["--grid", "k=1"], "--grid k: the head `linear` has C, class_weight"),
         (["--protocol", "official"], "no official splits"),
         (["--variant", "large"], "no embeddings of films large"),
+        (["--device", "cuda:99"], "--device cuda"),
+        (["--device", "gpu"], "--device: got 'gpu', expected auto, cpu, cuda"),
         (["--features", "layers", "--variant", "base"], None),
     ],
 )

@@ -23,7 +23,6 @@ from actionvit.errors import ActionVitError
 from actionvit.features.clips import ClipSpec
 from actionvit.features.timesformer.variants import gmac
 from actionvit.features.timesformer.weights import find_weights
-from actionvit.pipeline.datasets.drawing import draw_dataset
 from actionvit.pipeline.probing.sweep import best_of
 from actionvit.pipeline.probing.tables import chosen_in_words, cost_figure
 
@@ -32,12 +31,10 @@ SPLITS = ("--protocol", "stratified", "--folds", "2", "--seeds", "1")
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clips(sixty: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five clips of each of four classes."""
-    drawn = tmp_path_factory.mktemp("drawn") / "all"
-    draw_dataset(drawn)
-    root = drawn.parent / "some"
-    for folder in sorted(path for path in drawn.iterdir() if path.is_dir() and list(path.glob("*.avi")))[:4]:
+    root = tmp_path_factory.mktemp("drawn") / "some"
+    for folder in sorted(path for path in sixty.iterdir() if path.is_dir() and list(path.glob("*.avi")))[:4]:
         (root / folder.name).mkdir(parents=True)
         for clip in sorted(folder.glob("*.avi"))[:5]:
             shutil.copy(clip, root / folder.name)
@@ -75,7 +72,7 @@ def test_the_plan_says_what_is_cached_and_what_the_rest_costs(clips, tmp_path) -
     for frames, size, cost in lines:
         assert float(cost) == pytest.approx(gmac(shape, ClipSpec(num_frames=int(frames), size=int(size))), abs=0.005)
     total = sum(20 * float(cost) for *_, cost in lines)
-    found = re.findall(r"to embed: ([\d,.]+) GMAC, about \d+ s of forwards at [\d,]+ GMAC a second", said)
+    found = re.findall(r"to embed: ([\d,.]+) GMAC, about \d+ s of forwards at [\d,.]+ GMAC a second", said)
     assert [float(value) for value in found] == [pytest.approx(total, abs=1)]
     assert not list(tmp_path.rglob("*.h5"))
     assert not (tmp_path / "out").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,12 +17,13 @@ from actionvit.errors import ActionVitError
 from actionvit.features.clips import ClipSpec, clip_indices
 from actionvit.features.decoding.frames import Frames
 from actionvit.features.timesformer.attention import attend_time
+from actionvit.features.timesformer.feed import Feed
+from actionvit.features.timesformer.folded import Folded, normalise
 from actionvit.features.timesformer.forward import Embedding, embed, run
 from actionvit.features.timesformer.model import TimeSformer
 from actionvit.features.timesformer.outputs import FramePool, Precision, encoder_key, quantities, resolve
 from actionvit.features.timesformer.phases import Phases
 from actionvit.features.timesformer.weights import Weights
-from actionvit.features.transforms import views
 
 log = logging.getLogger(__name__)
 
@@ -126,9 +127,9 @@ class Encoder:
             self._blocks = model.fold().to(self.device, self.dtype)
             if not compile:  # the compiler chooses and lays out its own products
                 self._stem, self._blocks = self._stem.pack(), self._blocks.pack(tokens)
+            self._feed = Feed(self.device, self.dtype, spec, (weights.mean, weights.std), self._phases)
             if self.device.type == "cuda":
-                self._copies = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-                self._blocks = replace(self._blocks, attend_time=_attention_over_time(self))
+                self._blocks = _with_own_kernels(self._blocks, self)
         self._compute = torch.compile(self._run, dynamic=False) if compile else self._run
         self.batch_views = self._first_guess(tokens)
 
@@ -220,7 +221,7 @@ class Encoder:
     def _start(self, videos: Sequence[Frames]) -> _Started:
         indices = [clip_indices(frames.count, self.spec) for frames in videos]
         with torch.inference_mode(), self._settings():
-            pixels = torch.cat([self._pixels(frames, index) for frames, index in zip(videos, indices, strict=True)])
+            pixels = self._feed(videos, indices)
             with self._phases.of("forward"):
                 parts = [self._named(self._padded(part)) for part in torch.split(pixels, self.batch_views)]
                 whole = {name: torch.cat([part[name] for part in parts])[: len(pixels)] for name in parts[0]}
@@ -230,27 +231,6 @@ class Encoder:
             if done:
                 done.record()
         return _Started(indices, arrays, done)
-
-    def _pixels(self, frames: Frames, index: NDArray[np.int64]) -> Tensor:
-        used, positions = np.unique(frames.positions(index), return_inverse=True)
-        whole = len(used) == len(frames.data)
-        data = torch.from_numpy(np.ascontiguousarray(frames.data if whole else frames.data[used]))
-        rows = torch.from_numpy(positions.reshape(index.shape))
-        data, rows = self._sent(data), self._sent(rows)
-        with self._phases.of("prepare"):
-            return views(data, rows, self.spec, self.weights.mean, self.weights.std, self.dtype)
-
-    def _sent(self, tensor: Tensor) -> Tensor:
-        """Return a tensor on the device; on CUDA copied beside what is being computed, from pinned memory."""
-        if self.device.type != "cuda":
-            with self._phases.of("copy"):
-                return tensor.to(self.device)
-        pinned, current = tensor.pin_memory(), torch.cuda.current_stream()
-        with torch.cuda.stream(self._copies), self._phases.of("copy"):
-            sent = pinned.to(self.device, non_blocking=True)
-        current.wait_stream(self._copies)
-        sent.record_stream(current)
-        return sent
 
     def _padded(self, pixels: Tensor) -> Tensor:
         """Fill a last batch up for a compiled forward, which knows one shape only."""
@@ -281,25 +261,28 @@ class Encoder:
         return named
 
 
-def _attention_over_time(encoder: Encoder) -> Callable[[Tensor, int], Tensor]:
-    """Return the GPU's own kernel where it is made for these shapes, compiles, and agrees with torch's attention."""
-    shape, T = encoder.weights.shape, encoder.spec.num_frames
+def _with_own_kernels(model: Folded, encoder: Encoder) -> Folded:
+    """Return the model with the GPU's own kernels, where they compile and agree with torch's."""
+    width, heads, T = encoder.weights.shape.width, encoder.weights.shape.heads, encoder.spec.num_frames
+    trial = torch.randn(T, 2, 5, 3 * width, device=encoder.device, dtype=encoder.dtype)
     try:
-        from actionvit.features.timesformer.time_kernel import attend_time_fused, suits
+        from actionvit.features.timesformer.gpu_kernels import attend_time_fused, normalise_fused, suits
 
-        if not suits(T, shape.width // shape.heads, encoder.dtype):
-            return attend_time
-        trial = torch.randn(T, 2, 5, 3 * shape.width, device=encoder.device, dtype=encoder.dtype)
-        difference = (attend_time_fused(trial, shape.heads) - attend_time(trial, shape.heads)).abs().max().item()
+        # torch's compiler writes LayerNorms of its own, into what is around them.
+        if not encoder.compile and _off(normalise_fused(trial, 1e-6), normalise(trial, 1e-6)) < 0.05:
+            model = replace(model, normalise=normalise_fused)
+        if suits(T, width // heads, encoder.dtype):
+            fused, plain = attend_time_fused(trial, heads), attend_time(trial, heads)
+            model = replace(model, attend_time=attend_time_fused) if _off(fused, plain) < 0.05 else model
     except (
         Exception
     ) as error:  # Triton is absent, or fails in its own ways: what counts is that torch's is always there
-        log.warning("no fused attention over frames on %s (%s): using torch's", encoder.device, type(error).__name__)
-        return attend_time
-    if not difference < 0.05:
-        log.warning("the fused attention over frames is off by %g on %s: using torch's", difference, encoder.device)
-        return attend_time
-    return attend_time_fused
+        log.warning("no kernels of our own on %s (%s): using torch's", encoder.device, type(error).__name__)
+    return model
+
+
+def _off(found: Tensor, right: Tensor) -> float:
+    return (found - right).abs().max().item()
 
 
 def _model(weights: Weights) -> TimeSformer:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from actionvit.features.timesformer.attention import attend_time
@@ -28,6 +29,11 @@ class FoldedBlock:
         return FoldedBlock(*(change(getattr(self, each.name)) for each in fields(self)))
 
 
+def normalise(x: Tensor, eps: float) -> Tensor:
+    """LayerNorm of each row (..., D); scale and shift are in the linear layer behind."""
+    return F.layer_norm(x, x.shape[-1:], eps=eps)
+
+
 @dataclass(frozen=True, slots=True)
 class Folded:
     """The blocks' weights from some block on, ready for `run`."""
@@ -39,7 +45,9 @@ class Folded:
     first: int = 0
     """Blocks left out before these."""
     attend_time: Callable[[Tensor, int], Tensor] = attend_time
-    """What attends over frames; a GPU has a kernel of its own for it."""
+    """What attends over frames; for a GPU there is a kernel of our own."""
+    normalise: Callable[[Tensor, float], Tensor] = normalise
+    """What normalises rows; likewise."""
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Folded:
         """Return the weights elsewhere, unpacked."""

@@ -42,13 +42,9 @@ class Embedding:
     """(B, T, N, D): the residual stream after block `tokens_after`."""
 
 
-def _normed(x: Tensor, eps: float) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=eps)
-
-
 def _over_time(x: Tensor, block: FoldedBlock, model: Folded) -> Tensor:
     cls = x[:, :, 0].clone()  # the CLS token takes no part in time attention
-    x = block.time_out(model.attend_time(block.time_qkv(_normed(x, model.eps)), model.heads), residual=x)
+    x = block.time_out(model.attend_time(block.time_qkv(model.normalise(x, model.eps)), model.heads), residual=x)
     x[:, :, 0] = cls
     return x
 
@@ -56,10 +52,10 @@ def _over_time(x: Tensor, block: FoldedBlock, model: Folded) -> Tensor:
 def full_block(x: Tensor, block: FoldedBlock, model: Folded) -> tuple[Tensor, Tensor]:
     """Return the residual stream (T, B, N, D) after a block, and each frame's CLS (T, B, D) before MLP and mean."""
     x = _over_time(x, block, model)
-    x = block.space_out(attend_space(block.space_qkv(_normed(x, model.eps)), model.heads), residual=x)
+    x = block.space_out(attend_space(block.space_qkv(model.normalise(x, model.eps)), model.heads), residual=x)
     frames = x[:, :, 0].clone()
     x[:, :, 0] = frames.mean(0)
-    return _mlp(x, block, model.eps), frames
+    return _mlp(x, block, model), frames
 
 
 def cls_block(x: Tensor, block: FoldedBlock, model: Folded) -> Tensor:
@@ -69,7 +65,7 @@ def cls_block(x: Tensor, block: FoldedBlock, model: Folded) -> Tensor:
     weight, bias = block.space_qkv.plain()
     wq, wk, wv = weight.view(3, heads, D // heads, D)
     bq, _, bv = bias.view(3, heads, D // heads)  # a key's bias shifts all logits of a query alike: no effect
-    y = _normed(x, model.eps).view(T * B, N, D)
+    y = model.normalise(x, model.eps).view(T * B, N, D)
     q = torch.einsum("td,hed->the", y[:, 0], wq) + bq
     logits = torch.einsum("the,hed->thd", q, wk) @ y.transpose(1, 2)  # (T·B, H, N)
     sums = (logits * (D // heads) ** -0.5).softmax(-1) @ y  # (T·B, H, D)
@@ -77,8 +73,8 @@ def cls_block(x: Tensor, block: FoldedBlock, model: Folded) -> Tensor:
     return block.space_out(out.reshape(T, B, D), residual=x[:, :, 0])
 
 
-def _mlp(x: Tensor, block: FoldedBlock, eps: float) -> Tensor:
-    return block.mlp_out(block.mlp_in(_normed(x, eps)), residual=x)
+def _mlp(x: Tensor, block: FoldedBlock, model: Folded) -> Tensor:
+    return block.mlp_out(block.mlp_in(model.normalise(x, model.eps)), residual=x)
 
 
 def embed(pixels: Tensor, stem: Stem) -> Tensor:
@@ -130,11 +126,11 @@ def run(
     last = model.blocks[-1]
     if mean_pool or tokens_after == depth:
         x, frames = full_block(x, last, model)
-        cls, frames = x[0, :, 0], _mlp(frames, last, eps)
+        cls, frames = x[0, :, 0], _mlp(frames, last, model)
         tokens = x if tokens_after == depth else tokens
     else:
         frames = cls_block(x, last, model)
-        both = _mlp(torch.cat([frames, frames.mean(0, keepdim=True)]), last, eps)
+        both = _mlp(torch.cat([frames, frames.mean(0, keepdim=True)]), last, model)
         frames, cls = both[:-1], both[-1]
     if depth in layers:
         hidden[depth] = cls

@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +20,11 @@ from actionvit.pipeline.finetuning.finetune import Tuned
 from actionvit.pipeline.finetuning.sampling import unevenness
 from actionvit.pipeline.finetuning.scoring import view_mean
 from actionvit.pipeline.finetuning.spec import FinetuneSpec
-from actionvit.pipeline.runs import Predictions, Run, measure, write_run
+from actionvit.pipeline.runs import Predictions, Run, measure, versions, write_run
 
 KIND = "finetuned"
 """`kind` in the configuration of the run's `head.safetensors`."""
-VERSIONS = ("actionvit", "numpy", "torch", "scikit-learn")
+VERSIONS = ("numpy", "torch", "scikit-learn")
 CURVES = {
     "loss": ("loss", "validation_log_loss"),
     "accuracy": ("train_accuracy", "validation_accuracy"),
@@ -144,7 +142,7 @@ def _info(dataset: Dataset, weights: Weights, spec: FinetuneSpec, tuned: Sequenc
             "flagged": 0,
             "failures": [{"id": id, "reason": reason} for id, reason in sorted(failures.items())],
         },
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
+        "versions": versions(*VERSIONS),
     }
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,9 @@ from actionvit.pipeline.datasets.splits import leaking_sources
 from actionvit.pipeline.extraction.speed import timings
 from actionvit.pipeline.probing.features import FeatureTable, coverage
 from actionvit.pipeline.probing.tasks import Fitted, ProbeSpec
-from actionvit.pipeline.runs import INFO, Predictions, Run, measure, write_run
+from actionvit.pipeline.runs import INFO, Predictions, Run, measure, versions, write_run
 
-VERSIONS = ("actionvit", "numpy", "scikit-learn", "scipy")
+VERSIONS = ("numpy", "scikit-learn", "scipy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +85,11 @@ def make_result(
         "head": {"kind": spec.head + suffix, **_settings(fitted[0].head)},
         "spec": _spec(spec),
         "input": {"variants": [one.variant for one in tables], "features": spec.features, "views": spec.views},
-        "search": [{"split": one.task.name, **one.selected.search} for one in fitted],
+        "search": [
+            {"split": one.task.name, "variant": of.variant, **search}
+            for one in fitted
+            for of, search in zip(tables, one.searches, strict=True)
+        ],
         "leaks": _leaks(dataset, fitted),
         "seeds": {"splits, folds, training": sorted({one.task.seed for one in fitted}), "bootstrap": 0},
         "timings": {
@@ -97,7 +99,7 @@ def make_result(
         },
         "coverage": coverage(dataset, table),
         "videos_digest": videos_digest(dataset, table.id.tolist()),
-        "versions": _versions(),
+        "versions": versions(*VERSIONS),
     }
     ids = table.id
     return ProbeResult(
@@ -192,14 +194,10 @@ def same_answer(
             there["spec"] == _spec(spec)
             and [one["digest"] for one in there["stores"]] == [store.digest() for store in stores]
             and there["videos_digest"] == videos_digest(dataset, ids)
-            and there["versions"] == _versions()
+            and there["versions"] == versions(*VERSIONS)
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}}
 
 
 def _same_question(folder: Path, info: dict[str, Any]) -> bool:

@@ -82,6 +82,9 @@ class Fitted:
     task: Task
     head: Head
     selected: Selected
+    """Of a fused head the first member's."""
+    searches: tuple[dict[str, Any], ...]
+    """What was tried and what won, a member each."""
     train: NDArray[np.intp]
     """Rows of the table that were trained on."""
     y: NDArray[np.intp]
@@ -126,6 +129,7 @@ def fit_task(head: Head, table: FeatureTable, task: Task, spec: ProbeSpec) -> Fi
         task=task,
         head=final,
         selected=selected,
+        searches=(selected.search,),
         train=train,
         y=table.y[train],
         test=test,
@@ -199,4 +203,5 @@ def fuse_task(members: Sequence[Fitted], rule: FusionRule) -> Fitted:
     log_proba = fuse([member.log_proba for member in members], fused.exponents_)
     fitting = time.perf_counter() - start + sum(member.seconds[0] for member in members)
     predicting = sum(member.seconds[1] for member in members)
-    return replace(members[0], head=fused, log_proba=log_proba, seconds=(fitting, predicting))
+    searches = tuple(search for member in members for search in member.searches)
+    return replace(members[0], head=fused, searches=searches, log_proba=log_proba, seconds=(fitting, predicting))

@@ -126,11 +126,12 @@ def _metadata(found: Found) -> Table:
 
 
 def _search(found: Found) -> Table:
-    rows: Table = [["run", "split", "parameter", "value", "score", "chosen"]]
+    rows: Table = [["run", "split", "variant", "parameter", "value", "score", "chosen"]]
     for run in found["runs"]:
         for one in run["search"]:
+            head = (run["name"], one["split"], one.get("variant"), one["parameter"])
             for value, score in zip(one["values"], one["scores"], strict=True):
-                rows.append([run["name"], one["split"], one["parameter"], value, score, value == one["chosen"]])
+                rows.append([*head, value, score, value == one["chosen"]])
     return rows
 
 

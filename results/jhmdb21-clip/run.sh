@@ -1,18 +1,36 @@
 #!/usr/bin/env bash
-# results/jhmdb21-clip/run.sh CLIP ROOT, in an empty folder: CLIP is a Hugging Face folder of CLIP ViT-B/16's vision tower,
-# ROOT the clips in class folders. Writes features-cache/, runs/, report/ and README.md; about a quarter of an hour on two
-# CPU cores.
+# results/jhmdb21-clip/run.sh CLIP ROOT [VARIANT...], in an empty folder: CLIP is a Hugging Face folder of CLIP ViT-B/16's vision
+# tower, ROOT the clips in class folders. `base` without a VARIANT takes about a quarter of an hour on two CPU cores; `base hr`
+# costs ten times as much, a minute on a GPU. Writes features-cache/, runs/, report/ and README.md. Stopped and called
+# again, it embeds what is left; with PRECISION=bf16 it goes on without a GPU from what was embedded on one.
 set -euo pipefail
 clip=$1 root=$2 here=$(cd "$(dirname "$0")" && pwd)
+variants=("${@:3}")
+[ ${#variants[@]} -gt 0 ] || variants=(base)
 . "$here/../made.sh"
-dataset=("$root" --layout folder --name jhmdb21 --variant base)
+linked "$root"
+dataset=(data/jhmdb21 --layout folder --name jhmdb21) weights=() runs=()
+for variant in "${variants[@]}"; do
+  dataset+=(--variant "$variant")
+  weights+=(--weights "$variant=clip-inflated")
+  runs+=("$variant-linear-grouped" "$variant-linear-balanced-grouped")
+done
 [ -d clip-inflated ] || actionvit weights inflate "$clip" clip-inflated
-actionvit extract "${dataset[@]}" --weights clip-inflated | tee said.txt
-actionvit probe "${dataset[@]}" --class-weight none --class-weight balanced --protocol grouped --seeds 5 | tee -a said.txt
-actionvit report base-linear-grouped base-linear-balanced-grouped --out report
+actionvit extract "${dataset[@]}" "${weights[@]}" --precision "${PRECISION:-auto}" | tee -a extracted.txt || [ $? = 3 ] # 3: some failed, and the report says so
+actionvit probe "${dataset[@]}" --class-weight none --class-weight balanced --protocol grouped --seeds 5 \
+  --jobs "$(getconf _NPROCESSORS_ONLN)" --overwrite | tee probed.txt
+actionvit report "${runs[@]}" --attention --out report
 {
-  cat "$here/about.md" report/report.md
-  printf '\n## What the commands said\n\n```\n%s\n```\n' "$(cat said.txt)"
-  made 'results/jhmdb21-clip/run.sh CLIP ROOT'
+  cat "$here/about.md"
+  for run in "${runs[@]}"; do printf '[%s](runs/%s/metrics.json)\n' "$run" "$run"; done
+  printf '\n'
+  for figure in report/figures/confusion-*.svg; do
+    name=$(basename "$figure" .svg)
+    printf '![Confusion matrix of %s](%s)\n' "${name#confusion-}" "$figure"
+  done
+  printf '\n## Results\n\n'
+  cat report/report.md
+  printf '\n## What the commands said\n\n```\n%s\n\n%s\n```\n' "$(cat extracted.txt)" "$(cat probed.txt)"
+  printf '\nEmbeddings in %s. ' "$(sed -n 's/.*"precision": "\(.*\)".*/\1/p' features-cache/jhmdb21/*/key.json | sort -u | paste -sd, -)"
+  made "results/jhmdb21-clip/run.sh CLIP ROOT${3+ ${variants[*]}}"
 } >README.md
-rm said.txt

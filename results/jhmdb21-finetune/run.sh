@@ -7,7 +7,7 @@
 set -euo pipefail
 clip=$1 root=$2 device=${3:-auto} here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../made.sh"
-variant=${VARIANT:-base} folds=${FOLDS:-5} views=${VIEWS:-4} batch=${BATCH:-16} memory=${MEMORY:-16}
+precision=${PRECISION:-auto} variant=${VARIANT:-base} folds=${FOLDS:-5} views=${VIEWS:-4} batch=${BATCH:-16} memory=${MEMORY:-16}
 epochs=${EPOCHS:-8} patience=${PATIENCE:-4} lr=${LR:-1e-4} # of the last blocks
 all_epochs=${ALL_EPOCHS:-4} all_lr=${ALL_LR:-3e-5}
 case $device in cuda*) default='last:1 last:4 all' side=1 ;; *) default='last:1 last:4' side='' ;; esac
@@ -31,14 +31,14 @@ if [ "$variant" != tiny ]; then
   [ -d clip-inflated ] || actionvit weights inflate "$clip" clip-inflated
 fi
 runs=("$variant-linear-grouped") started=()
-said "${runs[0]}" actionvit extract "${dataset[@]}" "${weights[@]}" --device "$device"
+said "${runs[0]}" actionvit extract "${dataset[@]}" "${weights[@]}" --device "$device" --precision "$precision"
 said "${runs[0]}" actionvit probe "${dataset[@]}" "${splits[@]}" --seeds 1 --run "${runs[0]}"
 for each in $train; do
   run=$variant-${each/:/}-grouped
   steps=(--epochs "$epochs" --patience "$patience" --lr "$lr" --views "$views")
   [ "$each" != all ] || steps=(--epochs "$all_epochs" --patience "$patience" --lr "$all_lr")
   said "$run" actionvit finetune "${dataset[@]}" "${weights[@]}" "${splits[@]}" --train "$each" "${steps[@]}" \
-    --batch "$batch" --memory "$memory" --flush-seconds 60 --device "$device" --run "$run" &
+    --batch "$batch" --memory "$memory" --flush-seconds 60 --device "$device" --precision "$precision" --run "$run" &
   runs+=("$run")
   if [ -n "$side" ]; then started+=($!); else wait $!; fi
 done

@@ -1,14 +1,20 @@
 #!/usr/bin/env bash
-# results/jhmdb21-heads/run.sh ROOT, in the folder where results/jhmdb21-clip/run.sh has embedded the clips: tables and curves
-# in heads/, shots/, imbalance/ and splits/, all of them in README.md.
+# results/jhmdb21-heads/run.sh ROOT CACHE, in an empty folder: ROOT holds the clips in class folders, CACHE is the
+# features-cache/ that results/jhmdb21-clip/run.sh wrote. Tables and curves go to heads/, shots/, imbalance/ and splits/, all of
+# them into README.md.
 set -euo pipefail
-root=$1 here=$(cd "$(dirname "$0")" && pwd)
+root=$1 cache=$2 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../made.sh"
-dataset=("$root" --layout folder --name jhmdb21 --variant base --protocol grouped)
-actionvit experiment heads "${dataset[@]}" --shots 1,4,16 --tries 1 --out heads
-actionvit experiment shots "${dataset[@]}" --shots 1,2,4,8,16 --tries 10 --out shots
-actionvit experiment imbalance "${dataset[@]}" --factors 1,4,16 --tries 5 --out imbalance
-actionvit experiment splits "${dataset[@]}" --shards 4 --tries 5 --out splits
+linked "$root"
+ln -sfn "$(cd "$cache" && pwd)" features-cache
+dataset=(data/jhmdb21 --layout folder --name jhmdb21 --variant base --protocol grouped)
+experiment() { actionvit experiment "$1" "${dataset[@]}" "${@:2}" --out "$1" >"$1.txt"; }
+running=()
+experiment heads --shots 1,4,16 --tries 1 & running+=($!)
+experiment shots --shots 1,2,4,8,16 --tries 10 & running+=($!)
+experiment imbalance --factors 1,4,16 --tries 5 & running+=($!)
+experiment splits --shards 4 --tries 5 & running+=($!)
+for one in "${running[@]}"; do wait "$one"; done
 {
   cat "$here/about.md"
   printf '\n## Heads × weightings × shots\n\n![Top-1 against clips a class](heads/curves.png)\n\n'
@@ -21,5 +27,7 @@ actionvit experiment splits "${dataset[@]}" --shards 4 --tries 5 --out splits
   cat splits/splits.md
   printf '\n![Clips of each class in each shard, first split](splits/shards.png)\n\n'
   cat splits/shards.md
-  made 'results/jhmdb21-heads/run.sh ROOT'
+  printf '\n'
+  made 'results/jhmdb21-heads/run.sh ROOT CACHE'
 } >README.md
+rm heads.txt shots.txt imbalance.txt splits.txt

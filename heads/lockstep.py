@@ -1,0 +1,313 @@
+"""The optimum that `logistic` describes, for several training sets at once on a GPU.
+
+A GPU takes longer to be told of one fit's products than to do them. So all folds of a search go in lockstep, a product
+for all of them, each with its own length of step, memory and certificate; a fold that has arrived stands still while
+the others go on. No number of one enters another's. Sets are padded to one length with rows of weight 0.
+
+K sets, C classes, n rows, R features and the intercept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actionvit.heads.lbfgs import MEMORY, PATIENCE, RECOMPUTE, REFRESH, TRIALS, Solution
+from actionvit.heads.softmax import SETTLING, Floats
+
+
+@dataclass(slots=True)
+class _Point:
+    """Weights of every set with all that is known there."""
+
+    weights: Tensor
+    """(K, C, R), the intercept last."""
+    logits: Tensor
+    """(K, C, n)"""
+    residual: Tensor
+    """(K, C, n), p - y."""
+    data_loss: Tensor
+    """(K,), F without the penalty, in double precision."""
+
+
+class Lockstep:
+    """Training sets on a device, rotated by one basis; `path` for a rising path of C."""
+
+    def __init__(
+        self, sets: Sequence[Floats], y: Sequence[NDArray[np.intp]], sample_weight: Sequence[Floats], *, device: str
+    ) -> None:
+        """Take each set's rows (n, d), centred and scaled, class indices and weights; all sets have all classes."""
+        longest = max(map(len, sets))
+        self.kind: dict[str, Any] = {"dtype": torch.from_numpy(sets[0]).dtype, "device": torch.device(device)}
+        rows = torch.zeros(len(sets), longest, sets[0].shape[1], **self.kind)
+        weight = np.zeros((len(sets), longest))
+        codes = np.zeros((len(sets), longest), dtype=np.int64)
+        for one, (X, labels, s) in enumerate(zip(sets, y, sample_weight, strict=True)):
+            rows[one, : len(X)] = torch.from_numpy(X)
+            weight[one, : len(X)], codes[one, : len(X)] = s, labels
+        self.classes = int(codes.max()) + 1
+        self.weight = self._like(weight)
+        self.true = torch.asarray(codes, device=device)[:, None]
+        self.total = weight.sum(axis=1)
+        # One basis for all: it need only make XᵀX nearly diagonal, and the sets of a search share most rows.
+        square = torch.einsum("knd,kne->de", rows * self.weight[..., None], rows).double().cpu().numpy()
+        self.basis = np.linalg.eigh(square)[1]
+        self.rows = torch.cat([rows @ self._like(self.basis), torch.ones(len(sets), longest, 1, **self.kind)], dim=2)
+        self.feature_side = torch.einsum("kn,knr->kr", self.weight, self.rows**2)
+        self.eps = torch.finfo(self.kind["dtype"]).eps
+
+    def path(self, path: Sequence[float], *, tol: float = 1e-4, max_iter: int = 500) -> Iterator[list[Solution]]:
+        """Yield each set's minimiser for each C; parameters as of `logistic.Factorised.path`."""
+        weights = torch.zeros(len(self.rows), self.classes, self.rows.shape[2], **self.kind)
+        trail = [self._at(weights, weights @ self.rows.mT)]
+        for C in path:
+            self.strength = 1 / C
+            self.penalty = torch.full_like(self.rows[0, 0], self.strength)
+            self.penalty[-1] = 0
+            point, solutions = self._minimise(self._start(trail), tol, max_iter)
+            trail = [*trail[-1:], point]
+            yield solutions
+
+    def unrotate(self, weights: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return coefficients (C, d) and intercepts (C,), which sum to 0, for X as it was given."""
+        found = weights.astype(np.float64)
+        return found[:, :-1] @ self.basis.T, found[:, -1] - found[:, -1].mean()
+
+    def _minimise(self, point: _Point, tol: float, max_iter: int) -> tuple[_Point, list[Solution]]:
+        """Descend from a point until every set's bound will do."""
+        memory = _Memory(point.weights)
+        gradient, precondition = self._gradient(point), self._preconditioner(point)
+        best, since, steps, settled = (np.full(len(self.rows), value) for value in (np.inf, 0.0, 0.0, 0.0))
+        arrived = best < 0
+        for number in range(1, max_iter + 1):
+            loss, gap, data_loss = self._measures(point, gradient)
+            enough = tol**2 * (loss - data_loss)
+            better = gap < 0.9 * best
+            best, since = np.where(better, gap, best), np.where(better, 0, since + 1)
+            near = (gap <= enough) | (since > PATIENCE)
+            if (near & ~arrived).any():
+                point, fell = self._settle(point, near & ~arrived & (settled < SETTLING), 1e-3 * enough)
+                arrived, settled = arrived | (near & ~fell), settled + fell
+                if arrived.all():
+                    break
+                gradient = self._gradient(point)
+            going = ~near & ~arrived
+            moved, stuck = self._search(point, gradient, memory.direction(gradient, precondition), going)
+            steps += going
+            if number % RECOMPUTE == 0:
+                moved = self._at(moved.weights, moved.weights @ self.rows.mT)
+            after = self._gradient(moved)
+            memory.remember(moved.weights - point.weights, after - gradient)
+            if stuck.any():  # what is remembered misleads, or rounding has won
+                memory.forget(stuck)
+                since += np.where(stuck, PATIENCE / 2, 0)
+            point, gradient = moved, after
+            if number % REFRESH == 0:
+                precondition = self._preconditioner(point)
+        loss, gap, data_loss = self._measures(point, gradient)
+        size = loss - data_loss
+        error = np.sqrt(np.divide(gap, size, out=np.zeros_like(gap), where=size > 0))
+        weights = point.weights.double().cpu().numpy()
+        found = zip(weights, loss.tolist(), gap.tolist(), error.tolist(), steps.tolist(), strict=True)
+        return point, [Solution(w, f, g, e, int(n)) for w, f, g, e, n in found]
+
+    def _measures(self, point: _Point, gradient: Tensor) -> NDArray[np.float64]:
+        """Return of each set F, the bound on F - min F where the intercept is settled, and F without the penalty."""
+        penalty = 0.5 * _dot(self.penalty * point.weights, point.weights)
+        steep = gradient[..., :-1]
+        gap = 0.5 / self.strength * _dot(steep, steep)
+        return _host(point.data_loss + penalty, gap, point.data_loss)
+
+    def _at(self, weights: Tensor, logits: Tensor) -> _Point:
+        """Evaluate the losses and p - y at logits that belong to the weights."""
+        p = logits - logits.amax(dim=1, keepdim=True)
+        mine = p.gather(1, self.true)
+        p.exp_()
+        # Where 1 - p of the true class is tiny it must not come from a difference: the other classes are summed alone.
+        own = p.gather(1, self.true)
+        p.scatter_(1, self.true, 0.0)
+        others = p.sum(dim=1, keepdim=True)
+        total = own + others
+        p *= 1 / total
+        p.scatter_(1, self.true, -others / total)
+        losses = (self.weight * (total.log() - mine)[:, 0]).sum(dim=1, dtype=torch.float64)
+        return _Point(weights, logits, p, losses)
+
+    def _gradient(self, point: _Point) -> Tensor:
+        return (point.residual * self.weight[:, None]) @ self.rows + self.penalty * point.weights
+
+    def _class_side(self, point: _Point) -> Tensor:
+        """Return G of each set times its total weight, (K, C, C), in double precision; see `softmax`."""
+        p = point.residual.scatter_add(1, self.true, torch.ones_like(point.residual[:, :1]))
+        side = -((p * self.weight[:, None]) @ p.mT).double()
+        side.diagonal(dim1=1, dim2=2).zero_()
+        side.diagonal(dim1=1, dim2=2).copy_(-side.sum(dim=2))
+        return (side + side.mT) / 2
+
+    def _preconditioner(self, point: _Point) -> tuple[Tensor, Tensor]:
+        """Return eigenvectors of G and the inverse of G ⊗ A + penalty in their basis."""
+        values, vectors = np.linalg.eigh(
+            self._class_side(point).cpu().numpy() / self.total[:, None, None]
+        )  # small: the host is faster
+        values = np.maximum(values, 1e-9 * np.maximum(values[:, -1:], 1e-30))
+        curvature = self._like(values)[..., None] * self.feature_side[:, None] + self.penalty
+        return self._like(vectors), 1 / curvature
+
+    def _search(
+        self, point: _Point, gradient: Tensor, direction: Tensor, going: NDArray[np.bool_]
+    ) -> tuple[_Point, NDArray[np.bool_]]:
+        """Go along each set's direction until its slope has fallen to a fourth; also which sets found no such place.
+
+        `lbfgs._search`, a length a set. A set that does not go, or finds no place, stays where it is.
+        """
+        logits = direction @ self.rows.mT
+        weighted = logits * self.weight[:, None]
+        bend = self.penalty * direction
+        blur = self.eps * _dot(point.logits.abs().amax(dim=1), self.weight)
+        first, tilt, bow, blur, start = _host(
+            _dot(gradient, direction), _dot(bend, point.weights), _dot(bend, direction), blur, point.data_loss
+        )
+        length = np.where(going & (first < 0), 1.0, 0.0)
+        low, low_slope, high, high_slope = 0 * length, first, np.full_like(length, np.inf), 0 * length
+        for last in [False] * TRIALS + [True]:
+            step = self._like(length)[:, None, None]
+            # Nothing of a set that stands still may come from its direction, which may be no number.
+            trial = self._at(point.weights, torch.where(step > 0, point.logits + step * logits, point.logits))
+            if last:
+                break
+            data_loss, slope = _host(trial.data_loss, _dot(trial.residual, weighted))
+            slope = slope + tilt + length * bow
+            falls = data_loss - start + length * tilt + 0.5 * length**2 * bow <= 1e-4 * length * first + blur
+            done = (length == 0) | (falls & (np.abs(slope) <= 0.25 * -first))
+            if done.all():
+                break
+            up = falls & (slope < 0)
+            low, low_slope = np.where(up, length, low), np.where(up, slope, low_slope)
+            high = np.where(up | done, high, length)
+            high_slope = np.where(up | done, high_slope, np.maximum(slope, 1e-3 * -first))
+            with np.errstate(divide="ignore", invalid="ignore"):  # of the branch that is not taken
+                grown = np.where(slope > first, length * first / (first - slope), 2 * length)
+                between = low + (high - low) * -low_slope / (high_slope - low_slope)
+            grown = np.clip(grown, 1.2 * length, 4 * length)
+            length = np.where(done, length, np.where(np.isinf(high), grown, between))
+        trial.weights = torch.where(step > 0, point.weights + step * direction, point.weights)
+        return trial, going & (length == 0)
+
+    def _settle(
+        self, point: _Point, which: NDArray[np.bool_], enough: NDArray[np.float64]
+    ) -> tuple[_Point, NDArray[np.bool_]]:
+        """Take a Newton step of the intercept in some sets, unless it gains less than `enough`; also which took it."""
+        slope = torch.einsum("kcn,kn->kc", point.residual, self.weight).double().cpu().numpy()
+        side = self._class_side(point).cpu().numpy()
+        # Adding the same to all classes changes nothing: the ones lift that direction out of the singular.
+        lifted = side + (self.total / self.classes**2)[:, None, None]
+        step = -np.linalg.solve(lifted, slope[..., None])[..., 0]
+        which = which & (-0.5 * (slope * step).sum(axis=1) > enough)
+        shift = self._like(np.where(which[:, None], step, 0.0))
+        weights = point.weights.clone()
+        weights[..., -1] += shift
+        moved = self._at(weights, point.logits + shift[..., None])
+        before, after = _host(point.data_loss, moved.data_loss)
+        fell = which & (after < before)
+        return _choose(torch.from_numpy(fell).to(self.weight.device), moved, point), fell
+
+    def _start(self, trail: Sequence[_Point]) -> _Point:
+        """Return where to start: as far along each set's last move as the new F falls, or where it stands."""
+        point = trail[-1]
+        if len(trail) < 2:
+            return point
+        return self._search(point, self._gradient(point), point.weights - trail[0].weights, self.total > 0)[0]
+
+    def _like(self, values: NDArray[np.float64] | Tensor) -> Tensor:
+        """Return values in the rows' precision, where they are."""
+        return torch.asarray(values, **self.kind)
+
+
+class _Memory:
+    """The last steps of each set, for L-BFGS: its two loops on the products of all pairs, which are small numbers."""
+
+    def __init__(self, weights: Tensor) -> None:
+        self.shape = weights.shape
+        self.moved = weights.new_zeros(len(weights), 0, weights[0].numel())
+        self.turned = self.moved
+        self.products = np.zeros((len(weights), 0, 0))
+        """Of each change of the weights (second axis) with each change of the gradient (third)."""
+        self.useful = np.zeros((len(weights), 0), dtype=np.bool_)
+
+    def remember(self, moved: Tensor, turned: Tensor) -> None:
+        """Add a step."""
+        self.moved = torch.cat([self.moved[:, 1 - MEMORY :], moved.flatten(1)[:, None]], dim=1)
+        self.turned = torch.cat([self.turned[:, 1 - MEMORY :], turned.flatten(1)[:, None]], dim=1)
+        column = self.moved @ self.turned[:, -1:].mT
+        row = self.moved[:, -1:] @ self.turned.mT
+        column, row = _host(column[..., 0], row[:, 0])
+        kept = self.products[:, 1 - MEMORY :, 1 - MEMORY :]
+        self.products = np.concatenate([np.concatenate([kept, row[:, None, :-1]], axis=1), column[..., None]], axis=2)
+        self.useful = np.concatenate([self.useful[:, 1 - MEMORY :], column[:, -1:] > 0], axis=1)
+
+    def forget(self, which: NDArray[np.bool_]) -> None:
+        """Drop the steps of some sets."""
+        self.useful[which] = False
+
+    def direction(self, gradient: Tensor, precondition: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the direction of each set; `lbfgs._direction`."""
+        count = self.useful.shape[1]
+        if not count:
+            return -_apply(precondition, gradient)
+        own = np.einsum("kii->ki", self.products)
+        inverse = np.divide(self.useful, own, out=np.zeros_like(own), where=self.useful)
+        shares, changes = np.zeros_like(own), np.zeros_like(own)
+        (along,) = _host((self.moved @ gradient.flatten(1)[..., None])[..., 0])
+        for i in reversed(range(count)):
+            shares[:, i] = inverse[:, i] * (along[:, i] - (self.products[:, i] * shares).sum(axis=1))
+        rest = gradient - self._sum(self.turned, shares)
+        direction, last = _apply(precondition, rest), self.turned[:, -1].view(self.shape)
+        bent = _dot(last, _apply(precondition, last))
+        (bent,) = _host(bent)
+        scale = np.divide(own[:, -1], bent, out=np.ones_like(bent), where=self.useful[:, -1] & (bent > 0))
+        direction = direction * torch.asarray(scale, dtype=rest.dtype, device=rest.device)[:, None, None]
+        (against,) = _host((self.turned @ direction.flatten(1)[..., None])[..., 0])
+        for i in range(count):
+            found = inverse[:, i] * (against[:, i] + (self.products[:, :, i] * changes).sum(axis=1))
+            changes[:, i] = np.where(self.useful[:, i], shares[:, i] - found, 0)
+        return -direction - self._sum(self.moved, changes)
+
+    def _sum(self, steps: Tensor, shares: NDArray[np.float64]) -> Tensor:
+        """Return each set's steps, added by shares."""
+        weight = torch.asarray(shares, dtype=steps.dtype, device=steps.device)
+        return (weight[:, None] @ steps).view(self.shape)
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    """Return each set's sum of products, (K,), in double precision."""
+    return (one * other).flatten(1).sum(dim=1, dtype=torch.float64)
+
+
+def _host(*values: Tensor) -> NDArray[np.float64]:
+    """Return tensors of one shape as an array, stacked: they come from the device in one piece."""
+    return torch.stack(values).double().cpu().numpy()
+
+
+def _apply(precondition: tuple[Tensor, Tensor], gradient: Tensor) -> Tensor:
+    """Return the direction of steepest descent in the curvature's measure, but for its sign."""
+    vectors, inverse = precondition
+    moved = vectors @ ((vectors.mT @ gradient) * inverse)
+    # The softmax does not feel a shift common to all classes: nothing may wander along it.
+    return moved - moved.mean(dim=1, keepdim=True)
+
+
+def _choose(which: Tensor, one: _Point, other: _Point) -> _Point:
+    """Return one point's sets where `which` says so, else the other's."""
+    wide = which[:, None, None]
+    return _Point(
+        torch.where(wide, one.weights, other.weights),
+        torch.where(wide, one.logits, other.logits),
+        torch.where(wide, one.residual, other.residual),
+        torch.where(which, one.data_loss, other.data_loss),
+    )
