@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from actionvit.pipeline.datasets.drawing import draw_dataset
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
@@ -16,3 +18,11 @@ def real_data() -> Path:
     if not (folder / "jhmdb21").is_dir():
         pytest.skip(f"real clips not found at {folder} (set ACTIONVIT_TEST_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def sixty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`draw_dataset(clips=60)`, to be copied from and not written to."""
+    root = tmp_path_factory.mktemp("sixty") / "clips"
+    draw_dataset(root, clips=60)
+    return root

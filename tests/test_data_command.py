@@ -15,7 +15,6 @@ from click.testing import CliRunner
 
 from actionvit.cli import cli
 from actionvit.pipeline.datasets.checking import histogram
-from actionvit.pipeline.datasets.drawing import draw_dataset
 from actionvit.pipeline.datasets.duplicates import near_duplicates
 
 
@@ -37,9 +36,11 @@ def test_fetch_names_licence_and_paper_and_what_is_missing(tmp_path):
     assert again.exit_code == 0 and "there already" in again.stdout
 
 
-def test_draw_then_splits(tmp_path):
+def test_draw_then_splits(sixty, tmp_path):
+    shutil.copytree(sixty, tmp_path / "clips")
+    next((tmp_path / "clips").glob("*/*.avi")).unlink()
     drawn = run("draw", tmp_path / "clips", "--clips", 60)
-    assert drawn.exit_code == 0 and "clips drawn, 0 kept" in drawn.stdout
+    assert drawn.exit_code == 0 and "1 clips drawn, 71 kept" in drawn.stdout
     found = json.loads(run("splits", tmp_path / "clips", "--json").stdout)
     rows = {row["split"]: row for row in found["splits"]}
     assert found["sources_known"] and len(rows) == 3 + 5 + 5 + 5
@@ -73,11 +74,10 @@ def encode_anew(source: Path, target: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory):
+def planted(sixty, tmp_path_factory):
     """Twelve drawn clips in a list, half of them testing; a copy, one encoded anew, one cut short, one that is none."""
     root = tmp_path_factory.mktemp("planted")
-    draw_dataset(root / "drawn", clips=60)
-    clips = sorted((root / "drawn").rglob("*.avi"))[::6]
+    clips = sorted(sixty.rglob("*.avi"))[::6]
     assert len(clips) == 12
     rows = []
     for number, clip in enumerate(clips):
@@ -139,8 +139,8 @@ def test_check_without_decoding_opens_no_video(planted, monkeypatch):
     assert "Frames a video" not in done.stdout and "with --decode also" in done.stdout
 
 
-def test_check_without_lists_looks_at_the_splits_that_probe_would_make(planted):
-    found = json.loads(run("check", planted / "drawn", "--layout", "folder", "--json").stdout)
+def test_check_without_lists_looks_at_the_splits_that_probe_would_make(sixty):
+    found = json.loads(run("check", sixty, "--layout", "folder", "--json").stdout)
     assert [one["name"] for one in found["splits"]] == [f"grouped-{number}" for number in range(1, 6)]
     assert not any(one["leaking_sources"] for one in found["splits"])
 

@@ -236,7 +236,7 @@ def test_stopping_and_continuing_fails_nothing(named: Named) -> None:
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
     assert parent.stdout is not None and parent.stdout.readline() == b"decoding\n"
     os.killpg(parent.pid, signal.SIGSTOP)
-    time.sleep(5)
+    time.sleep(3.5)
     os.killpg(parent.pid, signal.SIGCONT)
     assert parent.communicate(timeout=60)[0].split() == [b"fine"] * 5
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
+from pathlib import Path
 
 import av
 import numpy as np
@@ -186,15 +188,16 @@ def test_another_seed_draws_other_clips():
     assert not np.array_equal(plan_clips(seed=0)[0].draw()[0], plan_clips(seed=1)[0].draw()[0])
 
 
-def test_a_file_cut_off_while_it_is_written_is_not_taken_for_a_clip(tmp_path, monkeypatch):
+def test_a_file_cut_off_while_it_is_written_is_not_taken_for_a_clip(sixty, tmp_path, monkeypatch):
     def fail(file, clip):
         file.write_bytes(b"RIFF")
         raise KeyboardInterrupt
 
-    root = tmp_path / "set"
+    root = Path(shutil.copytree(sixty, tmp_path / "set"))
+    next(root.glob("*/*.avi")).unlink()
     monkeypatch.setattr("actionvit.pipeline.datasets.drawing.write_avi", fail)
     with pytest.raises(KeyboardInterrupt):
         draw_dataset(root, clips=60)
     monkeypatch.setattr("actionvit.pipeline.datasets.drawing.write_avi", write_avi)
-    assert draw_dataset(root, clips=60) == len(plan_clips(clips=60))
+    assert draw_dataset(root, clips=60) == 1
     assert len(load_dataset(root).videos) == len(plan_clips(clips=60))

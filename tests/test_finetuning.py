@@ -22,11 +22,13 @@ from safetensors.numpy import load_file
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
+from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.weights import Weights
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.finetuning import tokens
 from actionvit.pipeline.finetuning.classifier import Classifier
 from actionvit.pipeline.finetuning.finetune import Parts, Tuned, Workplace, finetune
+from actionvit.pipeline.finetuning.training import Training
 from actionvit.pipeline.runs import read_run
 
 
@@ -122,6 +124,26 @@ def test_tokens_are_computed_once_for_all_splits_and_reruns(dataset: Dataset, we
     assert seen == list(range(1, len(dataset.videos) + 1))
 
 
+def test_tokens_that_memory_has_room_for_are_read_once(
+    dataset: Dataset, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, calls = FeatureStore.read, []
+
+    def counted(self: FeatureStore, ids: Any, name: str) -> Any:
+        calls.append((*ids, name))
+        return read(self, ids, name)
+
+    monkeypatch.setattr(FeatureStore, "read", counted)
+    found = []
+    for memory in (0, 1 << 30):
+        calls.clear()
+        found.append(
+            train(dataset, weights, tmp_path, tokens="fp16", views=2, memory=memory, folder=tmp_path / str(memory))
+        )
+        assert (len(calls) == len(set(calls))) == bool(memory)
+    assert far(*found) == 0
+
+
 def test_tokens_that_do_not_fit_are_refused_before_the_first_is_computed(
     dataset: Dataset, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +189,25 @@ def test_killed_in_any_epoch_and_resumed_a_training_ends_in_the_same_bits(
         assert one == other, name
     assert not (tmp_path / "cut" / "runs" / "run.training").exists()
     assert len(read_run(tmp_path / "cut" / "runs" / "run").info["curves"]) == 3
+
+
+def test_checkpoints_as_seldom_as_asked_cost_a_kill_more_and_change_nothing(
+    dataset: Dataset, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    save = Training._save
+
+    def noted(self: Training) -> None:
+        saved.append(self.state.epoch)
+        save(self)
+
+    monkeypatch.setattr(Training, "_save", noted)
+    often = train(dataset, weights, tmp_path / "a", epochs=3)
+    assert saved == [0, 1, 2, 3]
+    seldom = train(dataset, weights, tmp_path / "b", epochs=3, flush_seconds=60)
+    again = train(dataset, weights, tmp_path / "b", epochs=3, flush_seconds=60, resume=True)
+    assert saved[4:] == [3]
+    assert far(often, seldom) == far(often, again) == 0 and again.state.history == seldom.state.history
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +25,8 @@ from actionvit.pipeline.datasets.dataset import Video
 from actionvit.pipeline.finetuning.augment import COLOURS, AugmentSpec, draw_box, draw_times, draw_view
 from actionvit.pipeline.finetuning.checkpoints import load_checkpoint, save_checkpoint
 from actionvit.pipeline.finetuning.classifier import Classifier, Frozen, first_trained
-from actionvit.pipeline.finetuning.clips import Held, Loaded, ViewSpec, _blend
+from actionvit.pipeline.finetuning.clips import Held, Loaded, ViewSpec, _blend, ahead, in_threads
+from actionvit.pipeline.finetuning.distributed import ranks
 from actionvit.pipeline.finetuning.events import EventFile, masked_crc
 from actionvit.pipeline.finetuning.loss import Loss, LossSpec
 from actionvit.pipeline.finetuning.sampling import Item, Mix, SamplingSpec, class_counts, epoch_steps, unevenness
@@ -261,6 +264,33 @@ def test_mixup_averages_and_cutmix_pastes_a_box() -> None:
     assert (one == 1).all(), "the clip itself must stay as it is: others may be blended with it"
 
 
+def test_views_come_in_order_from_threads_that_compute_alone() -> None:
+    before = torch.get_num_threads()
+
+    def make(number: int) -> tuple[int, int]:
+        time.sleep(0.002 * (number % 3))
+        return number, torch.get_num_threads()
+
+    torch.set_num_threads(2)
+    try:
+        assert list(in_threads(make, range(40))) == [(number, 1) for number in range(40)]
+        assert list(ahead(iter([torch.get_num_threads()]))) == [2] == [torch.get_num_threads()]
+        with closing(in_threads(make, iter(int, 1))) as endless:
+            assert next(endless) == (0, 1)
+        with pytest.raises(ZeroDivisionError):
+            list(in_threads(lambda number: 1 // number, [1, 0]))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_more_processes_than_gpus_are_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ActionVitError, match="2 processes on this machine, and torch finds 1 GPUs"), ranks("cuda"):
+        pass
+
+
 def test_fixed_views_are_the_plain_one_and_others_that_stay(tmp_path: Path) -> None:
     spec = ViewSpec(
         clip=ClipSpec(num_frames=4, size=32), augment=AugmentSpec(), views=3, mean=(0.5,) * 3, std=(0.5,) * 3
@@ -335,6 +365,14 @@ def test_a_dropped_block_is_no_block_and_a_kept_one_counts_more() -> None:
     x = x + 2 * (full_block(x, folded.blocks[1], folded)[0] - x)
     last = replace(folded, blocks=folded.blocks[2:], first=2)
     torch.testing.assert_close(found[1:], own.head(run(x, last).clip), atol=1e-5, rtol=1e-4)
+
+
+def test_logits_are_fp32_where_products_are_bf16() -> None:
+    own, pixels = model(), torch.randn(2, 4, 3, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, embedding = own.logits(pixels), own.embedding(pixels)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, own.head(embedding.float()), atol=1e-6, rtol=1e-6)
 
 
 def test_what_cannot_be_trained_is_said_in_a_line() -> None:

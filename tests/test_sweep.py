@@ -23,7 +23,6 @@ from actionvit.errors import ActionVitError
 from actionvit.features.clips import ClipSpec
 from actionvit.features.timesformer.variants import gmac
 from actionvit.features.timesformer.weights import find_weights
-from actionvit.pipeline.datasets.drawing import draw_dataset
 from actionvit.pipeline.probing.sweep import best_of
 from actionvit.pipeline.probing.tables import chosen_in_words, cost_figure
 
@@ -32,12 +31,10 @@ SPLITS = ("--protocol", "stratified", "--folds", "2", "--seeds", "1")
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clips(sixty: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five clips of each of four classes."""
-    drawn = tmp_path_factory.mktemp("drawn") / "all"
-    draw_dataset(drawn, clips=60)
-    root = drawn.parent / "some"
-    for folder in sorted(path for path in drawn.iterdir() if path.is_dir() and list(path.glob("*.avi")))[:4]:
+    root = tmp_path_factory.mktemp("drawn") / "some"
+    for folder in sorted(path for path in sixty.iterdir() if path.is_dir() and list(path.glob("*.avi")))[:4]:
         (root / folder.name).mkdir(parents=True)
         for clip in sorted(folder.glob("*.avi"))[:5]:
             shutil.copy(clip, root / folder.name)

@@ -64,7 +64,8 @@ class Picked:
         except (av.FFmpegError, ValueError) as error:
             detail = f"no RGB of its pixel format {frame.format.name}"
             raise DecodeError("unsupported", detail, backend="pyav") from error
-        rows = np.frombuffer(rgb.planes[0], np.uint8).reshape(frame.height, rgb.planes[0].line_size)  # type: ignore[call-overload]
+        (plane,) = rgb.planes
+        rows = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)  # type: ignore[call-overload]
         image: NDArray[np.uint8] = rows[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)
         return image
 

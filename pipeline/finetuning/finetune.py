@@ -190,6 +190,9 @@ def _tune(
     number = {name: i for i, name in enumerate(dataset.class_names)}
     y = np.array([number[video.label] for video in dataset.videos], dtype=np.intp)
     fit, held = _parts(dataset, split, y, spec)
+    unseen = [dataset.class_names[label] for label in np.setdiff1d(y[fit], y[held])]
+    if unseen and ranks.first:
+        logger.warning("%s: the validation part shows no clip of %s", split.name, some(unseen))
     sampling, n_classes = spec.training.sampling, len(dataset.class_names)
     histograms = class_counts(y[fit], sampling, epoch=1, world=ranks.world, n_classes=n_classes)
     place.on_split(split, Parts(fit=fit, held=held, histograms=histograms))
@@ -265,8 +268,6 @@ def _parts(
             f"split {split.name}: no training source can be spared to choose the epoch by: each is the only one of a"
             " class, or too large a part; add sources, raise --validation, or use `actionvit probe`"
         )
-    if unseen := [dataset.class_names[label] for label in np.setdiff1d(y[rows], y[rows[held]])]:
-        logger.warning("%s: the validation part shows no clip of %s", split.name, some(unseen))
     return rows[~held], rows[held]
 
 

@@ -19,7 +19,7 @@ done
 actionvit extract "${dataset[@]}" "${weights[@]}" --precision "${PRECISION:-auto}" | tee -a extracted.txt || [ $? = 3 ] # 3: some failed, and the report says so
 actionvit probe "${dataset[@]}" --class-weight none --class-weight balanced --protocol grouped --seeds 5 \
   --jobs "$(getconf _NPROCESSORS_ONLN)" --overwrite | tee probed.txt
-actionvit report "${runs[@]}" --out report
+actionvit report "${runs[@]}" --attention --out report
 {
   cat "$here/about.md"
   for run in "${runs[@]}"; do printf '[%s](runs/%s/metrics.json)\n' "$run" "$run"; done
