@@ -11,9 +11,9 @@ dataset=(data/jhmdb21 --layout folder --name jhmdb21 --variant base --protocol g
 experiment() { actionvit experiment "$1" "${dataset[@]}" "${@:2}" --jobs "${JOBS:-2}" --out "$1" >"$1.txt"; }
 running=()
 experiment heads --heads "$heads" --shots 1,4,16 --tries 1 & running+=($!)
-experiment shots --shots 1,2,4,8,16 --tries 4 & running+=($!)
-experiment imbalance --factors 1,4,16 --tries 2 & running+=($!)
-experiment splits --shards 4 --tries 2 & running+=($!)
+experiment shots --shots 1,2,4,8,16 --tries 10 & running+=($!)
+experiment imbalance --factors 1,4,16 --tries 5 & running+=($!)
+experiment splits --shards 4 --tries 5 & running+=($!)
 for one in "${running[@]}"; do wait "$one"; done
 {
   cat "$here/about.md"
