@@ -5,7 +5,10 @@
 # side. README.md, report/ and runs/ are to be kept; features-cache/, clip-inflated/ (both used again if they are there) and
 # work/ (whole runs, logs) are not. The settings below may be given in the environment; VARIANT=tiny tries the script out.
 set -euo pipefail
-clip=$1 root=$2 device=${3:-auto} here=$(cd "$(dirname "$0")" && pwd)
+clip=$1 root=$2 device=${3:-auto} here=$(cd "$(dirname "$0")" && pwd) given=
+for name in PRECISION VARIANT FOLDS VIEWS BATCH MEMORY EPOCHS PATIENCE LR ALL_EPOCHS ALL_LR TRAIN SIDE_BY_SIDE; do
+  [ -z "${!name-}" ] || given+="$name='${!name}' "
+done
 . "$here/../made.sh"
 precision=${PRECISION:-auto} variant=${VARIANT:-base} folds=${FOLDS:-5} views=${VIEWS:-4} batch=${BATCH:-16} memory=${MEMORY:-16}
 epochs=${EPOCHS:-8} patience=${PATIENCE:-4} lr=${LR:-1e-4} # of the last blocks
@@ -55,7 +58,7 @@ rm -f report/figures/*.png report/figures/*.pdf
   case $device in cuda*) gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1) || gpu=$device ;; *) gpu='' ;; esac
   [ -z "$gpu" ] || printf '\nOn one %s.' "$gpu"
   [ -z "$side" ] || printf '\nThe fine-tunings ran side by side: each alone is faster.'
-  made 'results/jhmdb21-finetune/run.sh CLIP ROOT DEVICE'
+  made "${given}results/jhmdb21-finetune/run.sh CLIP ROOT $device"
 } >README.md
 for run in "${runs[@]}"; do
   mkdir -p "runs/$run"
