@@ -56,7 +56,7 @@ def command(**options: Any) -> None:
     """Train on a dataset's videos, choose the epoch on a part of the training set, score each test side once.
 
     Unless all is trained, the videos go through the frozen blocks once, a few augmented views each, and training reads
-    what came out from the cache: an epoch takes seconds. Several processes: `torchrun --nproc-per-node N -m --
+    what came out from the cache in every epoch. Several processes: `torchrun --nproc-per-node N -m --
     actionvit finetune ...`.
     """
     from actionvit.features.timesformer.outputs import resolve

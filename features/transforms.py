@@ -6,34 +6,23 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from actionvit.features.clips import ClipSpec
+from actionvit.features.resizing import resize
 
 
 def resized(frames: Tensor, size: int) -> Tensor:
     """Return frames (F, H, W, 3) uint8 as (F, 3, h, w) uint8 with min(h, w) = size.
 
-    The long side is rounded down, the filter is PIL's and torchvision's antialiased triangle, and pixels are rounded
-    to 8 bits as theirs are: each within 1/255 of theirs, on every device.
+    The long side is rounded down, the filter is PIL's and torchvision's antialiased triangle: each pixel within 1/255
+    of theirs, and the same on every device.
     """
     height, width = frames.shape[1:3]
     short = min(height, width)
     shape = (height * size // short, width * size // short)
-    planes = frames.permute(0, 3, 1, 2)  # a view: channels stay last in memory, which the kernels like best
-    if (height, width) == shape:
-        return planes
-    # On the CPU there is a kernel for 8-bit pixels, with PIL's own fixed-point weights.
-    return _scaled(planes, shape) if frames.device.type == "cpu" else _scaled_as_floats(planes, shape)
-
-
-def _scaled(planes: Tensor, shape: tuple[int, int]) -> Tensor:
-    return F.interpolate(planes, size=shape, mode="bilinear", antialias=True, align_corners=False)
-
-
-def _scaled_as_floats(planes: Tensor, shape: tuple[int, int]) -> Tensor:
-    return _scaled(planes.float(), shape).round_().clamp_(0, 255).to(torch.uint8)
+    small = frames if (height, width) == shape else resize(frames, *shape)
+    return small.permute(0, 3, 1, 2)  # a view: channels stay last in memory
 
 
 def crop_corners(height: int, width: int, size: int, crops: int) -> list[tuple[int, int]]:

@@ -187,6 +187,23 @@ def test_an_extraction_goes_on_after_running_out_of_memory(clips: Path, tmp_path
         np.testing.assert_allclose(a, b, atol=2e-5)
 
 
+def test_what_overflows_is_not_cached(clips: Path, tmp_path: Path) -> None:
+    weights = find_weights("tiny")
+    job = Job(variant="tiny", weights=weights, spec=ClipSpec(num_frames=4, size=32), precision="fp16")
+
+    def large(job: Job, device: str) -> Encoder:
+        encoder = Encoder(job.weights, job.spec, device="cpu", precision="fp16")
+        with torch.inference_mode():
+            encoder._stem.table.mul_(1e6)
+        return encoder
+
+    with pytest.raises(ActionVitError, match=r"not finite; fp16 ends at 65,504: use --precision bf16"):
+        extract(load_dataset(clips), [job], cache=tmp_path / "cache", workers=0, make_encoder=large)
+    (key,) = (tmp_path / "cache").glob("*/*/key.json")
+    assert not FeatureStore.open(key.parent).ids
+    assert extract(load_dataset(clips), [job], cache=tmp_path / "cache", workers=0).outcomes[0].embedded == 4
+
+
 def test_the_summary_says_where_the_time_went(clips: Path, tmp_path: Path) -> None:
     command = ("extract", clips, "--cache", tmp_path / "cache", *SHAPE)
     told = json.loads(run(*command, "--json").stdout)

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from actionvit.features.clips import ClipSpec
-from actionvit.features.transforms import _scaled_as_floats, crop_corners, resized, views
+from actionvit.features.resizing import resize_by_integers
+from actionvit.features.transforms import crop_corners, resized, views
 
 SIZES = [
     (240, 320),
@@ -27,7 +28,7 @@ SIZES = [
 @pytest.mark.parametrize("size", [16, 112, 224])
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_resizing_is_pils_within_one_level(height: int, width: int, size: int) -> None:
-    """Up and down, by whole and odd factors; the CPU's way, and the floating-point one that GPUs take."""
+    """Up and down, by whole and odd factors; and by the sums that other devices take, bit for bit the same."""
     random = np.random.RandomState(0)
     noise = random.randint(0, 256, (height, width, 3)).astype(np.uint8)
     extremes = (random.randint(0, 2, (height, width, 3)) * 255).astype(np.uint8)
@@ -37,8 +38,16 @@ def test_resizing_is_pils_within_one_level(height: int, width: int, size: int) -
         shape = (found.shape[2], found.shape[3])
         expected = np.asarray(Image.fromarray(image).resize(shape[::-1], Image.Resampling.BILINEAR)).astype(int)
         assert min(shape) == size and max(shape) == max(height, width) * size // min(height, width)
-        for each in (found, _scaled_as_floats(frames.permute(0, 3, 1, 2), shape)):
-            assert np.abs(each[0].permute(1, 2, 0).numpy().astype(int) - expected).max() <= 1
+        assert np.abs(found[0].permute(1, 2, 0).numpy().astype(int) - expected).max() <= 1
+        assert torch.equal(resize_by_integers(frames, *shape), found.permute(0, 2, 3, 1))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_a_gpu_resizes_to_the_same_bytes(height: int, width: int) -> None:
+    frames = torch.randint(0, 256, (3, height, width, 3), dtype=torch.uint8)
+    assert torch.equal(resized(frames.cuda(), 112).cpu(), resized(frames, 112))
 
 
 def test_crops_lie_at_start_centre_and_end_of_the_long_side() -> None:

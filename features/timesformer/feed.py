@@ -17,8 +17,8 @@ from actionvit.features.transforms import views
 Norms = tuple[Sequence[float], Sequence[float]]
 """Mean and standard deviation of pixel values in [0, 1], by channel."""
 
-# Frames that are copied to the device and resized together; as floats they take four times as much there.
-_BYTES_AT_ONCE = 1 << 26
+# Frames that are copied to the device and resized together; the sums that resizing makes take several times as much.
+_BYTES_AT_ONCE = 1 << 24
 
 
 class Feed:

@@ -9,8 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
+from actionvit.errors import ActionVitError
 from actionvit.features.decoding.frames import Frames
 from actionvit.features.decoding.workers import Decoded
 from actionvit.features.store.parts import Row
@@ -115,6 +117,11 @@ class Lane:
         arrays = future.result().result()
         began = time.perf_counter()
         for video, quantities in zip(batch, arrays, strict=True):
+            if not np.isfinite(quantities["clip"]).all():
+                raise ActionVitError(
+                    f"{video.id}: its embedding is not finite; fp16 ends at 65,504: use --precision bf16 or fp32, or,"
+                    " if it was one of them, other weights; what is cached already is right"
+                )
             self.writer.append(
                 Row(
                     id=video.id,

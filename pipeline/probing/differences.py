@@ -106,8 +106,8 @@ def findings(found: Sequence[Difference]) -> list[str]:
     )
     if found[0].p is None:
         said.append(
-            f"These intervals are 95 % each and not corrected: of {len(found)} without any true difference about"
-            f" {max(1, round(0.05 * len(found)))} would leave zero out."
+            f"These intervals are 95 % each and not corrected: of {len(found)} without any true difference"
+            f" {0.05 * len(found):.2g} would leave zero out on average."
         )
     return said
 

@@ -64,7 +64,8 @@ def curves_figure(
 ) -> Path:
     """Draw a metric `y` of the rows against their column `x`, a line a value of `series`, with 95 % intervals.
 
-    `names` are those of the axes.
+    `names` are those of the axes. On a logarithmic axis series stand a little apart, so that intervals at one place can
+    be told from each other.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -73,18 +74,20 @@ def curves_figure(
     with rc_context(RC):
         figure = Figure(figsize=(5.2, 3.6), layout="constrained")
         axes = figure.subplots()
-        for marker, name in zip("osD^v<>P*X" * 10, dict.fromkeys(row[series] for row in rows), strict=False):
+        found = list(dict.fromkeys(row[series] for row in rows))
+        for number, (marker, name) in enumerate(zip("osD^v<>P*X" * 10, found, strict=False)):
             line = sorted((row[x], row[y]) for row in rows if row[series] == name)
             means = [100 * value["mean"] for _, value in line]
             below = [100 * (value["mean"] - value["ci95"][0]) for _, value in line]
             above = [100 * (value["ci95"][1] - value["mean"]) for _, value in line]
-            at = [place for place, _ in line]
+            apart = 1.012 ** (number - (len(found) - 1) / 2) if log else 1.0
+            at = [place * apart for place, _ in line]
             error = [[max(0.0, v) for v in below], [max(0.0, v) for v in above]]
             axes.errorbar(at, means, error, marker=marker, markersize=4, capsize=2, linewidth=1, label=str(name))
         if log:
             axes.set_xscale("log")
             ticks = sorted({row[x] for row in rows})
-            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
             axes.minorticks_off()
         axes.set_xlabel(names[0])
         axes.set_ylabel(names[1])
