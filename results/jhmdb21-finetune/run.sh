@@ -15,7 +15,8 @@ epochs=${EPOCHS:-8} patience=${PATIENCE:-4} lr=${LR:-1e-4} # of the last blocks
 all_epochs=${ALL_EPOCHS:-4} all_lr=${ALL_LR:-3e-5}
 case $device in cuda*) default='last:1 last:4 all' side=1 ;; *) default='last:1 last:4' side='' ;; esac
 train=${TRAIN:-$default} side=${SIDE_BY_SIDE-$side}
-dataset=("$root" --layout folder --name "${NAME:-jhmdb21}" --variant "$variant")
+linked "$root"
+dataset=(data/jhmdb21 --layout folder --name "${NAME:-jhmdb21}" --variant "$variant")
 splits=(--protocol grouped --folds "$folds")
 export ACTIONVIT_RUNS=work
 rm -rf work report runs
