@@ -1,6 +1,6 @@
 """Does fine-tuning teach the order of frames? Pairs of motions of which each is the other played backwards.
 
-    python experiments/order_pairs.py --out order-pairs.json      # some ten minutes on two cores
+    python experiments/order_pairs.py --out order-pairs.json      # four minutes on two cores
 
 For each pair: the clips of `actionvit data draw` that show one of its motions, on folds that keep sources apart. A
 linear probe on the untrained `tiny`; the untrained `tiny` fine-tuned end to end; and the latter again on the same test
