@@ -16,6 +16,7 @@ from actionvit.features.timesformer.folded import Folded, FoldedBlock, Stem
 from actionvit.features.timesformer.forward import Embedding, embed, run
 from actionvit.features.timesformer.linear import Linear
 from actionvit.features.timesformer.variants import ModelShape
+from actionvit.features.timesformer.weights import Weights
 
 
 class Block(nn.Module):
@@ -126,3 +127,12 @@ class TimeSformer(nn.Module):
     def forward_from(self, tokens: Tensor, block: int, *, mean_pool: bool = False) -> Embedding:
         """Go on from tokens (B, T, 1 + P, D) kept after `block` blocks; gradients reach the blocks behind them."""
         return run(tokens.transpose(0, 1), self.fold(block), mean_pool=mean_pool)
+
+
+def pretrained(weights: Weights) -> TimeSformer:
+    """Return the model with its weights, without drawing random ones first."""
+    tensors = {name: tensor for name, tensor in weights.load().items() if not name.startswith("head.")}
+    with torch.device("meta"):
+        model = TimeSformer(weights.shape)
+    model.load_state_dict(tensors, assign=True)
+    return model

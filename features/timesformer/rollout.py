@@ -28,7 +28,7 @@ from actionvit.features.decoding.frames import Frames
 from actionvit.features.timesformer.folded import Folded, FoldedBlock, Stem
 from actionvit.features.timesformer.forward import embed, run
 from actionvit.features.timesformer.linear import Linear
-from actionvit.features.timesformer.model import TimeSformer
+from actionvit.features.timesformer.model import TimeSformer, pretrained
 from actionvit.features.timesformer.outputs import quantities, resolve
 from actionvit.features.timesformer.weights import Weights
 from actionvit.features.transforms import views
@@ -54,10 +54,7 @@ class Attention:
         quantities(weights.shape, spec)
         self.weights, self.spec = weights, spec
         self.device = torch.device(resolve(device, "fp32")[0])
-        tensors = {name: tensor for name, tensor in weights.load().items() if not name.startswith("head.")}
-        with torch.device("meta"):
-            model = TimeSformer(weights.shape)
-        model.load_state_dict(tensors, assign=True)
+        model = pretrained(weights)
         with torch.inference_mode():
             stem, folded = model.stem(spec.num_frames, spec.size), model.fold()
             tokens = spec.num_frames * (1 + stem.side**2)

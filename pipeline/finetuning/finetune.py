@@ -18,7 +18,7 @@ from torch import Tensor
 
 from actionvit.errors import ActionVitError
 from actionvit.features.decoding.decode import DecodePolicy
-from actionvit.features.timesformer.model import TimeSformer
+from actionvit.features.timesformer.model import pretrained
 from actionvit.features.timesformer.outputs import quantities
 from actionvit.features.timesformer.weights import Weights
 from actionvit.heads.linear import LinearProbe
@@ -128,12 +128,8 @@ def chosen_splits(dataset: Dataset, spec: FinetuneSpec) -> list[Split]:
 
 def load_model(weights: Weights, n_classes: int, spec: FinetuneSpec, device: str) -> Classifier:
     """Return the pretrained encoder with a head at zero."""
-    with torch.device("meta"):  # no random numbers that are replaced at once
-        encoder = TimeSformer(weights.shape)
-    tensors = {name: value for name, value in weights.load().items() if not name.startswith("head.")}
-    encoder.load_state_dict(tensors, assign=True)
     first = first_trained(spec.train, weights.shape.depth)
-    return Classifier(encoder, n_classes, first=first, checkpointing=spec.checkpointing).to(device)
+    return Classifier(pretrained(weights), n_classes, first=first, checkpointing=spec.checkpointing).to(device)
 
 
 def view_spec(weights: Weights, spec: FinetuneSpec) -> ViewSpec:

@@ -56,9 +56,8 @@ rm -f report/figures/*.png report/figures/*.pdf
   printf '\n## What the commands said\n\n```\n'
   for run in "${runs[@]}"; do sed '/ epoch *[0-9]*: /d' "work/logs/$run.txt"; done # history.csv has the epochs
   printf '```\n'
-  case $device in cuda*) gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1) || gpu=$device ;; *) gpu='' ;; esac
-  [ -z "$gpu" ] || printf '\nOn one %s.' "$gpu"
   [ -z "$side" ] || printf '\nThe fine-tunings ran side by side: each alone is faster.'
+  printf '\n'
   made "${given}results/jhmdb21-finetune/run.sh CLIP ROOT $device"
 } >README.md
 for run in "${runs[@]}"; do
