@@ -29,7 +29,7 @@ import numpy as np
 from actionvit.features.clips import clip_indices
 from actionvit.features.decoding.decode import DecodePolicy, decode
 from actionvit.features.timesformer.encoder import Encoder
-from actionvit.pipeline.datasets.drawing import DrawnClip, plan_clips, write_avi
+from actionvit.pipeline.datasets.drawing import DrawnClip, plan_clips, write_clip
 from actionvit.pipeline.prediction.predictor import load_predictor
 from actionvit.pipeline.runs import Run, measure, read_run
 
@@ -45,18 +45,14 @@ METRIC = "mean_class_accuracy"
 
 def draw(job: tuple[Path, DrawnClip]) -> None:
     """Write one clip, if it is not there."""
-    file, clip = job
-    if not file.exists():
-        partial = file.with_name(f".{file.name}")
-        write_avi(partial, clip.draw())
-        partial.replace(file)
+    root, clip = job
+    if not (root / clip.motion / clip.name).exists():
+        write_clip(root, clip)
 
 
 def draw_pair(root: Path, motions: Sequence[str], clips: int) -> int:
     """Draw the clips of these motions that `data draw --clips` would; return how many there are."""
-    jobs = [(root / clip.motion / clip.name, clip) for clip in plan_clips(clips=clips) if clip.motion in motions]
-    for motion in motions:
-        (root / motion).mkdir(parents=True, exist_ok=True)
+    jobs = [(root, clip) for clip in plan_clips(clips=clips) if clip.motion in motions]
     with ProcessPoolExecutor() as pool:
         list(pool.map(draw, jobs, chunksize=8))
     return len(jobs)

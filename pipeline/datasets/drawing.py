@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from actionvit.errors import ActionVitError
 from actionvit.pipeline.datasets.motions import MOTIONS, draw_clip, draw_scene
 
-__all__ = ["MOTIONS", "DrawnClip", "draw_clip", "draw_dataset", "plan_clips", "write_avi"]
+__all__ = ["MOTIONS", "DrawnClip", "draw_clip", "draw_dataset", "plan_clips", "write_avi", "write_clip"]
 
 SIZE = (120, 160)
 FRAMES = (24, 48)
@@ -122,15 +122,20 @@ def draw_dataset(
     plan = plan_clips(seed=seed, clips=clips)
     missing = [clip for clip in plan if not (root / clip.motion / clip.name).exists()]
     for clip in track(missing):
-        file = root / clip.motion / clip.name
-        file.parent.mkdir(exist_ok=True)
-        partial = file.with_name(f".{file.name}")
-        write_avi(partial, clip.draw())
-        partial.replace(file)
+        write_clip(root, clip)
     (root / LISTS).mkdir(exist_ok=True)
     for name, text in _lists(plan, seed):
         (root / LISTS / name).write_text(text, encoding="utf-8")
     return len(missing)
+
+
+def write_clip(root: Path, clip: DrawnClip) -> None:
+    """Draw a clip into `root/MOTION/NAME`, whole or not at all."""
+    file = root / clip.motion / clip.name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}")
+    write_avi(partial, clip.draw())
+    partial.replace(file)
 
 
 def write_avi(file: Path, clip: NDArray[np.uint8]) -> None:
