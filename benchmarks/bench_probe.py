@@ -39,8 +39,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from actionvit.heads.linear import SCAN_TOL, LinearProbe
-from actionvit.heads.logistic import Factorised
-from actionvit.heads.selection import assign_folds, select
+from actionvit.heads.logistic import Factorised, TrainingSet
+from actionvit.heads.selection import Search, assign_folds, select_all
 from actionvit.heads.weighting import class_weights
 
 HERE = Path(__file__).resolve().parent
@@ -113,21 +113,29 @@ def own_losses(part, device: str, jobs: int) -> np.ndarray:
     X, y = part[:2]
     scaled = StandardScaler().fit_transform(X)
     folds, weights = folds_of(part)
-    sets = [(scaled[train], y[train], weight) for (train, _), weight in zip(folds, weights, strict=True)]
+    width = int(y.max()) + 1
+    sets = [
+        TrainingSet(X=scaled[train], y=y[train], classes=width, share=np.ones(len(train)), weight=weight)
+        for (train, _), weight in zip(folds, weights, strict=True)
+    ]
     with threadpool_limits(1):
         if device == "cpu":
-            solvers = [Factorised(X) for X, _, _ in sets]
-            paths = Parallel(n_jobs=jobs, prefer="threads")(
-                delayed(lambda solver, y, weight: list(solver.path(y, weight, GRID, tol=SCAN_TOL)))(solver, y, weight)
-                for solver, (_, y, weight) in zip(solvers, sets, strict=True)
-            )
+
+            def solved(one: TrainingSet) -> list:
+                solver = Factorised(one.X)
+                return [solver.unrotate(at.weights) for at in solver.path(one.y, one.weight, GRID, tol=SCAN_TOL)]
+
+            found = Parallel(n_jobs=jobs, prefer="threads")(map(delayed(solved), sets))
         else:
             from actionvit.heads.lockstep import Lockstep
 
-            together = Lockstep(*zip(*sets, strict=True), device=device)
-            solvers, paths = [together] * len(sets), list(zip(*together.path(GRID, tol=SCAN_TOL), strict=True))
-        found = [[solver.unrotate(one.weights) for one in path] for solver, path in zip(solvers, paths, strict=True)]
-    return np.array([losses_of(*one, *zip(*path, strict=True)) for one, path in zip(sets, found, strict=True)])
+            together = Lockstep(sets, standardize=False, device=device)
+            path = np.repeat(np.array(GRID)[:, None], len(sets), axis=1)
+            steps = list(together.path(path, tol=SCAN_TOL))
+            found = [[together.unrotate(i, step[i])[:2] for step in steps] for i in range(len(sets))]
+    return np.array(
+        [losses_of(one.X, one.y, one.weight, *zip(*path, strict=True)) for one, path in zip(sets, found, strict=True)]
+    )
 
 
 def compare(part, options) -> list[dict]:
@@ -185,16 +193,26 @@ class Fitted(NamedTuple):
 def run_grid(parts, device: str, jobs: int) -> tuple[list[Fitted], float, float]:
     """The whole grid as `actionvit probe` does it: what was chosen and predicted, seconds, seconds of CPU."""
 
-    def fit(part) -> Fitted:
-        X, y, film, test, weighting = part
-        found = select(LinearProbe(class_weight=weighting, device=device), X, y, groups=film)
-        return Fitted(found.setting["C"], max(found.search["scores"]), found.head.predict(test), found.head.loss_)
+    def fit(parts) -> list[Fitted]:
+        asked = [
+            Search(head=LinearProbe(class_weight=weighting, device=device), X=X, y=y, groups=film)
+            for X, y, film, _, weighting in parts
+        ]
+        found = zip(select_all(asked), [part[3] for part in parts], strict=True)
+        return [
+            Fitted(one.setting["C"], max(one.search["scores"]), one.head.predict(test), one.head.loss_)
+            for one, test in found
+        ]
 
-    fit((*(array[::9] for array in parts[0][:3]), parts[0][3][:9], "none"))  # libraries loaded, pools started
+    fit([(*(array[::9] for array in parts[0][:3]), parts[0][3][:9], "none")])  # libraries loaded, pools started
+    # On a GPU all splits go at once, a weighting after the other; else a thread does a split.
+    at_once = [parts[number :: len(WEIGHTINGS)] for number in range(len(WEIGHTINGS))]
+    batches = [[part] for part in parts] if device == "cpu" else at_once
     start, cpu = time.perf_counter(), time.process_time()
     with threadpool_limits(1):
-        own = Parallel(n_jobs=jobs, prefer="threads")(delayed(fit)(part) for part in parts)
-    return own, time.perf_counter() - start, time.process_time() - cpu
+        own = Parallel(n_jobs=jobs, prefer="threads")(delayed(fit)(batch) for batch in batches)
+    by_part = [one for found in (zip(*own, strict=True) if device != "cpu" else own) for one in found]
+    return by_part, time.perf_counter() - start, time.process_time() - cpu
 
 
 def measure(share: float, options) -> dict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,6 +32,15 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn shi
     classes_: NDArray[Any]
     n_features_in_: int
 
+    def fit(self, X: Any, y: Any) -> Head:
+        """Learn from X (n, ...) and labels y (n,)."""
+        raise NotImplementedError
+
+    @property
+    def together(self) -> bool:
+        """Whether `scan_all` and `fit_all` of many training sets at once beat one after another."""
+        return False
+
     def predict_log_proba(self, X: Any) -> Floats:
         """Return log-probabilities, (n, C), columns in the order of `classes_`."""
         raise NotImplementedError
@@ -52,16 +62,27 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn shi
         """
         return [clone(self).set_params(**setting).fit(X, y).predict_log_proba(held) for setting in settings]
 
-    def scan_parts(
-        self, X: Any, y: Any, parts: Sequence[tuple[Any, Any]], settings: Sequence[Mapping[str, Any]], *, jobs: int = 1
-    ) -> list[list[Floats]]:
-        """Scan every part, (training rows, held rows), in threads."""
+    @staticmethod
+    def scan_all(scans: Sequence[Scan], *, jobs: int = 1) -> list[list[list[Floats]]]:
+        """Return what `scan` gives, of each part of each training set; in threads, a part each.
+
+        A head for which `together` holds overrides this, and `fit_all`.
+        """
         # Several products of matrices at once, each in as many threads as there are cores, get in each other's way.
         with threadpool_limits(1) if jobs > 1 else nullcontext():
-            found: list[list[Floats]] = Parallel(n_jobs=jobs, prefer="threads")(
-                delayed(self.scan)(X[train], y[train], X[held], settings) for train, held in parts
+            found = Parallel(n_jobs=jobs, prefer="threads")(
+                delayed(one.head.scan)(one.X[train], one.y[train], one.X[held], one.settings)
+                for one in scans
+                for train, held in one.parts
             )
-        return found
+        left = iter(found)
+        return [[next(left) for _ in one.parts] for one in scans]
+
+    @staticmethod
+    def fit_all(heads: Sequence[Head], data: Sequence[tuple[Any, Any]]) -> None:
+        """Fit each head to its (X, y)."""
+        for head, (X, y) in zip(heads, data, strict=True):
+            head.fit(X, y)
 
     def _training_data(self, X: Any, y: Any) -> tuple[Floats, NDArray[np.intp]]:
         """Check (X, y), store the classes, return X as floats and y as class indices."""
@@ -78,6 +99,19 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn shi
         check_is_fitted(self)
         checked: Floats = validate_data(self, X, dtype=[np.float64, np.float32], allow_nd=self.tokens, reset=False)
         return checked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """A training set on which settings are to be tried."""
+
+    head: Head
+    """Left untouched."""
+    X: NDArray[Any]
+    y: NDArray[Any]
+    parts: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]
+    """Rows that train, rows that are held."""
+    settings: Sequence[Mapping[str, Any]]
 
 
 def log_softmax(logits: Floats) -> Floats:

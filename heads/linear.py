@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.utils.validation import _check_sample_weight
 
-from actionvit.heads.base import Floats, Head, log_softmax
+from actionvit.heads.base import Floats, Head, Scan, log_softmax
 from actionvit.heads.lbfgs import Solution
-from actionvit.heads.logistic import Factorised
+from actionvit.heads.logistic import Factorised, Optimum, TrainingSet, moments
 from actionvit.heads.weighting import ClassWeight, class_weights, log_prior
+
+if TYPE_CHECKING:
+    from actionvit.heads.lockstep import Lockstep
 
 SCAN_TOL = 1e-2
 """`tol` while settings are tried: the loss is then within 1e-4 of its minimum."""
@@ -89,41 +92,62 @@ class LinearProbe(Head):
         ValueError
             If there are fewer than two classes, or a setting is out of range.
         """
-        return self._fitted([self._prepared(X, y, sample_weight)], [self.C])[0][0]
+        _fit([self], [self._training_set(X, y, sample_weight)])
+        return self
 
-    def scan_parts(
-        self, X: Any, y: Any, parts: Sequence[tuple[Any, Any]], settings: Sequence[Mapping[str, Any]], *, jobs: int = 1
-    ) -> list[list[Floats]]:
-        """Try settings on every part; on a GPU all parts go at once."""
-        classes = {len(np.unique(y[train])) for train, _ in parts}
-        if self.device == "cpu" or len(classes) > 1 or any(set(setting) != {"C"} for setting in settings):
-            return super().scan_parts(X, y, parts, settings, jobs=jobs)
-        return self._scan([(X[train], y[train], X[held]) for train, held in parts], [one["C"] for one in settings])
+    @property
+    def together(self) -> bool:
+        """Where many fits are told to a GPU as one."""
+        return self.device != "cpu"
+
+    @staticmethod
+    def fit_all(heads: Sequence[Head], data: Sequence[tuple[Any, Any]]) -> None:
+        """Fit each head to its (X, y); on a GPU all of them at once."""
+        probes = [head for head in heads if isinstance(head, LinearProbe)]
+        _fit(probes, [head._training_set(X, y, None) for head, (X, y) in zip(probes, data, strict=True)])
 
     def scan(self, X: Any, y: Any, held: Any, settings: Sequence[Mapping[str, Any]]) -> list[Floats]:
         """Try settings; along C one rotation is shared, and each fit starts from the ones before."""
-        if any(set(setting) != {"C"} for setting in settings):
+        if self.together or not _along_C(settings):
             return super().scan(X, y, held, settings)
-        return self._scan([(X, y, held)], [one["C"] for one in settings])[0]
+        head, path = clone(self), _rising(settings)
+        one = head._training_set(X, y, None)
+        solved = zip(path, head._path(one, path, max(self.tol, SCAN_TOL)), strict=True)
+        found = {C: head._learn(one, optimum).predict_log_proba(held) for C, optimum in solved}
+        return [found[setting["C"]] for setting in settings]
 
-    def _scan(self, parts: Sequence[tuple[Any, Any, Any]], given: Sequence[float]) -> list[list[Floats]]:
-        """Return log-probabilities of the held rows of each (X, y, held), one array a value of C."""
-        rough = clone(self).set_params(tol=max(self.tol, SCAN_TOL))
-        path = sorted(set(given))
-        fitted = rough._fitted([clone(rough)._prepared(X, y, None) for X, y, _ in parts], path)
-        found = [
-            dict(zip(path, (head.predict_log_proba(held) for head in heads), strict=True))
-            for heads, (_, _, held) in zip(fitted, parts, strict=True)
+    @staticmethod
+    def scan_all(scans: Sequence[Scan], *, jobs: int = 1) -> list[list[list[Floats]]]:
+        """Try settings; on a GPU, along C, all parts of all training sets at once."""
+        heads = [one.head for one in scans if isinstance(one.head, LinearProbe)]
+        if not heads[0].together or not all(_along_C(one.settings) for one in scans):
+            return Head.scan_all(scans, jobs=jobs)
+        sets, held, paths, tried = [], [], [], []
+        for head, one in zip(heads, scans, strict=True):
+            X, _ = clone(head)._training_data(one.X, one.y)
+            sets += [head._part(X, one.y, train) for train, _ in one.parts]
+            held += [rows for _, rows in one.parts]
+            paths += [_rising(one.settings)] * len(one.parts)
+            tried += [(head, dict[float, Floats]()) for _ in one.parts]
+        for group, together, solved in _in_lockstep(heads[0], sets, paths, max(heads[0].tol, SCAN_TOL)):
+            for step, _ in enumerate(solved):
+                for i, found in zip(group, together.log_proba([held[i] for i in group]), strict=True):
+                    head, by_C = tried[i]
+                    by_C[paths[i][step]] = head._adjusted(found, sets[i])
+        left = iter(by_C for _, by_C in tried)
+        return [
+            [[by_C[setting["C"]] for setting in one.settings] for by_C in islice(left, len(one.parts))] for one in scans
         ]
-        return [[one[C] for C in given] for one in found]
 
     def predict_log_proba(self, X: Any) -> Floats:
         """Return log-probabilities, (n, C)."""
         X = self._test_data(X)
         return log_softmax(X.astype(np.float64) @ self.coef_.T + self.intercept_)
 
-    def _prepared(self, X: Any, y: Any, sample_weight: Any) -> _Prepared:
-        """Check a training set, learn its classes and moments, standardise it."""
+    def _training_set(self, X: Any, y: Any, sample_weight: Any) -> TrainingSet:
+        """Check what is to be fitted, learn its classes."""
+        if not self.C > 0 or not self.tol > 0:
+            raise ValueError(f"C, tol: got {self.C}, {self.tol}, expected more than 0")
         X, codes = self._training_data(X, y)
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
@@ -133,80 +157,72 @@ class LinearProbe(Head):
             X, codes = self._training_data(X[used], self.classes_[codes[used]])
             sample_weight = sample_weight[used]
         share = np.ones(len(X)) if sample_weight is None else sample_weight.astype(np.float64)
-        mean, scale = _moments(X, share) if self.standardize else (np.zeros(X.shape[1]), np.ones(X.shape[1]))
         per_class = class_weights(codes, len(self.classes_), self.class_weight, classes=self.classes_)
-        return _Prepared(
-            head=self,
-            X=((X - mean) / scale).astype(X.dtype),
-            y=codes,
-            share=share,
-            weight=share * per_class[codes],
-            mean=mean,
-            scale=scale,
-        )
+        return TrainingSet(X=X, y=codes, classes=len(self.classes_), share=share, weight=share * per_class[codes])
 
-    def _fitted(self, sets: Sequence[_Prepared], path: Sequence[float]) -> list[list[LinearProbe]]:
-        """Return each set's heads, one a value of a rising path of C; the last is the set's own head."""
-        if not all(C > 0 for C in path) or not self.tol > 0:
-            raise ValueError(f"C, tol: got {list(path)}, {self.tol}, expected more than 0")
-        found: list[list[LinearProbe]] = [[] for _ in sets]
-        for C, solutions in zip(path, self._solutions(sets, path), strict=True):
-            for heads, one, (coef, intercept, solution) in zip(found, sets, solutions, strict=True):
-                head = one.head if path[-1] == C else clone(one.head)
-                head.C = C
-                prior = log_prior(one.y, len(one.head.classes_), one.share)
-                head.classes_, head.n_features_in_ = one.head.classes_, one.head.n_features_in_
-                head.coef_ = coef / one.scale
-                head.intercept_ = intercept - head.coef_ @ one.mean - self.logit_adjust * prior
-                head.loss_, head.gap_, head.n_iter_ = solution.loss, solution.gap, solution.steps
-                heads.append(head)
-        return found
+    def _part(self, X: Floats, y: NDArray[Any], train: NDArray[np.intp]) -> TrainingSet:
+        """Return all rows, of which those that do not train weigh nothing."""
+        classes, found = np.unique(y[train], return_inverse=True)
+        codes, share, weight = np.zeros(len(X), np.intp), np.zeros(len(X)), np.zeros(len(X))
+        per_class = class_weights(found, len(classes), self.class_weight, classes=classes)
+        codes[train], share[train], weight[train] = found, 1, per_class[found]
+        return TrainingSet(X=X, y=codes, classes=len(classes), share=share, weight=weight)
 
-    def _solutions(self, sets: Sequence[_Prepared], path: Sequence[float]) -> Iterator[list[_Found]]:
-        """Yield for each C the optimum of each set, for standardised rows."""
-        tol, most = self.tol, self.max_iter
-        if self.device == "cpu":
-            solvers = [Factorised(one.X, one.share) for one in sets]
-            paths = [
-                solver.path(one.y, one.weight, path, tol=tol, max_iter=most)
-                for solver, one in zip(solvers, sets, strict=True)
-            ]
-            for found in zip(*paths, strict=True):
-                yield [(*solver.unrotate(one.weights), one) for solver, one in zip(solvers, found, strict=True)]
-            return
-        from actionvit.heads.lockstep import Lockstep
+    def _path(self, one: TrainingSet, path: Sequence[float], tol: float) -> Iterator[Optimum]:
+        """Yield the optimum of each C, on the CPU."""
+        mean, scale = np.zeros(one.X.shape[1]), np.ones(one.X.shape[1])
+        if self.standardize:
+            mean, scale = moments(one.X.astype(np.float64), one.share, float(np.finfo(one.X.dtype).eps))
+        solver = Factorised(((one.X - mean) / scale).astype(one.X.dtype), one.share)
+        for solution in solver.path(one.y, one.weight, path, tol=tol, max_iter=self.max_iter):
+            coef, intercept = solver.unrotate(solution.weights)
+            yield coef / scale, intercept - (coef / scale) @ mean, solution
 
-        X, y, weight = ([getattr(one, name) for one in sets] for name in ("X", "y", "weight"))
-        together = Lockstep(X, y, weight, device=self.device)
-        for solutions in together.path(path, tol=tol, max_iter=most):
-            yield [(*together.unrotate(one.weights), one) for one in solutions]
+    def _learn(self, one: TrainingSet, optimum: Optimum) -> LinearProbe:
+        """Take an optimum as what was learnt."""
+        self.coef_, intercept, solution = optimum
+        self.intercept_ = intercept - self.logit_adjust * log_prior(one.y, one.classes, one.share)
+        self.loss_, self.gap_, self.n_iter_ = solution.loss, solution.gap, solution.steps
+        return self
+
+    def _adjusted(self, log_proba: Floats, one: TrainingSet) -> Floats:
+        """Return what an adjusted intercept makes of log-probabilities."""
+        if not self.logit_adjust:
+            return log_proba
+        return log_softmax(log_proba - self.logit_adjust * log_prior(one.y, one.classes, one.share))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Prepared:
-    """A training set, standardised."""
-
-    head: LinearProbe
-    """Knows the classes."""
-    X: Floats
-    y: NDArray[np.intp]
-    share: NDArray[np.float64]
-    """Weight of each row, (n,), before its class's."""
-    weight: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    scale: NDArray[np.float64]
+def _fit(heads: Sequence[LinearProbe], sets: Sequence[TrainingSet]) -> None:
+    """Find the optima; on a GPU all of them at once."""
+    if not heads[0].together:
+        for head, one in zip(heads, sets, strict=True):
+            head._learn(one, next(head._path(one, [head.C], head.tol)))
+        return
+    for group, together, solved in _in_lockstep(heads[0], sets, [[head.C] for head in heads], heads[0].tol):
+        for number, (i, solution) in enumerate(zip(group, next(solved), strict=True)):
+            heads[i]._learn(sets[i], together.unrotate(number, solution))
 
 
-_Found = tuple[NDArray[np.float64], NDArray[np.float64], Solution]
-"""Coefficients (C, d), intercepts (C,), how they were found."""
+def _in_lockstep(
+    like: LinearProbe, sets: Sequence[TrainingSet], paths: Sequence[Sequence[float]], tol: float
+) -> Iterator[tuple[list[int], Lockstep, Iterator[list[Solution]]]]:
+    """Yield which sets go together, and their solutions for each step of their paths."""
+    from actionvit.heads.lockstep import Lockstep, groups
+
+    for group in groups(sets, paths):
+        together = Lockstep([sets[i] for i in group], standardize=like.standardize, device=like.device)
+        steps = np.array([paths[i] for i in group], dtype=np.float64).T
+        yield group, together, together.path(steps, tol=tol, max_iter=like.max_iter)
 
 
-def _moments(X: Floats, weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return each feature's weighted mean and deviation, (d,); the deviation of a constant is 1."""
-    share = weight / weight.sum()
-    mean = share @ X.astype(np.float64)
-    deviation = np.sqrt(share @ (X.astype(np.float64) - mean) ** 2)
-    # A constant's deviation is rounding, not 0.
-    constant = deviation <= 10 * np.finfo(X.dtype).eps * np.abs(mean)
-    deviation[constant | (deviation == 0)] = 1
-    return mean, deviation
+def _along_C(settings: Sequence[Mapping[str, Any]]) -> bool:  # noqa: N802
+    """Whether settings differ in C alone."""
+    return all(set(setting) == {"C"} for setting in settings)
+
+
+def _rising(settings: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Return the values of C, each once."""
+    path = sorted({float(setting["C"]) for setting in settings})
+    if not path[0] > 0:
+        raise ValueError(f"C: got {path[0]}, expected more than 0")
+    return path

@@ -1,8 +1,9 @@
 """The optimum that `logistic` describes, for several training sets at once on a GPU.
 
-A GPU takes longer to be told of one fit's products than to do them. So all folds of a search go in lockstep, a product
-for all of them, each with its own length of step, memory and certificate; a fold that has arrived stands still while
-the others go on. No number of one enters another's. Sets are padded to one length with rows of weight 0.
+A GPU takes longer to be told of one fit's products than to do them. So all folds of all splits go in lockstep, a
+product for all of them, each with its own C, length of step, memory and certificate; a set that has arrived stands
+still while the others go on. No number of one enters another's. Rows that a fold holds out are among its rows with
+weight 0: their logits come with the others'. Sets are padded to one length in the same way.
 
 K sets, C classes, n rows, R features and the intercept.
 """
@@ -10,6 +11,7 @@ K sets, C classes, n rows, R features and the intercept.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actionvit.heads.lbfgs import MEMORY, PATIENCE, RECOMPUTE, REFRESH, TRIALS, Solution
+from actionvit.heads.logistic import Optimum, TrainingSet, moments
 from actionvit.heads.softmax import SETTLING, Floats
 
 
@@ -36,48 +39,90 @@ class _Point:
     """(K,), F without the penalty, in double precision."""
 
 
+ROOM = 8 << 30
+"""Bytes of the device that the sets of one group may take."""
+
+
+def groups(sets: Sequence[TrainingSet], paths: Sequence[Sequence[float]]) -> Iterator[list[int]]:
+    """Yield which sets may go together: of one shape and one length of path, as many as there is room for."""
+    alike: dict[tuple[int, Any, int, int], list[int]] = {}
+    for i, (one, path) in enumerate(zip(sets, paths, strict=True)):
+        alike.setdefault((one.X.shape[1], one.X.dtype, one.classes, len(path)), []).append(i)
+    for (width, dtype, classes, _), members in alike.items():
+        rows = max(len(sets[i].X) for i in members)
+        needed = dtype.itemsize * (rows * (width + 10 * classes) + 2 * (MEMORY + 5) * classes * width)
+        count = max(1, ROOM // needed)
+        yield from (members[start : start + count] for start in range(0, len(members), count))
+
+
 class Lockstep:
-    """Training sets on a device, rotated by one basis; `path` for a rising path of C."""
+    """Training sets on a device; `path` solves them for each C of theirs."""
 
-    def __init__(
-        self, sets: Sequence[Floats], y: Sequence[NDArray[np.intp]], sample_weight: Sequence[Floats], *, device: str
-    ) -> None:
-        """Take each set's rows (n, d), centred and scaled, class indices and weights; all sets have all classes."""
-        longest = max(map(len, sets))
-        self.kind: dict[str, Any] = {"dtype": torch.from_numpy(sets[0]).dtype, "device": torch.device(device)}
-        rows = torch.zeros(len(sets), longest, sets[0].shape[1], **self.kind)
-        weight = np.zeros((len(sets), longest))
-        codes = np.zeros((len(sets), longest), dtype=np.int64)
-        for one, (X, labels, s) in enumerate(zip(sets, y, sample_weight, strict=True)):
-            rows[one, : len(X)] = torch.from_numpy(X)
-            weight[one, : len(X)], codes[one, : len(X)] = s, labels
-        self.classes = int(codes.max()) + 1
-        self.weight = self._like(weight)
-        self.true = torch.asarray(codes, device=device)[:, None]
-        self.total = weight.sum(axis=1)
-        # One basis for all: it need only make XᵀX nearly diagonal, and the sets of a search share most rows.
-        square = torch.einsum("knd,kne->de", rows * self.weight[..., None], rows).double().cpu().numpy()
-        self.basis = np.linalg.eigh(square)[1]
-        self.rows = torch.cat([rows @ self._like(self.basis), torch.ones(len(sets), longest, 1, **self.kind)], dim=2)
-        self.feature_side = torch.einsum("kn,knr->kr", self.weight, self.rows**2)
+    def __init__(self, sets: Sequence[TrainingSet], *, standardize: bool, device: str) -> None:
+        """Take sets of one width and number of classes; the rows of those that share an array lie there once."""
+        longest, width, self.classes = max(len(one.X) for one in sets), sets[0].X.shape[1], sets[0].classes
+        self.kind: dict[str, Any] = {"dtype": torch.from_numpy(sets[0].X).dtype, "device": torch.device(device)}
         self.eps = torch.finfo(self.kind["dtype"]).eps
+        weight, share = np.zeros((len(sets), longest)), np.zeros((len(sets), longest))
+        codes = np.zeros((len(sets), longest), dtype=np.int64)
+        for i, one in enumerate(sets):
+            codes[i, : len(one.X)], share[i, : len(one.X)], weight[i, : len(one.X)] = one.y, one.share, one.weight
+        self.true = torch.asarray(codes, device=device)[:, None]
+        self.weight, self.total = self._like(weight), weight.sum(axis=1)
+        self.mean, self.scale = np.zeros((len(sets), width)), np.ones((len(sets), width))
+        self.basis: dict[int, NDArray[np.float64]] = {}
+        self.rows = torch.zeros(len(sets), longest, width + 1, **self.kind)
+        self.rows[..., -1] = 1
+        of_array: dict[int, list[int]] = {}
+        for i, one in enumerate(sets):
+            of_array.setdefault(id(one.X), []).append(i)
+        self._place([(sets[members[0]].X, members) for members in of_array.values()], share, standardize)
+        self.feature_side = torch.einsum("kn,knr->kr", self.weight, self.rows**2)
 
-    def path(self, path: Sequence[float], *, tol: float = 1e-4, max_iter: int = 500) -> Iterator[list[Solution]]:
-        """Yield each set's minimiser for each C; parameters as of `logistic.Factorised.path`."""
+    def _place(self, arrays: Sequence[tuple[Floats, list[int]]], share: NDArray[np.float64], standardize: bool) -> None:
+        """Standardise and rotate the rows of each set.
+
+        Sets of one array get one basis: it need only make XᵀX nearly diagonal, and they share most rows.
+        """
+        standard: list[Tensor] = []
+        for X, members in arrays:
+            rows = torch.asarray(X, device=self.kind["device"]).double()
+            for i in members if standardize else []:
+                found = moments(rows, torch.asarray(share[i, : len(X)], device=rows.device), self.eps)
+                self.mean[i], self.scale[i] = (value.cpu().numpy() for value in found)
+            mean, scale = (torch.asarray(value[members], device=rows.device) for value in (self.mean, self.scale))
+            standard.append(((rows - mean[:, None]) / scale[:, None]).to(self.kind["dtype"]))
+        squares = [(rows[0].mT @ rows[0]).double().cpu().numpy() for rows in standard]
+        with ThreadPoolExecutor() as pool:
+            bases = list(pool.map(lambda square: np.linalg.eigh(square)[1], squares))
+        for (X, members), rows, basis in zip(arrays, standard, bases, strict=True):
+            self.basis.update(dict.fromkeys(members, basis))
+            self.rows[members, : len(X), :-1] = rows @ self._like(basis)
+
+    def path(self, path: NDArray[np.float64], *, tol: float = 1e-4, max_iter: int = 500) -> Iterator[list[Solution]]:
+        """Yield each set's minimiser for each row of `path`, (steps, K): its C, rising; see `Factorised.path`."""
         weights = torch.zeros(len(self.rows), self.classes, self.rows.shape[2], **self.kind)
         trail = [self._at(weights, weights @ self.rows.mT)]
         for C in path:
             self.strength = 1 / C
-            self.penalty = torch.full_like(self.rows[0, 0], self.strength)
-            self.penalty[-1] = 0
-            point, solutions = self._minimise(self._start(trail), tol, max_iter)
-            trail = [*trail[-1:], point]
+            self.penalty = self._like(self.strength)[:, None, None].repeat(1, 1, self.rows.shape[2])
+            self.penalty[..., -1] = 0
+            self.point, solutions = self._minimise(self._start(trail), tol, max_iter)
+            trail = [*trail[-1:], self.point]
             yield solutions
 
-    def unrotate(self, weights: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return coefficients (C, d) and intercepts (C,), which sum to 0, for X as it was given."""
-        found = weights.astype(np.float64)
-        return found[:, :-1] @ self.basis.T, found[:, -1] - found[:, -1].mean()
+    def log_proba(self, rows: Sequence[NDArray[np.intp]]) -> list[NDArray[np.float64]]:
+        """Return log-probabilities (m, C) of rows of each set, trained on or not, at the solutions yielded last."""
+        wanted = [torch.asarray(one, device=self.rows.device) for one in rows]
+        logits = torch.cat([of_set[:, at] for of_set, at in zip(self.point.logits, wanted, strict=True)], dim=1)
+        found = torch.log_softmax(logits.double(), dim=0).T.cpu().numpy()
+        return np.split(found, np.cumsum([len(one) for one in rows])[:-1])
+
+    def unrotate(self, number: int, solution: Solution) -> Optimum:
+        """Return a set's solution for rows as they come; intercepts sum to 0 where rows are standardised."""
+        found = solution.weights.astype(np.float64)
+        coef = found[:, :-1] @ self.basis[number].T / self.scale[number]
+        return coef, found[:, -1] - found[:, -1].mean() - coef @ self.mean[number], solution
 
     def _minimise(self, point: _Point, tol: float, max_iter: int) -> tuple[_Point, list[Solution]]:
         """Descend from a point until every set's bound will do."""
@@ -121,8 +166,8 @@ class Lockstep:
         """Return of each set F, the bound on F - min F where the intercept is settled, and F without the penalty."""
         penalty = 0.5 * _dot(self.penalty * point.weights, point.weights)
         steep = gradient[..., :-1]
-        gap = 0.5 / self.strength * _dot(steep, steep)
-        return _host(point.data_loss + penalty, gap, point.data_loss)
+        loss, steepness, data_loss = _host(point.data_loss + penalty, _dot(steep, steep), point.data_loss)
+        return np.stack([loss, 0.5 / self.strength * steepness, data_loss])
 
     def _at(self, weights: Tensor, logits: Tensor) -> _Point:
         """Evaluate the losses and p - y at logits that belong to the weights."""

@@ -26,12 +26,48 @@ On a GPU `lockstep` does the same for several training sets at once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.heads.lbfgs import Solution, minimise, start_of
 from actionvit.heads.softmax import Floats, Point, Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSet:
+    """Rows, their classes and what they weigh."""
+
+    X: Floats
+    """(n, d), as they come."""
+    y: NDArray[np.intp]
+    """(n,), class indices; of a row that weighs nothing, any."""
+    classes: int
+    """C; each has a row of positive weight."""
+    share: NDArray[np.float64]
+    """Weight of each row, (n,), before its class's; 0 for a row that is not trained on."""
+    weight: NDArray[np.float64]
+    """s, (n,)."""
+
+
+Optimum = tuple[NDArray[np.float64], NDArray[np.float64], Solution]
+"""Coefficients (C, d) and intercepts (C,) for rows as they come, how they were found."""
+
+
+def moments(X: Any, share: Any, eps: float) -> tuple[Any, Any]:
+    """Return each feature's weighted mean and deviation, (d,); the deviation of a constant is 1.
+
+    Of arrays or of tensors in double precision; `eps` is that of the precision in which X came.
+    """
+    share = share / share.sum()
+    mean = share @ X
+    deviation = (share @ (X - mean) ** 2) ** 0.5
+    # A constant's deviation is rounding, not 0.
+    constant = deviation <= 10 * eps * abs(mean)
+    deviation[constant | (deviation == 0)] = 1
+    return mean, deviation
 
 
 class Factorised:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
 
-from actionvit.heads.base import Head
+from actionvit.heads.base import Floats, Head, Scan
 
 Criterion = Literal["accuracy", "mean_class_accuracy", "log_loss"]
 
@@ -63,18 +63,28 @@ def assign_folds(y: ArrayLike, groups: ArrayLike | None, *, folds: int, seed: in
     return fold[group]
 
 
-def select(
-    head: Head,
-    X: ArrayLike,
-    y: ArrayLike,
-    *,
-    grid: Mapping[str, Sequence[Any]] | None = None,
-    groups: ArrayLike | None = None,
-    folds: int = 5,
-    seed: int = 0,
-    criterion: Criterion = "accuracy",
-    jobs: int = 1,
-) -> Selected:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """A head and a training set to choose its hyper-parameters on."""
+
+    head: Head
+    """Left untouched."""
+    X: ArrayLike
+    """(n, ...)"""
+    y: ArrayLike
+    """(n,)"""
+    grid: Mapping[str, Sequence[Any]] | None = None
+    """Values by parameter; the head's `default_grid` without it."""
+    groups: ArrayLike | None = None
+    """The source of each row, (n,)."""
+    folds: int = 5
+    """Of the cross-validation."""
+    seed: int = 0
+    """Of the folds."""
+    criterion: Criterion = "accuracy"
+
+
+def select(head: Head, X: ArrayLike, y: ArrayLike, *, jobs: int = 1, **how: Any) -> Selected:
     """Search a grid by cross-validation and refit the winner.
 
     Scores are taken over the out-of-fold predictions of all folds together, so that a rare class counts though it is
@@ -84,19 +94,8 @@ def select(
 
     Parameters
     ----------
-    head : Head
-        Left untouched.
-    X : array-like of shape (n, ...)
-    y : array-like of shape (n,)
-    grid : mapping, optional
-        Values by parameter; the head's `default_grid` without it.
-    groups : array-like of shape (n,), optional
-        The source of each row.
-    folds : int
-        Of the cross-validation.
-    seed : int
-        Of the folds.
-    criterion : {"accuracy", "mean_class_accuracy", "log_loss"}
+    head, X, y, **how
+        As of `Search`.
     jobs : int
         Threads, a fold each.
 
@@ -105,41 +104,61 @@ def select(
     ValueError
         If the criterion is unknown, or there are too few groups or classes.
     """
-    if criterion not in get_args(Criterion):
-        raise ValueError(f"criterion: got {criterion!r}, expected one of {', '.join(get_args(Criterion))}")
-    rows, target = np.asarray(X), np.asarray(y)
-    classes, codes = np.unique(target, return_inverse=True)
-    grid = dict(head.default_grid if grid is None else grid)
-    settings: list[dict[str, Any]] = list(ParameterGrid(grid))
-    fold = assign_folds(codes, groups, folds=folds, seed=seed)
-    parts = list(_parts(fold, codes))
-    scanned = head.scan_parts(rows, target, parts, settings, jobs=jobs)
-    scored = np.zeros(len(codes), dtype=np.bool_)
-    for train, held in parts:
-        scored[held] = np.isin(codes[held], codes[train])
-    log_proba = np.full((len(settings), len(codes), len(classes)), np.nan)
-    for (train, held), found in zip(parts, scanned, strict=True):
-        log_proba[:, held] = np.log(np.finfo(np.float32).eps)
-        at = np.unique(codes[train])
-        for i, values in enumerate(found):
-            log_proba[i, held[:, None], at] = values
-    scores = [_score(codes[scored], one[scored], criterion) for one in log_proba]
-    losses = [_score(codes[scored], one[scored], "log_loss") for one in log_proba]
-    best = min(range(len(settings)), key=lambda i: (-scores[i], -losses[i], i))
-    setting = settings[best] if scored.any() else {}
-    log_proba[:, ~scored] = np.nan
-    return Selected(
-        head=clone(head).set_params(**setting).fit(rows, target),
-        setting=setting,
-        out_of_fold=log_proba[best],
-        search={
-            **_trace(grid, settings, scores, setting),
-            "criterion": criterion,
-            "folds": len(parts),
-            "by": "row" if groups is None else "source",
-            "scored": int(scored.sum()),
-        },
-    )
+    return select_all([Search(head=head, X=X, y=y, **how)], jobs=jobs)[0]
+
+
+def select_all(searches: Sequence[Search], *, jobs: int = 1) -> list[Selected]:
+    """Do as `select` for each of several training sets, with heads of one kind; at once where the head can do that."""
+    together = type(searches[0].head)
+    asked = [_Asked(search) for search in searches]
+    scanned = together.scan_all([one.scan for one in asked], jobs=jobs)
+    found = [one.choose(tried) for one, tried in zip(asked, scanned, strict=True)]
+    together.fit_all([one.head for one in found], [(one.scan.X, one.scan.y) for one in asked])
+    return found
+
+
+class _Asked:
+    """A search: what is to be tried, and which of it won."""
+
+    def __init__(self, search: Search) -> None:
+        if search.criterion not in get_args(Criterion):
+            raise ValueError(f"criterion: got {search.criterion!r}, expected one of {', '.join(get_args(Criterion))}")
+        self.search = search
+        rows, target = np.asarray(search.X), np.asarray(search.y)
+        self.classes, self.codes = np.unique(target, return_inverse=True)
+        self.grid = dict(search.head.default_grid if search.grid is None else search.grid)
+        fold = assign_folds(self.codes, search.groups, folds=search.folds, seed=search.seed)
+        parts, settings = list(_parts(fold, self.codes)), list(ParameterGrid(self.grid))
+        self.scan = Scan(head=search.head, X=rows, y=target, parts=parts, settings=settings)
+
+    def choose(self, scanned: Sequence[Sequence[Floats]]) -> Selected:
+        """Return the best of the log-probabilities, (held rows, C) a part and setting; its head is yet to be fitted."""
+        search, scan, codes = self.search, self.scan, self.codes
+        scored = np.zeros(len(codes), dtype=np.bool_)
+        log_proba = np.full((len(scan.settings), len(codes), len(self.classes)), np.nan)
+        for (train, held), found in zip(scan.parts, scanned, strict=True):
+            at = np.unique(codes[train])
+            scored[held] = np.isin(codes[held], at)
+            log_proba[:, held] = np.log(np.finfo(np.float32).eps)
+            for i, values in enumerate(found):
+                log_proba[i, held[:, None], at] = values
+        scores = [_score(codes[scored], one[scored], search.criterion) for one in log_proba]
+        losses = [_score(codes[scored], one[scored], "log_loss") for one in log_proba]
+        best = min(range(len(scores)), key=lambda i: (-scores[i], -losses[i], i))
+        setting = dict(scan.settings[best]) if scored.any() else {}
+        log_proba[:, ~scored] = np.nan
+        return Selected(
+            head=clone(search.head).set_params(**setting),
+            setting=setting,
+            out_of_fold=log_proba[best],
+            search={
+                **_trace(self.grid, scan.settings, scores, setting),
+                "criterion": search.criterion,
+                "folds": len(scan.parts),
+                "by": "row" if search.groups is None else "source",
+                "scored": int(scored.sum()),
+            },
+        )
 
 
 def _parts(fold: NDArray[np.intp], codes: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:

@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from threadpoolctl import threadpool_limits
 
+from actionvit.heads.base import Scan
 from actionvit.heads.linear import SCAN_TOL, LinearProbe
 from actionvit.heads.logistic import Factorised
 from actionvit.heads.selection import select
@@ -86,16 +87,24 @@ def test_torch_finds_the_same_optimum(data, C, dtype) -> None:
     assert torch.loss_ == pytest.approx(plain.loss_, rel=1e-10 if dtype == np.float64 else 1e-6)
 
 
+@pytest.mark.parametrize("logit_adjust", [0.0, 1.0])
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
-def test_folds_in_lockstep_find_what_each_finds_alone(data, class_weight) -> None:
+def test_folds_in_lockstep_find_what_each_finds_alone(data, class_weight, logit_adjust) -> None:
     X, y, _ = data
     fold = np.arange(len(y)) // 5 % 3
     parts = [(np.flatnonzero(fold != one), np.flatnonzero(fold == one)) for one in range(3)]
     parts[0] = parts[0][0][:-37], parts[0][1]  # of another length
     settings = [{"C": value} for value in reversed(C_VALUES)]
-    head = LinearProbe(class_weight=class_weight, tol=1e-2)
+    head = LinearProbe(class_weight=class_weight, logit_adjust=logit_adjust, tol=1e-2)
     alone = [head.scan(X[train], y[train], X[held], settings) for train, held in parts]
-    together = clone(head).set_params(device="cpu:0").scan_parts(X, y, parts, settings)
+    head = clone(head).set_params(device="cpu:0")
+    few = np.arange(0, len(y), 2)  # a training set of another size, with folds and values of C of its own
+    scans = [
+        Scan(head=head, X=X, y=y, parts=parts, settings=settings),
+        Scan(head=head, X=X[few], y=y[few], parts=[(few[:-60] // 2, few[-60:] // 2)], settings=settings[1:]),
+    ]
+    together = [of_part for found in LinearProbe.scan_all(scans) for of_part in found]
+    alone += [head.set_params(device="cpu").scan(X[few[:-60]], y[few[:-60]], X[few[-60:]], settings[1:])]
     for one, other in zip(alone, together, strict=True):
         for these, those in zip(one, other, strict=True):
             np.testing.assert_allclose(np.exp(those), np.exp(these), atol=0.02)

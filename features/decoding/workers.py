@@ -33,6 +33,8 @@ MAX_AHEAD = 2 << 30
 GRACE = 5.0
 """Seconds that a worker is watched before it is found to be late, if the timeout is not shorter: where the consumer
 was away for long, it may have been because both were stopped (Ctrl-Z)."""
+SLICE = 0.25
+"""Seconds that the supervisor waits at a time."""
 
 
 def decode_stream(
@@ -155,24 +157,34 @@ class _Pool:
     def _step(self) -> None:
         """Wait until a worker says something or a deadline passes, and act on it."""
         self._feed()
-        now = time.monotonic()
-        deadlines = [worker.busy_since + self._timeout for worker in self._workers if worker.queue]
-        pause = max(min(deadlines) - now, min(GRACE, self._timeout))
-        ready = set(wait([worker.socket for worker in self._workers], pause))
+        first = min(worker.busy_since for worker in self._workers if worker.queue) + self._timeout
+        ready = self._watch(max(first - time.monotonic(), min(GRACE, self._timeout)))
         for worker in [worker for worker in self._workers if worker.socket in ready]:
             if not self._receive(worker):
                 self._replace(worker, *worker.epitaph())
         if ready:  # a message may be all that a deadline waits for: read them all before judging
-            return
-        if (late := time.monotonic() - now - pause) > 1.0:  # this process was stopped while it waited, and they too
-            for worker in self._workers:
-                worker.busy_since += late
             return
         now = time.monotonic()
         for worker in [worker for worker in self._workers if worker.queue]:
             if now >= worker.busy_since + self._timeout:
                 worker.must_have_started()
                 self._replace(worker, "timeout", f"not decoded within {self._timeout:g} s")
+
+    def _watch(self, seconds: float) -> set[object]:
+        """Wait until workers say something, for so long at most; return the sockets of those that did.
+
+        What passes beyond the time asked for is taken off nobody's timeout: this process was stopped (Ctrl-Z) or got
+        no processor, and so, most likely, did they. The slices bound what of a stop is not seen to be one.
+        """
+        sockets = [worker.socket for worker in self._workers]
+        while seconds > 0:
+            asked, began = min(seconds, SLICE), time.monotonic()
+            if ready := wait(sockets, asked):
+                return set(ready)
+            for worker in self._workers:
+                worker.busy_since += time.monotonic() - began - asked
+            seconds -= asked
+        return set()
 
     def _receive(self, worker: Worker) -> bool:
         """Read a result; False if the worker is gone."""

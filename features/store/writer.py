@@ -148,7 +148,11 @@ class Writer:
             self._publish(records, arrays)
             try:
                 self._merge_small_parts()
-            except (ActionVitError, OSError) as error:  # a full disk, say; every row is published all the same
+            except (ActionVitError, OSError) as error:
+                if not self.store.folder.is_dir():
+                    where = f"{self.store.folder}: cannot be written, it is gone"
+                    raise ActionVitError(f"{where} ({error}); bring it back and run again") from error
+                # A full disk, say; every row is published all the same.
                 logger.warning("%s: small parts stay unmerged: %s", self.store.folder, error)
                 self._parts = []
         if failed or not records.keys().isdisjoint(self._ledger):

@@ -18,10 +18,13 @@ from actionvit.pipeline.datasets.dataset import Dataset, Protocol
 from actionvit.pipeline.datasets.splits import default_protocol, make_splits
 from actionvit.pipeline.probing.features import FeatureTable
 from actionvit.pipeline.probing.results import ProbeResult, make_result
-from actionvit.pipeline.probing.tasks import ProbeSpec, Task, fit_task, fuse_task
+from actionvit.pipeline.probing.tasks import Fitted, ProbeSpec, Task, fit_tasks, fuse_task
 
 SEEDS = 5
 """Seeds where a seed changes the split or the training; see `default_seeds`."""
+
+TOGETHER = 16
+"""Tasks that go at once where that is quicker."""
 
 
 def probe(
@@ -60,11 +63,13 @@ def probe(
     tasks = plan(dataset, spec)
     head = build_head(spec)
     _check_sides(tasks, tables[0])
-    work = [delayed(fit_task)(head, table, task, spec) for table in tables for task in tasks]
-    done = []
+    work = [(table, task) for table in tables for task in tasks]
+    size = TOGETHER if head.together else 1
+    batches = [delayed(fit_tasks)(head, work[at : at + size], spec) for at in range(0, len(work), size)]
+    done: list[Fitted] = []
     with _one_thread(head):
-        for fitted in Parallel(n_jobs=jobs, prefer="threads", return_as="generator")(work):
-            done.append(fitted)
+        for fitted in Parallel(n_jobs=1 if head.together else jobs, prefer="threads", return_as="generator")(batches):
+            done += fitted
             if on_task is not None:
                 on_task(len(done), len(work))
         by_table = [done[i : i + len(tasks)] for i in range(0, len(done), len(tasks))]
