@@ -8,9 +8,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/actionvit demo
 
-# A process a core, a test file at a time: files share what is slow to set up.
+# A process a core, each of one thread; a test file at a time, as files share what is slow to set up.
 test: lint types
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
