@@ -27,6 +27,7 @@ from actionvit.features.timesformer.weights import Weights
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.finetuning import tokens
 from actionvit.pipeline.finetuning.classifier import Classifier
+from actionvit.pipeline.finetuning.distributed import Ranks
 from actionvit.pipeline.finetuning.finetune import Parts, Tuned, Workplace, finetune
 from actionvit.pipeline.finetuning.training import Training
 from actionvit.pipeline.runs import read_run
@@ -385,3 +386,33 @@ def test_wrong_options_end_in_a_line(
     result = invoke(*command(dataset, weights, tmp_path, *more))
     assert result.exit_code in (1, 2) and said in (result.output + str(result.exception))
     assert "\n" not in str(result.exception).strip() and not (tmp_path / "runs" / "run").exists()
+
+
+# A GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize(("of", "kept"), [("head", None), ("last:1", "fp32"), ("last:2", None), ("all", None)])
+def test_a_gpu_trains_what_the_cpu_does(dataset: Dataset, weights: Weights, tmp_path: Path, of: str, kept: Any) -> None:
+    how: dict[str, Any] = {"train": of, "tokens": kept, "views": 2, "ema": 0.9}
+    on_cpu = train(dataset, weights, tmp_path / "cpu", **how)
+    on_gpu = train(dataset, weights, tmp_path / "gpu", ranks=Ranks(device="cuda"), **how)
+    rough = train(dataset, weights, tmp_path / "bf16", ranks=Ranks(device="cuda"), autocast=True, **how)
+    for name in ("loss", "validation_log_loss"):
+        cpu, gpu, bf16 = (one.state.history[-1][name] for one in (on_cpu, on_gpu, rough))
+        assert gpu == pytest.approx(cpu, rel=2e-3) and bf16 == pytest.approx(cpu, rel=0.05)
+    assert far(on_cpu, on_gpu) < 0.05
+    assert np.mean(on_cpu.logits.mean(1).argmax(1) == rough.logits.mean(1).argmax(1)) > 0.7
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_training_on_a_gpu_resumes_where_it_was_killed(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+    arguments = [*command(dataset, weights, tmp_path, "--train", "all"), "--device", "cuda", "--precision", "bf16"]
+    script = [sys.executable, str(Path(tuning.__file__)), "7", *arguments]
+    assert subprocess.run(script, check=False, capture_output=True).returncode == -signal.SIGKILL
+    result = invoke(*arguments, "--resume")
+    assert result.exit_code == 0, result.output
+    rows = list(csv.DictReader((tmp_path / "runs" / "run" / "history.csv").open()))
+    assert len(rows) >= 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -373,6 +373,31 @@ def test_logits_are_fp32_where_products_are_bf16() -> None:
         logits, embedding = own.logits(pixels), own.embedding(pixels)
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, own.head(embedding.float()), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("of", ["head", "last:1", "last:2", "all"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_step_takes_nothing_from_another_device(
+    of: str, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no GPU: torch's device without memory, which refuses to be mixed with the CPU as a GPU does."""
+    monkeypatch.setattr(torch, "autocast", lambda *args, **options: nullcontext())  # knows no such device
+    first = first_trained(of, tuning.SHAPE.depth)
+    own = model(first, checkpointing=checkpointing)
+    frozen = Frozen(own.encoder, tuning.CLIP, first, "meta", bf16=True)
+    own = own.to("meta")
+    keep = None if of == "head" else torch.ones(2, own.depth, device="meta")
+    loss = Loss(LossSpec(class_weight="balanced", logit_adjust=1.0, focal=1.0), Y, 3, "meta")
+    losses = loss(own.logits(frozen(torch.zeros(2, 4, 3, 32, 32)), keep), torch.zeros(2, 3, device="meta"))
+    losses.sum().backward()
+    parameters = own.trained()
+    gradients = [parameter.grad for parameter in parameters.values()]
+    assert all(gradient is not None and gradient.device.type == "meta" for gradient in gradients)
+    torch.optim.AdamW(parameter_groups(parameters, OptimSpec(), own.depth)).step()
+    MovingAverage(parameters, 0.9).update(parameters)
+    if of in ("last:2", "all"):  # the last block is never left out
+        with pytest.raises((RuntimeError, ValueError)):  # it is refused
+            own.logits(frozen(torch.zeros(2, 4, 3, 32, 32)), torch.ones(2, own.depth))
 
 
 def test_what_cannot_be_trained_is_said_in_a_line() -> None:
