@@ -77,6 +77,7 @@ def _say(found: Findings) -> None:
 
 
 def _say_decoded(found: Findings) -> None:
+    _histogram("Seconds a video", found.seconds, ".2f")
     _histogram("Frames a video", found.frames, ".0f")
     for least, count in found.shorter.items():
         if count:

@@ -111,7 +111,7 @@ def test_check_finds_copies_leaks_and_what_is_broken(planted):
     assert [(one["id"], one["reason"]) for one in found["undecodable"]] == [("none.avi", "not_video")]
     assert list(found["flagged"]) == ["short.avi"] and "truncated" in found["flagged"]["short.avi"]
     assert found["decoded"] == 15 and found["pictures"] == {"160 × 120": 14, "80 × 60": 1}
-    for name, count in (("frames", 15), ("megabytes", 16)):
+    for name, count in (("frames", 15), ("seconds", 15), ("megabytes", 16)):
         assert sum(one["count"] for one in found[name]) == count
 
 
@@ -122,6 +122,7 @@ def test_check_says_it_in_words(planted):
         "list: csv, 16 videos of 2 classes, 14 sources",
         "official-1: 8 train, 8 test, film0 on both sides",
         "15 decode, 1 do not, 1 are damaged but usable",
+        "Seconds a video",
         "none.avi: not_video: no container that FFmpeg knows as video",
         "1 pair byte for byte the same, 1 on both sides of a split",
         "00.avi = copy.avi (official-1)",

@@ -74,6 +74,17 @@ def test_any_frames_are_those_of_the_whole_file(film: Film, corpus: Path) -> Non
         np.testing.assert_array_equal(found.data, np.stack([expected[place] for place in wanted]))
 
 
+@pytest.mark.parametrize("film", FILMS, ids=lambda film: film.name)
+def test_the_duration_is_that_of_the_frames_that_play(film: Film, corpus: Path) -> None:
+    path = written(film, corpus)
+    with av.open(str(path)) as container:
+        times = [frame.time for frame in container.decode(container.streams.best("video"))]
+    known = [time for time in times if time is not None]
+    expected = max(known) - min(known) + 1 / 25
+    for backend in BACKENDS:
+        assert decode(path, SPECS, DecodePolicy(backend=backend)).duration == pytest.approx(expected, abs=1e-3)
+
+
 def test_the_corpus_holds_what_it_is_named_for(corpus: Path) -> None:
     def packets(name: str) -> tuple[int, int, int, str, str]:
         film = next(film for film in FILMS if film.name == name)

@@ -25,6 +25,7 @@ def decode_decord(path: Path, wanted: Wanted, max_pixels: int) -> Frames | None:
     decord.logging.set_level(decord.logging.QUIET)
     with open_video(path, max_pixels) as video:
         count = sum(not packet.is_discard for packet in video.packets)
+        duration = video.duration
         if video.flags or not _converts_alike(video):
             return None
     try:
@@ -35,7 +36,7 @@ def decode_decord(path: Path, wanted: Wanted, max_pixels: int) -> Frames | None:
         data = reader.get_batch(index.tolist()).asnumpy()
     except (RuntimeError, decord.DECORDError):
         return None
-    return Frames(data=data, index=index, count=count, backend="decord")
+    return Frames(data=data, index=index, count=count, backend="decord", duration=duration)
 
 
 def _converts_alike(video: Demuxed) -> bool:

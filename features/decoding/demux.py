@@ -47,6 +47,21 @@ class Demuxed:
     damaged: frozenset[int]
     """Packets that the container says are not whole."""
 
+    @property
+    def duration(self) -> float | None:
+        """Seconds from the first frame that is shown to the end of the last, by the packets' times."""
+        shown = [packet for packet in self.packets if not packet.is_discard]
+        times = [packet.dts if packet.pts is None else packet.pts for packet in shown]
+        known = sorted(
+            (time, packet.duration or 0) for time, packet in zip(times, shown, strict=True) if time is not None
+        )
+        if self.stream.time_base is None or not known:
+            return None
+        span, last = known[-1][0] - known[0][0], known[-1][1]
+        # Where the last frame does not say how long it is shown: as long as the others on average.
+        whole = span + (last or span / max(1, len(known) - 1))
+        return float(whole * self.stream.time_base) or None
+
 
 @contextmanager
 def open_video(path: Path, max_pixels: int) -> Iterator[Demuxed]:

@@ -42,6 +42,8 @@ class Frames:
     """Which decoder: `decord`, `pyav` or `folder`."""
     flags: tuple[str, ...] = ()
     """What was odd but survivable, sorted: `corrupt`, `truncated`, ..."""
+    duration: float | None = None
+    """Seconds that the whole video plays; None where nothing tells, as in a folder of frames."""
 
     def __post_init__(self) -> None:
         """Refuse anything but uint8 (F, H, W, 3) with one rising index a frame."""

@@ -116,7 +116,7 @@ def _sparse(video: Demuxed, plan: _Plan, wanted: Wanted, allocate: Allocate) -> 
             picked.offer(position[due], frame)
         if next(expected, None) is not None:
             raise _SurpriseError
-    return picked.frames(len(visible))
+    return picked.frames(len(visible), duration=video.duration)
 
 
 def _decode_run(codec: VideoCodecContext, packets: Iterable[Packet[Any]]) -> Iterator[VideoFrame]:
@@ -167,7 +167,7 @@ def _judged(
         sure = [i for i, picture in enumerate(pictures) if picture and not video.packets[i].is_discard]
     bad = bad_packets(times, shown, failed=failed, sure=sure, exact=not codec.startswith("lib"))
     flags = {*video.flags, "corrupt"} if bad else video.flags
-    return picked.frames(len(shown), flags, touched(times, shown, bad))
+    return picked.frames(len(shown), flags, touched(times, shown, bad), video.duration)
 
 
 def _why_nothing_decodes(path: Path, max_pixels: int) -> tuple[Reason, str]:

@@ -44,14 +44,16 @@ class Picked:
             raise DecodeError("unsupported", detail, backend="pyav", frames=position)
         self._data[row] = rgb
 
-    def frames(self, count: int, flags: Collection[str] = (), damaged: Collection[int] = ()) -> Frames:
+    def frames(
+        self, count: int, flags: Collection[str] = (), damaged: Collection[int] = (), duration: float | None = None
+    ) -> Frames:
         """Return what was picked. Raises DecodeError if a frame that was asked for is among the damaged."""
         if damaged and (lost := sum(position in damaged for position in self.index.tolist())):
             detail = f"{lost} of the {len(self.index)} sampled frames are damaged"
             reason: Reason = "truncated" if "truncated" in flags else "corrupt"
             raise DecodeError(reason, detail, backend="pyav", frames=count)
         assert self._data is not None
-        return Frames(self._data, self.index, count, "pyav", tuple(sorted(flags)))
+        return Frames(self._data, self.index, count, "pyav", tuple(sorted(flags)), duration)
 
     def _convert(self, frame: VideoFrame) -> NDArray[np.uint8]:
         # PyAV's own defaults (bilinear chroma), one thread: what `frame.to_ndarray(format="rgb24")` gives.

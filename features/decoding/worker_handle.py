@@ -58,8 +58,8 @@ class Lent(NamedTuple):
     dropped: tuple[int, ...]
     """Slots that will not be used again."""
     shape: tuple[int, ...]
-    about: tuple[NDArray[np.int64], int, str, tuple[str, ...]]
-    """Index, count, backend and flags of `Frames`."""
+    about: tuple[NDArray[np.int64], int, str, tuple[str, ...], float | None]
+    """Index, count, backend, flags and duration of `Frames`."""
     digest: str
     fingerprint: Fingerprint
     seconds: float

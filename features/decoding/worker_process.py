@@ -100,7 +100,7 @@ class Slots:
         self.free.remove(slot)
         handle = self._handles.pop(slot, None)
         dropped, self._dropped = tuple(self._dropped), []
-        about = (frames.index, frames.count, frames.backend, frames.flags)
+        about = (frames.index, frames.count, frames.backend, frames.flags, frames.duration)
         size = 0 if handle is None else len(self._maps[slot])
         shape, vouch = frames.data.shape, decoded.fingerprint
         return Lent(decoded.id, slot, size, dropped, shape, about, decoded.digest, vouch, decoded.seconds), handle

@@ -83,6 +83,8 @@ class Findings:
     decoded: int | None = None
     """Videos that decode; None where that was not tried."""
     frames: list[Bin] = field(default_factory=list)
+    seconds: list[Bin] = field(default_factory=list)
+    """How long they play; a folder of frames does not say."""
     shorter: dict[int, int] = field(default_factory=dict)
     """Number of frames -> videos that have fewer: their last frame is repeated in clips of so many."""
     pictures: dict[str, int] = field(default_factory=dict)
@@ -188,7 +190,7 @@ def _decode_all(
     """Decode every video into the findings; return the pairs that show the same."""
     digests: dict[str, str] = {}
     hashes = {}
-    counts = []
+    counts, seconds = [], []
     requests = (DecodeRequest(video.id, video.path, (SPEC,)) for video in dataset.videos)
     with closing(decode_stream(requests, workers=workers, timeout=timeout)) as stream:
         for done, item in enumerate(stream, start=1):
@@ -200,12 +202,13 @@ def _decode_all(
             digests[item.id] = item.digest
             hashes[item.id] = picture_hash(frames.data[frames.positions(clip_indices(frames.count, SPEC)[0])])
             counts.append(frames.count)
+            seconds += [frames.duration] if frames.duration is not None else []
             size = f"{frames.data.shape[2]} × {frames.data.shape[1]}"
             findings.pictures[size] = findings.pictures.get(size, 0) + 1
             if frames.flags:
                 findings.flagged[item.id] = frames.flags
     findings.decoded = len(digests)
-    findings.frames = histogram(counts)
+    findings.frames, findings.seconds = histogram(counts), histogram(seconds)
     findings.shorter = {least: sum(count < least for count in counts) for least in (8, 16)}
     findings.pictures = dict(sorted(findings.pictures.items(), key=lambda item: (-item[1], item[0])))
     equal = set(_pairs(digests))
