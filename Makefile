@@ -8,9 +8,11 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/actionvit demo
 
-# A process a core, each of one thread; a test file at a time, as files share what is slow to set up.
+# A process a core, each of one thread; a test file at a time, as files share what is slow to set up. Then, with the
+# machine to themselves, the tests that judge by the clock.
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow and not gpu and not timing"
+	$(BIN)/pytest -m timing
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

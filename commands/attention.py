@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from actionvit.commands.options import echo_json, json_option
+from actionvit.commands.options import (
+    device_option,
+    echo_json,
+    json_option,
+)
 
 if TYPE_CHECKING:
     from actionvit.pipeline.reporting.pictures import Look
@@ -31,7 +35,7 @@ COLUMNS = 16
     help="Over the whole video, or with a fixed stride.",
 )
 @click.option("--stride", type=click.IntRange(1), help="Frames between samples, if dense.  [default: the variant's]")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
+@device_option()
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),

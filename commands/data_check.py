@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actionvit.commands.options import dataset_options, echo_json, json_option, open_dataset, root_argument
+from actionvit.commands.options import (
+    dataset_options,
+    decoding_options,
+    echo_json,
+    json_option,
+    open_dataset,
+    root_argument,
+)
 
 if TYPE_CHECKING:
     from actionvit.pipeline.datasets.checking import Bin, Findings, Pair
@@ -25,12 +32,7 @@ SHOWN = 10
     is_flag=True,
     help="Also decode every video as `extract` would (8 frames): broken, damaged, look-alikes.",
 )
-@click.option(
-    "--workers", type=click.IntRange(0), help="Decoding processes; 0 decodes in this one.  [default: by cores]"
-)
-@click.option(
-    "--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds a video may take."
-)
+@decoding_options
 @json_option
 @click.pass_context
 def check(ctx: click.Context, /, **options: Any) -> None:

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from actionvit.commands.options import echo_json, json_option
+from actionvit.commands.options import (
+    device_option,
+    echo_json,
+    json_option,
+    precision_option,
+)
 
 if TYPE_CHECKING:
     from actionvit.features.timesformer.outputs import Precision
@@ -18,14 +23,8 @@ REACHED = {"cpu": 0.85, "cuda": 0.5, "mps": 0.5}
 
 
 @click.command(short_help="What this machine can do.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps, or auto.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
-    default="auto",
-    show_default=True,
-    help="Of the forward whose speed is estimated.",
-)
+@device_option()
+@precision_option
 @json_option
 def command(device: str, precision: Precision, as_json: bool) -> None:
     """Print versions, decoders, the device, which weights are at hand, and how fast extraction will be about."""

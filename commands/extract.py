@@ -9,9 +9,12 @@ import click
 from actionvit.commands.options import (
     cache_option,
     dataset_options,
+    decoding_options,
+    device_option,
     echo_json,
     json_option,
     open_dataset,
+    precision_option,
     root_argument,
 )
 
@@ -90,29 +93,14 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[i
     type=click.IntRange(0),
     help="Also keep all tokens after this block (fp16); the size is said beforehand.",
 )
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
-    default="auto",
-    show_default=True,
-    help="auto: bf16 on GPUs that have it, else fp32.",
-)
+@precision_option
 @click.option(
     "--compile",
     is_flag=True,
     help="Let torch.compile make the forward: minutes at the start; a cache of its own, for it rounds otherwise.",
 )
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
-@click.option(
-    "--workers", type=click.IntRange(0), help="Decoding processes; 0 decodes in this one.  [default: by cores]"
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0.1),
-    default=60.0,
-    show_default=True,
-    help="Seconds one video may take to decode.",
-)
+@device_option()
+@decoding_options
 @click.option(
     "--backend", type=click.Choice(["auto", "decord", "pyav"]), default="auto", show_default=True, help="Which decoder."
 )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import click
 
-F = TypeVar("F", bound=Callable[..., Any])
+from actionvit.commands.options import F, decoding_options, device_option, split_options, test_fraction_option
+
 Share = click.FloatRange(0, 1, min_open=True)
 
 _CACHE = (
@@ -160,19 +158,8 @@ _SPLITS = (
         type=click.Choice(["accuracy", "mean_class_accuracy", "log_loss"]),
         help="What the best epoch is best in.  [default: accuracy; mean_class_accuracy where classes count alike]",
     ),
-    click.option(
-        "--protocol",
-        type=click.Choice(["official", "stratified", "random", "grouped"]),
-        help="Splits.  [default: official lists, else grouped where sources are known, else stratified]",
-    ),
-    click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Splits of other protocols."),
-    click.option(
-        "--test-fraction",
-        type=click.FloatRange(0, 1, min_open=True, max_open=True),
-        default=0.3,
-        show_default=True,
-        help="For stratified and random.",
-    ),
+    split_options("official where there are lists, else grouped where sources are known, else stratified"),
+    test_fraction_option,
     click.option("--split", "splits", multiple=True, metavar="NAME", help="Only this split; repeat.  [default: all]"),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random."),
 )
@@ -192,15 +179,8 @@ _MACHINE = (
         show_default=True,
         help="auto: bf16 products on GPUs that have them, else fp32.",
     ),
-    click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto."),
-    click.option("--workers", type=click.IntRange(0), help="Decoding processes; 0: in this one.  [default: by cores]"),
-    click.option(
-        "--timeout",
-        type=click.FloatRange(0.1),
-        default=60.0,
-        show_default=True,
-        help="Seconds a video may take to decode.",
-    ),
+    device_option(),
+    decoding_options,
     click.option(
         "--flush-seconds",
         type=click.FloatRange(0),

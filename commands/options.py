@@ -137,6 +137,41 @@ def runs_option(function: F) -> F:
     return click.option("--runs", type=click.Path(path_type=Path), default=lambda: setting("runs"), help=text)(function)
 
 
+def device_option(of: str = "", default: str = "auto") -> Callable[[F], F]:
+    """Return a decorator that adds `--device`; `of` says what runs there, where that is not plain."""
+    text = f"{of} cpu, cuda, cuda:1, or auto.".strip()
+    return click.option("--device", default=default, show_default=True, help=text)
+
+
+def precision_option(function: F) -> F:
+    """Add `--precision`, of a forward."""
+    return click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
+        default="auto",
+        show_default=True,
+        help="Of the forward; auto: bf16 on GPUs that have it, else fp32.",
+    )(function)
+
+
+def decoding_options(function: F) -> F:
+    """Add `--workers` and `--timeout`: how videos are decoded."""
+    for option in (
+        click.option(
+            "--timeout",
+            type=click.FloatRange(0.1),
+            default=60.0,
+            show_default=True,
+            help="Seconds a video may take to decode.",
+        ),
+        click.option(
+            "--workers", type=click.IntRange(0), help="Decoding processes; 0: in this one.  [default: by cores]"
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 def json_option(function: F) -> F:
     """Add `--json`, for machines."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(function)

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actionvit.commands.options import echo_json, json_option, setting
+from actionvit.commands.options import (
+    decoding_options,
+    device_option,
+    echo_json,
+    json_option,
+    precision_option,
+    setting,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,18 +28,9 @@ if TYPE_CHECKING:
 @click.option("--run", required=True, help="A run's folder, or its name below the runs' folder.")
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Classes to tell of each video.")
 @click.option("--weights", help="The encoder's weights, where they are no longer where the run had them.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
-    default="auto",
-    show_default=True,
-    help="auto: bf16 on GPUs that have it, else fp32.",
-)
-@click.option("--workers", type=click.IntRange(0), help="Decoding processes; 0: in this one.  [default: by cores]")
-@click.option(
-    "--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds a video may take to decode."
-)
+@device_option()
+@precision_option
+@decoding_options
 @json_option
 def command(videos: tuple[Path, ...], **options: Any) -> None:
     """Tell the most probable classes of VIDEOS (files, or folders of frames), with calibrated probabilities.

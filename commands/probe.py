@@ -11,6 +11,7 @@ import click
 from actionvit.commands.options import (
     cache_option,
     dataset_options,
+    device_option,
     echo_json,
     json_option,
     open_dataset,
@@ -132,9 +133,7 @@ def _number(text: str) -> int | float | str:
 )
 @click.option("--long-tail", type=click.FloatRange(1), default=1.0, metavar="FACTOR", help="Thin training classes.")
 @click.option("--shots", type=click.IntRange(1), help="Training clips a class.  [default: all]")
-@click.option(
-    "--device", default="cpu", show_default=True, help="Of linear, attentive and mlp: cpu, cuda, cuda:1, or auto."
-)
+@device_option("Of linear, attentive and mlp:", default="cpu")
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Threads, a split each.")
 @json_option
 def command(**options: Any) -> None:

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actionvit.commands.options import echo_json, json_option, setting
+from actionvit.commands.options import (
+    device_option,
+    echo_json,
+    json_option,
+    setting,
+)
 
 if TYPE_CHECKING:
     from actionvit.features.timesformer.rollout import Attention
@@ -38,7 +43,7 @@ if TYPE_CHECKING:
     "--attention", is_flag=True, help="Show where the first run's encoder looks in the hard clips: a forward each."
 )
 @click.option("--weights", metavar="SRC", help="The encoder's, for --attention.  [default: those that were extracted]")
-@click.option("--device", default="auto", show_default=True, help="For --attention: cpu, cuda, cuda:1, or auto.")
+@device_option("For --attention:")
 @json_option
 def command(**options: Any) -> None:
     """Write the report of each RUN (a folder, or a name below runs/), compared with the first, clip by clip.

@@ -14,8 +14,11 @@ from actionvit.commands.extract import weights_by_variant
 from actionvit.commands.options import (
     cache_option,
     dataset_options,
+    decoding_options,
+    device_option,
     numbers,
     open_dataset,
+    precision_option,
     root_argument,
     split_options,
     words,
@@ -54,15 +57,9 @@ VARIANTS = ("base", "hr", "large", "tiny", "tiny-hr")
 @cache_option
 @click.option("--clips", type=click.IntRange(1), default=1, show_default=True, help="Temporal views a video.")
 @click.option("--crops", type=click.Choice(["1", "3"]), default="1", show_default=True, help="Spatial views.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
-    default="auto",
-    show_default=True,
-    help="As for extract.",
-)
-@click.option("--device", default="auto", show_default=True, help="Of the encoder: cpu, cuda, cuda:1, or auto.")
-@click.option("--workers", type=click.IntRange(0), help="Decoding processes.  [default: by cores]")
+@precision_option
+@device_option("Of the encoder:")
+@decoding_options
 @click.option(
     "--flush-seconds",
     type=click.FloatRange(0),
@@ -101,6 +98,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
             cache=options["cache"],
             device=options["device"],
             workers=options["workers"],
+            timeout=options["timeout"],
             flush_seconds=options["flush_seconds"],
         )
     _write(dataset, planned, specs, options)

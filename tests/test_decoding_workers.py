@@ -109,6 +109,7 @@ def test_a_folder_of_the_users_cannot_pose_as_a_library(
     assert reasons(decode_stream(named("good"), workers=1)) == {"good": ""}
 
 
+@pytest.mark.timing
 def test_a_slow_consumer_is_not_taken_for_a_slow_decoder(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next video waits for the consumer longer than the deadline before the worker hears of it."""
     monkeypatch.setattr("actionvit.features.decoding.workers.GRACE", 0.05)
@@ -119,6 +120,7 @@ def test_a_slow_consumer_is_not_taken_for_a_slow_decoder(named: Named, monkeypat
     assert found == {"a": "", "b": "", "c": ""}
 
 
+@pytest.mark.timing
 def test_a_deadline_runs_from_when_a_video_was_handed_over(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that has long answered gets its next video just before the answer is read."""
     monkeypatch.setattr("actionvit.features.decoding.workers.GRACE", 0.05)
@@ -179,6 +181,7 @@ def test_a_file_that_changes_while_it_is_read_fails(named: Named, monkeypatch: p
     )
 
 
+@pytest.mark.timing
 def test_closing_early_ends_the_workers_at_once(named: Named) -> None:
     stream = decode_stream(named("good", "hangs", "sleeps"), workers=3, decoder=BY_NAME)
     assert next(stream).id == "good"
@@ -224,6 +227,7 @@ def test_workers_die_with_their_parent(named: Named, end: signal.Signals) -> Non
     wait_for_end(children)
 
 
+@pytest.mark.timing
 @pytest.mark.skipif(sys.platform != "linux", reason="children are found in /proc")
 def test_stopping_and_continuing_fails_nothing(named: Named) -> None:
     """Ctrl-Z stops a run and its workers; time spent stopped is nobody's fault."""
@@ -264,6 +268,7 @@ def ledger(folder: Path) -> dict[str, dict[str, str]]:
         return {row["id"].rpartition("/")[2].removesuffix(".avi"): row for row in csv.DictReader(file)}
 
 
+@pytest.mark.timing
 def test_a_run_over_misbehaving_decoders_ends_with_the_right_ledger(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from actionvit.features.timesformer.speed import products
 from actionvit.features.timesformer.variants import VARIANTS
 
 
+@pytest.mark.timing
 def test_doctor_says_versions_decoders_device_weights_and_speed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,8 +97,7 @@ def test_seconds_are_counted_by_phase() -> None:
     encoder.encode(noise(20, 240, 320))
     first = encoder.seconds
     encoder.encode(noise(20, 240, 320))
-    assert first["forward"] > first["prepare"] > 0
-    assert all(encoder.seconds[name] >= first[name] for name in first)
+    assert all(encoder.seconds[name] > first[name] > 0 for name in ("prepare", "forward"))
     phases = Phases(torch.device("cpu"))
     with pytest.raises(KeyError), phases.of("copy"):
         raise KeyError

@@ -48,6 +48,7 @@ def test_merging_takes_the_record_along(tmp_path: Path) -> None:
     assert timings([merged.folder], rows=2)["extract"] == 6.0
 
 
+@pytest.mark.timing
 def test_a_probe_tells_what_its_embeddings_took(tmp_path: Path) -> None:
     def run(*arguments: object) -> None:
         result = CliRunner().invoke(cli, [str(each) for each in arguments])

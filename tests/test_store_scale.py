@@ -45,6 +45,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
+@pytest.mark.timing
 def test_opening_and_asking_costs_a_row_the_same_in_a_store_of_any_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
