@@ -114,7 +114,7 @@ def _draw(video: Path, stem: Path, look: Look, animate: Literal["gif", "webp", "
 
 def _names(videos: Sequence[Path]) -> list[str]:
     """Return each video's name without its suffix; with its folder's before it where two share it, then numbered."""
-    short = [video.stem if video.suffix else video.name for video in videos]
+    short = [whole.stem if whole.suffix else whole.name for whole in (video.resolve() for video in videos)]
     names = [
         f"{video.resolve().parent.name}-{name}" if short.count(name) > 1 else name
         for video, name in zip(videos, short, strict=True)

@@ -15,6 +15,8 @@ from actionvit.features.files import frame_files
 if TYPE_CHECKING:
     from actionvit.features.decoding.pyav import Wanted
 
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+"""What a file may be, whatever it is called: Pillow knows formats for which it would start other programs."""
 DEEP = ("I", "F")
 """What Pillow's modes of more than eight bits a channel begin with; its own conversion would clip, not scale."""
 
@@ -54,7 +56,7 @@ def _read(file: Path, max_pixels: int) -> NDArray[np.uint8]:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 size = f"{image.width} × {image.height}"
                 raise DecodeError("too_large", f"{size} pixels, at most {max_pixels} allowed")

@@ -105,7 +105,8 @@ class Worker:
         finally:
             theirs.close()
             os.close(watched)
-        self.socket.send(setup)
+        with contextlib.suppress(OSError):  # it has died at once; receiving says so
+            self.socket.send(setup)
 
     def send(self, number: int, request: DecodeRequest) -> None:
         """Queue a request, and give back the slots that the consumer has dropped."""
@@ -140,7 +141,10 @@ class Worker:
     def _frames(self, lent: Lent) -> Frames:
         """Return frames over the shared memory, which is given back when the last array over them is gone."""
         if lent.new_bytes:
-            handle = reduction.recv_handle(self.socket)
+            try:
+                handle = reduction.recv_handle(self.socket)
+            except RuntimeError as error:  # what the standard library makes of a descriptor that found no place
+                raise ActionVitError("too many open files: raise the limit with `ulimit -n 4096`") from error
             self._slots[lent.slot] = mmap.mmap(handle, lent.new_bytes)
             os.close(handle)
         for slot in lent.dropped:

@@ -37,7 +37,7 @@ def main(socket: int) -> None:
     _limit_memory(setup.max_memory)
     gc.freeze()  # what is loaded stays: the collector need not walk it again and again
     connection.send("started")
-    slots = Slots()
+    slots = Slots(setup.max_memory)
     specs: tuple[ClipSpec, ...] = ()
     with contextlib.suppress(EOFError, OSError):  # the supervisor is gone
         while True:
@@ -69,9 +69,16 @@ class Slots:
 
     Memory that has been written before costs no page faults: a new piece for every video would make decoding an
     HMDB51 clip about a tenth slower.
+
+    Parameters
+    ----------
+    most : int
+        Bytes that a piece may have. How many of them the consumer holds is not this process's doing: none counts
+        against the memory it may allocate.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self.free: list[int] = []
         """The last freed last: what of it the processor's cache still holds is the cheapest to write to."""
         self._maps: dict[int, mmap.mmap] = {}
@@ -110,12 +117,15 @@ class Slots:
         if self.free:
             small = max(self.free, key=lambda slot: len(self._maps[slot]))
             self.free.remove(small)
-            self._maps.pop(small)
+            _widen_limit(-len(self._maps.pop(small)))
             if (handle := self._handles.pop(small, None)) is not None:
                 os.close(handle)
             else:
                 self._dropped.append(small)
+        if size > self._most:
+            raise MemoryError
         size = max(1, -(-size // GRAIN)) * GRAIN
+        _widen_limit(size)
         try:
             handle = _anonymous_file(size)
             memory = mmap.mmap(handle, size)
@@ -149,5 +159,11 @@ def _limit_memory(extra: int) -> None:
             Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
         with open("/proc/self/statm") as file:  # noqa: PTH123 - read before pathlib would allocate
             pages = int(file.read().split()[0])
-        limit = pages * mmap.PAGESIZE + extra
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_AS, (pages * mmap.PAGESIZE + extra, resource.RLIM_INFINITY))
+
+
+def _widen_limit(extra: int) -> None:
+    """Let this process allocate so much more; nothing where it is not limited."""
+    now, most = resource.getrlimit(resource.RLIMIT_AS)
+    if now != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_AS, (now + extra, most))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from multiprocessing.connection import wait
 from types import TracebackType
 
@@ -31,8 +31,8 @@ DEPTH = 2
 MAX_AHEAD = 2 << 30
 """Bytes of frames decoded ahead of the consumer, judged by the largest video so far: large videos, fewer of them."""
 GRACE = 5.0
-"""Seconds that a worker is watched before it is found to be late, if the timeout is not shorter: where the consumer
-was away for long, it may have been because both were stopped (Ctrl-Z)."""
+"""Seconds that count against a worker while the consumer is away, who may have been stopped with it (Ctrl-Z); and
+that it is watched before it is found to be late, if the timeout is not shorter."""
 SLICE = 0.25
 """Seconds that the supervisor waits at a time."""
 
@@ -111,6 +111,7 @@ class _Pool:
         self._results: dict[int, Decoded | Failure] = {}
         self._submitted = self._yielded = 0
         self._largest = 0  # bytes of frames that a video had
+        self._watched = time.monotonic()  # until when
 
     def __enter__(self) -> _Pool:
         return self
@@ -177,14 +178,21 @@ class _Pool:
         no processor, and so, most likely, did they. The slices bound what of a stop is not seen to be one.
         """
         sockets = [worker.socket for worker in self._workers]
-        while seconds > 0:
-            asked, began = min(seconds, SLICE), time.monotonic()
-            if ready := wait(sockets, asked):
-                return set(ready)
-            for worker in self._workers:
-                worker.busy_since += time.monotonic() - began - asked
+        self._forgive(GRACE)  # of the time that the consumer had, no more counts
+        ready: Sequence[object] = ()
+        while seconds > 0 and not ready:
+            asked = min(seconds, SLICE)
+            ready = wait(sockets, asked)
+            self._forgive(asked)
             seconds -= asked
-        return set()
+        return set(ready)
+
+    def _forgive(self, most: float) -> None:
+        """Let no more than `most` seconds since the last look count against the workers."""
+        now = time.monotonic()
+        for worker in self._workers:
+            worker.busy_since += max(0.0, now - self._watched - most)
+        self._watched = now
 
     def _receive(self, worker: Worker) -> bool:
         """Read a result; False if the worker is gone."""

@@ -31,6 +31,8 @@ Arrays = dict[str, NDArray[Any]]
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Enough tokens in a batch to fill the device's products; more only costs memory.
 _TOKENS_A_BATCH = {"cpu": 4096, "cuda": 200_000, "mps": 20_000}
+_MOST_FRAMES = 65_535
+"""Frames in a batch: as many sequences as CUDA's attention takes at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,7 @@ class Encoder:
     def _first_guess(self, tokens: int) -> int:
         """Return how many views to try in one batch: what fills the device, and fits into half its free memory."""
         wanted = max(1, _TOKENS_A_BATCH[self.device.type] // tokens)
+        wanted = min(wanted, max(1, _MOST_FRAMES // self.spec.num_frames))
         if self.device.type != "cuda":
             return wanted if self.across_videos else min(wanted, self.spec.views)
         # At its widest a block holds the stream, a copy, and the MLP's hidden layer before and after the activation.
@@ -207,7 +210,10 @@ class Encoder:
         """Queue one batch; where memory does not suffice, halve the batch for this and all further calls."""
         try:
             return self._start(videos)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            # Of the device, or of the host memory that it copies from and to, for which torch has no exception.
+            if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
+                raise
             tried = min(self.batch_views, len(videos) * self.spec.views)
             if tried <= 1:
                 raise ActionVitError(

@@ -15,6 +15,7 @@ from actionvit.errors import ActionVitError
 from actionvit.features.durable import publish
 from actionvit.features.timesformer.names import tensor_shapes, to_transformers
 from actionvit.features.timesformer.variants import ModelShape
+from actionvit.features.timesformer.weights import channels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +55,10 @@ _VIT = {
     "intermediate.dense": "mlp_in",
     "output.dense": "mlp_out",
 }
-_LEFT_OUT = ("visual_projection.", "classifier.", "pooler.", "vision_model.embeddings.position_ids")
+_LEFT_OUT = (
+    *("visual_projection.", "text_projection.", "logit_scale", "classifier.", "pooler."),
+    "vision_model.embeddings.position_ids",
+)
 
 
 def inflate(source: Path, out: Path) -> ModelShape:
@@ -91,15 +95,18 @@ def inflate(source: Path, out: Path) -> ModelShape:
     kind = config.get("model_type")
     if kind not in ("clip_vision_model", "vit"):
         raise ActionVitError(f"{source}: model_type is {kind!r}, expected 'clip_vision_model' or 'vit'")
-    shape = _shape(config, clip=kind == "clip_vision_model")
+    try:
+        shape = _shape(config, clip=kind == "clip_vision_model")
+        mean, std = _pixels(source, shape)
+    except (OSError, TypeError, ValueError, AttributeError) as error:
+        raise ActionVitError(f"{source}: config.json or preprocessor_config.json: {error}; fetch them again") from error
     ours = _blown_up(_renamed(tensors, _CLIP if shape.pre_norm else _VIT, source), shape)
     _check(ours, shape, source)
     out.mkdir(parents=True, exist_ok=True)
     named = {to_transformers(name): tensor.contiguous() for name, tensor in ours.items()}
-    publish(out / "model.safetensors", save(named, metadata={"format": "pt"}))
     _write_json(out / "config.json", _config(shape))
-    mean, std = _pixels(source, shape)
     _write_json(out / "preprocessor_config.json", {"image_mean": mean, "image_std": std})
+    publish(out / "model.safetensors", save(named, metadata={"format": "pt"}))  # last: with it the folder is whole
     return shape
 
 
@@ -194,7 +201,8 @@ def _pixels(source: Path, shape: ModelShape) -> tuple[list[float], list[float]]:
     file = source / "preprocessor_config.json"
     given = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     mean, std = (CLIP_MEAN, CLIP_STD) if shape.pre_norm else (VIT_MEAN, VIT_STD)
-    return list(given.get("image_mean") or mean), list(given.get("image_std") or std)
+    found = channels(given, mean, std)
+    return list(found[0]), list(found[1])
 
 
 def _write_json(file: Path, value: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Collection
 from dataclasses import asdict
@@ -97,16 +98,22 @@ def resolve(device: str = "auto", precision: Precision = "auto") -> tuple[str, P
     if precision not in get_args(Precision):
         raise ActionVitError(f"--precision: got {precision!r}, expected one of {', '.join(get_args(Precision))}")
     if device == "auto":
-        device = "cuda" if _may_have_gpu() and _cuda_works() else "cpu"
-    elif device.startswith("cuda") and not _cuda_works():
-        raise ActionVitError("--device cuda: torch finds no GPU here; leave it out, or install a CUDA build of torch")
-    kind = device.partition(":")[0]
-    if kind not in ("cpu", "cuda", "mps"):
-        raise ActionVitError(f"--device: got {device!r}, expected auto, cpu, cuda, cuda:N or mps")
+        device = "cuda" if _may_have_gpu() and _cuda_devices() else "cpu"
+    kind, number = _parsed(device)
+    if kind == "cuda":
+        count = _cuda_devices()
+        if not count:
+            raise ActionVitError(
+                "--device cuda: torch finds no GPU here; leave it out, or install a CUDA build of torch"
+            )
+        if number >= count:
+            raise ActionVitError(f"--device {device}: torch finds {count} GPUs here, cuda:0 to cuda:{count - 1}")
+    if kind == "mps" and not _mps_works():
+        raise ActionVitError("--device mps: torch finds no Apple GPU here; leave it out")
     if precision == "tf32" and kind != "cuda":
         raise ActionVitError(f"--precision tf32: is for CUDA GPUs, and the device is {device}; use fp32")
     if precision == "auto":
-        precision = "bf16" if kind == "cuda" and _cuda_has_bf16() else "fp32"
+        precision = "bf16" if kind == "cuda" and _cuda_has_bf16(number) else "fp32"
     return device, precision
 
 
@@ -118,13 +125,28 @@ def _may_have_gpu() -> bool:
     return any(Path(node).exists() for node in ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg"))
 
 
-def _cuda_works() -> bool:
+def _parsed(device: str) -> tuple[str, int]:
+    """Return a device's kind and number."""
+    found = re.fullmatch(r"(cpu|cuda|mps)(?::(\d+))?", device)
+    if not found:
+        raise ActionVitError(f"--device: got {device!r}, expected auto, cpu, cuda, cuda:N or mps")
+    return found[1], int(found[2] or 0)
+
+
+def _cuda_devices() -> int:
     import torch
 
-    return torch.cuda.is_available()
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def _cuda_has_bf16() -> bool:
+def _mps_works() -> bool:
     import torch
 
-    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return torch.backends.mps.is_available()
+
+
+def _cuda_has_bf16(number: int) -> bool:
+    import torch
+
+    with torch.cuda.device(number):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))

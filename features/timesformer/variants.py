@@ -40,6 +40,11 @@ class ModelShape:
 
     def __post_init__(self) -> None:
         """Refuse what no model can be."""
+        sizes = ("width", "depth", "heads", "mlp", "patch", "num_frames", "image_size")
+        if wrong := [name for name in sizes if not isinstance(getattr(self, name), int) or getattr(self, name) < 1]:
+            raise ValueError(f"{wrong[0]}: got {getattr(self, wrong[0])!r}, expected a whole number of at least 1")
+        if self.image_size < self.patch:
+            raise ValueError(f"image_size: got {self.image_size}, expected at least one patch of {self.patch}")
         if self.width % self.heads:
             raise ValueError(f"width: got {self.width}, expected a multiple of heads = {self.heads}")
         if self.act not in ("gelu", "quick_gelu"):

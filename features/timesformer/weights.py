@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,15 +122,20 @@ def _from_folder(folder: Path, name: str) -> Weights:
         raise ActionVitError(f"weights {name}: has neither {' nor '.join(WEIGHT_FILES)} (shards are not supported)")
     processor = folder / "preprocessor_config.json"
     pixels = _json(processor, name) if processor.is_file() else {}
-    labels = config.get("id2label") or {}
+    shape, labels = _shape(config, name), config.get("id2label") or {}
+    try:
+        mean, std = channels(pixels, MEAN, STD)
+        names = tuple(str(labels[key]) for key in sorted(labels, key=int))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ActionVitError(f"weights {name}: {processor.name} or the labels in config.json: {error}") from error
     return Weights(
         source=name,
-        shape=_shape(config, name),
+        shape=shape,
         digest=file_digest(file),
         file=file,
-        mean=tuple(pixels.get("image_mean") or MEAN),
-        std=tuple(pixels.get("image_std") or STD),
-        labels=tuple(str(labels[key]) for key in sorted(labels, key=int)),
+        mean=mean,
+        std=std,
+        labels=names,
         licence=str(config.get("license") or ("CC BY-NC 4.0" if name.startswith("facebook/") else "")),
     )
 
@@ -180,6 +188,28 @@ def _shape(config: dict[str, Any], name: str) -> ModelShape:
         raise ActionVitError(f"weights {name}: config.json: {error}") from error
 
 
+def channels(
+    pixels: Mapping[str, Any], mean: Sequence[float], std: Sequence[float]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and deviation of pixels in [0, 1] by a processor's configuration; what it leaves open is given.
+
+    Raises
+    ------
+    ValueError
+        If it holds anything but three numbers each, deviations above 0; or wants pixels as they are.
+    """
+    if pixels.get("do_normalize") is False:
+        raise ValueError("do_normalize is false, which no TimeSformer was trained with; take the line out")
+    found = []
+    for name, default in (("image_mean", mean), ("image_std", std)):
+        given = default if pixels.get(name) is None else pixels[name]
+        three = isinstance(given, (list, tuple)) and len(given) == 3 and all(type(x) in (int, float) for x in given)
+        if not three or not all(math.isfinite(x) and (x > 0 or name == "image_mean") for x in given):
+            raise ValueError(f"{name}: got {given!r}, expected three numbers" + ", above 0" * (name == "image_std"))
+        found.append(tuple(float(x) for x in given))
+    return found[0], found[1]
+
+
 def _json(file: Path, name: str) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
@@ -204,7 +234,8 @@ def _read_tensors(file: Path, *, data: bool = True) -> dict[str, Tensor]:
         except (OSError, SafetensorError) as error:
             raise ActionVitError(f"weights {file}: cannot be read ({error}); fetch them again") from error
     try:
-        held = torch.load(file, map_location="cpu" if data else "meta", weights_only=True, mmap=data or None)
+        mapped = True if data and zipfile.is_zipfile(file) else None  # torch's older format cannot be
+        held = torch.load(file, map_location="cpu" if data else "meta", weights_only=True, mmap=mapped)
     except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, ... for one bad file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ActionVitError(f"weights {file}: cannot be read without running code in it ({reason})") from error

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,7 +22,9 @@ from actionvit.features.store.writer import Writer
 Arrays = dict[str, NDArray[Any]]
 
 IN_FLIGHT = 2
-"""Batches a lane hands to the encoder before it waits for the first: one computing, one ready. Bounds the memory."""
+"""Batches a lane hands to the encoder before it waits for the first: one computing, one ready."""
+BATCH_VIDEOS, BATCH_BYTES = 128, 512 << 20
+"""What a batch may hold of videos, each of which is an open file, and of frames; with `IN_FLIGHT` this bounds both."""
 
 
 class Encoded(Protocol):
@@ -80,7 +83,8 @@ class Lane:
     thread: ThreadPoolExecutor
     clock: Clock
     _batch: list[Decoded] = field(default_factory=list)
-    _flying: deque[tuple[list[Decoded], Future[Encoded]]] = field(default_factory=deque)
+    _flying: deque[tuple[list[partial[Row]], Future[Encoded]]] = field(default_factory=deque)
+    """Rows that still lack their arrays; frames are gone once the encoder has taken them."""
 
     @property
     def busy(self) -> float:
@@ -91,7 +95,8 @@ class Lane:
     def take(self, video: Decoded) -> None:
         """Queue a video; write what has been encoded meanwhile."""
         self._batch.append(video)
-        if len(self._batch) >= self.encoder.batch_videos:
+        size = sum(one.frames.data.nbytes for one in self._batch)
+        if len(self._batch) >= min(self.encoder.batch_videos, BATCH_VIDEOS) or size >= BATCH_BYTES:
             self._submit()
         while self._flying and (len(self._flying) > IN_FLIGHT or self._first_is_ready()):
             self._write()
@@ -106,31 +111,35 @@ class Lane:
 
     def _submit(self) -> None:
         batch, self._batch = self._batch, []
-        self._flying.append((batch, self.thread.submit(self.encoder.start, [video.frames for video in batch])))
+        rows = [_row(video) for video in batch]
+        self._flying.append((rows, self.thread.submit(self.encoder.start, [video.frames for video in batch])))
 
     def _first_is_ready(self) -> bool:
         future = self._flying[0][1]
         return future.done() and future.result().ready
 
     def _write(self) -> None:
-        batch, future = self._flying.popleft()
+        rows, future = self._flying.popleft()
         arrays = future.result().result()
         began = time.perf_counter()
-        for video, quantities in zip(batch, arrays, strict=True):
+        for row, quantities in zip(rows, arrays, strict=True):
             if not np.isfinite(quantities["clip"]).all():
                 raise ActionVitError(
-                    f"{video.id}: its embedding is not finite; fp16 ends at 65,504: use --precision bf16 or fp32, or,"
-                    " if it was one of them, other weights; what is cached already is right"
+                    f"{row.keywords['id']}: its embedding is not finite; fp16 ends at 65,504: use --precision bf16 or"
+                    " fp32, or, if it was one of them, other weights; what is cached already is right"
                 )
-            self.writer.append(
-                Row(
-                    id=video.id,
-                    digest=video.digest,
-                    fingerprint=video.fingerprint,
-                    count=video.frames.count,
-                    flags=video.frames.flags,
-                    backend=video.frames.backend,
-                    arrays=quantities,
-                )
-            )
+            self.writer.append(row(arrays=quantities))
         self.clock.write += time.perf_counter() - began
+
+
+def _row(video: Decoded) -> partial[Row]:
+    """Return a video's row, which lacks its arrays."""
+    return partial(
+        Row,
+        id=video.id,
+        digest=video.digest,
+        fingerprint=video.fingerprint,
+        count=video.frames.count,
+        flags=video.frames.flags,
+        backend=video.frames.backend,
+    )
