@@ -118,13 +118,13 @@ def imbalance(**options: Any) -> None:
         dataset,
         cells,
         options,
-        lambda cell, result: {**row_of(cell, result), **thirds_of(result)},
+        lambda cell, result: {**row_of(cell, result), **thirds_of(dataset, result)},
         "mean_class_accuracy",
     )
     caption = f"The head `{options['head']}` under long tails: accuracy on the third of classes with most, middling and"
     caption += " fewest training clips; test sides are untouched."
     folder = _write(dataset, "imbalance", rows, options, caption, found)
-    for column in ("head", "middle", "tail", "mean_class_accuracy"):
+    for column in (each for each in ("head", "middle", "tail", "mean_class_accuracy") if each in rows[0]):
         name = column.replace("_", " ") + (" classes" if column != "mean_class_accuracy" else "")
         names = ("largest class : smallest class", f"{name}, %")
         curves_figure(rows, folder / f"{column}.png", x="factor", y=column, series="weighting", names=names)

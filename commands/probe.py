@@ -31,17 +31,21 @@ if TYPE_CHECKING:
 
 
 def parse_grid(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
-    """Parse `C=0.01,0.1` into numbers where they are numbers."""
-    grid = {}
+    """Parse `C=0.01,0.1` or `standardize=true,false` into numbers and truth values where they are some."""
+    grid: dict[str, tuple[Any, ...]] = {}
     for text in given:
         name, equals, values = text.partition("=")
         if not (name and equals and values):
             raise click.BadParameter(f"got {text!r}, expected NAME=VALUE or NAME=VALUE,VALUE, for example C=0.01,0.1")
-        grid[name] = tuple(_number(value) for value in values.split(","))
+        if name in grid:
+            raise click.BadParameter(f"got {name} twice, expected all its values together: {name}=VALUE,VALUE")
+        grid[name] = tuple(_value(value.strip()) for value in values.split(","))
     return grid
 
 
-def _number(text: str) -> int | float | str:
+def _value(text: str) -> int | float | str | bool:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     for kind in (int, float):
         try:
             return kind(text)
@@ -146,7 +150,9 @@ def command(**options: Any) -> None:
 
     from actionvit.pipeline.datasets.splits import default_protocol
     from actionvit.pipeline.probing.features import read_tables
-    from actionvit.pipeline.probing.probe import default_seeds, probe
+    from actionvit.pipeline.probing.probe import probe
+    from actionvit.pipeline.probing.results import refuse_other
+    from actionvit.pipeline.probing.tasks import default_seeds
 
     dataset = open_dataset(options["root"], options)
     specs = _specs(options)
@@ -157,6 +163,13 @@ def command(**options: Any) -> None:
         chosen = "" if options["protocol"] else " (chosen by what the dataset has)"
         click.echo(f"{dataset.name}: {protocol} splits{chosen}, {seeds} seed{'s' if seeds > 1 else ''}")
         _say_coverage(dataset, tables)
+    fusions = [(tables, f"-fused-{rule}") for rule in options["fuse"]]
+    asked = [(spec, used, suffix) for spec in specs for used, suffix in [*(([one], "") for one in tables), *fusions]]
+    if options["run"] and len(asked) > 1:
+        raise click.UsageError(f"--run names one run, and there are {len(asked)}; leave it out")
+    for spec, used, suffix in asked:
+        taken = {"name": options["run"], "overwrite": options["overwrite"]}
+        refuse_other(options["runs"], dataset, used, spec, suffix=suffix, **taken)
     results = []
     for spec in specs:
         with tqdm(desc=f"probe {spec.class_weight}", unit="head", disable=None, leave=False, delay=2) as bar:
@@ -172,8 +185,14 @@ def command(**options: Any) -> None:
 def _specs(options: dict[str, Any]) -> list[ProbeSpec]:
     """Return one spec a weighting."""
     from actionvit.features.timesformer.outputs import resolve
+    from actionvit.heads.saving import head_class
     from actionvit.pipeline.probing.tasks import ProbeSpec
 
+    options["variants"] = tuple(dict.fromkeys(options["variants"]))
+    if options["fuse"] and len(options["variants"]) < 2:
+        raise click.UsageError("--fuse joins several variants' heads; name them with --variant A --variant B")
+    if "device" not in head_class(options["head"])().get_params() and options["device"] == "auto":
+        options["device"] = "cpu"
     options["device"], _ = resolve(options["device"], "fp32")
     if options["balanced"] and options["class_weights"]:
         raise click.UsageError("--balanced says --class-weight balanced already; give one of them")
@@ -202,8 +221,6 @@ def _say_coverage(dataset: Dataset, tables: Sequence[FeatureTable]) -> None:
 
 def _publish(results: Sequence[ProbeResult], options: dict[str, Any]) -> None:
     """Write the runs and say what came out."""
-    if options["run"] and len(results) > 1:
-        raise click.UsageError(f"--run names one run, and there are {len(results)}; leave it out")
     said = []
     for result in results:
         result.info["command"] = ["actionvit", *sys.argv[1:]]

@@ -19,12 +19,13 @@ from actionvit.heads.selection import select
 
 FusionRule = Literal["mean", "stacked"]
 
-LARGEST = 100.0
-"""Bound of an exponent: where every prediction is right, the best one is infinite."""
+SMALLEST, LARGEST = 1e-3, 100.0
+"""Bounds of a temperature's exponent: at 0 no class would be first any more, and where every prediction is right the
+best one is infinite. A weight among several may be 0, but not all of them."""
 
 
 def fit_exponents(log_proba: Sequence[Floats], y: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Return the exponents, (V,) from 0 to `LARGEST`, of least log-loss: a convex problem.
+    """Return the exponents, (V,), of least log-loss: a convex problem.
 
     Parameters
     ----------
@@ -48,8 +49,9 @@ def fit_exponents(log_proba: Sequence[Floats], y: NDArray[np.intp]) -> NDArray[n
         expected = np.einsum("nc,vnc->v", np.exp(fused), stack) / len(y)
         return -float(fused[np.arange(len(y)), y].mean()), expected - own.mean(axis=1)
 
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, LARGEST)] * len(stack), tol=1e-10)
-    return np.asarray(found.x)
+    least = SMALLEST if len(stack) == 1 else 0.0
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(least, LARGEST)] * len(stack), tol=1e-10)
+    return np.asarray(found.x if found.x.any() else start * SMALLEST)
 
 
 def fuse(log_proba: Sequence[Floats] | Floats, exponents: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -96,7 +96,8 @@ def _direction(gradient: Floats, precondition: Preconditioner, memory: Sequence[
     direction = precondition(rest)
     if memory:
         last = memory[-1]
-        direction = direction * (last.product / dot(last.turned, precondition(last.turned)))
+        bent = dot(last.turned, precondition(last.turned))
+        direction = direction * (last.product / bent if bent > 0 else 1.0)
     for step, share in zip(memory, reversed(shares), strict=True):
         direction = direction + (share - dot(step.turned, direction) / step.product) * step.moved
     return -direction

@@ -129,7 +129,8 @@ class LinearProbe(Head):
             held += [rows for _, rows in one.parts]
             paths += [_rising(one.settings)] * len(one.parts)
             tried += [(head, dict[float, Floats]()) for _ in one.parts]
-        for group, together, solved in _in_lockstep(heads[0], sets, paths, max(heads[0].tol, SCAN_TOL)):
+        of_sets = [head for head, _ in tried]
+        for group, together, solved in _in_lockstep(of_sets, sets, paths, at_least=SCAN_TOL):
             for step, _ in enumerate(solved):
                 for i, found in zip(group, together.log_proba([held[i] for i in group]), strict=True):
                     head, by_C = tried[i]
@@ -198,21 +199,29 @@ def _fit(heads: Sequence[LinearProbe], sets: Sequence[TrainingSet]) -> None:
         for head, one in zip(heads, sets, strict=True):
             head._learn(one, next(head._path(one, [head.C], head.tol)))
         return
-    for group, together, solved in _in_lockstep(heads[0], sets, [[head.C] for head in heads], heads[0].tol):
+    for group, together, solved in _in_lockstep(heads, sets, [[head.C] for head in heads]):
         for number, (i, solution) in enumerate(zip(group, next(solved), strict=True)):
             heads[i]._learn(sets[i], together.unrotate(number, solution))
 
 
 def _in_lockstep(
-    like: LinearProbe, sets: Sequence[TrainingSet], paths: Sequence[Sequence[float]], tol: float
+    heads: Sequence[LinearProbe],
+    sets: Sequence[TrainingSet],
+    paths: Sequence[Sequence[float]],
+    at_least: float = 0.0,
 ) -> Iterator[tuple[list[int], Lockstep, Iterator[list[Solution]]]]:
-    """Yield which sets go together, and their solutions for each step of their paths."""
+    """Yield which sets go together, and their solutions for each step of their paths, to `tol` or to `at_least`."""
     from actionvit.heads.lockstep import Lockstep, groups
 
-    for group in groups(sets, paths):
-        together = Lockstep([sets[i] for i in group], standardize=like.standardize, device=like.device)
-        steps = np.array([paths[i] for i in group], dtype=np.float64).T
-        yield group, together, together.path(steps, tol=tol, max_iter=like.max_iter)
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for i, head in enumerate(heads):
+        alike.setdefault((head.standardize, head.tol, head.max_iter, head.device, len(paths[i])), []).append(i)
+    for (standardize, tol, max_iter, device, _), members in alike.items():
+        for chosen in groups([sets[i] for i in members], device):
+            group = [members[place] for place in chosen]
+            together = Lockstep([sets[i] for i in group], standardize=standardize, device=device)
+            steps = np.array([paths[i] for i in group], dtype=np.float64).T
+            yield group, together, together.path(steps, tol=max(tol, at_least), max_iter=max_iter)
 
 
 def _along_C(settings: Sequence[Mapping[str, Any]]) -> bool:  # noqa: N802

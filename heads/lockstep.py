@@ -43,15 +43,16 @@ ROOM = 8 << 30
 """Bytes of the device that the sets of one group may take."""
 
 
-def groups(sets: Sequence[TrainingSet], paths: Sequence[Sequence[float]]) -> Iterator[list[int]]:
-    """Yield which sets may go together: of one shape and one length of path, as many as there is room for."""
-    alike: dict[tuple[int, Any, int, int], list[int]] = {}
-    for i, (one, path) in enumerate(zip(sets, paths, strict=True)):
-        alike.setdefault((one.X.shape[1], one.X.dtype, one.classes, len(path)), []).append(i)
-    for (width, dtype, classes, _), members in alike.items():
+def groups(sets: Sequence[TrainingSet], device: str) -> Iterator[list[int]]:
+    """Yield which sets may go together: of one width and number of classes, as many as there is room for."""
+    alike: dict[tuple[int, Any, int], list[int]] = {}
+    for i, one in enumerate(sets):
+        alike.setdefault((one.X.shape[1], one.X.dtype, one.classes), []).append(i)
+    room = min(ROOM, torch.cuda.mem_get_info(device)[0] // 2) if device.startswith("cuda") else ROOM
+    for (width, dtype, classes), members in alike.items():
         rows = max(len(sets[i].X) for i in members)
         needed = dtype.itemsize * (rows * (width + 10 * classes) + 2 * (MEMORY + 5) * classes * width)
-        count = max(1, ROOM // needed)
+        count = max(1, room // needed)
         yield from (members[start : start + count] for start in range(0, len(members), count))
 
 
@@ -61,7 +62,10 @@ class Lockstep:
     def __init__(self, sets: Sequence[TrainingSet], *, standardize: bool, device: str) -> None:
         """Take sets of one width and number of classes; the rows of those that share an array lie there once."""
         longest, width, self.classes = max(len(one.X) for one in sets), sets[0].X.shape[1], sets[0].classes
-        self.kind: dict[str, Any] = {"dtype": torch.from_numpy(sets[0].X).dtype, "device": torch.device(device)}
+        self.kind: dict[str, Any] = {
+            "dtype": torch.from_numpy(np.empty(0, sets[0].X.dtype)).dtype,
+            "device": torch.device(device),
+        }
         self.eps = torch.finfo(self.kind["dtype"]).eps
         weight, share = np.zeros((len(sets), longest)), np.zeros((len(sets), longest))
         codes = np.zeros((len(sets), longest), dtype=np.int64)
@@ -84,20 +88,24 @@ class Lockstep:
 
         Sets of one array get one basis: it need only make XᵀX nearly diagonal, and they share most rows.
         """
-        standard: list[Tensor] = []
+        squares = []
         for X, members in arrays:
-            rows = torch.asarray(X, device=self.kind["device"]).double()
-            for i in members if standardize else []:
-                found = moments(rows, torch.asarray(share[i, : len(X)], device=rows.device), self.eps)
-                self.mean[i], self.scale[i] = (value.cpu().numpy() for value in found)
-            mean, scale = (torch.asarray(value[members], device=rows.device) for value in (self.mean, self.scale))
-            standard.append(((rows - mean[:, None]) / scale[:, None]).to(self.kind["dtype"]))
-        squares = [(rows[0].mT @ rows[0]).double().cpu().numpy() for rows in standard]
+            here = torch.asarray(np.require(X, requirements=["C", "W"]), device=self.kind["device"]).double()
+            for i in members:
+                if standardize:
+                    found = moments(here, torch.asarray(share[i, : len(X)], device=here.device), self.eps)
+                    self.mean[i], self.scale[i] = (value.cpu().numpy() for value in found)
+                mean, scale = (torch.asarray(of_all[i], device=here.device) for of_all in (self.mean, self.scale))
+                self.rows[i, : len(X), :-1] = (here - mean) / scale
+            rows = self.rows[members[0], : len(X), :-1]
+            squares.append((rows.mT @ rows).double().cpu().numpy())
         with ThreadPoolExecutor() as pool:
             bases = list(pool.map(lambda square: np.linalg.eigh(square)[1], squares))
-        for (X, members), rows, basis in zip(arrays, standard, bases, strict=True):
+        for (X, members), basis in zip(arrays, bases, strict=True):
             self.basis.update(dict.fromkeys(members, basis))
-            self.rows[members, : len(X), :-1] = rows @ self._like(basis)
+            turned = self._like(basis)
+            for i in members:
+                self.rows[i, : len(X), :-1] = self.rows[i, : len(X), :-1] @ turned
 
     def path(self, path: NDArray[np.float64], *, tol: float = 1e-4, max_iter: int = 500) -> Iterator[list[Solution]]:
         """Yield each set's minimiser for each row of `path`, (steps, K): its C, rising; see `Factorised.path`."""
@@ -220,7 +228,9 @@ class Lockstep:
         )
         length = np.where(going & (first < 0), 1.0, 0.0)
         low, low_slope, high, high_slope = 0 * length, first, np.full_like(length, np.inf), 0 * length
+        done = length == 0
         for last in [False] * TRIALS + [True]:
+            length = np.where(done, length, 0.0) if last else length  # what was not tried is not taken
             step = self._like(length)[:, None, None]
             # Nothing of a set that stands still may come from its direction, which may be no number.
             trial = self._at(point.weights, torch.where(step > 0, point.logits + step * logits, point.logits))
@@ -252,7 +262,10 @@ class Lockstep:
         side = self._class_side(point).cpu().numpy()
         # Adding the same to all classes changes nothing: the ones lift that direction out of the singular.
         lifted = side + (self.total / self.classes**2)[:, None, None]
-        step = -np.linalg.solve(lifted, slope[..., None])[..., 0]
+        try:
+            step = -np.linalg.solve(lifted, slope[..., None])[..., 0]
+        except np.linalg.LinAlgError:  # of some set every row is sure of its class: no curvature is left
+            step = -(np.linalg.pinv(lifted) @ slope[..., None])[..., 0]
         which = which & (-0.5 * (slope * step).sum(axis=1) > enough)
         shift = self._like(np.where(which[:, None], step, 0.0))
         weights = point.weights.clone()

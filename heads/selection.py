@@ -90,7 +90,7 @@ def select(head: Head, X: ArrayLike, y: ArrayLike, *, jobs: int = 1, **how: Any)
     Scores are taken over the out-of-fold predictions of all folds together, so that a rare class counts though it is
     missing from some folds. Of equal scores the lower log-loss wins, then the earlier setting of the grid. Rows whose
     class their fold's training part lacks (its only source was held out) cannot be right under any setting and are not
-    scored; where this leaves none, the head's own settings stay.
+    scored; where this leaves none, or there is one source, the head's own settings stay, but for those of one value.
 
     Parameters
     ----------
@@ -127,8 +127,11 @@ class _Asked:
         rows, target = np.asarray(search.X), np.asarray(search.y)
         self.classes, self.codes = np.unique(target, return_inverse=True)
         self.grid = dict(search.head.default_grid if search.grid is None else search.grid)
-        fold = assign_folds(self.codes, search.groups, folds=search.folds, seed=search.seed)
-        parts, settings = list(_parts(fold, self.codes)), list(ParameterGrid(self.grid))
+        settings: list[dict[str, Any]] = list(ParameterGrid(self.grid))
+        parts: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
+        if search.groups is None or len(np.unique(np.asarray(search.groups))) > 1:
+            fold = assign_folds(self.codes, search.groups, folds=search.folds, seed=search.seed)
+            parts = list(_parts(fold, self.codes))
         self.scan = Scan(head=search.head, X=rows, y=target, parts=parts, settings=settings)
 
     def choose(self, scanned: Sequence[Sequence[Floats]]) -> Selected:
@@ -145,7 +148,8 @@ class _Asked:
         scores = [_score(codes[scored], one[scored], search.criterion) for one in log_proba]
         losses = [_score(codes[scored], one[scored], "log_loss") for one in log_proba]
         best = min(range(len(scores)), key=lambda i: (-scores[i], -losses[i], i))
-        setting = dict(scan.settings[best]) if scored.any() else {}
+        fixed = {name: values[0] for name, values in self.grid.items() if len(values) == 1}
+        setting = dict(scan.settings[best]) if scored.any() else fixed
         log_proba[:, ~scored] = np.nan
         return Selected(
             head=clone(search.head).set_params(**setting),

@@ -104,7 +104,10 @@ class Problem:
         for _ in range(SETTLING):
             slope = (point.residual @ self.sample_weight).astype(np.float64)
             # Adding the same to all classes changes nothing: the ones lift that direction out of the singular.
-            step = -np.linalg.solve(self.total * (self.class_side(point) + 1 / self.classes**2), slope)
+            try:
+                step = -np.linalg.solve(self.total * (self.class_side(point) + 1 / self.classes**2), slope)
+            except np.linalg.LinAlgError:  # every row is sure of its class: no curvature is left
+                break
             if -0.5 * float(slope @ step) <= enough:
                 break
             weights = point.weights + 0.0

@@ -132,6 +132,14 @@ def measure(predictions: Predictions, *, n_train: Mapping[str, int], seed: int =
     return {"splits": splits, "summary": summary}
 
 
+def refuse_taken(folder: Path, *, overwrite: bool) -> None:
+    """Raise ActionVitError where a run may not be written: over another without `overwrite`, over anything else."""
+    if folder.exists() and not overwrite:
+        raise ActionVitError(f"run {folder} exists: choose another name, or overwrite it")
+    if folder.exists() and not (folder / INFO).is_file():
+        raise ActionVitError(f"{folder} is there and is no run (no {INFO}): choose another name")
+
+
 def write_run(
     folder: Path,
     *,
@@ -172,11 +180,7 @@ def write_run(
     ActionVitError
         If the folder is there already and `overwrite` is off, or holds something that is not a run.
     """
-    if folder.exists():
-        if not overwrite:
-            raise ActionVitError(f"run {folder} exists: choose another name, or overwrite it")
-        if not (folder / INFO).is_file():
-            raise ActionVitError(f"{folder} is there and is no run (no {INFO}): choose another name")
+    refuse_taken(folder, overwrite=overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh, old = (folder.parent / f".{folder.name}.{what}-{os.getpid()}" for what in ("new", "old"))
     shutil.rmtree(fresh, ignore_errors=True)

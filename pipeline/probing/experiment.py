@@ -49,7 +49,7 @@ def heads_cells(
     """Return heads × weightings on all training clips, and heads × shots; k clips of every class need no weighting."""
     cells = []
     for head in heads:
-        of_head = replace(base, head=head, features=quantity_of(head))
+        of_head = replace(base, head=head, features=quantity_of(head), criterion=base.criterion or "accuracy")
         cells += [
             Cell(labels={"head": head, "weighting": "none", "shots": k}, spec=replace(of_head, shots=k)) for k in shots
         ]
@@ -110,16 +110,18 @@ def row_of(cell: Cell, result: ProbeResult) -> Row:
     return {**cell.labels, "train": round(n_train, 1), **summary}
 
 
-def thirds_of(result: ProbeResult) -> Row:
+def thirds_of(dataset: Dataset, result: ProbeResult) -> Row:
     """Return the accuracy on head, middle and tail classes, a third each by training clips, with intervals by source.
 
-    Classes are ranked in every split by themselves. Shares are over all splits' test clips together.
+    Classes are ranked in every split by themselves. Shares are over all splits' test clips together; a third without
+    any is left out.
     """
     found = result.predictions
-    label = dict(zip(found.id.tolist(), found.true.tolist(), strict=True))
+    number = {name: place for place, name in enumerate(found.class_names)}
+    label = {video.id: number[video.label] for video in dataset.videos if video.label in number}
     third = np.empty(len(found.id), dtype=np.intp)
     for name in found.split_names:
-        known = [label[id] for id in result.train[name] if id in label]
+        known = [label[id] for id in result.train[name]]
         counts = np.bincount(known, minlength=len(found.class_names))
         rank = np.empty(len(counts), dtype=np.intp)
         rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
@@ -129,6 +131,8 @@ def thirds_of(result: ProbeResult) -> Row:
     row: Row = {}
     for place, name in enumerate(("head", "middle", "tail")):
         inside = third == place
+        if not inside.any():
+            continue
         low, high = share_interval(right[inside], found.cluster[inside])
         row[name] = {"mean": float(right[inside].mean()), "std": None, "ci95": [round(low, 6), round(high, 6)]}
     return row

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -14,14 +16,10 @@ from actionvit.heads.base import Head
 from actionvit.heads.fusion import FusionRule
 from actionvit.heads.gradient import GradientHead
 from actionvit.heads.saving import head_class
-from actionvit.pipeline.datasets.dataset import Dataset, Protocol
-from actionvit.pipeline.datasets.splits import default_protocol, make_splits
+from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.probing.features import FeatureTable
 from actionvit.pipeline.probing.results import ProbeResult, make_result
-from actionvit.pipeline.probing.tasks import Fitted, ProbeSpec, Task, fit_tasks, fuse_task
-
-SEEDS = 5
-"""Seeds where a seed changes the split or the training; see `default_seeds`."""
+from actionvit.pipeline.probing.tasks import Fitted, ProbeSpec, Task, fit_tasks, fuse_task, plan
 
 TOGETHER = 16
 """Tasks that go at once where that is quicker."""
@@ -97,24 +95,6 @@ def _one_thread(head: Head) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def default_seeds(protocol: Protocol, spec: ProbeSpec) -> int:
-    """Return 1 where a seed would only shuffle the inner folds (official lists, all clips, exact solvers), else 5."""
-    thinned = spec.long_tail > 1 or spec.shots is not None
-    trained = "random_state" in head_class(spec.head)().get_params()
-    return SEEDS if protocol != "official" or thinned or trained else 1
-
-
-def plan(dataset: Dataset, spec: ProbeSpec) -> list[Task]:
-    """Return every split of every seed."""
-    protocol = spec.protocol or default_protocol(dataset)
-    seeds = spec.seeds or default_seeds(protocol, spec)
-    return [
-        Task(split, seed)
-        for seed in range(seeds)
-        for split in make_splits(dataset, protocol, folds=spec.folds, test_fraction=spec.test_fraction, seed=seed)
-    ]
-
-
 def build_head(spec: ProbeSpec) -> Head:
     """Return the head, its settings as asked.
 
@@ -135,10 +115,25 @@ def build_head(spec: ProbeSpec) -> Head:
             head.set_params(**{name: value})
         elif value != default:
             raise ActionVitError(f"--{name.replace('_', '-')} {value}: the head `{spec.head}` has no such setting")
-    for name in spec.grid:
+    for name, values in spec.grid.items():
         if name not in known:
             raise ActionVitError(f"--grid {name}: the head `{spec.head}` has {', '.join(sorted(known))}")
+        for value in values:
+            _check_kind(name, value, known[name])
+    if spec.device.startswith("mps"):
+        raise ActionVitError("--device mps: probes need double precision, which it lacks; leave it out")
     return head
+
+
+def _check_kind(name: str, value: Any, default: Any) -> None:
+    """Refuse a word for a number, a fraction for a count, and what is no truth value for a switch."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(default, bool) and not (isinstance(value, bool) or value in (0, 1)):
+        raise ActionVitError(f"--grid {name}={value}: expected true or false")
+    if isinstance(default, int) and not isinstance(default, bool) and not (number and isinstance(value, int)):
+        raise ActionVitError(f"--grid {name}={value}: expected a whole number")
+    if isinstance(default, float) and not number:
+        raise ActionVitError(f"--grid {name}={value}: expected a number")
 
 
 def _check_sides(tasks: Sequence[Task], table: FeatureTable) -> None:
@@ -148,5 +143,6 @@ def _check_sides(tasks: Sequence[Task], table: FeatureTable) -> None:
         if len(np.unique(table.y[train])) < 2 or not len(test):
             raise ActionVitError(
                 f"split {task.name}: of {len(task.split.train)} training and {len(task.split.test)} test videos"
-                f" {len(train)} and {len(test)} are cached; run `actionvit extract` for the rest"
+                f" {len(train)} and {len(test)} are cached, of {len(np.unique(table.y[train]))} training classes; run"
+                " `actionvit extract` for the rest, or choose another --protocol"
             )

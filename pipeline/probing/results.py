@@ -15,15 +15,18 @@ from actionvit.features.clips import ClipSpec
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.variants import ModelShape, gmac
 from actionvit.heads.base import Head
+from actionvit.heads.fusion import LateFusion
 from actionvit.heads.saving import dump_head
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import leaking_sources
 from actionvit.pipeline.extraction.speed import timings
 from actionvit.pipeline.probing.features import FeatureTable, coverage
-from actionvit.pipeline.probing.tasks import Fitted, ProbeSpec
-from actionvit.pipeline.runs import INFO, Predictions, Run, measure, versions, write_run
+from actionvit.pipeline.probing.tasks import Fitted, ProbeSpec, plan
+from actionvit.pipeline.runs import INFO, Predictions, Run, measure, refuse_taken, versions, write_run
 
 VERSIONS = ("numpy", "scikit-learn", "scipy")
+QUESTION = ("variant", "dataset", "spec", "input")
+"""Keys of run.json that say what was asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,22 +72,16 @@ def make_result(
     predictions = _predictions(table, fitted)
     n_train = {one.task.name: len(one.train) for one in fitted}
     stores = [_store(one) for one in tables]
+    inner = fitted[0].head  # that of a calibrated one: its settings are what was asked for
+    if spec.calibrate and not suffix and isinstance(inner, LateFusion):
+        inner = inner.heads_[0]
     info = {
-        "variant": variant,
-        "dataset": {
-            "name": dataset.name,
-            "root": str(dataset.root),
-            "layout": dataset.layout,
-            "videos": len(dataset.videos),
-            "notes": list(dataset.notes),
-        },
+        **_question(dataset, tables, spec),
         "protocol": fitted[0].task.split.name.rpartition("-")[0],
         "store": stores[0],
         "stores": stores,
         "gmac": sum(_gmac(one) for one in tables),
-        "head": {"kind": spec.head + suffix, **_settings(fitted[0].head)},
-        "spec": _spec(spec),
-        "input": {"variants": [one.variant for one in tables], "features": spec.features, "views": spec.views},
+        "head": {"kind": spec.head + suffix, **_settings(inner)},
         "search": [
             {"split": one.task.name, "variant": of.variant, **search}
             for one in fitted
@@ -98,7 +95,7 @@ def make_result(
             "predict": round(sum(one.seconds[1] for one in fitted), 3),
         },
         "coverage": coverage(dataset, table),
-        "videos_digest": videos_digest(dataset, table.id.tolist()),
+        "videos_digest": videos_digest(dataset, table.id.tolist(), spec),
         "versions": versions(*VERSIONS),
     }
     ids = table.id
@@ -110,6 +107,38 @@ def make_result(
         head=fitted[0].head,
         train={one.task.name: ids[one.train].tolist() for one in fitted},
     )
+
+
+def refuse_other(
+    runs: Path,
+    dataset: Dataset,
+    tables: Sequence[FeatureTable],
+    spec: ProbeSpec,
+    *,
+    suffix: str = "",
+    name: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Raise ActionVitError if `ProbeResult.write` would: before anything is computed."""
+    question = _question(dataset, tables, spec)
+    folder = runs / (name or run_name(question["variant"], spec) + suffix)
+    refuse_taken(folder, overwrite=overwrite or _same_question(folder, question))
+
+
+def _question(dataset: Dataset, tables: Sequence[FeatureTable], spec: ProbeSpec) -> dict[str, Any]:
+    """Return what a run was asked, by the names in `QUESTION`."""
+    return {
+        "variant": "+".join(one.variant for one in tables),
+        "dataset": {
+            "name": dataset.name,
+            "root": str(dataset.root),
+            "layout": dataset.layout,
+            "videos": len(dataset.videos),
+            "notes": list(dataset.notes),
+        },
+        "spec": _spec(spec),
+        "input": {"variants": [one.variant for one in tables], "features": spec.features, "views": spec.views},
+    }
 
 
 def run_name(variant: str, spec: ProbeSpec) -> str:
@@ -176,12 +205,12 @@ def _settings(head: Head) -> dict[str, Any]:
     return {name: value for name, value in head.get_params(deep=False).items() if isinstance(value, plain)}
 
 
-def videos_digest(dataset: Dataset, ids: Sequence[str]) -> str:
-    """Return what tells whether two probes saw the same videos under the same labels, sources and official lists."""
+def videos_digest(dataset: Dataset, ids: Sequence[str], spec: ProbeSpec) -> str:
+    """Return what tells whether two probes saw the same videos under the same labels, sources and splits."""
     used = set(ids)
     videos = [[video.id, video.label, video.source] for video in dataset.videos if video.id in used]
-    lists = [[split.name, split.train, split.test] for split in dataset.official]
-    return hashlib.sha256(json.dumps([dataset.name, videos, lists], ensure_ascii=True).encode()).hexdigest()
+    splits = [[task.name, task.split.train, task.split.test] for task in plan(dataset, spec)]
+    return hashlib.sha256(json.dumps([dataset.name, videos, splits], ensure_ascii=True).encode()).hexdigest()
 
 
 def same_answer(
@@ -193,7 +222,7 @@ def same_answer(
         return bool(
             there["spec"] == _spec(spec)
             and [one["digest"] for one in there["stores"]] == [store.digest() for store in stores]
-            and there["videos_digest"] == videos_digest(dataset, ids)
+            and there["videos_digest"] == videos_digest(dataset, ids, spec)
             and there["versions"] == versions(*VERSIONS)
         )
     except (OSError, ValueError, KeyError, TypeError):
@@ -204,6 +233,6 @@ def _same_question(folder: Path, info: dict[str, Any]) -> bool:
     """Whether the run that is there was asked the same of the same videos; anything unreadable was not."""
     try:
         there = json.loads((folder / INFO).read_text(encoding="utf-8"))
-        return all(there[key] == info[key] for key in ("spec", "variant", "dataset", "input"))
+        return all(there[key] == info[key] for key in QUESTION)
     except (OSError, ValueError, KeyError):
         return False

@@ -12,8 +12,8 @@ from threadpoolctl import threadpool_limits
 from actionvit.pipeline.datasets.dataset import Dataset, Split
 from actionvit.pipeline.extraction.caches import shard_number
 from actionvit.pipeline.probing.features import FeatureTable
-from actionvit.pipeline.probing.probe import build_head, plan
-from actionvit.pipeline.probing.tasks import ProbeSpec, Task, fit_tasks
+from actionvit.pipeline.probing.probe import build_head
+from actionvit.pipeline.probing.tasks import ProbeSpec, Task, fit_tasks, plan
 from actionvit.pipeline.runs import Predictions, measure
 
 Sharding = Literal["contiguous", "hashed", "stratified"]

@@ -76,7 +76,7 @@ def curves_figure(
         axes = figure.subplots()
         found = list(dict.fromkeys(row[series] for row in rows))
         for number, (marker, name) in enumerate(zip("osD^v<>P*X" * 10, found, strict=False)):
-            line = sorted((row[x], row[y]) for row in rows if row[series] == name)
+            line = sorted(((row[x], row[y]) for row in rows if row[series] == name), key=lambda point: point[0])
             means = [100 * value["mean"] for _, value in line]
             below = [100 * (value["mean"] - value["ci95"][0]) for _, value in line]
             above = [100 * (value["ci95"][1] - value["mean"]) for _, value in line]
@@ -165,7 +165,11 @@ def chosen_in_words(search: Mapping[str, Any]) -> str:
     """Return `C 0.01` or `epochs 30, queries 4`; nothing where no setting could be judged."""
     chosen = search["chosen"]
     named = chosen if isinstance(chosen, Mapping) else {search["parameter"]: chosen}
-    return ", ".join(f"{name} {value:g}" for name, value in named.items() if value is not None)
+    return ", ".join(f"{name} {_plain(value)}" for name, value in named.items() if value is not None)
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
 
 
 def _flat(row: Row) -> dict[str, Any]:

@@ -11,15 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
+from actionvit.errors import ActionVitError
 from actionvit.heads.base import Head
 from actionvit.heads.fusion import FusionRule, LateFusion, fuse
+from actionvit.heads.saving import head_class
 from actionvit.heads.selection import Criterion, Search, Selected, select_all
 from actionvit.heads.subsets import few_shot, long_tail
 from actionvit.heads.weighting import ClassWeight, Sampler
-from actionvit.pipeline.datasets.dataset import Protocol, Split
+from actionvit.pipeline.datasets.dataset import Dataset, Protocol, Split
+from actionvit.pipeline.datasets.splits import default_protocol, make_splits
 from actionvit.pipeline.probing.features import FeatureTable, Quantity
 
 Views = Literal["mean", "each"]
+SEEDS = 5
+"""Seeds where a seed changes the split or the training; see `default_seeds`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +80,24 @@ class Task:
         return self.split.name if self.seed == 0 else f"{self.split.name}~seed{self.seed}"
 
 
+def default_seeds(protocol: Protocol, spec: ProbeSpec) -> int:
+    """Return 1 where a seed would only shuffle the inner folds (official lists, all clips, exact solvers), else 5."""
+    thinned = spec.long_tail > 1 or spec.shots is not None
+    trained = "random_state" in head_class(spec.head)().get_params()
+    return SEEDS if protocol != "official" or thinned or trained else 1
+
+
+def plan(dataset: Dataset, spec: ProbeSpec) -> list[Task]:
+    """Return every split of every seed."""
+    protocol = spec.protocol or default_protocol(dataset)
+    seeds = spec.seeds or default_seeds(protocol, spec)
+    return [
+        Task(split, seed)
+        for seed in range(seeds)
+        for split in make_splits(dataset, protocol, folds=spec.folds, test_fraction=spec.test_fraction, seed=seed)
+    ]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
     """One task done."""
@@ -100,10 +123,18 @@ def fit_tasks(head: Head, work: Sequence[tuple[FeatureTable, Task]], spec: Probe
     """Choose, refit and score a head for each task on its table.
 
     At once, where the head is quicker so; each is then said to have taken its share of the time.
+
+    Raises
+    ------
+    ActionVitError
+        If a setting of the head is out of range.
     """
     start = time.perf_counter()
     prepared = [_Prepared(head, table, task, spec) for table, task in work]
-    found = select_all([one.search for one in prepared])
+    try:
+        found = select_all([one.search for one in prepared])
+    except ValueError as error:  # what heads raise of a setting that is out of range
+        raise ActionVitError(f"head {spec.head}: {error}") from error
     share = (time.perf_counter() - start) / len(work)
     return [one.scored(selected, share) for one, selected in zip(prepared, found, strict=True)]
 
@@ -116,13 +147,13 @@ class _Prepared:
             head = clone(head).set_params(random_state=task.seed)
         self.task, self.table, self.spec = task, table, spec
         self.train = _thinned(table, table.rows(task.split.train), task.seed, spec)
-        self.X = _inputs(table.X, spec.views, tokens=head.tokens)
-        self.views = self.X.shape[1]
+        X = _inputs(table.X[self.train], spec.views, tokens=head.tokens)
+        self.views = X.shape[1]
         sources = np.where(table.source == "", table.id, table.source)[self.train]
         known = bool(np.any(table.source[self.train] != ""))
         self.search = Search(
             head=head,
-            X=_flat(self.X[self.train]),
+            X=_flat(X),
             y=np.repeat(table.y[self.train], self.views),
             grid={**head.default_grid, **spec.grid},
             groups=np.repeat(sources, self.views) if known or self.views > 1 else None,
@@ -140,8 +171,9 @@ class _Prepared:
         final = selected.head
         if self.spec.calibrate:
             final = LateFusion().assemble([final], [selected.out_of_fold], y)
+            selected = replace(selected, out_of_fold=fuse([selected.out_of_fold], final.exponents_))
         fitted = time.perf_counter()
-        log_proba = _over_views(final.predict_log_proba(_flat(self.X[test])), self.views)
+        log_proba = predict_views(final, [self.table.X[test]], self.spec.views)
         return Fitted(
             task=self.task,
             head=final,
@@ -200,14 +232,10 @@ def predict_views(head: Head, embedded: Sequence[NDArray[np.float32]], views: Vi
     views : {"mean", "each"}
         The run's.
     """
-    if len(embedded) > 1:
-        assert isinstance(head, LateFusion)
-        parts = zip(head.heads_, embedded, strict=True)
-        return fuse([predict_views(member, [X], views) for member, X in parts], head.exponents_)
-    innermost = head
-    while isinstance(innermost, LateFusion):
-        innermost = innermost.heads_[0]
-    X = _inputs(embedded[0], views, tokens=innermost.tokens)
+    if isinstance(head, LateFusion):  # views are averaged first: it is of the averages that exponents were fitted
+        members = zip(head.heads_, embedded, strict=True)
+        return fuse([predict_views(member, [X], views) for member, X in members], head.exponents_)
+    X = _inputs(embedded[0], views, tokens=head.tokens)
     return _over_views(head.predict_log_proba(_flat(X)), X.shape[1])
 
 
