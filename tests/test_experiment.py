@@ -14,9 +14,9 @@ from probing import write_dataset, write_store
 
 from actionvit.commands.experiment import command
 from actionvit.heads.metrics import predicted
-from actionvit.pipeline.datasets.dataset import Dataset
+from actionvit.pipeline.datasets.dataset import Dataset, load_dataset
 from actionvit.pipeline.probing.differences import differences, findings
-from actionvit.pipeline.probing.experiment import STRATEGIES, applies, heads_cells, imbalance_cells
+from actionvit.pipeline.probing.experiment import STRATEGIES, applies, heads_cells, imbalance_cells, thirds_of
 from actionvit.pipeline.probing.features import read_tables
 from actionvit.pipeline.probing.probe import probe
 from actionvit.pipeline.probing.sharding import assign_shards, class_histograms, distance_from_whole
@@ -154,6 +154,46 @@ def test_the_heads_table_says_what_probe_says(films, tmp_path) -> None:
     assert rows[7]["Δ top-1"]["value"] == pytest.approx(few["top1"]["mean"] - plain["top1"]["mean"])
     assert "against" not in rows[1]
     assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+def test_thirds_are_ranked_by_what_was_trained_on(tmp_path) -> None:
+    """The class with most training clips has the fewest test clips, and comes last by name."""
+    films = write_dataset(tmp_path / "films", sources=8, clips=1)
+    train = dict(zip(films.class_names, (2, 3, 4, 6), strict=True))
+    lines = ["path,label,split,source"]
+    for video in films.videos:
+        side = "train" if int(video.source[-1]) < train[video.label] else "test"
+        lines.append(f"{video.path.relative_to(films.root)},{video.label},{side},{video.source}")
+    (films.root / "films.csv").write_text("\n".join(lines) + "\n")
+    dataset = load_dataset(films.root / "films.csv")
+    write_store(tmp_path / "cache", films, noise=6.0)
+    result = probe(dataset, read_tables(dataset, ["base"], cache=tmp_path / "cache"), ProbeSpec(protocol="official"))[0]
+    found = result.predictions
+    right, number = predicted(found.scores) == found.true, {name: i for i, name in enumerate(found.class_names)}
+    by_class = {name: right[found.true == i] for name, i in number.items()}
+    first, second, third, fourth = films.class_names
+    row = thirds_of(dataset, result)
+    expected = {"head": [fourth, third], "middle": [second], "tail": [first]}
+    assert row.keys() == expected.keys()
+    for name, classes in expected.items():
+        assert row[name]["mean"] == np.concatenate([by_class[each] for each in classes]).mean()
+
+
+def test_two_classes_have_no_tail(tmp_path) -> None:
+    films = write_dataset(tmp_path / "two", classes=("clap", "run"), clips=2)
+    write_store(tmp_path / "cache", films)
+    where = [str(films.root), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
+    arguments = ["imbalance", *where, "--tries", "1", "--folds", "2", "--head", "centroid", "--factors", "1,2"]
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    (file,) = (tmp_path / "out").rglob("imbalance.json")
+    rows = json.loads(file.read_text(), parse_constant=pytest.fail)["rows"]
+    assert all("head" in row and "tail" not in row for row in rows)
+
+
+def test_two_rows_at_one_place_are_drawn(tmp_path) -> None:
+    rows = [{"of": "a", "x": 16.0, "y": {"mean": mean, "ci95": [mean - 0.1, mean + 0.1]}} for mean in (0.5, 0.6)]
+    assert curves_figure(rows, tmp_path / "c.png", x="x", y="y", series="of", names=("x", "y")).is_file()
 
 
 def test_the_other_experiments_fill_their_tables(films, tmp_path) -> None:

@@ -17,7 +17,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from threadpoolctl import threadpool_limits
 
 from actionvit.heads.attentive import AttentiveProbe
-from actionvit.heads.base import Head
+from actionvit.heads.base import Head, log_softmax
 from actionvit.heads.fusion import LateFusion, fit_exponents, fuse
 from actionvit.heads.linear import LinearProbe
 from actionvit.heads.mlp import MLPProbe
@@ -217,6 +217,16 @@ def test_focal_loss_cares_less_for_what_is_right_already() -> None:
     X, y = blobs(400, apart=1.5)
     plain, focal = (MLPProbe(epochs=20, focal=gamma).fit(X, y).predict_proba(X).max(axis=1).mean() for gamma in (0, 5))
     assert focal < plain - 0.05
+
+
+def test_no_exponent_makes_all_classes_equal() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 200)
+    wrong = log_softmax(-4.0 * np.eye(3)[y] + rng.normal(size=(200, 3)))  # worse than knowing nothing
+    for members in ([wrong], [wrong, wrong]):
+        exponents = fit_exponents(members, y)
+        assert exponents.min() >= 0 and exponents.max() > 0
+        assert (np.ptp(fuse(members, exponents), axis=1) > 0).all()
 
 
 def test_temperature_scaling_finds_the_temperature() -> None:

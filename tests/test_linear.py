@@ -111,6 +111,27 @@ def test_folds_in_lockstep_find_what_each_finds_alone(data, class_weight, logit_
             assert np.mean(these.argmax(axis=1) == those.argmax(axis=1)) > 0.97
 
 
+def test_sets_in_lockstep_keep_their_own_settings(data) -> None:
+    X, y, _ = data
+    heads = [LinearProbe(C=C, standardize=on, device="cpu:0") for C, on in ((1e-2, True), (1.0, False), (0.1, True))]
+    backwards = X[::-1], y[::-1]  # no array that torch would take as it is
+    LinearProbe.fit_all(heads, [(X, y), (X, y), backwards])
+    for head in heads:
+        alone = clone(head).set_params(device="cpu").fit(X, y)
+        np.testing.assert_allclose(head.coef_, alone.coef_, atol=2e-3 * np.abs(alone.coef_).max())
+
+
+@pytest.mark.parametrize("C", [1e4, 1e6])
+def test_sure_of_every_row_the_solvers_still_end(C) -> None:
+    rng = np.random.default_rng(0)
+    for n, d in ((50, 1), (48, 23), (9, 4)):
+        y = np.arange(n) % 2
+        X = (rng.normal(size=(n, d)) + 9 * y[:, None]).astype(np.float32)
+        for device in ("cpu", "cpu:0"):
+            head = LinearProbe(C=C, device=device).fit(X, y)
+            assert np.isfinite(head.coef_).all() and head.score(X, y) == 1
+
+
 def test_a_fold_that_lacks_a_class_is_searched_on_torch_as_well(data) -> None:
     X, y, _ = data
     fold = np.where(y == 3, 0, np.arange(len(y)) % 3)

@@ -18,6 +18,7 @@ from actionvit.heads.saving import load_head
 from actionvit.pipeline.datasets.dataset import Dataset, load_dataset
 from actionvit.pipeline.probing.features import read_tables
 from actionvit.pipeline.probing.probe import TOGETHER, probe
+from actionvit.pipeline.probing.results import ProbeResult, videos_digest
 from actionvit.pipeline.probing.tasks import ProbeSpec
 from actionvit.pipeline.runs import read_run
 
@@ -138,6 +139,74 @@ def test_all_splits_at_once_give_what_each_gives(dataset, cache, split_lists, pr
     assert len(told) == -(-told[-1][1] // TOGETHER)
 
 
+def log_loss(result: ProbeResult) -> float:
+    found = result.predictions
+    return -float(np.log(found.scores[np.arange(len(found.true)), found.true]).mean())
+
+
+def test_fusing_calibrated_heads_does_not_calibrate_them_twice(dataset, cache) -> None:
+    tables = read_tables(dataset, ["base", "hr"], cache=cache)
+    spec = ProbeSpec(protocol="grouped", seeds=1, grid={"C": (3e-3,)})  # too little trust in itself
+    *_, plain = probe(dataset, tables, spec, fusion=["stacked"])
+    *members, fused = probe(dataset, tables, replace(spec, calibrate=True), fusion=["stacked"])
+    assert log_loss(fused) == pytest.approx(log_loss(plain), abs=0.02)
+    assert log_loss(fused) < min(log_loss(one) for one in members)
+    assert members[0].info["head"]["C"] == 3e-3 and members[0].info["head"]["kind"] == "linear"
+
+
+@pytest.mark.parametrize("views", ["mean", "each"])
+def test_calibration_is_a_power_of_what_it_was_fitted_to(dataset, cache, views) -> None:
+    tables = read_tables(dataset, ["base"], cache=cache)
+    spec = ProbeSpec(protocol="grouped", seeds=1, views=views, grid={"C": (3e-3,)})
+    plain, calibrated = (probe(dataset, tables, one)[0] for one in (spec, replace(spec, calibrate=True)))
+    assert log_loss(calibrated) < log_loss(plain)
+    scores = [np.maximum(one.predictions.scores, 1e-30).astype(np.float64) for one in (plain, calibrated)]
+    np.testing.assert_array_equal(scores[0].argmax(axis=1), scores[1].argmax(axis=1))
+    before, after = (np.log(one) for one in scores)
+    seen = (np.minimum(*scores) > 1e-20).all(axis=1)
+    for split in plain.predictions.split_names:
+        rows = seen & (plain.predictions.split == split)
+        ratio = (after - after[:, :1])[rows, 1:] / (before - before[:, :1])[rows, 1:]
+        assert ratio.min() > 1
+        np.testing.assert_allclose(ratio, np.median(ratio), rtol=0.02)
+
+
+def test_a_training_side_of_one_source_is_fitted_with_what_was_fixed(dataset, cache, tmp_path) -> None:
+    lines = ["path,label,split,source"]
+    for video in dataset.videos:
+        film, side = video.source[-1], "test" if video.source[-1] in "67" else "train"
+        if film in "067":
+            lines.append(f"{video.path.relative_to(dataset.root)},{video.label},{side},film{film}")
+    (dataset.root / "one.csv").write_text("\n".join(lines) + "\n")
+    single = load_dataset(dataset.root / "one.csv", name="films")
+    tables = read_tables(single, ["base"], cache=cache)
+    for grid, C in (({}, 1e-2), ({"C": (0.5,)}, 0.5)):
+        result = probe(single, tables, ProbeSpec(protocol="official", grid=grid))[0]
+        assert result.head.get_params()["C"] == C
+        assert result.info["search"][0]["scored"] == 0
+    (dataset.root / "one.csv").unlink()
+
+
+def test_a_run_that_answers_something_else_is_refused_before_the_work(dataset, cache, tmp_path, monkeypatch) -> None:
+    where = [str(dataset.root), "--cache", str(cache), "--runs", str(tmp_path), "--seeds", "1", "--protocol", "grouped"]
+    assert run_command(*where, "--run", "mine")[0] == 0
+    assert run_command(*where, "--run", "mine")[0] == 0  # the same question
+    monkeypatch.setattr("actionvit.pipeline.probing.probe.probe", None)
+    with pytest.raises(ActionVitError, match="exists: choose another name"):
+        run_command(*where, "--run", "mine", "--balanced")
+    code, said = run_command(*where, "--run", "both", "--class-weight", "none", "--class-weight", "balanced")
+    assert (code, "--run names one run, and there are 2" in said) == (2, True)
+
+
+def test_other_splits_are_another_question(dataset) -> None:
+    ids = [video.id for video in dataset.videos][:-1]
+    fewer = replace(dataset, videos=dataset.videos[:-1])
+    spec = ProbeSpec(protocol="grouped")
+    assert videos_digest(dataset, ids, spec) != videos_digest(fewer, ids, spec)
+    assert videos_digest(dataset, ids, spec) == videos_digest(dataset, ids, spec)
+    assert videos_digest(dataset, ids, spec) != videos_digest(dataset, ids, replace(spec, folds=4))
+
+
 def test_the_saved_head_gives_the_first_splits_scores(dataset, cache, tmp_path) -> None:
     spec = ProbeSpec(protocol="grouped", folds=2, seeds=1, calibrate=True)
     tables = read_tables(dataset, ["base", "hr"], cache=cache)
@@ -215,7 +284,13 @@ def test_another_question_does_not_overwrite_a_run(dataset, cache, tmp_path) -> 
         (["--grid", "k=1"], "--grid k: the head `linear` has C, class_weight"),
         (["--protocol", "official"], "no official splits"),
         (["--variant", "large"], "no embeddings of films large"),
+        (["--grid", "C=much"], "--grid C=much: expected a number"),
+        (["--grid", "C=-1"], "head linear: C"),
+        (["--grid", "standardize=maybe"], "--grid standardize=maybe: expected true or false"),
+        (["--head", "knn", "--grid", "k=2.5"], "--grid k=2.5: expected a whole number"),
+        (["--head", "knn", "--grid", "k=0"], "head knn: k"),
         (["--device", "cuda:99"], "--device cuda"),
+        (["--device", "cpu:first"], "--device: got 'cpu:first'"),
         (["--device", "gpu"], "--device: got 'gpu', expected auto, cpu, cuda"),
         (["--features", "layers", "--variant", "base"], None),
     ],
@@ -236,6 +311,22 @@ def test_options_that_contradict_are_refused(dataset, cache) -> None:
     assert (code, "give one of them" in said) == (2, True)
     code, said = run_command(str(dataset.root), "--grid", "C")
     assert (code, "expected NAME=VALUE" in said) == (2, True)
+    code, said = run_command(str(dataset.root), "--grid", "C=1", "--grid", "C=2")
+    assert (code, "got C twice" in said) == (2, True)
+    code, said = run_command(str(dataset.root), "--fuse", "mean")
+    assert (code, "--fuse joins several variants" in said) == (2, True)
+
+
+def test_a_grid_may_hold_switches_and_words(dataset, cache, tmp_path) -> None:
+    where = [str(dataset.root), "--cache", str(cache), "--runs", str(tmp_path), "--seeds", "1", "--protocol", "grouped"]
+    found = []
+    for number, value in enumerate(("true", "False")):
+        assert run_command(*where, "--grid", f"standardize={value}", "--grid", "C=1", "--run", f"{number}")[0] == 0
+        found.append(read_run(tmp_path / f"{number}"))
+    assert [run.info["head"]["standardize"] for run in found] == [True, False]
+    assert np.abs(found[0].predictions.scores - found[1].predictions.scores).max() > 1e-3
+    code, said = run_command(*where, "--grid", "class_weight=none,balanced", "--run", "words")
+    assert code == 0 and ("class_weight none" in said or "class_weight balanced" in said)
 
 
 def test_a_split_without_cached_test_videos_says_so(dataset, tmp_path, split_lists) -> None:
