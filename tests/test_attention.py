@@ -45,6 +45,18 @@ def test_it_writes_a_strip_and_an_animation(video: Path, tmp_path: Path, frames:
         assert moving.n_frames == frames and moving.size == (2 * size, size) and moving.info["loop"] == 0
 
 
+def test_a_folder_of_frames_is_named_from_inside_as_from_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (80, 60), (number, 0, 0)).save(folder / f"{number}.jpg")
+    monkeypatch.chdir(folder)
+    assert run(".", "--variant", "tiny", "--out", "look", "--animate", "none").exit_code == 0
+    assert (folder / "look" / "clip.png").is_file() and not list(folder.glob("*.png"))
+
+
 def test_the_upper_row_is_what_the_encoder_sees_and_the_lower_its_rollout(video: Path, tmp_path: Path) -> None:
     assert run(video, "--variant", "tiny", "--out", tmp_path, "--animate", "none").exit_code == 0
     spec = clip_spec("tiny")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -191,6 +192,21 @@ def test_images_of_several_sizes_are_no_clip(tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match="8 × 6, 9 × 6") as caught:
         decode(tmp_path, [ClipSpec(num_frames=3, size=8)])
     assert caught.value.reason == "unsupported"
+
+
+def test_a_picture_is_one_of_few_formats_whatever_it_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow would hand PostScript to Ghostscript, which runs it."""
+    (tmp_path / "bin").mkdir()
+    for name in ("gs", "gswin64c"):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    (folder / "1.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\nshowpage\n")
+    with pytest.raises(DecodeError, match="corrupt"):
+        decode(folder, [ClipSpec(num_frames=1, size=8)])
+    assert not (tmp_path / "ran").exists()
 
 
 def test_images_stand_upright_and_deep_ones_are_refused(tmp_path: Path) -> None:

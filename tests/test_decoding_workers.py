@@ -130,6 +130,30 @@ def test_a_deadline_runs_from_when_a_video_was_handed_over(named: Named, monkeyp
     assert reasons(stream) == {"b": "", "slow": "", "c": ""}
 
 
+def test_what_the_consumer_holds_is_not_the_workers_memory(named: Named) -> None:
+    held = list(decode_stream(named("a") * 150, workers=1, max_memory=64 << 20))
+    assert all(isinstance(item, Decoded) for item in held), held[-1]
+    assert len(held) * (1 << 20) > 64 << 20  # a megabyte of shared memory each, at least
+    large = DecodeRequest("a", held[0].path if isinstance(held[0], Failure) else named("a")[0].path, SPECS)
+    (found,) = decode_stream([large], workers=1, max_memory=100 << 10)  # but each piece must fit into it
+    assert isinstance(found, Failure) and found.reason == "memory"
+
+
+@pytest.mark.timing
+def test_time_that_a_run_was_stopped_while_it_embedded_counts_for_nothing(
+    named: Named, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The consumer is away for long with the workers stopped; then they have their time."""
+    monkeypatch.setattr("actionvit.features.decoding.workers.GRACE", 0.2)
+    stream = decode_stream(named("a", "slow", "c"), workers=1, timeout=4.0, ahead=2, decoder=BY_NAME)
+    assert next(stream).id == "a"
+    (child, *_) = offspring(os.getpid())
+    os.kill(int(child), signal.SIGSTOP)
+    time.sleep(4.5)
+    os.kill(int(child), signal.SIGCONT)
+    assert reasons(stream) == {"slow": "", "c": ""}
+
+
 def test_workers_are_replaced_after_so_many_videos(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
     real = subprocess.Popen

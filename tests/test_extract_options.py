@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +24,9 @@ from actionvit.cli import cli
 from actionvit.errors import ActionVitError
 from actionvit.features.clips import ClipSpec, clip_indices
 from actionvit.features.decoding.decode import decode
+from actionvit.features.decoding.frames import Frames
+from actionvit.features.decoding.workers import Decoded
+from actionvit.features.files import Fingerprint
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.weights import find_weights
@@ -185,6 +194,40 @@ def test_an_extraction_goes_on_after_running_out_of_memory(clips: Path, tmp_path
     for name in ("clip", "frame", "index"):
         a, b = (store.read(stores[0].ids, name) for store in stores)
         np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_frames_are_let_go_once_the_encoder_has_them(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many videos a batch asks for, and however slow the results are to come."""
+    from actionvit.pipeline.extraction import lanes
+
+    monkeypatch.setattr(lanes, "BATCH_BYTES", 3 * 16 * 32 * 32 * 3)
+    sizes: list[int] = []
+    written: list[Any] = []
+    pixels: list[weakref.ref[Any]] = []
+
+    class Slow:
+        batch_videos, seconds = 1000, {"copy": 0.0, "prepare": 0.0, "forward": 0.0}
+
+        def start(self, videos: Sequence[Frames]) -> Any:
+            sizes.append(len(videos))
+            index = np.zeros((1, 4), np.int32)
+            arrays = {"clip": np.zeros((1, 8), np.float32), "frame": np.zeros((1, 4, 8), np.float32), "index": index}
+            return SimpleNamespace(ready=False, result=lambda: [arrays] * len(videos))
+
+    with ThreadPoolExecutor(1) as thread:
+        lane = lanes.Lane(Slow(), SimpleNamespace(append=written.append), frozenset(), thread, lanes.Clock())  # type: ignore[arg-type]
+        for number in range(8):
+            data = np.zeros((16, 32, 32, 3), np.uint8)
+            pixels.append(weakref.ref(data))
+            frames = Frames(data=data, index=np.arange(16), count=16, backend="pyav")
+            lane.take(Decoded(f"{number}", frames, "00" * 32, Fingerprint(1, 2), 0.1))
+            del frames, data
+        thread.submit(int).result()
+        gc.collect()
+        held = sum(one() is not None for one in pixels)
+        assert sizes == [3, 3] and held == 2, "those of the batch that is being gathered"
+        lane.finish()
+    assert [row.id for row in written] == [f"{number}" for number in range(8)]
 
 
 def test_what_overflows_is_not_cached(clips: Path, tmp_path: Path) -> None:

@@ -110,6 +110,22 @@ def test_weights_are_fetched_once_and_then_come_from_the_cache(
     assert again.stdout == first.stdout and len(hub.asked) == asked, "nothing is asked of the hub twice"
 
 
+def test_a_processor_that_a_cache_lacks_is_fetched_or_missed_aloud(
+    hub: Hub, model: dict[str, bytes], tmp_path: Path
+) -> None:
+    """What loading the model alone, by another program, leaves behind."""
+    hub.repositories["someone/timesformer-small"] = model
+    home = tmp_path / "home"
+    assert show("someone/timesformer-small", hub, home).returncode == 0
+    for offline in (False, True):
+        (held,) = home.rglob("preprocessor_config.json")
+        held.unlink()
+        done = show("someone/timesformer-small", hub, home, **({"HF_HUB_OFFLINE": "1"} if offline else {}))
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["mean"] == ([0.45] * 3 if offline else [0.1, 0.2, 0.3])
+        assert ("preprocessor_config.json is not in the local cache" in done.stderr) == offline
+
+
 def test_a_repository_with_a_bin_alone_loads(hub: Hub, model: dict[str, bytes], tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").write_bytes(model.pop("model.safetensors"))
     torch.save(load_file(tmp_path / "weights.safetensors"), tmp_path / "weights.bin")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from actionvit.features.clips import ClipSpec
 from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.inflate import inflate
 from actionvit.features.timesformer.names import from_original, tensor_shapes
+from actionvit.features.timesformer.outputs import resolve
 from actionvit.features.timesformer.tiny import TINY
 from actionvit.features.timesformer.variants import VARIANTS, ModelShape, clip_spec, gmac
 from actionvit.features.timesformer.weights import find_weights
@@ -115,6 +118,80 @@ def test_a_real_clip_inflates_exactly(tmp_path: Path) -> None:
     assert (found.clip - expected).abs().max() <= 1e-4
 
 
+def test_a_whole_clip_inflates_as_its_tower_does(tmp_path: Path) -> None:
+    """With the text tower, the projections and the scale that a checkpoint of the whole has."""
+    clip_folder(tmp_path / "tower")
+    inflate(tmp_path / "tower", tmp_path / "a")
+    tower, config = load_file(tmp_path / "tower" / "model.safetensors"), tmp_path / "tower" / "config.json"
+    more = {name: torch.zeros(2) for name in ("logit_scale", "text_projection.weight", "visual_projection.weight")}
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    save_file({**tower, **more, "text_model.final_layer_norm.bias": torch.zeros(2)}, whole / "model.safetensors")
+    (whole / "config.json").write_text(
+        json.dumps({"model_type": "clip", "vision_config": json.loads(config.read_text())})
+    )
+    inflate(whole, tmp_path / "b")
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("preprocessor_config.json", '{"image_mean": ', "preprocessor_config.json"),
+        ("preprocessor_config.json", '{"image_std": [0, 0, 0]}', "image_std: got"),
+        ("config.json", {"hidden_act": "gelu_new"}, "act: got 'gelu_new'"),
+        ("config.json", {"num_attention_heads": 0}, "heads: got 0"),
+    ],
+)
+def test_what_an_image_model_gets_wrong_is_said_before_anything_is_written(
+    tmp_path: Path, file: str, change: Any, said: str
+) -> None:
+    clip_folder(tmp_path / "clip")
+    path = tmp_path / "clip" / file
+    path.write_text(change if isinstance(change, str) else json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ActionVitError, match=said) as caught:
+        inflate(tmp_path / "clip", tmp_path / "out")
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("preprocessor_config.json", {"image_mean": 0.5}, "image_mean: got 0.5"),
+        ("preprocessor_config.json", {"image_mean": [0.5]}, "image_mean: got"),
+        ("preprocessor_config.json", {"image_std": [0.1, 0.1, 0]}, "image_std: got"),
+        ("preprocessor_config.json", {"do_normalize": False}, "do_normalize is false"),
+        ("config.json", {"patch_size": 0}, "patch: got 0"),
+        ("config.json", {"id2label": {"zero": "hop"}}, "labels"),
+        ("config.json", {"id2label": ["hop"]}, "labels"),
+    ],
+)
+def test_a_configuration_that_no_model_has_is_one_line(
+    tmp_path: Path, file: str, change: dict[str, Any], said: str
+) -> None:
+    reference(tmp_path, **SMALL, image_size=32, num_frames=4)
+    path = tmp_path / file
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**known, **change}))
+    with pytest.raises(ActionVitError, match=said) as caught:
+        find_weights("base", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ("mps", "torch finds no Apple GPU"),
+        ("cpu:first", "got 'cpu:first', expected"),
+        ("cuda:7", "torch finds"),
+        ("tpu", "got 'tpu'"),
+    ],
+)
+def test_a_device_that_is_not_here_is_one_line(device: str, said: str) -> None:
+    with pytest.raises(ActionVitError, match=said):
+        resolve(device)
+
+
 def test_inflation_refuses_what_it_cannot_place(tmp_path: Path) -> None:
     clip_folder(tmp_path / "clip")
     tensors = load_file(tmp_path / "clip" / "model.safetensors")
@@ -171,6 +248,9 @@ def test_an_original_checkpoint_maps_without_a_key_missing_or_left_over(tmp_path
     loaded = weights.load()
     assert weights.shape == shape
     assert {name for name in loaded if not name.startswith("head.")} == set(tensor_shapes(shape))
+    torch.save({"model_state": names}, tmp_path / "older.pyth", _use_new_zipfile_serialization=False)
+    older = find_weights("base", tmp_path / "older.pyth").load()
+    assert all(torch.equal(older[name], loaded[name]) for name in loaded)
 
 
 def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from actionvit.errors import ActionVitError
 
+log = logging.getLogger(__name__)
+
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "pytorch_model.bin")
 _REMEDY = "give --weights FOLDER (a copy made elsewhere), or set HF_ENDPOINT to a mirror, HF_HOME to a filled cache"
 
@@ -31,6 +33,7 @@ def fetch(repo: str) -> Path:
         If the hub cannot be reached, or has no such repository, or no weights in it; with the remedy.
     """
     if folder := cached(repo):
+        _with_processor(repo)
         return folder
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError, RepositoryNotFoundError
@@ -59,6 +62,30 @@ def fetch(repo: str) -> Path:
     if config is None or weights is None:
         raise ActionVitError(f"weights {repo}: the repository lacks {' or '.join(FILES[2:] if config else FILES[:1])}")
     return config.parent
+
+
+def _with_processor(repo: str) -> None:
+    """Fetch the processor's configuration where the cache does not know whether there is one.
+
+    A program that loads models alone leaves such a cache behind; without it pixels would silently be others.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    if try_to_load_from_cache(repo, FILES[1]) is not None:
+        return
+    try:
+        with _muted():
+            hf_hub_download(repo, FILES[1])
+    except RemoteEntryNotFoundError:
+        return
+    except Exception as error:
+        log.warning(
+            "weights %s: %s is not in the local cache (%s): pixels are scaled as TimeSformer's own code does",
+            repo,
+            FILES[1],
+            _reason(error),
+        )
 
 
 @contextmanager
