@@ -209,10 +209,10 @@ def test_frames_are_let_go_once_the_encoder_has_them(clips: Path, monkeypatch: p
         batch_videos, seconds = 1000, {"copy": 0.0, "prepare": 0.0, "forward": 0.0}
 
         def start(self, videos: Sequence[Frames]) -> Any:
-            sizes.append(len(videos))
+            sizes.append(count := len(videos))
             index = np.zeros((1, 4), np.int32)
             arrays = {"clip": np.zeros((1, 8), np.float32), "frame": np.zeros((1, 4, 8), np.float32), "index": index}
-            return SimpleNamespace(ready=False, result=lambda: [arrays] * len(videos))
+            return SimpleNamespace(ready=False, result=lambda: [arrays] * count)
 
     with ThreadPoolExecutor(1) as thread:
         lane = lanes.Lane(Slow(), SimpleNamespace(append=written.append), frozenset(), thread, lanes.Clock())  # type: ignore[arg-type]
