@@ -152,7 +152,7 @@ def merge(stores: tuple[Path, ...], out: Path | None, wait: bool, as_json: bool)
 @command.command(short_help="Write a store as one npz, parquet or h5 file.")
 @store_argument
 @click.option(
-    "--to", "form", type=click.Choice(["npz", "parquet", "h5"]), default="npz", show_default=True, help="Format."
+    "--to", "form", type=click.Choice(["npz", "parquet", "h5"]), help="Format.  [default: by the name's end, else npz]"
 )
 @click.option("--out", required=True, type=path_type, help="The file to write.")
 @click.option("--root", type=path_type, help="The dataset, for labels.  [default: as extracted]")
@@ -166,6 +166,7 @@ def export(store: Path, form: Any, out: Path, root: Path | None, also: tuple[str
     from actionvit.pipeline.extraction.caches import one_store
     from actionvit.pipeline.extraction.exporting import export, labels_of
 
+    form = form or (out.suffix[1:] if out.suffix in (".npz", ".parquet", ".h5") else "npz")
     found = one_store(store)
     try:
         labels = labels_of(found, root)

@@ -17,6 +17,7 @@ from actionvit.commands.options import (
     split_options,
     test_fraction_option,
 )
+from actionvit.errors import ActionVitError
 
 if TYPE_CHECKING:
     from actionvit.pipeline.datasets.dataset import Dataset, Split
@@ -134,7 +135,14 @@ def splits(root: Path, protocol: str | None, as_json: bool, **options: Any) -> N
     dataset = open_dataset(root, options)
     protocols = [protocol] if protocol else ["official", "grouped", "stratified", "random"][not dataset.official :]
     numbers = {name: options[name] for name in ("folds", "test_fraction", "seed")}
-    made = [split for name in protocols for split in make_splits(dataset, name, **numbers)]  # type: ignore[arg-type]
+    made: list[Split] = []
+    for name in protocols:
+        try:
+            made += make_splits(dataset, name, **numbers)  # type: ignore[arg-type]
+        except ActionVitError as error:
+            if protocol:
+                raise
+            click.echo(f"note: no {name} splits: {error}", err=True)
     rows = [_row(dataset, split) for split in made]
     if as_json:
         echo_json({"dataset": dataset.name, "sources_known": dataset.sources_known, "splits": rows})

@@ -29,11 +29,15 @@ def setting(name: str) -> Path:
         except ModuleNotFoundError:  # Python 3.10
             import tomli as tomllib
         try:
-            value = tomllib.loads(file.read_text(encoding="utf-8")).get(name)
-        except tomllib.TOMLDecodeError as error:
+            settings = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:  # of which what TOML and UTF-8 raise are kinds
             raise click.UsageError(f"actionvit.toml: {error}") from error
-        if value is not None:
-            return Path(value)
+        if unknown := sorted(settings.keys() - DEFAULTS.keys()):
+            raise click.UsageError(f"actionvit.toml: got {unknown[0]}, expected {', '.join(DEFAULTS)}")
+        if name in settings:
+            if not isinstance(settings[name], str):
+                raise click.UsageError(f"actionvit.toml: {name}: got {settings[name]!r}, expected a path in quotes")
+            return Path(settings[name]).expanduser()
     return Path(DEFAULTS[name])
 
 

@@ -165,6 +165,8 @@ def command(**options: Any) -> None:
         _say_coverage(dataset, tables)
     fusions = [(tables, f"-fused-{rule}") for rule in options["fuse"]]
     asked = [(spec, used, suffix) for spec in specs for used, suffix in [*(([one], "") for one in tables), *fusions]]
+    if options["run"] and Path(options["run"]).name != options["run"]:
+        raise click.UsageError(f"--run: got {options['run']!r}, expected a name; --runs says where")
     if options["run"] and len(asked) > 1:
         raise click.UsageError(f"--run names one run, and there are {len(asked)}; leave it out")
     for spec, used, suffix in asked:

@@ -59,6 +59,9 @@ def command(**options: Any) -> None:
     found = [read_run(_folder(name)) for name in options["runs"]]
     root = _root(found[0], options["root"]) if options["clips"] else None
     embeddings = _embeddings(found[0], options["as_json"]) if options["analysed"] else None
+    if options["attention"] and root is None:
+        why = "they are not where the run says; give --root" if options["clips"] else "leave out --no-clips"
+        raise click.UsageError(f"--attention draws on the clips: {why}")
     look = _look(found[0], options["weights"], options["device"]) if options["attention"] and root else None
     with tqdm(desc="hard clips", unit="clip", disable=None, leave=False, delay=2) as bar:
 
@@ -90,10 +93,12 @@ def _folder(name: str) -> Path:
 
 
 def _root(run: Run, given: Path | None) -> Path | None:
-    """Return the dataset's folder if it is there."""
+    """Return the dataset's folder if it is there; of a list of videos, the folder it lies in."""
     known = (run.info.get("dataset") or {}).get("root")
-    folder = given or (Path(known) if known else None)
-    return folder if folder and folder.is_dir() else None
+    place = given or (Path(known) if known else None)
+    if place and place.is_file():
+        place = place.parent
+    return place if place and place.is_dir() else None
 
 
 def _embeddings(run: Run, quiet: bool) -> Embeddings | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from actionvit.heads.gradient import Dropout, GradientHead
@@ -72,6 +72,11 @@ class MLPProbe(GradientHead):
         self.focal = focal
         self.device = device
         self.random_state = random_state
+
+    def _check_settings(self, marks: Sequence[int]) -> None:
+        super()._check_settings(marks)
+        if self.width < 1:
+            raise ValueError(f"width: got {self.width}, expected at least 1")
 
     def _initial(self, shape: tuple[int, ...], n_classes: int, generator: Generator) -> dict[str, Tensor]:
         import torch

@@ -28,7 +28,7 @@ SCHEMA = 1
 """Version of the files of a run; a reader refuses a higher one."""
 
 INFO, METRICS, PREDICTIONS, HEAD = "run.json", "metrics.json", "predictions.npz", "head.safetensors"
-TRAIN = "train.json"
+TRAIN, REPORT = "train.json", "report"
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -135,7 +135,9 @@ def measure(predictions: Predictions, *, n_train: Mapping[str, int], seed: int =
 def refuse_taken(folder: Path, *, overwrite: bool) -> None:
     """Raise ActionVitError where a run may not be written: over another without `overwrite`, over anything else."""
     if folder.exists() and not overwrite:
-        raise ActionVitError(f"run {folder} exists: choose another name, or overwrite it")
+        raise ActionVitError(
+            f"run {folder} exists and answers something else: choose another --run name, or --overwrite it"
+        )
     if folder.exists() and not (folder / INFO).is_file():
         raise ActionVitError(f"{folder} is there and is no run (no {INFO}): choose another name")
 
@@ -154,7 +156,8 @@ def write_run(
 ) -> Run:
     """Write a run whole or not at all: into a temporary folder beside it, then by a rename.
 
-    The same input gives the same bytes in every file.
+    The same input gives the same bytes in every file. A report in a run that is replaced stays where the predictions
+    are the same, and goes with the run where they are not.
 
     Parameters
     ----------
@@ -196,9 +199,12 @@ def write_run(
         for name, data in (more or {}).items():
             (fresh / name).parent.mkdir(parents=True, exist_ok=True)
             (fresh / name).write_bytes(data)
+        same = (folder / PREDICTIONS).is_file() and _same_bytes(folder / PREDICTIONS, fresh / PREDICTIONS)
         if folder.exists():
             folder.rename(old)
         try:
+            if same and (old / REPORT).is_dir():
+                (old / REPORT).rename(fresh / REPORT)
             fresh.rename(folder)
         except OSError:
             if old.exists():
@@ -208,6 +214,10 @@ def write_run(
         shutil.rmtree(fresh, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
     return read_run(folder)
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    return one.read_bytes() == other.read_bytes()
 
 
 def read_run(folder: Path) -> Run:
@@ -223,10 +233,10 @@ def read_run(folder: Path) -> Run:
         raise ActionVitError(f"{folder} is no run (no {INFO}); runs beside it: {near}")
     return Run(
         folder=folder,
-        info=_read_json(folder / INFO),
+        info=_read_json(folder / INFO, "variant"),
         predictions=_read_predictions(folder / PREDICTIONS),
-        metrics=_read_json(folder / METRICS),
-        train=_read_json(folder / TRAIN)["train"] if (folder / TRAIN).is_file() else {},
+        metrics=_read_json(folder / METRICS, "splits", "summary"),
+        train=_read_json(folder / TRAIN, "train")["train"] if (folder / TRAIN).is_file() else {},
     )
 
 
@@ -242,10 +252,12 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, *needed: str) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         schema = int(value["schema"])
+        for key in needed if schema <= SCHEMA else ():
+            value[key]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _broken(path, error) from error
     if schema > SCHEMA:

@@ -31,14 +31,21 @@ def write_dataset(root: Path, *, sources: int = 8, clips: int = 3, classes: Sequ
 
 
 def write_store(
-    cache: Path, dataset: Dataset, variant: str = "base", *, noise: float = 1.0, seed: int = 0, skip: int = 0
+    cache: Path,
+    dataset: Dataset,
+    variant: str = "base",
+    *,
+    noise: float = 1.0,
+    seed: int = 0,
+    skip: int = 0,
+    weights: str = "0" * 64,
 ) -> FeatureStore:
     """A store whose embeddings are a class mean, plus an offset a film, plus noise; the last `skip` videos missing."""
     rng = np.random.default_rng([seed, len(variant)])
     means = rng.normal(size=(len(dataset.class_names), WIDTH))
     shape = ModelShape(width=WIDTH, heads=2, depth=2, mlp=24)
     key = FeatureKey(
-        weights="0" * 64,
+        weights=weights,
         model=asdict(shape),
         clip=asdict(ClipSpec(num_frames=FRAMES, size=224, clips=VIEWS)),
         preprocessing={},

@@ -46,6 +46,26 @@ def test_links_of_the_docs_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"root = 3", "root: got 3, expected a path in quotes"),
+        (b'root = "\xe9"', "utf-8"),
+        (b"rooot = 'x'", "got rooot, expected root"),
+        (b"root =", "actionvit.toml: "),
+    ],
+)
+def test_settings_that_are_none_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("ROOT", "CACHE", "RUNS"):
+        monkeypatch.delenv(f"ACTIONVIT_{name}", raising=False)
+    (tmp_path / "actionvit.toml").write_bytes(content)
+    result = CliRunner().invoke(cli, ["data", "check"])
+    assert result.exit_code == 2 and said in result.output, result.output
+
+
 @pytest.mark.timing
 def test_help_is_fast() -> None:
     times = []

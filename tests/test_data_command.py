@@ -140,6 +140,21 @@ def test_check_without_decoding_opens_no_video(planted, monkeypatch):
     assert "Frames a video" not in done.stdout and "with --decode also" in done.stdout
 
 
+def test_splits_that_one_source_cannot_make_do_not_stop_the_others(tmp_path):
+    lines = ["path,label,split,source"]
+    for number in range(8):
+        (tmp_path / f"{number}.avi").touch()
+        lines.append(f"{number}.avi,{'ab'[number % 2]},,film")
+    (tmp_path / "one.csv").write_text("\n".join(lines) + "\n")
+    done = run("splits", tmp_path / "one.csv", "--folds", "2")
+    assert done.exit_code == 0, done.output
+    assert (
+        "stratified-1" in done.stdout
+        and "no grouped splits: dataset `one`: all videos are of one source" in done.stderr
+    )
+    assert run("splits", tmp_path / "one.csv", "--protocol", "grouped").exit_code == 1
+
+
 def test_check_without_lists_looks_at_the_splits_that_probe_would_make(sixty):
     found = json.loads(run("check", sixty, "--layout", "folder", "--json").stdout)
     assert [one["name"] for one in found["splits"]] == [f"grouped-{number}" for number in range(1, 6)]

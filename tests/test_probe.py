@@ -192,10 +192,29 @@ def test_a_run_that_answers_something_else_is_refused_before_the_work(dataset, c
     assert run_command(*where, "--run", "mine")[0] == 0
     assert run_command(*where, "--run", "mine")[0] == 0  # the same question
     monkeypatch.setattr("actionvit.pipeline.probing.probe.probe", None)
-    with pytest.raises(ActionVitError, match="exists: choose another name"):
+    with pytest.raises(ActionVitError, match="exists and answers something else"):
         run_command(*where, "--run", "mine", "--balanced")
     code, said = run_command(*where, "--run", "both", "--class-weight", "none", "--class-weight", "balanced")
     assert (code, "--run names one run, and there are 2" in said) == (2, True)
+
+
+def test_a_run_of_other_embeddings_is_not_replaced_and_a_report_stays_with_its_numbers(
+    dataset, cache, tmp_path
+) -> None:
+    other = tmp_path / "other"
+    write_store(other, dataset, "base", noise=0.1, weights="1" * 64)
+    where = [str(dataset.root), "--runs", str(tmp_path), "--seeds", "1", "--protocol", "grouped", "--run", "mine"]
+    assert run_command(*where, "--cache", str(cache))[0] == 0
+    (tmp_path / "mine" / "report").mkdir()
+    (tmp_path / "mine" / "report" / "report.html").write_text("of these numbers")
+    assert run_command(*where, "--cache", str(cache))[0] == 0
+    assert (tmp_path / "mine" / "report" / "report.html").read_text() == "of these numbers"
+    before = (tmp_path / "mine" / "predictions.npz").read_bytes()
+    with pytest.raises(ActionVitError, match="answers something else: choose another --run name, or --overwrite"):
+        run_command(*where, "--cache", str(other))
+    assert (tmp_path / "mine" / "predictions.npz").read_bytes() == before
+    assert run_command(*where, "--cache", str(other), "--overwrite")[0] == 0
+    assert not (tmp_path / "mine" / "report").exists(), "its numbers are gone"
 
 
 def test_other_splits_are_another_question(dataset) -> None:
@@ -268,7 +287,9 @@ def test_another_question_does_not_overwrite_a_run(dataset, cache, tmp_path) -> 
     where = [str(dataset.root), "--cache", str(cache), "--runs", str(tmp_path), "--seeds", "1"]
     run_command(*where)
     run_command(*where)  # the same question: its answer is replaced by itself
-    with pytest.raises(ActionVitError, match="base-linear exists: choose another name, or overwrite it"):
+    with pytest.raises(
+        ActionVitError, match="base-linear exists and answers something else: choose another --run name"
+    ):
         run_command(*where, "--folds", "3")
     run_command(*where, "--folds", "3", "--run", "three")
     run_command(*where, "--folds", "3", "--overwrite")
@@ -289,6 +310,8 @@ def test_another_question_does_not_overwrite_a_run(dataset, cache, tmp_path) -> 
         (["--grid", "standardize=maybe"], "--grid standardize=maybe: expected true or false"),
         (["--head", "knn", "--grid", "k=2.5"], "--grid k=2.5: expected a whole number"),
         (["--head", "knn", "--grid", "k=0"], "head knn: k"),
+        (["--head", "mlp", "--grid", "width=0"], "head mlp: width: got 0"),
+        (["--grid", "device=cuda"], "--grid device: the head `linear` has C, class_weight, logit_adjust, max_iter"),
         (["--device", "cuda:99"], "--device cuda"),
         (["--device", "cpu:first"], "--device: got 'cpu:first'"),
         (["--device", "gpu"], "--device: got 'gpu', expected auto, cpu, cuda"),
@@ -313,6 +336,8 @@ def test_options_that_contradict_are_refused(dataset, cache) -> None:
     assert (code, "expected NAME=VALUE" in said) == (2, True)
     code, said = run_command(str(dataset.root), "--grid", "C=1", "--grid", "C=2")
     assert (code, "got C twice" in said) == (2, True)
+    code, said = run_command(str(dataset.root), "--cache", str(cache), "--run", "../there")
+    assert (code, "expected a name" in said) == (2, True)
     code, said = run_command(str(dataset.root), "--fuse", "mean")
     assert (code, "--fuse joins several variants" in said) == (2, True)
 

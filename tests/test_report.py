@@ -449,6 +449,11 @@ def test_the_command_shows_attention_of_the_encoder_that_was_used(tmp_path: Path
     page = (tmp_path / "report" / "report.html").read_text()
     shown = page.count('alt="The same frames')
     assert shown == page.count("<article>") > 0 and "attention rollout" in page
+    apart = run(folder, "--attention", "--no-clips", "--out", tmp_path / "apart")
+    assert apart.exit_code == 2 and "leave out --no-clips" in apart.output
+    listed = tmp_path / "list.csv"
+    listed.write_text("path,label\n")
+    assert run(folder, "--root", listed, "--out", tmp_path / "listed").exit_code == 0
     # Weights other than those of the store's key show nothing of what was learned.
     info = json.loads((folder / "run.json").read_text())
     info["store"]["key"]["weights"] = "0" * 64

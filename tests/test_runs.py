@@ -137,6 +137,13 @@ def test_a_broken_file_is_one_line(run: Run, name: str, content: bytes) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["run.json", "metrics.json", "train.json"])
+def test_a_file_that_lacks_what_it_is_for_is_one_line(run: Run, name: str) -> None:
+    (run.folder / name).write_text('{"schema": 1}')
+    with pytest.raises(ActionVitError, match=rf"{name} cannot be read .*make it again"):
+        read_run(run.folder)
+
+
 def test_a_newer_version_is_refused_and_a_missing_run_names_its_neighbours(run: Run) -> None:
     (run.folder / "metrics.json").write_text('{"schema": 2}')
     with pytest.raises(ActionVitError, match="has schema 2, this version reads up to 1: upgrade"):

@@ -189,6 +189,8 @@ def test_the_best_is_chosen_without_its_test_figure() -> None:
 
     rows = [row(0.5, 1, 0.9), row(0.6, 3, 0.2), row(0.6, 2, 0.1)]
     assert best_of(rows) is rows[2]
+    unjudged = {**row(0.0, 0.1, 1.0), "inside": "–"}  # no training side had two sources
+    assert best_of([unjudged, *rows]) is rows[2]
 
 
 def test_what_was_chosen_in_words() -> None:

@@ -113,6 +113,8 @@ def _grouped(dataset: Dataset, folds: int, seed: int) -> Iterator[NDArray[np.boo
     counts = np.zeros((source.max() + 1, label.max() + 1))
     np.add.at(counts, (source, label), 1)
     if len(counts) < folds:
+        if len(counts) == 1:
+            raise ActionVitError(f"dataset `{dataset.name}`: all videos are of one source; choose another --protocol")
         raise ActionVitError(
             f"dataset `{dataset.name}`: {len(counts)} sources cannot make {folds} folds; ask for fewer folds"
         )

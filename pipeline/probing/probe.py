@@ -116,8 +116,9 @@ def build_head(spec: ProbeSpec) -> Head:
         elif value != default:
             raise ActionVitError(f"--{name.replace('_', '-')} {value}: the head `{spec.head}` has no such setting")
     for name, values in spec.grid.items():
-        if name not in known:
-            raise ActionVitError(f"--grid {name}: the head `{spec.head}` has {', '.join(sorted(known))}")
+        searchable = sorted(known.keys() - {"device", "random_state"})
+        if name not in searchable:
+            raise ActionVitError(f"--grid {name}: the head `{spec.head}` has {', '.join(searchable)}")
         for value in values:
             _check_kind(name, value, known[name])
     if spec.device.startswith("mps"):
@@ -140,9 +141,11 @@ def _check_sides(tasks: Sequence[Task], table: FeatureTable) -> None:
     """Refuse a split that the cached videos leave without a side."""
     for task in tasks:
         train, test = table.rows(task.split.train), table.rows(task.split.test)
-        if len(np.unique(table.y[train])) < 2 or not len(test):
+        classes = len(np.unique(table.y[train]))
+        if classes == 1 and len(train) == len(task.split.train):
+            raise ActionVitError(f"split {task.name}: its training side has one class; choose another --protocol")
+        if classes < 2 or not len(test):
             raise ActionVitError(
                 f"split {task.name}: of {len(task.split.train)} training and {len(task.split.test)} test videos"
-                f" {len(train)} and {len(test)} are cached, of {len(np.unique(table.y[train]))} training classes; run"
-                " `actionvit extract` for the rest, or choose another --protocol"
+                f" {len(train)} and {len(test)} are cached; run `actionvit extract` for the rest"
             )

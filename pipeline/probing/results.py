@@ -26,7 +26,7 @@ from actionvit.pipeline.runs import INFO, Predictions, Run, measure, refuse_take
 
 VERSIONS = ("numpy", "scikit-learn", "scipy")
 QUESTION = ("variant", "dataset", "spec", "input")
-"""Keys of run.json that say what was asked."""
+"""Keys of run.json that say what was asked; with it goes each store's key, but not its rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,15 +71,14 @@ def make_result(
     variant = "+".join(one.variant for one in tables)
     predictions = _predictions(table, fitted)
     n_train = {one.task.name: len(one.train) for one in fitted}
-    stores = [_store(one) for one in tables]
+    question = _question(dataset, tables, spec)
     inner = fitted[0].head  # that of a calibrated one: its settings are what was asked for
     if spec.calibrate and not suffix and isinstance(inner, LateFusion):
         inner = inner.heads_[0]
     info = {
-        **_question(dataset, tables, spec),
+        **question,
         "protocol": fitted[0].task.split.name.rpartition("-")[0],
-        "store": stores[0],
-        "stores": stores,
+        "store": question["stores"][0],
         "gmac": sum(_gmac(one) for one in tables),
         "head": {"kind": spec.head + suffix, **_settings(inner)},
         "search": [
@@ -138,6 +137,7 @@ def _question(dataset: Dataset, tables: Sequence[FeatureTable], spec: ProbeSpec)
         },
         "spec": _spec(spec),
         "input": {"variants": [one.variant for one in tables], "features": spec.features, "views": spec.views},
+        "stores": [_store(one) for one in tables],
     }
 
 
@@ -233,6 +233,7 @@ def _same_question(folder: Path, info: dict[str, Any]) -> bool:
     """Whether the run that is there was asked the same of the same videos; anything unreadable was not."""
     try:
         there = json.loads((folder / INFO).read_text(encoding="utf-8"))
-        return all(there[key] == info[key] for key in QUESTION)
+        keys = [[json.dumps(store["key"], sort_keys=True) for store in run["stores"]] for run in (there, info)]
+        return keys[0] == keys[1] and all(there[key] == info[key] for key in QUESTION)
     except (OSError, ValueError, KeyError):
         return False

@@ -167,7 +167,7 @@ def row_of(probed: Probed) -> Row:
     one, search = probed.planned, probed.run.info["search"]
     summary = probed.run.metrics["summary"]
     chosen = [chosen_in_words(entry) for entry in search]
-    inside = [max(entry["scores"]) for entry in search]
+    inside = [max(entry["scores"]) for entry in search if entry["scored"]]
     std = round(float(np.std(inside, ddof=1)), 6) if len(inside) > 1 else None
     return {
         "variant": one.job.variant,
@@ -177,11 +177,17 @@ def row_of(probed: Probed) -> Row:
         "weighting": probed.spec.class_weight,
         "GMAC": round(one.gmac, 2),
         "chosen": max(dict.fromkeys(chosen), key=chosen.count),
-        "inside": {"mean": round(float(np.mean(inside)), 6), "std": std, "ci95": None},
+        # Where no training side has two sources, nothing can be judged inside it.
+        "inside": {"mean": round(float(np.mean(inside)), 6), "std": std, "ci95": None} if inside else "–",
         **{metric: summary[metric] for metric in ("top1", "mean_class_accuracy")},
     }
 
 
 def best_of(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the row that cross-validation inside the training sides puts first; of equals the cheaper."""
-    return min(rows, key=lambda row: (-row["inside"]["mean"], row["GMAC"]))
+
+    def rank(row: Mapping[str, Any]) -> tuple[float, float]:
+        inside = row["inside"]
+        return (-inside["mean"] if isinstance(inside, Mapping) else 0.0, row["GMAC"])
+
+    return min(rows, key=rank)

@@ -80,7 +80,7 @@ def curve_points(run: Run) -> Iterator[tuple[Mapping[str, Any], str, float, floa
 
 def _searched(run: Run) -> Line | None:
     """Return values and their mean score over the splits, where one number was searched over the same values in all."""
-    search = run["search"]
+    search = [one for one in run["search"] if one.get("scored", 1)]
     if not search or len(search[0].get("values", ())) < 2:
         return None
     first = search[0]

@@ -128,7 +128,7 @@ def _metadata(found: Found) -> Table:
 def _search(found: Found) -> Table:
     rows: Table = [["run", "split", "variant", "parameter", "value", "score", "chosen"]]
     for run in found["runs"]:
-        for one in run["search"]:
+        for one in (each for each in run["search"] if each.get("scored", 1)):
             head = (run["name"], one["split"], one.get("variant"), one["parameter"])
             for value, score in zip(one["values"], one["scores"], strict=True):
                 rows.append([*head, value, score, value == one["chosen"]])
