@@ -224,10 +224,15 @@ class FeatureStore:
         return int((self.index.columns["flags"][rows] != b"").sum())
 
     def iterate(self, ids: Sequence[str]) -> Iterator[Row]:
-        """Yield whole rows in the order asked, a few megabytes in memory at a time. Raises like `read`."""
+        """Yield whole rows in the order asked, a few megabytes in memory at a time. Raises like `read`.
+
+        Each is compared with its digest, which who copies it would else make anew: right for wrong numbers.
+        """
 
         def whole(index: Index, rows: NDArray[np.int64]) -> tuple[list[RowInfo], dict[str, NDArray[Any]]]:
-            return [index.info(int(row)) for row in rows], {name: index.read(rows, name) for name in index.quantities}
+            arrays = {name: index.read(rows, name) for name in index.quantities}
+            index.check(rows, arrays)
+            return [index.info(int(row)) for row in rows], arrays
 
         row_bytes = sum(dtype.itemsize * math.prod(shape) for shape, dtype in self.quantities.values())
         step = max(1, BLOCK_BYTES // max(1, row_bytes))
