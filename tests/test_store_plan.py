@@ -50,7 +50,7 @@ def test_a_touched_file_is_read_once_and_then_vouched_for(tmp_path: Path, videos
     assert len(plan.known) == len(plan.fingerprints) == 4
     digest = store.digest()
     with store.writer() as out:
-        assert out.adopt(plan) == 0
+        assert out.adopt(plan) == []
     assert not store.plan(videos).adoptable and store.digest() == digest
     assert len(list_parts(tmp_path / "store")) == 1, "no row was written again"
 
@@ -63,7 +63,7 @@ def test_a_renamed_file_is_adopted(tmp_path: Path, videos: list[tuple[str, Path]
     plan = store.plan(moved)
     assert dict(plan.copies) == {"z": (store, "c")} and plan.absent == ("c",) and plan.todo == []
     with store.writer() as out:
-        assert out.adopt(plan) == 1
+        assert out.adopt(plan) == []
     assert store.plan(moved).known == ("a", "b", "z", "d")
     check_rows(store)
     assert store.rows(["z"])[0].digest == store.rows(["c"])[0].digest
@@ -92,11 +92,28 @@ def test_rows_of_other_stores_of_the_key_are_copied(tmp_path: Path, videos: list
     assert (plan.known, plan.todo) == (("d",), [])
     assert dict(plan.copies) == {id: (lender, "old/" + id) for id in "abc"}
     with store.writer() as out:
-        assert out.adopt(plan) == 3
+        assert out.adopt(plan) == []
     assert store.plan(videos).known == ("a", "b", "c", "d") and lender.ids == ["old/a", "old/b", "old/c"]
     check_rows(store)
     with pytest.raises(AssertionError):
         store.plan(videos, lenders=[make(tmp_path / "other", precision="bf16")])
+
+
+def test_rows_that_cannot_be_copied_are_left_to_embed(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
+    damaged, lender, store = (make(tmp_path / name) for name in ("damaged", "lender", "store"))
+    embed_all(damaged, videos)
+    part = list_parts(damaged.folder)[0]
+    part.write_bytes(part.read_bytes()[:-3000])
+    embed_all(lender, [("old/" + id, path) for id, path in videos])
+    damaged.forget()
+    plan = store.plan(videos, lenders=[damaged, lender])
+    assert dict(plan.copies) == {id: (lender, "old/" + id) for id in "abcd"}, "a damaged store is passed over"
+    with make(lender.folder).writer() as out:
+        out.fail("old/b", "corrupt", "meanwhile")
+    with store.writer() as out:
+        lost = out.adopt(plan)
+    assert "b" in lost and sorted([*store.ids, *lost]) == ["a", "b", "c", "d"]
+    check_rows(store)
 
 
 def test_other_stores_are_opened_only_where_something_is_missing(

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -26,6 +27,7 @@ from actionvit.cli import cli
 from actionvit.errors import ActionVitError
 from actionvit.features.store.index import Index
 from actionvit.features.store.locks import LOCK, locked
+from actionvit.features.store.parts import list_parts
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.store.verify import verify
 from actionvit.pipeline.extraction.caches import delete, in_shard
@@ -285,6 +287,20 @@ def test_any_number_of_shards_joins_to_the_same_digest(tmp_path: Path, shards: i
     check_rows(merged)
     assert merge(stores, tmp_path / "merged").digest() == whole.digest(), "again, it changes nothing"
     assert {path.name for path in (tmp_path / "merged").iterdir()} >= {"key.json", LOCK, "failures.csv"}
+
+
+def test_what_a_damaged_shard_cannot_lend_is_embedded(tmp_path: Path, clips: Clips) -> None:
+    root, whole = clips
+    assert extract(root, tmp_path, "--shard", "1/2").exit_code == 0
+    shard = store_in(tmp_path)
+    with h5py.File(list_parts(shard.folder)[0]) as part:
+        chunk = part["clip"].id.get_chunk_info(0)
+    data = bytearray(list_parts(shard.folder)[0].read_bytes())
+    data[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)  # zeros, whose checksum is zero
+    list_parts(shard.folder)[0].write_bytes(data)
+    outcome = json.loads(extract(root, tmp_path, "--json").stdout)["outcomes"][0]
+    assert outcome["adopted"] + outcome["embedded"] == len(whole) and outcome["embedded"] > len(whole) - len(shard)
+    assert rows_of(FeatureStore.open(Path(outcome["store"]))) == whole
 
 
 def test_an_experiment_on_shards_cuts_them_as_extract_does() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from actionvit.errors import ActionVitError
 from actionvit.features.files import Fingerprint, content_digest, fingerprint
 from actionvit.features.store.index import Index
 from actionvit.features.store.ledger import NOWHERE, Failure
@@ -144,6 +145,7 @@ class _Planner:
     def _twin(self, path: Path, size: int) -> Twin | None:
         """Return a row of the file's content, if any store has one; a file of a size that none knows is not read."""
         if self._sizes is None:
+            self.stores = [store for store in self.stores if store is self.stores[0] or _can_lend(store)]
             self._sizes = [set(store.index.columns["size"].tolist()) for store in self.stores]
         if not any(size in sizes for sizes in self._sizes) or (digest := _digest(path)) is None:
             return None
@@ -154,6 +156,15 @@ class _Planner:
             if digest in rows:
                 return Twin(store, store.index.ids[rows[digest]])
         return None
+
+
+def _can_lend(store: FeatureStore) -> bool:
+    """Return whether a store's tables can be read; one that is damaged keeps nobody from embedding."""
+    try:
+        return len(store) > 0
+    except ActionVitError as error:
+        logger.warning("no row is copied from there: %s", error)
+        return False
 
 
 def _digest(path: Path) -> bytes | None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +189,9 @@ def _take_over(
     if target.store.digest() != before:
         target.plan = review(target.store)
     if target.plan.adoptable:
-        target.adopted = target.writer.adopt(target.plan)
+        lost = target.writer.adopt(target.plan)
+        target.adopted = len(target.plan.copies) - len(lost)
+        target.plan = replace(target.plan, missing=(*target.plan.missing, *lost))
 
 
 def _run(
