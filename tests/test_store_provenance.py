@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from extracting import draw, rows_of, store_in
+from extracting import extract as extract_tiny
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
@@ -261,3 +262,24 @@ def test_real_clips_are_left_alone_when_nothing_changed(real_data: Path, tmp_pat
     assert outcome(CliRunner().invoke(cli, command)) == NOTHING
     store = FeatureStore.open(store_in(tmp_path / "cache").folder)
     assert all(row.digest == content_digest(root / row.id) for row in store.rows(store.ids))
+
+
+def test_two_datasets_of_one_name_are_not_one(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first, second = draw(tmp_path / "a" / "clips", 3), draw(tmp_path / "b" / "clips", 2)
+    write_avi(second / "hop" / "01.avi", np.full((9, 48, 64, 3), 7, np.uint8))
+    assert extract_tiny(first, cache).exit_code == 0
+    before = rows_of(store_in(cache)), store_in(cache).info
+    for more in ((), ("--dry-run",)):
+        refused = extract_tiny(second, cache, *more).exception
+        assert isinstance(refused, ActionVitError)
+        assert str(first) in str(refused) and "1 ids are other videos" in str(refused) and "--name" in str(refused)
+    assert (rows_of(store_in(cache)), store_in(cache).info) == before
+    named = outcome(extract_tiny(second, cache, "--name", "other", "--json"))
+    assert named == {"embedded": 1, "reused": 0, "adopted": 1, "failed": 0}
+    write_avi(first / "hop" / "01.avi", np.full((9, 48, 64, 3), 7, np.uint8))
+    assert outcome(extract_tiny(first, cache, "--json"))["reused"] == 2, "its own videos may change"
+    shutil.move(first, tmp_path / "c")
+    write_avi(tmp_path / "c" / "hop" / "02.avi", np.full((9, 48, 64, 3), 8, np.uint8))
+    moved = outcome(extract_tiny(tmp_path / "c", cache, "--name", "clips", "--json"))
+    assert moved["embedded"] == 1, "so may those of a dataset that moved"

@@ -117,8 +117,8 @@ NUMBERS = ("count", "size", "mtime_ns")
 
 def matches_digest(record: np.void, arrays: Mapping[str, NDArray[Any]]) -> bool:
     """Return whether the digest in a row's entry of the table `rows` is that of the entry and these arrays."""
-    found: dict[str, Any] = {name: decode_text(bytes(record[name])) for name in TEXTS}
-    return row_digest(found | {"count": int(record["count"])}, arrays) == found["row"]
+    texts = {name: decode_text(bytes(record[name])) for name in TEXTS}
+    return row_digest({**texts, "count": int(record["count"])}, arrays) == texts["row"]
 
 
 def encode_text(text: str) -> bytes:

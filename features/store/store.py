@@ -51,30 +51,38 @@ class FeatureStore:
         ActionVitError
             If the folder holds a store with another key (it names the fields), or cannot be written.
         """
-        new = cls(folder, key, dataset, variant, json.loads(json.dumps(info)))
-        make_folder(folder)
-        if not (folder / KEY).exists():
-            with locked(folder, wait=True):
-                if not (folder / KEY).exists():
-                    new.save_description()
-        there = cls.open(folder)
-        there._expect(key)
-        if there.info != new.info or any(folder.glob(f"{TEMPORARY}*")):
-            # What a killed writer left is swept; a living one holds the lock, and sees to both itself.
-            with contextlib.suppress(ActionVitError), locked(folder):
-                sweep(folder)
-                new.save_description()
-        return new
+        store = cls.look(folder, key=key, dataset=dataset, variant=variant)
+        store.record(info)
+        store.forget()
+        return store
 
     @classmethod
     def look(cls, folder: Path, *, key: FeatureKey, dataset: str, variant: str) -> FeatureStore:
         """Return the store as `create` would find it, and write nothing: one without rows where there is none."""
         store = cls(folder, key, dataset, variant, {})
         if (folder / KEY).exists():
-            cls.open(folder)._expect(key)
+            there = cls.open(folder)
+            there._expect(key)
+            store.info = there.info
         else:
             store._index = Index([], [], {})
         return store
+
+    def record(self, info: dict[str, Any]) -> None:
+        """Make the store if need be, and record `info`; the snapshot stays as it is. Raises like `create`."""
+        self.info = json.loads(json.dumps(info))
+        make_folder(self.folder)
+        if not (self.folder / KEY).exists():
+            with locked(self.folder, wait=True):
+                if not (self.folder / KEY).exists():
+                    self.save_description()
+        there = self.open(self.folder)
+        there._expect(self.key)
+        if there.info != self.info or any(self.folder.glob(f"{TEMPORARY}*")):
+            # What a killed writer left is swept; a living one holds the lock, and sees to both itself.
+            with contextlib.suppress(ActionVitError), locked(self.folder):
+                sweep(self.folder)
+                self.save_description()
 
     def _expect(self, key: FeatureKey) -> None:
         if differences := self.key.differences(key):

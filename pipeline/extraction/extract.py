@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,6 @@ from actionvit.errors import ActionVitError
 from actionvit.features.decoding.decode import DecodePolicy, decoder_version
 from actionvit.features.decoding.workers import Decoded, DecodeRequest, Failure, available_cores, decode_stream
 from actionvit.features.files import fingerprint
-from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.ledger import NOWHERE
 from actionvit.features.store.planning import Plan
 from actionvit.features.store.store import KEY, FeatureStore
@@ -119,12 +119,16 @@ def extract(
     keys = [feature_key(job, policy) for job in jobs]  # all of them first: a mistake in one must write nothing
     targets = []
     for job, key in zip(jobs, keys, strict=True):
-        store, others = _open(job, key, dataset, cache, shard, dry_run=dry_run)
-        targets.append(_Target(job, store, others, review(store)))
+        folder = store_folder(cache, dataset.name, job.variant, key, shard)
+        store = FeatureStore.look(folder, key=key, dataset=dataset.name, variant=job.variant)
+        targets.append(_Target(job, store, [] if (folder / KEY).exists() else other_keys(store), review(store)))
+        _refuse_another(dataset, targets[-1])
     rows, size = sum(len(target.plan.todo) for target in targets), sum(map(_bytes_to_come, targets))
     on_plan(rows, size)
     if not dry_run:
         _check_room(cache, rows, size)
+        for target in targets:
+            target.store.record(_info(dataset, target.job))
     with ExitStack() as stack:
         active = [] if dry_run else [target for target in targets if target.plan.todo or target.plan.adoptable]
         # One order of locks for all processes, whatever order the variants were given in: no deadlock.
@@ -150,18 +154,21 @@ def extract(
     return summary
 
 
-def _open(
-    job: Job, key: FeatureKey, dataset: Dataset, cache: Path, shard: Shard | None, *, dry_run: bool = False
-) -> tuple[FeatureStore, list[str]]:
-    """Open or create the job's store, `cache/DATASET/VARIANT-DIGEST`; if it is new, say how other keys differ."""
-    folder = store_folder(cache, dataset.name, job.variant, key, shard)
-    store = FeatureStore.look(folder, key=key, dataset=dataset.name, variant=job.variant)
-    others = [] if (folder / KEY).exists() else other_keys(store)
-    if not dry_run:
-        info = {"root": str(dataset.root.resolve()), "layout": dataset.layout, "videos": len(dataset.videos)}
-        info["weights"] = job.weights.source
-        store = FeatureStore.create(folder, key=key, dataset=dataset.name, variant=job.variant, info=info)
-    return store, others
+def _info(dataset: Dataset, job: Job) -> dict[str, Any]:
+    """Return what a store records that changes no number."""
+    info = {"root": str(dataset.root.resolve()), "layout": dataset.layout, "videos": len(dataset.videos)}
+    return info | {"weights": job.weights.source}
+
+
+def _refuse_another(dataset: Dataset, target: _Target) -> None:
+    """Refuse a dataset that has the name of another: its rows would take the place of the other's, id by id."""
+    recorded, here = target.store.info.get("root"), dataset.root.resolve()
+    if target.plan.changed and recorded not in (None, str(here)) and os.access(recorded, os.F_OK):
+        raise ActionVitError(
+            f"{here}: its name is `{dataset.name}`, and so is that of {recorded}, whose embeddings are in"
+            f" {target.store.folder}: {len(target.plan.changed)} ids are other videos there ({target.plan.changed[0]!r}"
+            " is the first); give --name, another name for one of the two"
+        )
 
 
 def _bytes_to_come(target: _Target) -> int:
@@ -172,7 +179,8 @@ def _bytes_to_come(target: _Target) -> int:
 
 def _check_room(cache: Path, rows: int, size: int) -> None:
     """Refuse, before hours of work, what the disk has no room for."""
-    free = shutil.disk_usage(cache).free if cache.exists() else size
+    there = next(folder for folder in (cache.absolute(), *cache.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
     if size > free:
         raise ActionVitError(
             f"{cache}: embeddings of {rows} videos take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free;"
