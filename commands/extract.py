@@ -253,7 +253,7 @@ def _say(summary: Summary, dataset: str, dry_run: bool) -> None:
         for difference in outcome.other_keys[:3]:
             click.echo(f"  a new store, as its key is not that of {difference}")
         if outcome.failed:
-            click.echo(f"  failures are named in {outcome.store / 'failures.csv'}")
+            click.echo(f"  failures are named in {outcome.store / 'failures.csv'}; --retry-failed tries them again")
     if summary.decoded and not dry_run:
         _say_where_time_went(summary)
 

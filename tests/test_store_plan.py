@@ -163,6 +163,28 @@ def test_failures_are_tried_again_when_file_or_decoder_changed(tmp_path: Path, v
     assert lines[0].startswith("id,reason,detail,backend,frames,") and lines[1].startswith("b,corrupt,says so,pyav,3,")
 
 
+def test_a_file_that_could_not_be_read_is_tried_once_it_can(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
+    store = make(tmp_path / "store")
+    with store.writer() as out:
+        out.fail("a", "missing", "Permission denied", fingerprint=fingerprint(videos[0][1]), decoder="1")
+        out.fail("away", "missing", "No such file", decoder="1")
+    plan = store.plan([videos[0], ("away", tmp_path / "away")], decoder="1")
+    assert (plan.missing, plan.failed) == (("a",), ("away",)), "no other fingerprint tells that it may be read now"
+
+
+def test_a_failure_of_a_video_that_is_no_more_is_forgotten(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
+    store = make(tmp_path / "store")
+    with store.writer() as out:
+        for id in ("a", "renamed since"):
+            out.fail(id, "corrupt", "", fingerprint=fingerprint(videos[0][1]), decoder="1")
+    plan = store.plan(videos, decoder="1")
+    assert (plan.failed, plan.forgotten, plan.adoptable) == (("a",), ("renamed since",), True)
+    with store.writer() as out:
+        out.adopt(plan)
+    assert [failure.id for failure in store.failures()] == ["a"]
+    assert not store.plan(videos, decoder="1").adoptable
+
+
 def test_a_video_that_broke_loses_every_row_it_had(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
     store = make(tmp_path / "store")
     embed_all(store, videos)

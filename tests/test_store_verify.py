@@ -38,10 +38,10 @@ def pristine(tmp_path: Path) -> Path:
     with store.writer() as out:
         for id, path in videos:
             out.append(embed(id, path))
-        out.fail('bad, \r\n "worse"', "corrupt", "says so", "pyav", 3)
+        out.fail(bad := 'bad, \r\n "worse"', "corrupt", "says so", "pyav", 3)
     os.utime(videos[0][1], ns=(1, 1))
     with store.writer() as out:
-        out.adopt(store.plan(videos))
+        out.adopt(store.plan([*videos, (bad, tmp_path / "away")]))
     assert verify(folder) == []
     check_rows(store)
     return folder

@@ -123,8 +123,9 @@ class Writer:
     def adopt(self, plan: Plan) -> list[str]:
         """Do what a plan asks for beside embedding; return the ids whose row could not be copied: embed those.
 
-        Rows whose content is known under another id are copied, new fingerprints noted, and rows of videos that
-        changed removed: they are wrong, and an extraction that is killed must not leave them.
+        Rows whose content is known under another id are copied, new fingerprints noted, failures of videos that are no
+        more forgotten, and rows of videos that changed removed: they are wrong, and an extraction that is killed must
+        not leave them.
         """
         lost = set(plan.copies)
         for store, twins in plan.copies_by_store():
@@ -138,6 +139,9 @@ class Writer:
             if (at := index.find(id)) is not None:
                 seen[id] = Seen(id, index.text("digest", at), *plan.fingerprints[id])
         ledger.save(Seen, self.store.folder / SEEN, seen)
+        for id in plan.forgotten:
+            self._ledger.pop(id, None)
+        ledger.save(Failure, self.store.folder / FAILURES, self._ledger)
         return sorted(lost)
 
     def flush(self) -> None:

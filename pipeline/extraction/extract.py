@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,12 @@ class _Target:
     writer: Writer | None = None
     embedded: int = 0
     adopted: int = 0
-    failed: int = 0
+    failed: set[str] = field(default_factory=set)
+
+    @property
+    def lacking(self) -> set[str]:
+        """Videos without a row, from this run or an earlier one."""
+        return {*self.plan.failed, *self.failed}
 
 
 def extract(
@@ -149,6 +154,7 @@ def extract(
             if target.embedded:
                 speed = Speed(videos=target.embedded, seconds=lane.busy, device=device)
                 note_speed(target.store.folder, speed)
+    summary.failed = len(set().union(*(target.lacking for target in targets)))
     summary.outcomes = [_outcome(target, [video.id for video in videos], dry_run) for target in targets]
     summary.seconds = time.perf_counter() - began
     return summary
@@ -228,7 +234,7 @@ def _run(
                     lane.take(item)
                     target.embedded += 1
                 else:
-                    target.failed += 1
+                    target.failed.add(item.id)
                     assert target.writer is not None
                     note_failure(target.writer, item, paths[item.id])
             if isinstance(item, Decoded):
@@ -266,8 +272,8 @@ def _outcome(target: _Target, ids: Sequence[str], dry_run: bool) -> Outcome:
         rows=len(present),
         reused=len(present) - target.embedded - target.adopted,
         embedded=target.embedded,
-        adopted=target.adopted,
-        failed=len(target.plan.failed) + target.failed,
+        adopted=len(target.plan.copies) if dry_run else target.adopted,
+        failed=len(target.lacking),
         todo=len(target.plan.todo) if dry_run else 0,
         flagged=target.store.flagged(present),
         gmac=target.job.gmac,
