@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from storing import check_rows, embed, make
 
-from actionvit.features.files import fingerprint
+from actionvit.features.files import content_digest, fingerprint
 from actionvit.features.store.ledger import Failure, parse, render
 from actionvit.features.store.parts import list_parts
 from actionvit.features.store.store import FeatureStore
@@ -136,6 +137,21 @@ def test_a_change_that_size_and_time_hide_is_seen_when_asked(tmp_path: Path, vid
     os.utime(path, ns=(before.mtime_ns, before.mtime_ns))
     assert len(store.plan(videos).known) == 4
     assert store.plan(videos, verify=True).changed == ("a",)
+
+
+def test_frames_in_the_place_of_others_are_seen(tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.jpg").write_bytes(b"%d" % number)
+        os.utime(folder / f"{number}.jpg", ns=(number, number))
+    before, content = fingerprint(folder), content_digest(folder)
+    assert before.size == 3 and 0 <= before.mtime_ns < 1 << 63
+    shutil.copy2(folder / "1.jpg", folder / "0.jpg")  # no size, not even their sum, and not the latest time changes
+    assert content_digest(folder) != content and fingerprint(folder) != before
+    old = fingerprint(folder)
+    (folder / "2.jpg").rename(folder / "02.jpg")
+    assert fingerprint(folder) != old
 
 
 def test_rows_outlive_files_that_are_away(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
