@@ -178,5 +178,5 @@ def json_option(function: F) -> F:
 
 
 def echo_json(value: object) -> None:
-    """Print a value as JSON, keys in the order given."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print a value as JSON, keys in the order given; what of a path is no text is escaped, and `json` gives it back."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))

@@ -7,22 +7,27 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from extracting import draw, rows_of, store_in
+from extracting import draw, extraction, rows_of, store_in
 from extracting import extract as extract_tiny
+from storing import environment
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
 from actionvit.features.files import content_digest
 from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.store import FeatureStore
+from actionvit.features.store.verify import verify
 from actionvit.pipeline.datasets.drawing import write_avi
 from actionvit.pipeline.extraction.caches import find_stores
+from actionvit.pipeline.extraction.exporting import labels_of
 
 
 @pytest.fixture
@@ -283,3 +288,30 @@ def test_two_datasets_of_one_name_are_not_one(tmp_path: Path) -> None:
     write_avi(tmp_path / "c" / "hop" / "02.avi", np.full((9, 48, 64, 3), 8, np.uint8))
     moved = outcome(extract_tiny(tmp_path / "c", cache, "--name", "clips", "--json"))
     assert moved["embedded"] == 1, "so may those of a dataset that moved"
+
+
+def test_a_dataset_whose_path_is_no_text_is_one_like_others(tmp_path: Path) -> None:
+    root, cache = draw(tmp_path / "n\udcff", 2), tmp_path / "cache"
+    command = [*extraction(root, cache), "--workers", "0"]
+    strict = environment(PYTHONIOENCODING="utf-8:strict")  # as in most people's locales
+    done = subprocess.run(command, env=strict, capture_output=True, check=False)
+    assert done.returncode == 0 and b"/n\xff/" in done.stdout, done.stderr
+    assert verify(store_in(cache).folder) == []
+    assert store_in(cache).info["root"] == str(root)
+    listed = subprocess.run(
+        [sys.executable, "-m", "actionvit", "cache", "ls", "--cache", cache, "--json"],
+        env=strict,
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(listed.stdout)[0]["dataset"] == "n\udcff"
+    export = ("cache", "export", str(cache), "--out", str(tmp_path / "all.npz"))
+    assert CliRunner().invoke(cli, export).exit_code == 0
+
+
+def test_labels_come_from_the_list_that_was_extracted_whatever_the_dataset_is_called(tmp_path: Path) -> None:
+    root, cache = draw(tmp_path / "clips", 2), tmp_path / "cache"
+    (root / "chosen.csv").write_text("path,label\nhop/00.avi,jump\nhop/01.avi,leap\n")
+    (root / "mine.csv").write_text("path,label\nhop/00.avi,wrong\n")
+    assert extract_tiny(root / "chosen.csv", cache, "--name", "mine").exit_code == 0
+    assert labels_of(store_in(cache)) == {"hop/00.avi": "jump", "hop/01.avi": "leap"}

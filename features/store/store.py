@@ -20,7 +20,7 @@ from actionvit.features.store.index import Index, RowInfo
 from actionvit.features.store.keys import FeatureKey, describe
 from actionvit.features.store.ledger import FAILURES, Failure, load
 from actionvit.features.store.locks import locked
-from actionvit.features.store.parts import BLOCK_BYTES, SCHEMA, Quantities, Row
+from actionvit.features.store.parts import BLOCK_BYTES, SCHEMA, Quantities, Row, decode_text, encode_text
 from actionvit.features.store.planning import Plan, make_plan
 from actionvit.features.store.writer import Writer
 
@@ -276,13 +276,13 @@ def _digest(rows: NDArray[np.bytes_]) -> str:
 def render_description(value: dict[str, Any]) -> bytes:
     """Return the bytes of `key.json`; the last entry is the sha256 of the rest."""
     digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-    return (json.dumps(value | {"sha256": digest}, indent=2, ensure_ascii=False, sort_keys=True) + "\n").encode()
+    return encode_text(json.dumps(value | {"sha256": digest}, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
 
 
 def parse_description(data: bytes) -> dict[str, Any] | None:
     """Return what `key.json` says, or None unless every byte is as it was written."""
     try:
-        value: dict[str, Any] = json.loads(data)
+        value: dict[str, Any] = json.loads(decode_text(data))
         value.pop("sha256")
         return value if render_description(value) == data else None
     except (ValueError, KeyError, TypeError, AttributeError):

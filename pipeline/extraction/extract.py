@@ -163,7 +163,8 @@ def extract(
 def _info(dataset: Dataset, job: Job) -> dict[str, Any]:
     """Return what a store records that changes no number."""
     info = {"root": str(dataset.root.resolve()), "layout": dataset.layout, "videos": len(dataset.videos)}
-    return info | {"weights": job.weights.source}
+    csv = {} if dataset.file is None else {"csv": str(dataset.file)}
+    return info | csv | {"weights": job.weights.source}
 
 
 def _refuse_another(dataset: Dataset, target: _Target) -> None:
