@@ -297,6 +297,15 @@ def test_a_hole_of_zeros_is_not_copied_into_another_store_as_if_it_were_right(tm
     check_rows(FeatureStore.open(tmp_path / "merged"))
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="this user may read everything")
+def test_a_part_that_may_not_be_read_is_not_called_damaged(tmp_path: Path) -> None:
+    fill(tmp_path, range(3))
+    (part,) = list_parts(tmp_path)
+    part.chmod(0)
+    with pytest.raises(ActionVitError, match=f"{part.name}: cannot be read: Permission denied"):
+        FeatureStore.open(tmp_path).ids  # noqa: B018 - it is read then
+
+
 def test_a_part_that_is_a_link_to_nothing_is_damage(tmp_path: Path) -> None:
     fill(tmp_path, range(3))
     (part,) = list_parts(tmp_path)
