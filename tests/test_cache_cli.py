@@ -169,6 +169,7 @@ def test_prune_spares_copies_and_links_and_what_they_lead_to(root: Path, tmp_pat
     assert [row["store"] for row in as_json("ls", "--cache", root)] == [str(root / "d" / "v-1")]
     shutil.copytree(root / "d" / "v-1", root / "d-copy" / "v-1")
     assert as_json("prune", "--cache", root, "--yes") == [], "either of two copies may be the one that is kept"
+    assert find_store(root, "d", "v").folder == root / "d" / "v-1", "nor is the copy meant"
     outside = fill(tmp_path / "outside", range(2), precision="bf16").folder
     (root / "d" / "v-2").symlink_to(outside)
     for path in outside.iterdir():

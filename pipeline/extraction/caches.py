@@ -98,6 +98,8 @@ def find_store(cache: Path, dataset: str, variant: str, **wanted: Leaf) -> Featu
     whole = [store for store in fits if shard_of(store) is None]
     if len(whole) > 1:  # a run that was stopped at once, or mistaken, leaves a store without rows
         whole = [store for store in whole if list_parts(store.folder)] or whole
+        # A copy that a person made lies elsewhere, and no extraction keeps it up to date.
+        whole = [store for store in whole if store.folder.parent.name == dataset] or whole
     if len(whole) == 1:
         return whole[0]
     if whole:
