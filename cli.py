@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -62,6 +63,10 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; an `ActionVitError`, or a file that cannot be used, becomes one line and exit code 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="surrogateescape"
+        )  # a path may hold bytes that are no text; print them as they are
     try:
         cli.main(args=list(args) if args is not None else None, prog_name="actionvit", standalone_mode=True)
     except ActionVitError as error:

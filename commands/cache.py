@@ -21,7 +21,7 @@ store_argument = click.argument("store", type=path_type)
 
 @click.group(short_help="Look at, verify, merge, export and prune cached embeddings.")
 def command() -> None:
-    """Look after cached embeddings. STORE is a store's folder, or the cache root when it holds just one."""
+    """Look after cached embeddings. STORE is a store's folder, or one above it that holds just that store."""
 
 
 @command.command(short_help="List the stores.")

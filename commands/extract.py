@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actionvit.commands.options import (
+    FiniteRange,
     cache_option,
     dataset_options,
     decoding_options,
@@ -28,7 +29,7 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> t
     if value is None:
         return None
     part, _, parts = value.partition("/")
-    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise click.BadParameter(f"got {value!r}, expected i/n with 1 <= i <= n, for example 2/8")
     return int(part), int(parts)
 
@@ -117,14 +118,14 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[i
 @click.option("--wait", is_flag=True, help="Wait for another writer of the same store instead of failing.")
 @click.option(
     "--flush-seconds",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=5.0,
     show_default=True,
     help="Publish embeddings this often: what a kill costs.",
 )
 @click.option(
     "--flush-mib",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     default=64.0,
     show_default=True,
     help="Publish embeddings when so many MiB wait.",
@@ -253,7 +254,7 @@ def _say(summary: Summary, dataset: str, dry_run: bool) -> None:
         for difference in outcome.other_keys[:3]:
             click.echo(f"  a new store, as its key is not that of {difference}")
         if outcome.failed:
-            click.echo(f"  failures are named in {outcome.store / 'failures.csv'}")
+            click.echo(f"  failures are named in {outcome.store / 'failures.csv'}; --retry-failed tries them again")
     if summary.decoded and not dry_run:
         _say_where_time_went(summary)
 

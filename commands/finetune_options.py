@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import click
 
-from actionvit.commands.options import F, decoding_options, device_option, split_options, test_fraction_option
+from actionvit.commands.options import (
+    F,
+    FiniteRange,
+    decoding_options,
+    device_option,
+    split_options,
+    test_fraction_option,
+)
 
-Share = click.FloatRange(0, 1, min_open=True)
+Share = FiniteRange(0, 1, min_open=True)
 
 _CACHE = (
     click.option(
@@ -46,15 +53,15 @@ _CLASSES = (
     ),
     click.option(
         "--logit-adjust",
-        type=click.FloatRange(0),
+        type=FiniteRange(0),
         default=0.0,
         metavar="TAU",
         help="Train with TAU · log frequency added to the logits.",
     ),
-    click.option("--focal", type=click.FloatRange(0), default=0.0, metavar="GAMMA", help="Focal loss."),
+    click.option("--focal", type=FiniteRange(0), default=0.0, metavar="GAMMA", help="Focal loss."),
     click.option(
         "--label-smoothing",
-        type=click.FloatRange(0, 1, max_open=True),
+        type=FiniteRange(0, 1, max_open=True),
         default=0.1,
         show_default=True,
         help="Share of every target that goes to all classes alike.",
@@ -74,7 +81,7 @@ _STEPS = (
         "--micro-batch", type=click.IntRange(1), help="Clips computed at once.  [default: as fit into memory]"
     ),
     click.option(
-        "--lr", type=click.FloatRange(0, min_open=True), default=1e-4, show_default=True, help="AdamW's highest rate."
+        "--lr", type=FiniteRange(0, min_open=True), default=1e-4, show_default=True, help="AdamW's highest rate."
     ),
     click.option(
         "--layer-decay",
@@ -83,27 +90,25 @@ _STEPS = (
         show_default=True,
         help="A block's rate, as a share of the next one's.",
     ),
-    click.option("--weight-decay", type=click.FloatRange(0), default=0.05, show_default=True, help="Of matrices."),
+    click.option("--weight-decay", type=FiniteRange(0), default=0.05, show_default=True, help="Of matrices."),
     click.option(
         "--warmup",
-        type=click.FloatRange(0, 1),
+        type=FiniteRange(0, 1),
         default=0.1,
         show_default=True,
         help="Share of steps with a rising rate.",
     ),
     click.option(
         "--drop-path",
-        type=click.FloatRange(0, 1, max_open=True),
+        type=FiniteRange(0, 1, max_open=True),
         default=0.1,
         show_default=True,
         help="Chance of a late block to be left out of a clip's way; early ones less.",
     ),
-    click.option(
-        "--clip-norm", type=click.FloatRange(0), default=1.0, show_default=True, help="Longest gradient; 0: any."
-    ),
+    click.option("--clip-norm", type=FiniteRange(0), default=1.0, show_default=True, help="Longest gradient; 0: any."),
     click.option(
         "--ema",
-        type=click.FloatRange(0, 1, max_open=True),
+        type=FiniteRange(0, 1, max_open=True),
         default=0.0,
         show_default=True,
         help="Keep a moving average of the weights with this decay a step; 0: the weights themselves.",
@@ -134,11 +139,9 @@ _VIEWS = (
         "--keep-sides", multiple=True, metavar="CLASS", help="Never mirror this class: left and right tell it; repeat."
     ),
     click.option("--colours", type=click.IntRange(0), default=2, show_default=True, help="Colour changes a view."),
-    click.option("--strength", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="How far they go."),
-    click.option("--mixup", type=click.FloatRange(0), default=0.0, metavar="ALPHA", help="Blend pairs of clips."),
-    click.option(
-        "--cutmix", type=click.FloatRange(0), default=0.0, metavar="ALPHA", help="Paste a box of another clip."
-    ),
+    click.option("--strength", type=FiniteRange(0, 1), default=0.5, show_default=True, help="How far they go."),
+    click.option("--mixup", type=FiniteRange(0), default=0.0, metavar="ALPHA", help="Blend pairs of clips."),
+    click.option("--cutmix", type=FiniteRange(0), default=0.0, metavar="ALPHA", help="Paste a box of another clip."),
     click.option("--frames", type=click.IntRange(1), help="T, frames a view.  [default: the variant's]"),
     click.option("--size", type=click.IntRange(16), help="S, side of a view in pixels.  [default: the variant's]"),
     click.option("--clips", type=click.IntRange(1), default=1, show_default=True, help="Temporal views a test video."),
@@ -183,14 +186,14 @@ _MACHINE = (
     decoding_options,
     click.option(
         "--flush-seconds",
-        type=click.FloatRange(0),
+        type=FiniteRange(0),
         default=0.0,
         show_default=True,
         help="Write a checkpoint at most this often: what a kill costs; 0: after every epoch.",
     ),
     click.option(
         "--memory",
-        type=click.FloatRange(0),
+        type=FiniteRange(0),
         default=2.0,
         show_default=True,
         help="GiB of decoded frames, or of tokens, to keep; the rest is decoded or read in every epoch.",

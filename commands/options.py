@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULTS = {"root": "data/hmdb51", "cache": "features-cache", "runs": "runs"}
+
+
+class FiniteRange(click.FloatRange):
+    """A number in a range; neither `inf` nor `nan`, which no comparison finds out of it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number, or refuse it in one line."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"got {value}, expected a finite number", param, ctx)
+        return number
 
 
 def setting(name: str) -> Path:
@@ -81,7 +93,7 @@ def test_fraction_option(function: F) -> F:
     """Add `--test-fraction`, which stratified and random splits take."""
     return click.option(
         "--test-fraction",
-        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        type=FiniteRange(0, 1, min_open=True, max_open=True),
         default=0.3,
         show_default=True,
         help="Of stratified and random splits.",
@@ -163,7 +175,7 @@ def decoding_options(function: F) -> F:
     for option in (
         click.option(
             "--timeout",
-            type=click.FloatRange(0.1),
+            type=FiniteRange(0.1),
             default=60.0,
             show_default=True,
             help="Seconds a video may take to decode.",
@@ -182,5 +194,5 @@ def json_option(function: F) -> F:
 
 
 def echo_json(value: object) -> None:
-    """Print a value as JSON, keys in the order given."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print a value as JSON, keys in the order given; what of a path is no text is escaped, as `json` reads it."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))

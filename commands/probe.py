@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actionvit.commands.options import (
+    FiniteRange,
     cache_option,
     dataset_options,
     device_option,
@@ -103,11 +104,9 @@ def _value(text: str) -> int | float | str | bool:
     help="How minibatches are drawn; for attentive and mlp.",
 )
 @click.option(
-    "--logit-adjust", type=click.FloatRange(0), default=0.0, metavar="TAU", help="Take TAU · log frequency off logits."
+    "--logit-adjust", type=FiniteRange(0), default=0.0, metavar="TAU", help="Take TAU · log frequency off logits."
 )
-@click.option(
-    "--focal", type=click.FloatRange(0), default=0.0, metavar="GAMMA", help="Focal loss; for attentive and mlp."
-)
+@click.option("--focal", type=FiniteRange(0), default=0.0, metavar="GAMMA", help="Focal loss; for attentive and mlp.")
 @click.option(
     "--grid",
     multiple=True,
@@ -135,7 +134,7 @@ def _value(text: str) -> int | float | str | bool:
     type=click.IntRange(1),
     help="Repetitions.  [default: 5; 1 where a seed changes neither split nor training]",
 )
-@click.option("--long-tail", type=click.FloatRange(1), default=1.0, metavar="FACTOR", help="Thin training classes.")
+@click.option("--long-tail", type=FiniteRange(1), default=1.0, metavar="FACTOR", help="Thin training classes.")
 @click.option("--shots", type=click.IntRange(1), help="Training clips a class.  [default: all]")
 @device_option("Of linear, attentive and mlp:", default="cpu")
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Threads, a split each.")

@@ -12,6 +12,7 @@ import click
 from actionvit.commands.experiment import HEADS
 from actionvit.commands.extract import weights_by_variant
 from actionvit.commands.options import (
+    FiniteRange,
     cache_option,
     dataset_options,
     decoding_options,
@@ -62,7 +63,7 @@ VARIANTS = ("base", "hr", "large", "tiny", "tiny-hr")
 @decoding_options
 @click.option(
     "--flush-seconds",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=5.0,
     show_default=True,
     help="Publish embeddings at least this often: what a kill costs.",

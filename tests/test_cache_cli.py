@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,13 @@ def test_ls_lines_up_and_show_tells_the_key(root: Path) -> None:
     assert shown["key"]["clip"]["num_frames"] == 8 and shown["key_digest"] == FeatureKey(**KEY).digest
     assert shown["digest"] == FeatureStore.open(root / "d" / "v-1").digest()
     assert isinstance(cache("show", root).exception, ActionVitError), "two stores, and none named"
+
+
+def test_coverage_is_not_told_where_rows_outlived_their_videos(root: Path) -> None:
+    store = FeatureStore.open(root / "d" / "v-1")
+    store.record({"videos": 2})
+    assert as_json("show", root / "d")["coverage"] is None
+    assert " –  " in cache("ls", "--cache", root).output.splitlines()[1]
 
 
 def test_one_damaged_store_costs_the_list_that_store_alone(root: Path) -> None:
@@ -151,6 +160,41 @@ def test_prune_spares_what_has_rows_for_what_has_none(root: Path) -> None:
     (stale,) = as_json("prune", "--cache", root)
     assert stale["store"] == str(empty) and stale["reason"].startswith("no rows")
     assert find_store(root, "d", "v").folder.name == "v-1", "nor is it taken for the one that is meant"
+
+
+def test_prune_spares_copies_and_links_and_what_they_lead_to(root: Path, tmp_path: Path) -> None:
+    (root / "old-name").symlink_to(root / "d")
+    (root / "d" / "v-0").symlink_to(root / "d" / "v-1")
+    assert as_json("prune", "--cache", root, "--yes") == [], "one store, whatever names lead to it"
+    assert [row["store"] for row in as_json("ls", "--cache", root)] == [str(root / "d" / "v-1")]
+    shutil.copytree(root / "d" / "v-1", root / "d-copy" / "v-1")
+    assert as_json("prune", "--cache", root, "--yes") == [], "either of two copies may be the one that is kept"
+    assert find_store(root, "d", "v").folder == root / "d" / "v-1", "nor is the copy meant"
+    outside = fill(tmp_path / "outside", range(2), precision="bf16").folder
+    (root / "d" / "v-2").symlink_to(outside)
+    for path in outside.iterdir():
+        os.utime(path, (1, 1))
+    assert as_json("prune", "--cache", root, "--yes") == []
+    refused = cache("prune", root / "d" / "v-2", "--yes").exception
+    assert isinstance(refused, ActionVitError) and f"is a link to {outside}" in str(refused)
+    assert len(FeatureStore.open(outside)) == 2 and len(FeatureStore.open(root / "d" / "v-1")) == 3
+
+
+def test_prune_spares_a_shard_whose_videos_are_others(root: Path) -> None:
+    with fill(root / "d" / "v-1.shard-1-of-2", ()).writer() as out:
+        row = numbered(0)
+        out.append(Row("v000", "f" * 64, row.fingerprint, 1, (), "", row.arrays))
+    assert as_json("prune", "--cache", root) == []
+
+
+def test_where_there_are_only_shards_the_remedy_works(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "d" / "v-1.shard-1-of-2", range(2)).folder
+    fill(tmp_path / "d" / "w-1", range(2), precision="bf16")
+    with pytest.raises(ActionVitError, match="only shards") as caught:
+        find_store(tmp_path, "d", "v", precision="fp32")
+    (pattern,) = re.findall(r"cache merge (\S+)`", str(caught.value))
+    assert list(tmp_path.glob(str(Path(pattern).relative_to(tmp_path)))) == [folder]
+    assert as_json("show", tmp_path / "d" / "w-1")["rows"] == 2
 
 
 def test_prune_takes_joined_shards_and_what_is_named_once_it_is_answered(root: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from actionvit.cli import COMMANDS, cli
+from actionvit.commands.options import FiniteRange
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,6 +28,8 @@ def test_every_command_and_option_has_help(name: str) -> None:
         for option in each.params:
             if isinstance(option, click.Option):
                 assert option.help, f"{each.name} {option.opts}"
+                if isinstance(option.type, click.types.FloatParamType):
+                    assert isinstance(option.type, FiniteRange), f"{each.name} {option.opts}"
     assert CliRunner().invoke(cli, [name, "--help"]).exit_code == 0
 
 

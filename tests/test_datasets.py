@@ -95,6 +95,17 @@ def test_real_jhmdb_clips_match_the_lists_but_for_what_is_said(real_data):
     assert "Drink_@18_-_Apple_martini" in by_source and len(by_source) == 183
 
 
+@pytest.mark.parametrize("name", [".", "..", "a/b", "/tmp/x", "x\0"])
+def test_a_dataset_has_a_name_that_its_folder_in_the_cache_may_have(tmp_path, name):
+    root = make(tmp_path / "set", "clap/a.avi")
+    with pytest.raises(ActionVitError, match="--name"):
+        load_dataset(root, name=name)
+    make(tmp_path, "a.avi")
+    (tmp_path / "..csv").write_text("path,label\na.avi,clap\n")
+    with pytest.raises(ActionVitError, match="--name"):
+        load_dataset(tmp_path / "..csv")
+
+
 def test_strange_names_survive(tmp_path):
     root = make(tmp_path / "set", *(f"clap/{name}" for name in STRANGE))
     write_lists(root / "splits", "clap", {name: 1 + (n > 2) for n, name in enumerate(STRANGE)})

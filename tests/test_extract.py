@@ -147,6 +147,22 @@ def test_bad_videos_cost_themselves_alone_and_exit_with_3(root: Path, tmp_path: 
     assert (mended["outcomes"][0]["embedded"], mended["outcomes"][0]["failed"]) == (1, 1)
 
 
+def test_a_dry_run_tells_copies_and_failures_of_any_variant(root: Path, tmp_path: Path) -> None:
+    cache, bad = tmp_path / "cache", [root / "run" / f"bad{number}.avi" for number in range(2)]
+    for path, variant in zip(bad, ("tiny", "tiny-hr"), strict=True):
+        path.write_text(f"not a video {path.name}")
+        extract(load_dataset(root), [job(variant)], cache=cache, workers=0)
+        path.rename(tmp_path / path.name)
+    for path in bad:
+        (tmp_path / path.name).rename(path)
+    (root / "run" / "run0.avi").rename(root / "hop" / "run0.avi")
+    jobs = [job("tiny"), job("tiny-hr")]
+    summary = extract(load_dataset(root), jobs, cache=cache, dry_run=True)
+    assert [(outcome.adopted, outcome.reused, outcome.failed) for outcome in summary.outcomes] == [(1, 5, 1)] * 2
+    assert summary.failed == 2, "each variant lacks another one"
+    assert [one.adopted for one in extract(load_dataset(root), jobs, cache=cache, workers=0).outcomes] == [1, 1]
+
+
 def test_a_killed_extraction_resumes_to_the_same_store(root: Path, tmp_path: Path) -> None:
     for number in range(30):
         frames = np.random.RandomState(number).randint(0, 256, (12, 48, 64, 3)).astype(np.uint8)

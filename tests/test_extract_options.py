@@ -29,6 +29,7 @@ from actionvit.features.decoding.workers import Decoded
 from actionvit.features.files import Fingerprint
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.encoder import Encoder
+from actionvit.features.timesformer.variants import clip_spec
 from actionvit.features.timesformer.weights import find_weights
 from actionvit.features.transforms import resized
 from actionvit.pipeline.datasets.dataset import load_dataset
@@ -80,6 +81,27 @@ def pixels_of(path: Path, spec: ClipSpec) -> torch.Tensor:
             view = chosen[..., edge : edge + spec.size]
             views += [view, view.flip(-1)] if spec.flip else [view]
     return torch.stack(views)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--timeout", "nan"),
+        ("--flush-mib", "inf"),
+        ("--flush-mib", "nan"),
+        ("--flush-seconds", "inf"),
+        ("--shard", "²/3"),
+    ],
+)
+def test_values_that_are_no_numbers_are_wrong_usage(tmp_path: Path, option: tuple[str, str]) -> None:
+    result = run("extract", tmp_path, "--cache", tmp_path / "cache", *SHAPE, *option)
+    assert result.exit_code == 2 and "expected" in result.output, result.output
+
+
+def test_a_stride_without_dense_sampling_is_said_to_make_no_difference(caplog: pytest.LogCaptureFixture) -> None:
+    assert clip_spec("tiny", stride=4) == clip_spec("tiny") and "--sampling dense" in caplog.text
+    caplog.clear()
+    assert clip_spec("tiny", sampling="dense", stride=4).stride == 4 and not caplog.text
 
 
 def test_views_layers_and_tokens_are_transformers(clips: Path, model: TimesformerModel, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from actionvit.commands.probe import command
 from actionvit.errors import ActionVitError
 from actionvit.heads.saving import load_head
 from actionvit.pipeline.datasets.dataset import Dataset, load_dataset
-from actionvit.pipeline.probing.features import read_tables
+from actionvit.pipeline.probing.features import coverage, read_tables
 from actionvit.pipeline.probing.probe import TOGETHER, probe
 from actionvit.pipeline.probing.results import ProbeResult, videos_digest
 from actionvit.pipeline.probing.tasks import ProbeSpec
@@ -34,6 +34,21 @@ def cache(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_store(folder, dataset, "base")
     write_store(folder, dataset, "hr", noise=0.7, seed=1)
     return folder
+
+
+def test_other_files_under_the_same_ids_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dataset = write_dataset(tmp_path / "films", sources=2)
+    store = write_store(tmp_path / "cache", dataset)
+    with store.writer() as out:
+        out.fail("no/longer.avi", "corrupt", "says so")
+        out.fail(dataset.videos[0].id, "corrupt", "says so")
+    dataset.videos[1].path.write_bytes(b"another video")
+    dataset.videos[2].path.unlink()
+    dataset.videos[3].path.touch()
+    (table,) = read_tables(dataset, ["base"], cache=tmp_path / "cache")
+    (said,) = caplog.messages
+    assert "embeddings of 1 videos are of other files" in said and str(dataset.root) in said
+    assert coverage(dataset, table)["failures"] == [{"id": dataset.videos[0].id, "reason": "corrupt"}]
 
 
 def run_command(*arguments: str) -> tuple[int, str]:

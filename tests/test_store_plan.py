@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from storing import check_rows, embed, make
 
-from actionvit.features.files import fingerprint
+from actionvit.features.files import content_digest, fingerprint
 from actionvit.features.store.ledger import Failure, parse, render
 from actionvit.features.store.parts import list_parts
 from actionvit.features.store.store import FeatureStore
@@ -50,7 +51,7 @@ def test_a_touched_file_is_read_once_and_then_vouched_for(tmp_path: Path, videos
     assert len(plan.known) == len(plan.fingerprints) == 4
     digest = store.digest()
     with store.writer() as out:
-        assert out.adopt(plan) == 0
+        assert out.adopt(plan) == []
     assert not store.plan(videos).adoptable and store.digest() == digest
     assert len(list_parts(tmp_path / "store")) == 1, "no row was written again"
 
@@ -63,7 +64,7 @@ def test_a_renamed_file_is_adopted(tmp_path: Path, videos: list[tuple[str, Path]
     plan = store.plan(moved)
     assert dict(plan.copies) == {"z": (store, "c")} and plan.absent == ("c",) and plan.todo == []
     with store.writer() as out:
-        assert out.adopt(plan) == 1
+        assert out.adopt(plan) == []
     assert store.plan(moved).known == ("a", "b", "z", "d")
     check_rows(store)
     assert store.rows(["z"])[0].digest == store.rows(["c"])[0].digest
@@ -92,11 +93,28 @@ def test_rows_of_other_stores_of_the_key_are_copied(tmp_path: Path, videos: list
     assert (plan.known, plan.todo) == (("d",), [])
     assert dict(plan.copies) == {id: (lender, "old/" + id) for id in "abc"}
     with store.writer() as out:
-        assert out.adopt(plan) == 3
+        assert out.adopt(plan) == []
     assert store.plan(videos).known == ("a", "b", "c", "d") and lender.ids == ["old/a", "old/b", "old/c"]
     check_rows(store)
     with pytest.raises(AssertionError):
         store.plan(videos, lenders=[make(tmp_path / "other", precision="bf16")])
+
+
+def test_rows_that_cannot_be_copied_are_left_to_embed(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
+    damaged, lender, store = (make(tmp_path / name) for name in ("damaged", "lender", "store"))
+    embed_all(damaged, videos)
+    part = list_parts(damaged.folder)[0]
+    part.write_bytes(part.read_bytes()[:-3000])
+    embed_all(lender, [("old/" + id, path) for id, path in videos])
+    damaged.forget()
+    plan = store.plan(videos, lenders=[damaged, lender])
+    assert dict(plan.copies) == {id: (lender, "old/" + id) for id in "abcd"}, "a damaged store is passed over"
+    with make(lender.folder).writer() as out:
+        out.fail("old/b", "corrupt", "meanwhile")
+    with store.writer() as out:
+        lost = out.adopt(plan)
+    assert "b" in lost and sorted([*store.ids, *lost]) == ["a", "b", "c", "d"]
+    check_rows(store)
 
 
 def test_other_stores_are_opened_only_where_something_is_missing(
@@ -119,6 +137,21 @@ def test_a_change_that_size_and_time_hide_is_seen_when_asked(tmp_path: Path, vid
     os.utime(path, ns=(before.mtime_ns, before.mtime_ns))
     assert len(store.plan(videos).known) == 4
     assert store.plan(videos, verify=True).changed == ("a",)
+
+
+def test_frames_in_the_place_of_others_are_seen(tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.jpg").write_bytes(b"%d" % number)
+        os.utime(folder / f"{number}.jpg", ns=(number, number))
+    before, content = fingerprint(folder), content_digest(folder)
+    assert before.size == 3 and 0 <= before.mtime_ns < 1 << 63
+    shutil.copy2(folder / "1.jpg", folder / "0.jpg")  # no size, not even their sum, and not the latest time changes
+    assert content_digest(folder) != content and fingerprint(folder) != before
+    old = fingerprint(folder)
+    (folder / "2.jpg").rename(folder / "02.jpg")
+    assert fingerprint(folder) != old
 
 
 def test_rows_outlive_files_that_are_away(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
@@ -144,6 +177,28 @@ def test_failures_are_tried_again_when_file_or_decoder_changed(tmp_path: Path, v
     assert [failure.id for failure in store.failures()] == ["b", "c", "d"]
     lines = (tmp_path / "store" / "failures.csv").read_text().splitlines()
     assert lines[0].startswith("id,reason,detail,backend,frames,") and lines[1].startswith("b,corrupt,says so,pyav,3,")
+
+
+def test_a_file_that_could_not_be_read_is_tried_once_it_can(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
+    store = make(tmp_path / "store")
+    with store.writer() as out:
+        out.fail("a", "missing", "Permission denied", fingerprint=fingerprint(videos[0][1]), decoder="1")
+        out.fail("away", "missing", "No such file", decoder="1")
+    plan = store.plan([videos[0], ("away", tmp_path / "away")], decoder="1")
+    assert (plan.missing, plan.failed) == (("a",), ("away",)), "no other fingerprint tells that it may be read now"
+
+
+def test_a_failure_of_a_video_that_is_no_more_is_forgotten(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
+    store = make(tmp_path / "store")
+    with store.writer() as out:
+        for id in ("a", "renamed since"):
+            out.fail(id, "corrupt", "", fingerprint=fingerprint(videos[0][1]), decoder="1")
+    plan = store.plan(videos, decoder="1")
+    assert (plan.failed, plan.forgotten, plan.adoptable) == (("a",), ("renamed since",), True)
+    with store.writer() as out:
+        out.adopt(plan)
+    assert [failure.id for failure in store.failures()] == ["a"]
+    assert not store.plan(videos, decoder="1").adoptable
 
 
 def test_a_video_that_broke_loses_every_row_it_had(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:

@@ -7,21 +7,27 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from extracting import draw, rows_of, store_in
+from extracting import draw, extraction, rows_of, store_in
+from extracting import extract as extract_tiny
+from storing import environment
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
 from actionvit.features.files import content_digest
 from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.store import FeatureStore
+from actionvit.features.store.verify import verify
 from actionvit.pipeline.datasets.drawing import write_avi
 from actionvit.pipeline.extraction.caches import find_stores
+from actionvit.pipeline.extraction.exporting import labels_of
 
 
 @pytest.fixture
@@ -261,3 +267,51 @@ def test_real_clips_are_left_alone_when_nothing_changed(real_data: Path, tmp_pat
     assert outcome(CliRunner().invoke(cli, command)) == NOTHING
     store = FeatureStore.open(store_in(tmp_path / "cache").folder)
     assert all(row.digest == content_digest(root / row.id) for row in store.rows(store.ids))
+
+
+def test_two_datasets_of_one_name_are_not_one(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first, second = draw(tmp_path / "a" / "clips", 3), draw(tmp_path / "b" / "clips", 2)
+    write_avi(second / "hop" / "01.avi", np.full((9, 48, 64, 3), 7, np.uint8))
+    assert extract_tiny(first, cache).exit_code == 0
+    before = rows_of(store_in(cache)), store_in(cache).info
+    for more in ((), ("--dry-run",)):
+        refused = extract_tiny(second, cache, *more).exception
+        assert isinstance(refused, ActionVitError)
+        assert str(first) in str(refused) and "1 ids are other videos" in str(refused) and "--name" in str(refused)
+    assert (rows_of(store_in(cache)), store_in(cache).info) == before
+    named = outcome(extract_tiny(second, cache, "--name", "other", "--json"))
+    assert named == {"embedded": 1, "reused": 0, "adopted": 1, "failed": 0}
+    write_avi(first / "hop" / "01.avi", np.full((9, 48, 64, 3), 7, np.uint8))
+    assert outcome(extract_tiny(first, cache, "--json"))["reused"] == 2, "its own videos may change"
+    shutil.move(first, tmp_path / "c")
+    write_avi(tmp_path / "c" / "hop" / "02.avi", np.full((9, 48, 64, 3), 8, np.uint8))
+    moved = outcome(extract_tiny(tmp_path / "c", cache, "--name", "clips", "--json"))
+    assert moved["embedded"] == 1, "so may those of a dataset that moved"
+
+
+def test_a_dataset_whose_path_is_no_text_is_one_like_others(tmp_path: Path) -> None:
+    root, cache = draw(tmp_path / "n\udcff", 2), tmp_path / "cache"
+    command = [*extraction(root, cache), "--workers", "0"]
+    strict = environment(PYTHONIOENCODING="utf-8:strict")  # as in most people's locales
+    done = subprocess.run(command, env=strict, capture_output=True, check=False)
+    assert done.returncode == 0 and b"/n\xff/" in done.stdout, done.stderr
+    assert verify(store_in(cache).folder) == []
+    assert store_in(cache).info["root"] == str(root)
+    listed = subprocess.run(
+        [sys.executable, "-m", "actionvit", "cache", "ls", "--cache", cache, "--json"],
+        env=strict,
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(listed.stdout)[0]["dataset"] == "n\udcff"
+    export = ("cache", "export", str(cache), "--out", str(tmp_path / "all.npz"))
+    assert CliRunner().invoke(cli, export).exit_code == 0
+
+
+def test_labels_come_from_the_list_that_was_extracted_whatever_the_dataset_is_called(tmp_path: Path) -> None:
+    root, cache = draw(tmp_path / "clips", 2), tmp_path / "cache"
+    (root / "chosen.csv").write_text("path,label\nhop/00.avi,jump\nhop/01.avi,leap\n")
+    (root / "mine.csv").write_text("path,label\nhop/00.avi,wrong\n")
+    assert extract_tiny(root / "chosen.csv", cache, "--name", "mine").exit_code == 0
+    assert labels_of(store_in(cache)) == {"hop/00.avi": "jump", "hop/01.avi": "leap"}

@@ -15,22 +15,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from extracting import draw, extract, extraction, rows_of, store_in, undisturbed
 from numpy.typing import NDArray
-from storing import arrays_of, check_rows, embed, environment, fill, make
+from storing import arrays_of, check_rows, embed, environment, fill, make, numbered
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
+from actionvit.features.files import Fingerprint
 from actionvit.features.store.index import Index
+from actionvit.features.store.ledger import NOWHERE
 from actionvit.features.store.locks import LOCK, locked
+from actionvit.features.store.parts import list_parts
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.store.verify import verify
 from actionvit.pipeline.extraction.caches import delete, in_shard
 from actionvit.pipeline.extraction.exporting import export
 from actionvit.pipeline.extraction.merging import merge
+from actionvit.pipeline.extraction.speed import Speed, note_speed, read_speed
 from actionvit.pipeline.probing.sharding import assign_shards
 
 Clips = tuple[Path, dict[str, bytes]]
@@ -285,6 +290,35 @@ def test_any_number_of_shards_joins_to_the_same_digest(tmp_path: Path, shards: i
     check_rows(merged)
     assert merge(stores, tmp_path / "merged").digest() == whole.digest(), "again, it changes nothing"
     assert {path.name for path in (tmp_path / "merged").iterdir()} >= {"key.json", LOCK, "failures.csv"}
+
+
+def test_what_a_damaged_shard_cannot_lend_is_embedded(tmp_path: Path, clips: Clips) -> None:
+    root, whole = clips
+    assert extract(root, tmp_path, "--shard", "1/2").exit_code == 0
+    shard = store_in(tmp_path)
+    with h5py.File(list_parts(shard.folder)[0]) as part:
+        chunk = part["clip"].id.get_chunk_info(0)
+    data = bytearray(list_parts(shard.folder)[0].read_bytes())
+    data[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)  # zeros, whose checksum is zero
+    list_parts(shard.folder)[0].write_bytes(data)
+    outcome = json.loads(extract(root, tmp_path, "--json").stdout)["outcomes"][0]
+    assert outcome["adopted"] + outcome["embedded"] == len(whole) and outcome["embedded"] > len(whole) - len(shard)
+    assert rows_of(FeatureStore.open(Path(outcome["store"]))) == whole
+
+
+def test_a_video_that_broke_in_its_shard_loses_its_row_in_the_joined_store(tmp_path: Path) -> None:
+    shards = [fill(tmp_path / "1", (0, 2, 4)), fill(tmp_path / "2", (1, 3))]
+    note_speed(shards[0].folder, Speed(videos=3, seconds=1.0, device="cpu"))
+    merge(shards, tmp_path / "merged")
+    same, away = numbered(1).fingerprint, NOWHERE
+    for shard, id, file in ((0, "v002", Fingerprint(9, 9)), (1, "v001", same), (1, "v003", away)):
+        with shards[shard].writer() as out:
+            out.fail(id, "corrupt", "says so", fingerprint=file)
+    merged = merge(shards, tmp_path / "merged")
+    merged.refresh()
+    assert merged.ids == ["v000", "v001", "v003", "v004"], "not those whose file is as it was, or merely away"
+    assert [failure.id for failure in merged.failures()] == ["v002"]
+    assert len(read_speed(merged.folder)) == 1, "the same extraction is not counted twice"
 
 
 def test_an_experiment_on_shards_cuts_them_as_extract_does() -> None:

@@ -18,6 +18,7 @@ from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.parts import list_parts
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.store.verify import verify
+from actionvit.pipeline.extraction.merging import merge
 
 
 def flip(path: Path, at: int, bit: int = 0) -> None:
@@ -37,10 +38,10 @@ def pristine(tmp_path: Path) -> Path:
     with store.writer() as out:
         for id, path in videos:
             out.append(embed(id, path))
-        out.fail('bad, \r\n "worse"', "corrupt", "says so", "pyav", 3)
+        out.fail(bad := 'bad, \r\n "worse"', "corrupt", "says so", "pyav", 3)
     os.utime(videos[0][1], ns=(1, 1))
     with store.writer() as out:
-        out.adopt(store.plan(videos))
+        out.adopt(store.plan([*videos, (bad, tmp_path / "away")]))
     assert verify(folder) == []
     check_rows(store)
     return folder
@@ -275,3 +276,44 @@ def test_big_parts_are_checked_block_by_block(tmp_path: Path, monkeypatch: pytes
     store.refresh()
     assert len(store) == 57 and verify(tmp_path) == []
     check_rows(store)
+
+
+def zero(path: Path, name: str) -> None:
+    """Make a hole of zeros of a quantity's first chunk; the checksum of zeros is zero, so HDF5 sees nothing."""
+    with h5py.File(path) as part:
+        chunk = part[name].id.get_chunk_info(0)
+    data = bytearray(path.read_bytes())
+    data[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
+    path.write_bytes(data)
+
+
+def test_a_hole_of_zeros_is_not_copied_into_another_store_as_if_it_were_right(tmp_path: Path) -> None:
+    store, whole = fill(tmp_path / "1", range(4)), fill(tmp_path / "2", range(4, 6))
+    zero(list_parts(store.folder)[0], "clip")
+    assert not FeatureStore.open(store.folder).read(["v001"], "clip").any(), "reading a quantity cannot tell"
+    with pytest.raises(ActionVitError, match=r"1/part-.*'v000' differs from its digest.*--repair"):
+        merge([whole, store], tmp_path / "merged")
+    assert FeatureStore.open(tmp_path / "merged").ids == ["v004", "v005"]
+    check_rows(FeatureStore.open(tmp_path / "merged"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="this user may read everything")
+def test_a_part_that_may_not_be_read_is_not_called_damaged(tmp_path: Path) -> None:
+    fill(tmp_path, range(3))
+    (part,) = list_parts(tmp_path)
+    part.chmod(0)
+    with pytest.raises(ActionVitError, match=f"{part.name}: cannot be read: Permission denied"):
+        FeatureStore.open(tmp_path).ids  # noqa: B018 - it is read then
+
+
+def test_a_part_that_is_a_link_to_nothing_is_damage(tmp_path: Path) -> None:
+    fill(tmp_path, range(3))
+    (part,) = list_parts(tmp_path)
+    part.rename(tmp_path.parent / f"{tmp_path.name}-elsewhere")
+    part.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ActionVitError, match=f"{part.name}: damaged .a link to nothing"):
+        FeatureStore.open(tmp_path).ids  # noqa: B018 - it is read then
+    (problem,) = verify(tmp_path)
+    assert (problem.file, problem.detail, problem.rows) == (part.name, "a link to nothing", -1)
+    verify(tmp_path, repair=True)
+    assert verify(tmp_path) == [] and FeatureStore.open(tmp_path).ids == []

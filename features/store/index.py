@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from actionvit.features.store.parts import (
     encode_text,
     join_columns,
     list_parts,
+    matches_digest,
     read_positions,
     read_table,
 )
@@ -70,7 +71,9 @@ class Index:
             parts = list_parts(folder)
             try:
                 loaded = [read_table(path, key) for path in parts]
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if list_parts(folder) == parts:  # none was replaced: it is there, and leads nowhere
+                    raise DamagedPart(Path(error.args[0]), "a link to nothing") from error
                 continue
             for path, (_, quantities) in zip(parts, loaded, strict=True):
                 if quantities != loaded[0][1]:
@@ -150,3 +153,9 @@ class Index:
             to = order[part == number]
             read_positions(self.parts[number], name, self.at[rows[to]], out, to)
         return out
+
+    def check(self, rows: NDArray[np.int64], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Raise DamagedPart unless each row's arrays have its digest: a checksum of 32 bits misses a hole of zeros."""
+        for at, row in enumerate(rows.tolist()):
+            if not matches_digest(self.columns[row], {name: array[at] for name, array in arrays.items()}):
+                raise DamagedPart(self.parts[self.part[row]], f"{self.text('id', row)!r} differs from its digest")

@@ -64,7 +64,7 @@ class FeatureKey:
     @property
     def digest(self) -> str:
         """The sha256 of the canonical text, in hex."""
-        return hashlib.sha256(self.canonical().encode()).hexdigest()
+        return hashlib.sha256(self.canonical().encode("utf-8", "surrogateescape")).hexdigest()
 
     def differences(self, other: FeatureKey) -> list[tuple[str, Any, Any]]:
         """Return (`clip.num_frames`, ours, theirs) for each leaf that differs, sorted; None where a side has none."""

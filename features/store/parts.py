@@ -8,10 +8,12 @@ covers every byte, and the digest in each row's record covers that row, wherever
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,6 +115,12 @@ def record_of(row: Row, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
 
 TEXTS = ("id", "digest", "row", "flags", "backend")
 NUMBERS = ("count", "size", "mtime_ns")
+
+
+def matches_digest(record: np.void, arrays: Mapping[str, NDArray[Any]]) -> bool:
+    """Return whether the digest in a row's entry of the table `rows` is that of the entry and these arrays."""
+    texts = {name: decode_text(bytes(record[name])) for name in TEXTS}
+    return row_digest({**texts, "count": int(record["count"])}, arrays) == texts["row"]
 
 
 def encode_text(text: str) -> bytes:
@@ -233,12 +241,24 @@ def _listing(folder: Path) -> list[Path]:
 
 
 def open_part(path: Path) -> h5py.File:
-    """Open a part for reading. Raises FileNotFoundError if it went, DamagedPart if it is not HDF5."""
+    """Open a part for reading.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it went.
+    DamagedPart
+        If it is not HDF5.
+    ActionVitError
+        If this user may not read it.
+    """
     try:
         # Parts never change: no lock is needed, and a read-only or a network disk may have none.
         with contextlib.suppress(OSError):
             return h5py.File(path, "r", locking=False)
         return h5py.File(path, "r")  # this process may have it open with a lock, which HDF5 does not mix
+    except PermissionError as error:
+        raise ActionVitError(f"{path}: cannot be read: {os.strerror(errno.EACCES)}; mend its permissions") from error
     except OSError as error:
         if not path.exists():
             raise FileNotFoundError(path) from error

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from actionvit.errors import ActionVitError
 from actionvit.features.files import Fingerprint, content_digest, fingerprint
 from actionvit.features.store.index import Index
 from actionvit.features.store.ledger import NOWHERE, Failure
@@ -41,6 +43,8 @@ class Plan:
     """Tried before, with the same file and the same decoder."""
     absent: tuple[str, ...]
     """Published, but not among the videos asked about."""
+    forgotten: tuple[str, ...]
+    """Failed before, and not among the videos asked about."""
     copies: Mapping[str, Twin]
     """Renamed and moved videos, whose content has a row already: copied by `Writer.adopt`, not embedded again."""
     fingerprints: Mapping[str, Fingerprint]
@@ -54,7 +58,7 @@ class Plan:
     @property
     def adoptable(self) -> bool:
         """Whether `Writer.adopt` has anything to do."""
-        return bool(self.fingerprints or self.changed)
+        return bool(self.fingerprints or self.changed or self.forgotten)
 
     def copies_by_store(self) -> Iterator[tuple[FeatureStore, dict[str, str]]]:
         """Yield each store that `copies` come from, with new id -> id there, sorted."""
@@ -75,6 +79,7 @@ def make_plan(
     planner = _Planner(stores, {} if retry_failed else failures, decoder)
     for id, path in videos:
         planner.place(id, path, verify)
+    asked = {id for id, _ in videos}
     if planner.unreachable:
         logger.warning("%d videos have rows but no file now; their rows are kept", planner.unreachable)
     return Plan(
@@ -82,7 +87,8 @@ def make_plan(
         missing=tuple(planner.missing),
         changed=tuple(planner.changed),
         failed=tuple(planner.failed),
-        absent=tuple(sorted(set(planner.index.ids).difference(id for id, _ in videos))),
+        absent=tuple(sorted(set(planner.index.ids) - asked)),
+        forgotten=tuple(sorted(failures.keys() - asked)),
         copies=planner.copies,
         fingerprints=planner.fingerprints,
     )
@@ -129,7 +135,7 @@ class _Planner:
             self.changed.append(id)
 
     def _place_unknown(self, id: str, path: Path, now: Fingerprint) -> None:
-        if self._failed_before(id, now):
+        if self._failed_before(id, path, now):
             self.failed.append(id)
         elif (twin := self._twin(path, now.size)) is not None:
             self.copies[id] = twin
@@ -137,13 +143,16 @@ class _Planner:
         else:
             self.missing.append(id)
 
-    def _failed_before(self, id: str, now: Fingerprint) -> bool:
+    def _failed_before(self, id: str, path: Path, now: Fingerprint) -> bool:
         failure = self.failures.get(id)
-        return failure is not None and failure.fingerprint == now and failure.decoder == self.decoder
+        if failure is None or failure.fingerprint != now or failure.decoder != self.decoder:
+            return False
+        return failure.reason != "missing" or not os.access(path, os.R_OK)  # permissions are no part of a fingerprint
 
     def _twin(self, path: Path, size: int) -> Twin | None:
         """Return a row of the file's content, if any store has one; a file of a size that none knows is not read."""
         if self._sizes is None:
+            self.stores = [store for store in self.stores if store is self.stores[0] or _can_lend(store)]
             self._sizes = [set(store.index.columns["size"].tolist()) for store in self.stores]
         if not any(size in sizes for sizes in self._sizes) or (digest := _digest(path)) is None:
             return None
@@ -154,6 +163,15 @@ class _Planner:
             if digest in rows:
                 return Twin(store, store.index.ids[rows[digest]])
         return None
+
+
+def _can_lend(store: FeatureStore) -> bool:
+    """Return whether a store's tables can be read; one that is damaged keeps nobody from embedding."""
+    try:
+        return len(store) > 0
+    except ActionVitError as error:
+        logger.warning("no row is copied from there: %s", error)
+        return False
 
 
 def _digest(path: Path) -> bytes | None:

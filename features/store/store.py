@@ -20,7 +20,7 @@ from actionvit.features.store.index import Index, RowInfo
 from actionvit.features.store.keys import FeatureKey, describe
 from actionvit.features.store.ledger import FAILURES, Failure, load
 from actionvit.features.store.locks import locked
-from actionvit.features.store.parts import BLOCK_BYTES, SCHEMA, Quantities, Row
+from actionvit.features.store.parts import BLOCK_BYTES, SCHEMA, Quantities, Row, decode_text, encode_text
 from actionvit.features.store.planning import Plan, make_plan
 from actionvit.features.store.writer import Writer
 
@@ -51,30 +51,38 @@ class FeatureStore:
         ActionVitError
             If the folder holds a store with another key (it names the fields), or cannot be written.
         """
-        new = cls(folder, key, dataset, variant, json.loads(json.dumps(info)))
-        make_folder(folder)
-        if not (folder / KEY).exists():
-            with locked(folder, wait=True):
-                if not (folder / KEY).exists():
-                    new.save_description()
-        there = cls.open(folder)
-        there._expect(key)
-        if there.info != new.info or any(folder.glob(f"{TEMPORARY}*")):
-            # What a killed writer left is swept; a living one holds the lock, and sees to both itself.
-            with contextlib.suppress(ActionVitError), locked(folder):
-                sweep(folder)
-                new.save_description()
-        return new
+        store = cls.look(folder, key=key, dataset=dataset, variant=variant)
+        store.record(info)
+        store.forget()
+        return store
 
     @classmethod
     def look(cls, folder: Path, *, key: FeatureKey, dataset: str, variant: str) -> FeatureStore:
         """Return the store as `create` would find it, and write nothing: one without rows where there is none."""
         store = cls(folder, key, dataset, variant, {})
         if (folder / KEY).exists():
-            cls.open(folder)._expect(key)
+            there = cls.open(folder)
+            there._expect(key)
+            store.info = there.info
         else:
             store._index = Index([], [], {})
         return store
+
+    def record(self, info: dict[str, Any]) -> None:
+        """Make the store if need be, and record `info`; the snapshot stays as it is. Raises like `create`."""
+        self.info = json.loads(json.dumps(info))
+        make_folder(self.folder)
+        if not (self.folder / KEY).exists():
+            with locked(self.folder, wait=True):
+                if not (self.folder / KEY).exists():
+                    self.save_description()
+        there = self.open(self.folder)
+        there._expect(self.key)
+        if there.info != self.info or any(self.folder.glob(f"{TEMPORARY}*")):
+            # What a killed writer left is swept; a living one holds the lock, and sees to both itself.
+            with contextlib.suppress(ActionVitError), locked(self.folder):
+                sweep(self.folder)
+                self.save_description()
 
     def _expect(self, key: FeatureKey) -> None:
         if differences := self.key.differences(key):
@@ -224,10 +232,15 @@ class FeatureStore:
         return int((self.index.columns["flags"][rows] != b"").sum())
 
     def iterate(self, ids: Sequence[str]) -> Iterator[Row]:
-        """Yield whole rows in the order asked, a few megabytes in memory at a time. Raises like `read`."""
+        """Yield whole rows in the order asked, a few megabytes in memory at a time. Raises like `read`.
+
+        Each is compared with its digest, which who copies it would else make anew: right for wrong numbers.
+        """
 
         def whole(index: Index, rows: NDArray[np.int64]) -> tuple[list[RowInfo], dict[str, NDArray[Any]]]:
-            return [index.info(int(row)) for row in rows], {name: index.read(rows, name) for name in index.quantities}
+            arrays = {name: index.read(rows, name) for name in index.quantities}
+            index.check(rows, arrays)
+            return [index.info(int(row)) for row in rows], arrays
 
         row_bytes = sum(dtype.itemsize * math.prod(shape) for shape, dtype in self.quantities.values())
         step = max(1, BLOCK_BYTES // max(1, row_bytes))
@@ -263,13 +276,13 @@ def _digest(rows: NDArray[np.bytes_]) -> str:
 def render_description(value: dict[str, Any]) -> bytes:
     """Return the bytes of `key.json`; the last entry is the sha256 of the rest."""
     digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-    return (json.dumps(value | {"sha256": digest}, indent=2, ensure_ascii=False, sort_keys=True) + "\n").encode()
+    return encode_text(json.dumps(value | {"sha256": digest}, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
 
 
 def parse_description(data: bytes) -> dict[str, Any] | None:
     """Return what `key.json` says, or None unless every byte is as it was written."""
     try:
-        value: dict[str, Any] = json.loads(data)
+        value: dict[str, Any] = json.loads(decode_text(data))
         value.pop("sha256")
         return value if render_description(value) == data else None
     except (ValueError, KeyError, TypeError, AttributeError):

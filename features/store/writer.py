@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +33,8 @@ PART_BYTES = 1 << 26
 """Small parts are merged until they are about this big."""
 MANY_PARTS = 16
 """So many small parts at the end of a store are merged."""
+COPY_ROWS = 64
+"""Rows copied at once: so many are embedded again where one of them cannot be read."""
 RECORD_BYTES = 1 << 10
 """About what a waiting row's record takes beside its arrays."""
 
@@ -118,18 +120,18 @@ class Writer:
         self._failed[failure.id] = failure
         self._flush_if_due()
 
-    def adopt(self, plan: Plan) -> int:
-        """Do what a plan asks for beside embedding; return how many rows were copied.
+    def adopt(self, plan: Plan) -> list[str]:
+        """Do what a plan asks for beside embedding; return the ids whose row could not be copied: embed those.
 
-        Rows whose content is known under another id are copied, new fingerprints noted, and rows of videos that
-        changed removed: they are wrong, and an extraction that is killed must not leave them.
+        Rows whose content is known under another id are copied, new fingerprints noted, failures of videos that are no
+        more forgotten, and rows of videos that changed removed: they are wrong, and an extraction that is killed must
+        not leave them.
         """
-        copied = 0
+        lost = set(plan.copies)
         for store, twins in plan.copies_by_store():
-            present = [id for id, twin in twins.items() if store.index.find(twin) is not None]
-            for id, row in zip(present, store.iterate([twins[id] for id in present]), strict=True):
+            for id, row in _readable(store, list(twins.items())):
                 self.append(replace(row, id=id, fingerprint=plan.fingerprints[id]))
-            copied += len(present)
+                lost.remove(id)
         self.flush()
         self._remove(plan.changed)
         index, seen = self.store.index, ledger.load(Seen, self.store.folder / SEEN)
@@ -137,7 +139,10 @@ class Writer:
             if (at := index.find(id)) is not None:
                 seen[id] = Seen(id, index.text("digest", at), *plan.fingerprints[id])
         ledger.save(Seen, self.store.folder / SEEN, seen)
-        return copied
+        for id in plan.forgotten:
+            self._ledger.pop(id, None)
+        ledger.save(Failure, self.store.folder / FAILURES, self._ledger)
+        return sorted(lost)
 
     def flush(self) -> None:
         """Publish everything appended so far."""
@@ -199,6 +204,16 @@ class Writer:
         new = replace_parts(group, self.store.description) if len(group) > 1 else group[0]
         assert new is not None  # nothing was dropped
         return new
+
+
+def _readable(store: FeatureStore, twins: list[tuple[str, str]]) -> Iterator[tuple[str, Row]]:
+    """Yield (new id, row) for (new id, id there); what is damaged, or gone since it was planned, costs few others."""
+    for start in range(0, len(twins), COPY_ROWS):
+        some = twins[start : start + COPY_ROWS]
+        try:
+            yield from zip((id for id, _ in some), store.iterate([there for _, there in some]), strict=True)
+        except ActionVitError as error:
+            logger.warning("rows are embedded again instead of copied: %s", error)
 
 
 def _shapes(quantities: Quantities) -> str:

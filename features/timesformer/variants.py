@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Literal
 
 from actionvit.errors import ActionVitError
 from actionvit.features.clips import ClipSpec, Sampling
+
+logger = logging.getLogger(__name__)
 
 Activation = Literal["gelu", "quick_gelu"]
 BUILT_IN, UNTRAINED = "built-in", "untrained"
@@ -122,6 +125,8 @@ def clip_spec(
         If the variant has no such name, or an override is out of range.
     """
     chosen = variant_named(variant)
+    if stride is not None and sampling != "dense":
+        logger.warning("a stride of %d makes no difference: sampling is uniform; --sampling dense takes it", stride)
     try:
         return ClipSpec(
             num_frames=chosen.num_frames if frames is None else frames,

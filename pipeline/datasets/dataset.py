@@ -51,6 +51,8 @@ class Dataset:
     """Splits that came with the data, restricted to the videos that are there."""
     notes: tuple[str, ...] = ()
     """What a user must know, a line each: listed but absent, present but unlisted, passed over."""
+    file: Path | None = None
+    """The CSV file that lists the videos, where one does."""
     sources_known: bool = False
     """Whether names or a column told the sources; if not, every video counts as its own."""
 
@@ -68,7 +70,7 @@ def load_dataset(
     splits_dir : Path, optional
         The folder with the official lists; by default looked for inside and beside `root`.
     name : str, optional
-        The dataset's name; by default that of the folder or file.
+        The dataset's name, which its folder in a cache has, too; by default that of the folder or file.
     layout : Layout, optional
         Insist on a layout instead of recognising it; `folder` looks for no official lists.
 
@@ -80,7 +82,8 @@ def load_dataset(
     Raises
     ------
     ActionVitError
-        If there is nothing there, a class is empty, or a list is wrong; see `layouts` and `official`.
+        If there is nothing there, a class is empty, a list is wrong, or the name is not that of a folder; see `layouts`
+        and `official`.
     """
     if layout is not None and layout not in get_args(Layout):
         raise ActionVitError(f"layout: got `{layout}`, expected one of {', '.join(get_args(Layout))}")
@@ -95,7 +98,7 @@ def load_dataset(
         layout = layout or ("frames" if scan.frames else "hmdb51" if official.splits else "folder")
     sources = [item.source or parse_source(item.stem, item.label) for item in scan.found]
     return Dataset(
-        name=name or (root.stem if layout == "csv" else Path(os.path.normpath(root.absolute())).name),
+        name=_folder_name(name or (root.stem if layout == "csv" else Path(os.path.normpath(root.absolute())).name)),
         root=root.parent if layout == "csv" else root,
         layout=layout,
         videos=tuple(
@@ -105,8 +108,16 @@ def load_dataset(
         class_names=tuple(sorted({item.label for item in scan.found})),
         official=tuple(Split(name=split.name, train=split.train, test=split.test) for split in official.splits),
         notes=(*scan.notes, *official.notes, *_source_notes(scan.found, sources)),
+        file=root.absolute() if layout == "csv" else None,
         sources_known=any(sources),
     )
+
+
+def _folder_name(name: str) -> str:
+    """Return a dataset's name if a folder may have it; else its embeddings would lie outside the cache."""
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise ActionVitError(f"dataset's name: got {name!r}, expected a word without `/`; give --name")
+    return name
 
 
 def clip_metadata(video: Video) -> ClipMetadata | None:

@@ -42,8 +42,15 @@ def in_shard(id: str, shard: tuple[int, int]) -> bool:
 
 
 def find_stores(cache: Path) -> list[FeatureStore]:
-    """Return the stores below a cache root, by folder; none where there is no such folder."""
-    return _opened(cache.glob(f"*/*/{KEY}"))
+    """Return the stores below a cache root, by folder, each once; none where there is no such folder."""
+    stores = _opened(cache.glob(f"*/*/{KEY}"))
+    # Of the names that lead to one folder by links, its own is the last one written here.
+    by_place = {store.folder.resolve(): store for store in sorted(stores, key=_is_own_name)}
+    return [store for store in stores if by_place[store.folder.resolve()] is store]
+
+
+def _is_own_name(store: FeatureStore) -> bool:
+    return not (store.folder.is_symlink() or store.folder.parent.is_symlink())
 
 
 def lenders(cache: Path, store: FeatureStore) -> list[FeatureStore]:
@@ -91,6 +98,8 @@ def find_store(cache: Path, dataset: str, variant: str, **wanted: Leaf) -> Featu
     whole = [store for store in fits if shard_of(store) is None]
     if len(whole) > 1:  # a run that was stopped at once, or mistaken, leaves a store without rows
         whole = [store for store in whole if list_parts(store.folder)] or whole
+        # A copy that a person made lies elsewhere, and no extraction keeps it up to date.
+        whole = [store for store in whole if store.folder.parent.name == dataset] or whole
     if len(whole) == 1:
         return whole[0]
     if whole:
@@ -103,7 +112,8 @@ def find_store(cache: Path, dataset: str, variant: str, **wanted: Leaf) -> Featu
         )
     if fits:
         raise ActionVitError(
-            f"{cache}: only shards of {dataset} {variant}: join them with `actionvit cache merge {cache / dataset}/*`"
+            f"{cache}: only shards of {dataset} {variant}: join them with `actionvit cache merge "
+            f"{joined_folder(fits[:1])}.shard-*`"
         )
     there = ", ".join(sorted({f"{store.dataset} {store.variant}" for store in stores})) or "nothing"
     asked = "".join(f" {name.replace('__', '.')}={value}" for name, value in wanted.items()) if found else ""
@@ -124,10 +134,16 @@ def _fits(key: FeatureKey, wanted: Mapping[str, Leaf]) -> bool:
 
 
 def store_folder_in(path: Path) -> Path:
-    """Return `path` if it is a store, or the only one below it. Raises ActionVitError if that is not one."""
+    """Return `path` if it is a store, or the only one below it, a dataset's folder or a cache root.
+
+    Raises
+    ------
+    ActionVitError
+        If that is not one.
+    """
     if (path / KEY).exists() or list(path.glob("part-*.h5")):  # without its key it is a damaged store
         return path
-    folders = sorted(found.parent for found in path.glob(f"*/*/{KEY}"))
+    folders = sorted(found.parent for below in ("*", "*/*") for found in path.glob(f"{below}/{KEY}"))
     if len(folders) != 1:
         names = ", ".join(map(str, folders)) or "`actionvit extract` makes one"
         raise ActionVitError(f"{path}: is no store, and holds {len(folders)} of them, not one: {names}")
@@ -158,8 +174,8 @@ class StoreSummary:
 
     @property
     def coverage(self) -> float | None:
-        """The share of the dataset's videos that have a row."""
-        return min(self.rows / self.videos, 1.0) if self.videos else None
+        """The share of the dataset's videos that have a row; None where some rows are of videos that are no more."""
+        return self.rows / self.videos if self.videos and self.rows <= self.videos else None
 
 
 def summarize(store: FeatureStore) -> StoreSummary:
@@ -207,7 +223,8 @@ class Stale:
 def stale_stores(stores: Sequence[FeatureStore]) -> list[Stale]:
     """Return the stores of an older key than the last written one of their dataset and variant, and merged shards.
 
-    Nothing says that an older key is wrong (8 and 16 frames may both be wanted): it is for a person to decide.
+    Nothing says that an older key is wrong (8 and 16 frames may both be wanted): it is for a person to decide. Links
+    are left out, for what they lead to lies outside the cache.
     """
     groups: dict[tuple[str, str], list[FeatureStore]] = {}
     for store in sorted(stores, key=lambda store: (bool(list_parts(store.folder)), last_written(store)), reverse=True):
@@ -216,15 +233,22 @@ def stale_stores(stores: Sequence[FeatureStore]) -> list[Stale]:
     for group in groups.values():
         whole = [store for store in group if shard_of(store) is None]
         for store in whole[1:]:
+            if store.key == whole[0].key:  # one is a copy of the other: no reason to delete either
+                continue
             older = "older key" if list_parts(store.folder) else "no rows"
             differences = describe(store.key.differences(whole[0].key))
             found.append(Stale(store=store, reason=f"{older}: {differences} (here: this one, there: the newest)"))
         for store in group:
             twin = next((one for one in whole if one.key == store.key), None)
             with contextlib.suppress(DamagedPart):  # of what is damaged nobody knows that it is elsewhere
-                if shard_of(store) is not None and twin is not None and set(store.ids) <= set(twin.ids):
+                if shard_of(store) is not None and twin is not None and _contents(store) <= _contents(twin):
                     found.append(Stale(store=store, reason=f"all its rows are in {twin.folder.name}"))
-    return found
+    return [stale for stale in found if not stale.store.folder.is_symlink()]
+
+
+def _contents(store: FeatureStore) -> set[tuple[str, bytes]]:
+    """Return (id, digest of the video's content) of each row."""
+    return set(zip(store.index.ids, store.index.columns["digest"].tolist(), strict=True))
 
 
 def shard_of(store: FeatureStore) -> tuple[int, int] | None:
@@ -243,7 +267,9 @@ def joined_folder(stores: Sequence[FeatureStore]) -> Path:
 
 
 def delete(store: FeatureStore) -> None:
-    """Delete a store. Raises ActionVitError if another process writes it, or the folder forbids it."""
+    """Delete a store. Raises ActionVitError if it is a link, another process writes it, or the folder forbids it."""
+    if store.folder.is_symlink():
+        raise ActionVitError(f"{store.folder}: is a link to {store.folder.resolve()}; prune that, and remove the link")
     try:
         with locked(store.folder):
             (store.folder / KEY).unlink()  # first: half deleted, it is no store any more

@@ -57,7 +57,7 @@ def export(
     write = {"npz": _write_npz, "parquet": _write_parquet, "h5": _write_h5}[form]
     with publishing(out) as temporary:
         blocks = {name: _Blocks(store, ids, name) for name in dict.fromkeys(names)}
-        write(temporary, texts, blocks, json.dumps(about, ensure_ascii=False))
+        write(temporary, texts, blocks, json.dumps(about))
         if store.digest_of(ids) != about["digest"]:
             raise ActionVitError(f"{store.folder}: rows changed while they were exported; run this again")
     return ids
@@ -77,7 +77,9 @@ def labels_of(store: FeatureStore, root: Path | None = None) -> dict[str, str]:
     if root is None:
         if recorded is None:
             raise ActionVitError(f"{store.folder}: does not say where its dataset is; give --root")
-        root = Path(recorded) / f"{store.dataset}.csv" if layout == "csv" else Path(recorded)
+        root = Path(recorded)
+        if layout == "csv":
+            root = Path(store.info.get("csv") or root / f"{store.dataset}.csv")
     # A label is the folder's name with official lists and without, so they need not be found.
     dataset = load_dataset(root, layout="folder" if layout == "hmdb51" else layout)
     return {video.id: video.label for video in dataset.videos}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from actionvit.errors import ActionVitError
 from actionvit.features.decoding.decode import DecodePolicy, decoder_version
 from actionvit.features.decoding.workers import Decoded, DecodeRequest, Failure, available_cores, decode_stream
 from actionvit.features.files import fingerprint
-from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.ledger import NOWHERE
 from actionvit.features.store.planning import Plan
 from actionvit.features.store.store import KEY, FeatureStore
@@ -45,7 +45,12 @@ class _Target:
     writer: Writer | None = None
     embedded: int = 0
     adopted: int = 0
-    failed: int = 0
+    failed: set[str] = field(default_factory=set)
+
+    @property
+    def lacking(self) -> set[str]:
+        """Videos without a row, from this run or an earlier one."""
+        return {*self.plan.failed, *self.failed}
 
 
 def extract(
@@ -119,12 +124,16 @@ def extract(
     keys = [feature_key(job, policy) for job in jobs]  # all of them first: a mistake in one must write nothing
     targets = []
     for job, key in zip(jobs, keys, strict=True):
-        store, others = _open(job, key, dataset, cache, shard, dry_run=dry_run)
-        targets.append(_Target(job, store, others, review(store)))
+        folder = store_folder(cache, dataset.name, job.variant, key, shard)
+        store = FeatureStore.look(folder, key=key, dataset=dataset.name, variant=job.variant)
+        targets.append(_Target(job, store, [] if (folder / KEY).exists() else other_keys(store), review(store)))
+        _refuse_another(dataset, targets[-1])
     rows, size = sum(len(target.plan.todo) for target in targets), sum(map(_bytes_to_come, targets))
     on_plan(rows, size)
     if not dry_run:
         _check_room(cache, rows, size)
+        for target in targets:
+            target.store.record(_info(dataset, target.job))
     with ExitStack() as stack:
         active = [] if dry_run else [target for target in targets if target.plan.todo or target.plan.adoptable]
         # One order of locks for all processes, whatever order the variants were given in: no deadlock.
@@ -145,23 +154,28 @@ def extract(
             if target.embedded:
                 speed = Speed(videos=target.embedded, seconds=lane.busy, device=device)
                 note_speed(target.store.folder, speed)
+    summary.failed = len(set().union(*(target.lacking for target in targets)))
     summary.outcomes = [_outcome(target, [video.id for video in videos], dry_run) for target in targets]
     summary.seconds = time.perf_counter() - began
     return summary
 
 
-def _open(
-    job: Job, key: FeatureKey, dataset: Dataset, cache: Path, shard: Shard | None, *, dry_run: bool = False
-) -> tuple[FeatureStore, list[str]]:
-    """Open or create the job's store, `cache/DATASET/VARIANT-DIGEST`; if it is new, say how other keys differ."""
-    folder = store_folder(cache, dataset.name, job.variant, key, shard)
-    store = FeatureStore.look(folder, key=key, dataset=dataset.name, variant=job.variant)
-    others = [] if (folder / KEY).exists() else other_keys(store)
-    if not dry_run:
-        info = {"root": str(dataset.root.resolve()), "layout": dataset.layout, "videos": len(dataset.videos)}
-        info["weights"] = job.weights.source
-        store = FeatureStore.create(folder, key=key, dataset=dataset.name, variant=job.variant, info=info)
-    return store, others
+def _info(dataset: Dataset, job: Job) -> dict[str, Any]:
+    """Return what a store records that changes no number."""
+    info = {"root": str(dataset.root.resolve()), "layout": dataset.layout, "videos": len(dataset.videos)}
+    csv = {} if dataset.file is None else {"csv": str(dataset.file)}
+    return info | csv | {"weights": job.weights.source}
+
+
+def _refuse_another(dataset: Dataset, target: _Target) -> None:
+    """Refuse a dataset that has the name of another: its rows would take the place of the other's, id by id."""
+    recorded, here = target.store.info.get("root"), dataset.root.resolve()
+    if target.plan.changed and recorded not in (None, str(here)) and os.access(recorded, os.F_OK):
+        raise ActionVitError(
+            f"{here}: its name is `{dataset.name}`, and so is that of {recorded}, whose embeddings are in"
+            f" {target.store.folder}: {len(target.plan.changed)} ids are other videos there ({target.plan.changed[0]!r}"
+            " is the first); give --name, another name for one of the two"
+        )
 
 
 def _bytes_to_come(target: _Target) -> int:
@@ -172,7 +186,8 @@ def _bytes_to_come(target: _Target) -> int:
 
 def _check_room(cache: Path, rows: int, size: int) -> None:
     """Refuse, before hours of work, what the disk has no room for."""
-    free = shutil.disk_usage(cache).free if cache.exists() else size
+    there = next(folder for folder in (cache.absolute(), *cache.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
     if size > free:
         raise ActionVitError(
             f"{cache}: embeddings of {rows} videos take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free;"
@@ -189,7 +204,9 @@ def _take_over(
     if target.store.digest() != before:
         target.plan = review(target.store)
     if target.plan.adoptable:
-        target.adopted = target.writer.adopt(target.plan)
+        lost = target.writer.adopt(target.plan)
+        target.adopted = len(target.plan.copies) - len(lost)
+        target.plan = replace(target.plan, missing=(*target.plan.missing, *lost))
 
 
 def _run(
@@ -218,7 +235,7 @@ def _run(
                     lane.take(item)
                     target.embedded += 1
                 else:
-                    target.failed += 1
+                    target.failed.add(item.id)
                     assert target.writer is not None
                     note_failure(target.writer, item, paths[item.id])
             if isinstance(item, Decoded):
@@ -256,8 +273,8 @@ def _outcome(target: _Target, ids: Sequence[str], dry_run: bool) -> Outcome:
         rows=len(present),
         reused=len(present) - target.embedded - target.adopted,
         embedded=target.embedded,
-        adopted=target.adopted,
-        failed=len(target.plan.failed) + target.failed,
+        adopted=len(target.plan.copies) if dry_run else target.adopted,
+        failed=len(target.lacking),
         todo=len(target.plan.todo) if dry_run else 0,
         flagged=target.store.flagged(present),
         gmac=target.job.gmac,

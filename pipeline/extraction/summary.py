@@ -19,7 +19,8 @@ class Outcome:
     reused: int
     embedded: int
     adopted: int
-    """Rows copied from another id, or another store of the key, with the same content: renamed or moved files."""
+    """Rows copied from another id, or another store of the key, with the same content: renamed or moved files; after a
+    dry run those that would be."""
     failed: int
     """Videos without a row, from this run or an earlier one; `failures.csv` in the store's folder names them."""
     todo: int
@@ -44,11 +45,8 @@ class Summary:
     start: float
     """Planning, and loading libraries and weights."""
     decoded: int = 0
-
-    @property
-    def failed(self) -> int:
-        """Videos that at least one variant lacks."""
-        return max((outcome.failed for outcome in self.outcomes), default=0)
+    failed: int = 0
+    """Videos that failed for at least one variant, in this run or an earlier one."""
 
     @property
     def limit(self) -> tuple[str, float]:

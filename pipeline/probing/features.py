@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
+from actionvit.features.store.ledger import NOWHERE
 
 if TYPE_CHECKING:
     from actionvit.features.store.store import FeatureStore
     from actionvit.pipeline.datasets.dataset import Dataset, Video
+
+logger = logging.getLogger(__name__)
 
 Quantity = Literal["clip", "frame", "layers"]
 
@@ -90,13 +95,40 @@ def tables_of(dataset: Dataset, stores: Sequence[FeatureStore], quantity: Quanti
 
 
 def shared_videos(dataset: Dataset, stores: Sequence[FeatureStore]) -> list[Video]:
-    """Return the dataset's videos that every store has. Raises ActionVitError where that is none."""
+    """Return the dataset's videos that every store has; warn of those whose file is another than was embedded.
+
+    Raises
+    ------
+    ActionVitError
+        If there is none.
+    """
     shared = set.intersection(*(set(store.ids) for store in stores))
     videos = [video for video in dataset.videos if video.id in shared]
     if not videos:
         folders = ", ".join(str(store.folder) for store in stores)
         raise ActionVitError(f"{folders}: no embedding of any video of {dataset.root}; run `actionvit extract` on it")
+    sizes = {video.id: size for video in videos if (size := _size_of(video.path)) is not None}
+    for store in stores:
+        rows, _ = store.index.locate(list(sizes))
+        recorded = store.index.columns["size"][rows]
+        if other := int(((recorded != list(sizes.values())) & (recorded != NOWHERE.size)).sum()):
+            logger.warning(
+                "%s: embeddings of %d videos are of other files than those in %s; run `actionvit extract` on it",
+                *(store.folder, other, dataset.root),
+            )
     return videos
+
+
+def _size_of(path: Path) -> int | None:
+    """Return the size of a video's file; None where it is away, or a folder of frames, each of which a stat would take.
+
+    Size alone is a witness that the file is another: a dataset that was copied has new times.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size if S_ISREG(found.st_mode) else None
 
 
 def table_of(dataset: Dataset, store: FeatureStore, videos: Sequence[Video], quantity: Quantity) -> FeatureTable:
@@ -117,8 +149,9 @@ def table_of(dataset: Dataset, store: FeatureStore, videos: Sequence[Video], qua
 def coverage(dataset: Dataset, table: FeatureTable) -> dict[str, Any]:
     """Return what `run.json` says of videos used and not used."""
     cached = set(table.store.ids)
-    failures = table.store.failures()
     ids = [video.id for video in dataset.videos]
+    asked = set(ids)
+    failures = [failure for failure in table.store.failures() if failure.id in asked]
     return {
         "videos": len(ids),
         "cached": sum(id in cached for id in ids),
