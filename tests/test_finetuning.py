@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.weights import Weights
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.finetuning import tokens
-from actionvit.pipeline.finetuning.classifier import Classifier
+from actionvit.pipeline.finetuning.classifier import Classifier, Frozen
 from actionvit.pipeline.finetuning.distributed import Ranks
 from actionvit.pipeline.finetuning.finetune import Parts, Tuned, Workplace, finetune
 from actionvit.pipeline.finetuning.training import Training
@@ -269,7 +270,7 @@ def test_out_of_memory_halves_the_pieces_and_keeps_the_batch(
     monkeypatch.setattr(Classifier, "logits", cramped)
     found = train(dataset, weights, tmp_path / "b", train="all")
     assert far(found, expected) == 0
-    assert "micro-batches of 3" in caplog.text
+    assert "with 3 views at once" in caplog.text
 
     def full(self: Classifier, x: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
         if torch.is_grad_enabled():
@@ -277,8 +278,56 @@ def test_out_of_memory_halves_the_pieces_and_keeps_the_batch(
         return logits(self, x, keep)
 
     monkeypatch.setattr(Classifier, "logits", full)
-    with pytest.raises(ActionVitError, match="one clip does not fit"):
+    with pytest.raises(ActionVitError, match="one view does not fit into memory; use --checkpointing"):
         train(dataset, weights, tmp_path / "c", train="all")
+    with pytest.raises(ActionVitError, match="one view does not fit into memory; use fewer"):
+        train(dataset, weights, tmp_path / "d", train="last:1")  # recomputing would save nothing
+
+
+def test_out_of_memory_outside_the_step_halves_the_pieces_too(
+    dataset: Dataset,
+    weights: Weights,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    how: dict[str, Any] = {"tokens": "fp32", "views": 2, "clip": replace(tuning.CLIP, clips=4)}
+    expected = train(dataset, weights, tmp_path / "a", **how)
+    logits, frozen = Classifier.logits, Frozen.__call__
+
+    def no_more_than(most: int) -> None:
+        def cramped_logits(self: Classifier, x: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
+            if len(x) > most and not torch.is_grad_enabled():
+                raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+            return logits(self, x, keep)
+
+        def cramped_frozen(self: Frozen, pixels: torch.Tensor) -> torch.Tensor:
+            if len(pixels) > most:
+                raise RuntimeError("MPS backend out of memory (MPS allocated: 18.12 GB)")
+            return frozen(self, pixels)
+
+        monkeypatch.setattr(Classifier, "logits", cramped_logits)
+        monkeypatch.setattr(Frozen, "__call__", cramped_frozen)
+
+    no_more_than(3)
+    found = train(dataset, weights, tmp_path / "b", **how)
+    assert far(found, expected) < 1e-5
+    assert "with 2 views at once" in caplog.text
+    no_more_than(0)
+    for cache in ("b", "c"):  # where scoring comes first, and where the tokens do
+        with pytest.raises(ActionVitError, match="one view does not fit into memory; give fewer --frames"):
+            train(dataset, weights, tmp_path / "d", cache=tmp_path / cache / "cache", **how)
+
+
+def test_out_of_memory_where_no_piece_helps_ends_in_a_line(
+    dataset: Dataset, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(self: torch.optim.AdamW, closure: Any = None) -> None:
+        torch.empty(10**16)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    with pytest.raises(ActionVitError, match=r"^out of memory \(.*DefaultCPUAllocator.*\): train fewer blocks"):
+        train(dataset, weights, tmp_path)
 
 
 def test_the_best_epoch_is_kept_and_patience_ends(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from actionvit.pipeline.finetuning.classifier import Classifier, Frozen, first_t
 from actionvit.pipeline.finetuning.clips import Clips, FileClips, ViewSpec
 from actionvit.pipeline.finetuning.distributed import Ranks
 from actionvit.pipeline.finetuning.events import EventFile
+from actionvit.pipeline.finetuning.memory import in_a_line
 from actionvit.pipeline.finetuning.sampling import class_counts
 from actionvit.pipeline.finetuning.scoring import fit_temperature, plain_outputs
 from actionvit.pipeline.finetuning.spec import FinetuneSpec, Progress, State
@@ -111,8 +112,9 @@ def finetune(dataset: Dataset, weights: Weights, spec: FinetuneSpec, place: Work
     quantities(weights.shape, spec.clip)  # raises if the size is no whole number of patches
     if spec.augment and (unknown := sorted(set(spec.augment.keep_sides) - set(dataset.class_names))):
         raise ActionVitError(f"--keep-sides {unknown[0]}: no such class; there are {some(dataset.class_names)}")
-    clips = _clips(dataset, splits, weights, spec, place)
-    return [_tune(dataset, split, weights, clips, spec, place) for split in splits]
+    with in_a_line():
+        clips = _clips(dataset, splits, weights, spec, place)
+        return [_tune(dataset, split, weights, clips, spec, place) for split in splits]
 
 
 def chosen_splits(dataset: Dataset, spec: FinetuneSpec) -> list[Split]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from actionvit.pipeline.finetuning.clips import Clips, ahead
 from actionvit.pipeline.finetuning.distributed import Ranks
+from actionvit.pipeline.finetuning.memory import Pieces
 
 AT_ONCE = 16
 """Views computed together. Always the same ones for the same rows, so that a repetition gives the same bits."""
@@ -37,11 +38,13 @@ def plain_outputs(
     found = np.zeros((len(rows), clips.spec.clip.views, width))
     known = np.zeros(len(rows))
     waiting: list[tuple[int, Tensor]] = []
+    pieces = Pieces(AT_ONCE, remedy="give fewer --frames or a smaller --size")
 
     def flush() -> None:
         if waiting:
-            parts = torch.cat([views for _, views in waiting]).split(AT_ONCE)  # type: ignore[no-untyped-call]
-            values = torch.cat([compute(part).float().cpu() for part in parts]).double().numpy()
+            x = torch.cat([views for _, views in waiting])
+            parts = pieces.over(len(x), lambda part: compute(x[part]).float().cpu())
+            values = torch.cat(parts).double().numpy()
             places = [place for place, _ in waiting]
             found[places], known[places] = values.reshape(len(places), -1, width), 1
             waiting.clear()

@@ -31,6 +31,7 @@ from actionvit.pipeline.extraction.extract import note_failure
 from actionvit.pipeline.finetuning.augment import CANDIDATES
 from actionvit.pipeline.finetuning.classifier import Frozen
 from actionvit.pipeline.finetuning.clips import Held, Loaded, ViewSpec, in_threads
+from actionvit.pipeline.finetuning.memory import Pieces
 from actionvit.pipeline.finetuning.sampling import Item
 from actionvit.pipeline.finetuning.spec import Kept
 
@@ -130,9 +131,13 @@ def extract_tokens(
     _check_room(folder, size, len(todo), spec)
     on_start(len(todo), size)
     requests = [DecodeRequest(id, by_id[id].path, _frames(spec)) for id in todo]
+    pieces = Pieces(None, remedy="give fewer --frames or a smaller --size")
 
     def views(item: Decoded | Failure) -> tuple[Decoded | Failure, dict[str, Tensor]]:
         return item, {} if isinstance(item, Failure) else dict(_views(spec, item.frames, by_id[item.id]))
+
+    def tokens(view: Tensor) -> NDArray[Any]:
+        return np.concatenate(pieces.over(len(view), lambda part: _tokens(frozen, view[part], kept)))
 
     with (
         store.writer() as writer,
@@ -143,7 +148,7 @@ def extract_tokens(
             if isinstance(item, Failure):
                 note_failure(writer, item, by_id[item.id].path)
             else:
-                arrays = {name: _tokens(frozen, view, kept) for name, view in pixels.items()}
+                arrays = {name: tokens(view) for name, view in pixels.items()}
                 frames = item.frames
                 writer.append(
                     Row(item.id, item.digest, item.fingerprint, frames.count, frames.flags, frames.backend, arrays)

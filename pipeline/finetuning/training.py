@@ -7,7 +7,6 @@ Killed at any instant and resumed, a training on the CPU ends in the same bits: 
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -30,12 +29,11 @@ from actionvit.pipeline.finetuning.classifier import Classifier
 from actionvit.pipeline.finetuning.clips import Clips, Loaded, ahead
 from actionvit.pipeline.finetuning.distributed import Ranks
 from actionvit.pipeline.finetuning.loss import Loss, right
+from actionvit.pipeline.finetuning.memory import Pieces
 from actionvit.pipeline.finetuning.sampling import Item, epoch_steps
 from actionvit.pipeline.finetuning.schedule import MovingAverage, parameter_groups, rate_at, set_rate
 from actionvit.pipeline.finetuning.scoring import judged, plain_outputs
 from actionvit.pipeline.finetuning.spec import Progress, State, TrainSpec
-
-logger = logging.getLogger(__name__)
 
 
 class Training:
@@ -83,7 +81,10 @@ class Training:
         self.optimizer = torch.optim.AdamW(parameter_groups(self.parameters, spec.optim, model.depth), lr=0.0)
         self.average = MovingAverage(self.parameters, spec.optim.ema) if spec.optim.ema else None
         self.best = _copy(self.parameters)
-        self.micro_batch = spec.micro_batch
+        recompute = "--checkpointing, " if model.recomputable and not model.checkpointing else ""
+        self.pieces = Pieces(
+            spec.micro_batch, remedy=f"use {recompute}fewer trained blocks, fewer --frames or a smaller --size"
+        )
         self.flush_seconds, self._flushed, self._kept = flush_seconds, time.monotonic(), -1
         self.loss = Loss(spec.loss, y[fit], model.head.out_features, ranks.device)
 
@@ -184,32 +185,18 @@ class Training:
 
     def _gradients(self, loaded: Loaded, size: int) -> NDArray[np.float64]:
         """Add up the gradients of a share, in as small pieces as memory asks for."""
-        while True:
+        number = len(loaded.items)
+
+        def begin() -> None:
             for parameter in self.parameters.values():
                 parameter.grad = torch.zeros_like(parameter)
-            number = len(loaded.items)
-            piece = min(self.micro_batch or number, number)
-            try:
-                return sum(
-                    (self._piece(loaded, start, start + piece, size) for start in range(0, number, piece or 1)),
-                    start=np.zeros(3),
-                )
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
-                    raise
-                if piece <= 1:
-                    raise ActionVitError(
-                        "training one clip does not fit into memory; use --checkpointing, fewer trained blocks,"
-                        " fewer --frames or a smaller --size"
-                    ) from error
-                self.micro_batch = piece // 2
-                logger.warning("out of memory: going on with micro-batches of %d, the batch as it was", piece // 2)
-            # Not in the handler: the exception holds on to all that was computed.
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
 
-    def _piece(self, loaded: Loaded, start: int, stop: int, size: int) -> NDArray[np.float64]:
-        part = Loaded(loaded.items[start:stop], loaded.x[start:stop], loaded.share[start:stop])
+        return sum(
+            self.pieces.over(number, lambda part: self._piece(loaded, part, size), begin=begin), start=np.zeros(3)
+        )
+
+    def _piece(self, loaded: Loaded, rows: slice, size: int) -> NDArray[np.float64]:
+        part = Loaded(loaded.items[rows], loaded.x[rows], loaded.share[rows])
         target = self.loss.targets(part, self.y)
         x = self._input(part.x)
         with self._autocast():
@@ -295,11 +282,6 @@ class Training:
         if self.average:
             self.average.steps = self.state.averaged
             _load(self.average.values, group("average"))
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether a GPU's memory is full, or the CPU's, for which torch has no exception of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
