@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -244,6 +245,29 @@ def test_two_processes_compute_what_one_does(
     assert np.sum(ranks["clips_a_class"], 0).tolist() == alone
     for rank, counts in enumerate(ranks["clips_a_class"]):
         assert f"rank {rank}: {' '.join(map(str, counts))} clips a class" in said
+
+
+def test_where_one_process_fails_each_says_so_in_a_line(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    # The first process, which alone writes checkpoints, finds a folder in the way of its first.
+    (tmp_path / "runs" / "run.training" / "grouped-1" / "checkpoint.safetensors").mkdir(parents=True)
+    arguments = [sys.executable, "-m", "actionvit", *command(dataset, weights, tmp_path, "--train", "head")]
+    processes = [
+        subprocess.Popen(
+            arguments,
+            env={**environment, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [1, 1], said
+    for text, reason in zip(said, ("cannot be written", "another process of this training has stopped"), strict=True):
+        assert "Traceback" not in text and reason in text.splitlines()[-1]
 
 
 def test_small_pieces_add_up_to_the_batch(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:

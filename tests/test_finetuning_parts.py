@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 import tuning
 
@@ -283,9 +285,43 @@ def test_views_come_in_order_from_threads_that_compute_alone() -> None:
         torch.set_num_threads(before)
 
 
-def test_more_processes_than_gpus_are_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+def as_torchrun(monkeypatch: pytest.MonkeyPatch, world: str, rank: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    for name, value in {"WORLD_SIZE": world, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+
+
+def test_a_number_of_processes_that_nothing_started_is_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_torchrun(monkeypatch, "2", "0")
+    for name in ("RANK", "MASTER_PORT"):
+        with monkeypatch.context() as less:
+            less.delenv(name)
+            with pytest.raises(ActionVitError, match=f"WORLD_SIZE is 2 and {name} is not set"), ranks("cpu"):
+                pass
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_process_that_fails_leaves_without_waiting_for_the_others(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    # NCCL's farewell, a sum over all processes, is not to be had here: whether it is called for is.
+    as_torchrun(monkeypatch, "2", "0")
+    left: list[bool] = []
+    monkeypatch.setattr(dist, "init_process_group", lambda *how, **more: None)
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: left.append(True))
+    with pytest.raises(ActionVitError) if fails else nullcontext(), ranks("cpu"):
+        if fails:
+            raise ActionVitError("the disk is full")
+    assert left == ([] if fails else [True])
+
+
+def test_more_processes_than_gpus_are_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_torchrun(monkeypatch, "2", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ActionVitError, match="2 processes on this machine, and torch finds 1 GPUs"), ranks("cuda"):
         pass
