@@ -27,10 +27,12 @@ from actionvit.errors import ActionVitError
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.weights import Weights
 from actionvit.pipeline.datasets.dataset import Dataset
+from actionvit.pipeline.datasets.drawing import write_avi
 from actionvit.pipeline.finetuning import tokens
 from actionvit.pipeline.finetuning.classifier import Classifier, Frozen
+from actionvit.pipeline.finetuning.clips import FileClips
 from actionvit.pipeline.finetuning.distributed import Ranks
-from actionvit.pipeline.finetuning.finetune import Parts, Tuned, Workplace, finetune
+from actionvit.pipeline.finetuning.finetune import Parts, Tuned, Workplace, finetune, identity_of, view_spec
 from actionvit.pipeline.finetuning.training import Training
 from actionvit.pipeline.runs import read_run
 
@@ -192,6 +194,40 @@ def test_killed_in_any_epoch_and_resumed_a_training_ends_in_the_same_bits(
         assert one == other, name
     assert not (tmp_path / "cut" / "runs" / "run.training").exists()
     assert len(read_run(tmp_path / "cut" / "runs" / "run").info["curves"]) == 3
+
+
+@pytest.mark.parametrize("kept", [None, "fp32"])
+def test_a_checkpoint_is_not_resumed_on_other_clips(
+    dataset: Dataset, weights: Weights, tmp_path: Path, kept: Any
+) -> None:
+    how: dict[str, Any] = {"protocol": "stratified", "splits": (), "folds": 1, "tokens": kept, "views": 2, "epochs": 1}
+    copied = tuning.load_dataset(Path(shutil.copytree(dataset.root, tmp_path / "drawn")))
+    train(copied, weights, tmp_path, **how)
+    assert train(copied, weights, tmp_path, **how, resume=True).state.epoch == 1
+    # By the same ids and labels, but other sources: clips that were trained on would choose the epoch.
+    others = [replace(video, source=copied.videos[at - 1].source) for at, video in enumerate(copied.videos)]
+    more = replace(copied, class_names=(*copied.class_names, "swing"))
+    for other, said in ((replace(copied, videos=tuple(others)), "clips"), (more, "classes")):
+        with pytest.raises(ActionVitError, match=f"another training .*{said}.* differ"):
+            train(other, weights, tmp_path, **how, resume=True)
+    for video in copied.videos:
+        write_avi(video.path, np.random.default_rng(0).integers(0, 255, (9, 48, 64, 3)).astype(np.uint8))
+    with pytest.raises(ActionVitError, match=r"another training \(files differ\)"):
+        train(copied, weights, tmp_path, **how, resume=True)
+
+
+def test_only_fixed_parts_tie_a_checkpoint_to_the_number_of_processes(
+    dataset: Dataset, weights: Weights, tmp_path: Path
+) -> None:
+    rows, spec = np.arange(4), tuning.spec()
+    clips = FileClips(dataset.videos, view_spec(weights, spec))
+
+    def same(deal: str) -> bool:
+        dealt = tuning.spec(deal=deal)
+        one, two = (identity_of(dataset, rows, rows, weights, dealt, clips, world=world) for world in (1, 2))
+        return one == two
+
+    assert same("shuffled") and same("class-aware") and not same("sharded")
 
 
 def test_checkpoints_as_seldom_as_asked_cost_a_kill_more_and_change_nothing(
@@ -379,12 +415,9 @@ def test_the_test_side_decides_nothing(dataset: Dataset, weights: Weights, tmp_p
     assert not (sources["fit"] & sources["held"]) | (sources["test"] & (sources["fit"] | sources["held"]))
     # Other pixels in every test clip: not one trained number moves.
     changed = Path(shutil.copytree(dataset.root, tmp_path / "drawn"))
-    from actionvit.pipeline.datasets.dataset import load_dataset
-    from actionvit.pipeline.datasets.drawing import write_avi
-
     for video in found.tested:
         write_avi(changed / video.id, np.random.default_rng(0).integers(0, 255, (9, 48, 64, 3)).astype(np.uint8))
-    other = train(load_dataset(changed, name="drawn"), weights, tmp_path / "b")
+    other = train(tuning.load_dataset(changed, name="drawn"), weights, tmp_path / "b")
     assert all(np.array_equal(other.weights[name], value) for name, value in found.weights.items())
     assert other.temperature == found.temperature and not np.array_equal(other.logits, found.logits)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from actionvit.features.clips import ClipSpec, clip_indices
 from actionvit.features.decoding.decode import DecodePolicy
 from actionvit.features.decoding.frames import Frames
 from actionvit.features.decoding.workers import DecodeRequest, Failure, available_cores, decode_stream
+from actionvit.features.files import fingerprint
 from actionvit.features.transforms import resized, views
 from actionvit.pipeline.datasets.dataset import Video
 from actionvit.pipeline.finetuning.augment import CANDIDATES, AugmentSpec, draw_view, normalised
@@ -61,6 +63,9 @@ class Clips(Protocol):
 
     def test(self, rows: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         """Yield (row, its K plain views) for each video that decodes, in order."""
+
+    def marks(self, rows: Sequence[int]) -> list[str]:
+        """Return a word a video that changes with its content, as far as that can be told without reading it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +187,10 @@ class FileClips:
                 if held is not None:
                     yield row, self.spec.plain(held)
 
+    def marks(self, rows: Sequence[int]) -> list[str]:
+        """Return the videos' sizes in bytes: times change where files are only copied."""
+        return [_size(self.videos[row].path) for row in rows]
+
     def _choices(self, item: Item) -> list[_Choice]:
         """Return the item's clip, and the one blended into it."""
         found = []
@@ -228,6 +237,13 @@ class FileClips:
         if failure.id not in self.failures:
             logger.warning("%s: %s (%s): takes no part", failure.id, failure.reason, failure.detail)
         self.failures[failure.id] = failure.reason
+
+
+def _size(path: Path) -> str:
+    try:
+        return str(fingerprint(path).size)
+    except OSError:
+        return "missing"
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,7 +216,7 @@ def _tune(
         spec=spec.training,
         ranks=ranks,
         folder=folder,
-        identity=identity_of(dataset, split, weights, spec),
+        identity=identity_of(dataset, fit, held, weights, spec, clips, world=ranks.world),
         flush_seconds=place.flush_seconds,
     )
     with EventFile(folder) if ranks.first else nullcontext() as events:
@@ -269,20 +269,37 @@ def _parts(
     return rows[~held], rows[held]
 
 
-def identity_of(dataset: Dataset, split: Split, weights: Weights, spec: FinetuneSpec) -> dict[str, Any]:
+def identity_of(
+    dataset: Dataset,
+    fit: NDArray[np.intp],
+    held: NDArray[np.intp],
+    weights: Weights,
+    spec: FinetuneSpec,
+    clips: Clips,
+    *,
+    world: int,
+) -> dict[str, Any]:
     """Return what decides a training's numbers, for a checkpoint to be compared by.
 
-    What only saves memory is no part of it: a training may go on where there is less.
+    What only saves memory is no part of it: a training may go on where there is less. Nor is the number of ranks, but
+    where each draws from a part of its own.
     """
     plain: dict[str, Any] = asdict(replace(spec, splits=(), checkpointing=False))
     del plain["training"]["micro_batch"]
-    labels = {video.id: video.label for video in dataset.videos}
-    clips = "\n".join(f"{id}\t{labels[id]}" for id in split.train)
+    parts = [(part, dataset.videos[row]) for part, rows in (("fit", fit), ("held", held)) for row in rows]
+    lines = ["\t".join((part, video.id, video.label, video.source)) for part, video in parts]
     return {
         **_leaves(plain),
         "weights": weights.digest,
-        "clips": hashlib.sha256(clips.encode("utf-8", "surrogateescape")).hexdigest(),
+        "classes": list(dataset.class_names),
+        "clips": _digest(lines),
+        "files": _digest(clips.marks([*fit, *held])),
+        "processes": world if spec.training.sampling.deal == "sharded" else None,
     }
+
+
+def _digest(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -264,10 +264,10 @@ class Training:
         if not resume:
             raise ActionVitError(f"{self.folder} holds an unfinished training: --resume it, or --restart from nothing")
         if state["identity"] != self.identity:
-            names = [name for name in self.identity if self.identity[name] != state["identity"].get(name)]
+            names = [name for name in self.identity if self.identity[name] != state["identity"].get(name, "not said")]
             raise ActionVitError(
                 f"{self.folder}: the checkpoint is of another training ({', '.join(names)} differ); --restart, or"
-                " give the options it was started with"
+                " give the options and the dataset it was started with"
             )
         self.state = State(**{name: state[name] for name in State.__dataclass_fields__})
         self._kept = self.state.epoch
