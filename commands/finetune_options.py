@@ -96,7 +96,7 @@ _STEPS = (
         type=click.FloatRange(0, 1, max_open=True),
         default=0.1,
         show_default=True,
-        help="Chance of a late block to be left out of a clip's way; early ones less.",
+        help="Chance of the last block but one to be left out of a clip's way, earlier ones less; from last:2 on.",
     ),
     click.option(
         "--clip-norm", type=click.FloatRange(0), default=1.0, show_default=True, help="Longest gradient; 0: any."

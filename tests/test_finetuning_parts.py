@@ -35,6 +35,7 @@ from actionvit.pipeline.finetuning.sampling import Item, Mix, SamplingSpec, clas
 from actionvit.pipeline.finetuning.schedule import (
     MovingAverage,
     OptimSpec,
+    kept_shares,
     layer_of,
     parameter_groups,
     rate_at,
@@ -90,6 +91,23 @@ def test_logit_adjustment_and_focus_by_hand() -> None:
     assert float(focal(logits, target)) == pytest.approx(-((1 - q[1]) ** 2) * np.log(q[1]), rel=1e-5)
 
 
+@pytest.mark.parametrize("gamma", [0.3, 1.0, 2.0])
+def test_a_sure_clip_has_a_gradient_whatever_the_focus(gamma: float) -> None:
+    logits = torch.tensor([[200.0, 0.0, 0.0], [0.5, 0.0, 0.0]], requires_grad=True)
+    focal = Loss(LossSpec(focal=gamma), Y, 3, "cpu")
+    focal(logits, F.one_hot(torch.tensor([0, 0]), 3).float()).sum().backward()
+    assert logits.grad is not None and torch.isfinite(logits.grad).all() and logits.grad[1].abs().sum() > 0
+
+
+def test_adjusted_logits_of_a_class_without_a_clip_are_not_raised_for_ever() -> None:
+    adjusted = Loss(LossSpec(logit_adjust=1.0), Y, 4, "cpu")
+    logits = torch.zeros(1, 4, requires_grad=True)
+    adjusted(logits, torch.tensor([[1.0, 0.0, 0.0, 0.0]])).sum().backward()
+    assert logits.grad is not None
+    # Of classes 2 and 3, one has a single clip and one has none: they are treated alike.
+    assert float(logits.grad[0, 3]) == pytest.approx(float(logits.grad[0, 2])) and logits.grad[0, 3] > 0
+
+
 def test_targets_of_mixed_clips_are_shares() -> None:
     items = [Item(0, 0, 1, 0, Mix(9, 1, 0.75, False)), Item(7, 0, 1, 1, Mix(8, 0, 0.25, True))]
     target = Loss(LossSpec(), Y, 3, "cpu").targets(Loaded(items, torch.empty(2), np.array([0.75, 0.3])), Y)
@@ -122,6 +140,12 @@ def test_rates_fall_with_depth_and_only_matrices_decay() -> None:
     for name, (rate, decay) in expected.items():
         assert found[id(named[name])] == (pytest.approx(rate), decay), name
     assert [layer_of(name, 3) for name in ("time", "blocks.0.x", "blocks.2.x", "norm.bias")] == [0, 1, 3, 4]
+
+
+def test_the_last_block_but_one_is_left_out_as_often_as_asked_earlier_ones_less() -> None:
+    np.testing.assert_allclose(1 - kept_shares(0.2, 5)[:-1], [0, 0.2 / 3, 0.4 / 3, 0.2])
+    np.testing.assert_allclose(1 - kept_shares(0.2, 3)[:-1], [0, 0.2])
+    assert kept_shares(0.2, 2)[0] == 1
 
 
 def test_the_moving_average_is_the_recursion() -> None:

@@ -31,7 +31,7 @@ from actionvit.pipeline.finetuning.distributed import Ranks
 from actionvit.pipeline.finetuning.loss import Loss, right
 from actionvit.pipeline.finetuning.memory import Pieces
 from actionvit.pipeline.finetuning.sampling import Item, epoch_steps
-from actionvit.pipeline.finetuning.schedule import MovingAverage, parameter_groups, rate_at, set_rate
+from actionvit.pipeline.finetuning.schedule import MovingAverage, kept_shares, parameter_groups, rate_at, set_rate
 from actionvit.pipeline.finetuning.scoring import judged, plain_outputs
 from actionvit.pipeline.finetuning.spec import Progress, State, TrainSpec
 
@@ -214,7 +214,7 @@ class Training:
         depth = self.model.depth
         if not self.spec.drop_path or depth < 2:
             return None
-        share = 1 - self.spec.drop_path * np.minimum(np.arange(depth) / (depth - 1), 1)
+        share = kept_shares(self.spec.drop_path, depth)
         drawn = np.stack([item.rng("drop").random(depth) for item in items])
         return torch.from_numpy(((drawn < share) / share).astype(np.float32)).to(self.ranks.device)
 
