@@ -24,10 +24,12 @@ from safetensors.numpy import load_file
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
+from actionvit.features.decoding.workers import Failure
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.weights import Weights
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.drawing import write_avi
+from actionvit.pipeline.extraction.extract import note_failure
 from actionvit.pipeline.finetuning import tokens
 from actionvit.pipeline.finetuning.classifier import Classifier, Frozen
 from actionvit.pipeline.finetuning.clips import FileClips
@@ -127,6 +129,23 @@ def test_tokens_are_computed_once_for_all_splits_and_reruns(dataset: Dataset, we
         )
         finetune(dataset, weights, tuning.spec(tokens="fp16", views=2, splits=splits, epochs=1), work)
     assert seen == list(range(1, len(dataset.videos) + 1))
+
+
+def test_tokens_that_only_the_machine_failed_to_make_are_tried_again(
+    dataset: Dataset, weights: Weights, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    how: dict[str, Any] = {"tokens": "fp16", "views": 2, "epochs": 1, "cache": tmp_path}
+    train(dataset, weights, tmp_path / "a", **how)
+    (key,) = tmp_path.glob("*/tiny-tokens-*/key.json")
+    late, broken = dataset.videos[0], dataset.videos[-1]
+    with FeatureStore.open(key.parent).writer() as writer:
+        for id, reason, path in (
+            (late.id, "timeout", late.path), (broken.id, "corrupt", broken.path), ("gone.avi", "corrupt", late.path),
+        ):  # fmt: skip
+            note_failure(writer, Failure(id, reason, "not decoded within 60 s", "decord", 0), path)
+    found = train(dataset, weights, tmp_path / "b", **how, on_video=lambda done, total: seen.append(total))
+    assert seen == [1] and found.failures == {broken.id: "corrupt"}
 
 
 def test_tokens_that_memory_has_room_for_are_read_once(

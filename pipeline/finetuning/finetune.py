@@ -35,7 +35,7 @@ from actionvit.pipeline.finetuning.memory import in_a_line
 from actionvit.pipeline.finetuning.sampling import class_counts
 from actionvit.pipeline.finetuning.scoring import fit_temperature, plain_outputs
 from actionvit.pipeline.finetuning.spec import FinetuneSpec, Progress, State
-from actionvit.pipeline.finetuning.tokens import CachedClips, extract_tokens
+from actionvit.pipeline.finetuning.tokens import CachedClips, extract_tokens, token_store
 from actionvit.pipeline.finetuning.training import Training
 from actionvit.pipeline.finetuning.validation import validation_part
 
@@ -156,29 +156,20 @@ def _clips(dataset: Dataset, splits: Sequence[Split], weights: Weights, spec: Fi
     used = {id for split in splits for id in (*split.train, *split.test)}
     first = first_trained(spec.train, weights.shape.depth)
     model = load_model(weights, 1, spec, place.ranks.device)
-
-    def extract() -> CachedClips:
-        store = extract_tokens(
-            dataset,
-            [video for video in videos if video.id in used],
-            weights,
-            Frozen(model.encoder, spec.clip, first, place.ranks.device, bf16=spec.training.autocast),
-            views,
-            variant=spec.variant,
-            cache=place.cache,
-            policy=place.policy,
-            kept=spec.tokens or "fp16",
+    frozen = Frozen(model.encoder, spec.clip, first, place.ranks.device, bf16=spec.training.autocast)
+    which = (dataset, [video for video in videos if video.id in used], weights, frozen, views)
+    where: dict[str, Any] = {"variant": spec.variant, "cache": place.cache, "policy": place.policy, "kept": spec.tokens}
+    if place.ranks.first:
+        extract_tokens(
+            *which,
+            **where,
             workers=place.workers,
             timeout=place.timeout,
             on_start=place.on_tokens,
             on_video=place.on_video,
         )
-        return CachedClips(videos, store, views, memory=place.memory)
-
-    if place.ranks.first:
-        found = extract()
     place.ranks.wait()
-    return found if place.ranks.first else extract()  # all is there now
+    return CachedClips(videos, token_store(*which, **where), views, memory=place.memory)
 
 
 def _tune(
