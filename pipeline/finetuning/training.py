@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actionvit.errors import ActionVitError
+from actionvit.features.durable import sweep
 from actionvit.pipeline.finetuning.checkpoints import (
     load_checkpoint,
     optimizer_tensors,
@@ -103,6 +104,8 @@ class Training:
             If there is a checkpoint and `resume` is off, or it is of another training; if a single clip does not fit
             into memory; if the loss stops being a number.
         """
+        if self.ranks.first:
+            sweep(self.folder)
         self._resume(resume)
         if self.state.epoch < 0:
             self.ranks.agree(list(self.parameters.values()))
@@ -172,9 +175,7 @@ class Training:
         # Of the summed gradients, so that all ranks see the same and stop together.
         norm = torch.nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm):
-            raise ActionVitError(
-                f"the loss is no number any more at a learning rate of {rate:.1e}: --restart with a lower --lr"
-            )
+            raise _no_number(rate)
         if self.spec.optim.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(list(self.parameters.values()), self.spec.optim.clip_norm, norm)
         set_rate(self.optimizer, rate)
@@ -227,6 +228,10 @@ class Training:
         state, values = self.state, self.average.values if self.average and epoch else self.parameters
         with _holding(self.parameters, values):
             found = judged(*self.scores(self.held), self.y[self.held])
+            if not np.isfinite(found["log_loss"]):  # the last step's doing, whose gradients were numbers still
+                raise (
+                    _no_number(told["lr"]) if told else ActionVitError("these weights give scores that are no numbers")
+                )
             score = (-found["log_loss"] if self.spec.criterion == "log_loss" else found[self.spec.criterion],)
             ranked = (*score, -found["log_loss"])
             if ranked > tuple(state.best_score):
@@ -282,6 +287,12 @@ class Training:
         if self.average:
             self.average.steps = self.state.averaged
             _load(self.average.values, group("average"))
+
+
+def _no_number(rate: float) -> ActionVitError:
+    return ActionVitError(
+        f"the loss is no number any more at a learning rate of {rate:.1e}: --restart with a lower --lr"
+    )
 
 
 def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
