@@ -34,7 +34,15 @@ from actionvit.pipeline.finetuning import tokens
 from actionvit.pipeline.finetuning.classifier import Classifier, Frozen
 from actionvit.pipeline.finetuning.clips import FileClips
 from actionvit.pipeline.finetuning.distributed import Ranks
-from actionvit.pipeline.finetuning.finetune import Parts, Tuned, Workplace, finetune, identity_of, view_spec
+from actionvit.pipeline.finetuning.finetune import (
+    Parts,
+    Tuned,
+    Workplace,
+    chosen_splits,
+    finetune,
+    identity_of,
+    view_spec,
+)
 from actionvit.pipeline.finetuning.training import Training
 from actionvit.pipeline.runs import read_run
 
@@ -422,6 +430,22 @@ def test_a_loss_that_is_no_number_ends_in_a_line(dataset: Dataset, weights: Weig
         train(dataset, weights, tmp_path, lr=1e30, clip_norm=0.0, train="all", warmup=0.0)
 
 
+def test_weights_that_are_no_numbers_after_the_last_step_are_not_the_best(
+    dataset: Dataset, weights: Weights, tmp_path: Path
+) -> None:
+    how: dict[str, Any] = {"lr": 1e30, "clip_norm": 0.0, "train": "all", "warmup": 0.0, "epochs": 1, "batch": 100}
+    with pytest.raises(ActionVitError, match="lower --lr"):
+        train(dataset, weights, tmp_path, **how)
+
+
+def test_what_a_killed_checkpoint_left_is_removed(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+    left = tmp_path / "work" / "grouped-1" / ".tmp-1-checkpoint.safetensors"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(bytes(1000))
+    train(dataset, weights, tmp_path, epochs=1)
+    assert not left.exists() and (left.parent / "checkpoint.safetensors").exists()
+
+
 # The parts of a training set
 
 
@@ -452,7 +476,37 @@ def test_a_video_that_does_not_decode_costs_itself(dataset: Dataset, weights: We
         assert result.exit_code == 3, result.output
         run = read_run(folder / "runs" / "run")
         assert [each["id"] for each in run.info["coverage"]["failures"]] == victims
-        assert not set(victims) & set(run.predictions.id.tolist())
+        assert not set(victims) & {*run.predictions.id.tolist(), *run.train["grouped-1"]}
+        assert run.metrics["splits"][0]["n_train"] == len(run.train["grouped-1"])
+
+
+@pytest.mark.parametrize("of", ["head", "all"])
+def test_a_split_of_which_no_test_clip_decodes_ends_in_a_line(
+    dataset: Dataset, weights: Weights, tmp_path: Path, of: str
+) -> None:
+    broken = Path(shutil.copytree(dataset.root, tmp_path / "drawn"))
+    (split,) = chosen_splits(dataset, tuning.spec())
+    for id in split.test:
+        (broken / id).write_bytes(b"RIFF")
+    result = invoke(*command(tuning.load_dataset(broken), weights, tmp_path, "--train", of, "--epochs", "1"))
+    assert isinstance(result.exception, ActionVitError)
+    assert "split grouped-1: none of its" in str(result.exception) and "\n" not in str(result.exception)
+    trained = (tmp_path / "runs" / "run.training" / "grouped-1").exists()
+    assert trained == (of == "all")  # the tokens told before
+
+
+@pytest.mark.parametrize("criterion", ["mean_class_accuracy", "log_loss"])
+def test_a_run_tells_the_scores_that_chose_the_epoch(
+    dataset: Dataset, weights: Weights, tmp_path: Path, criterion: str
+) -> None:
+    assert invoke(*command(dataset, weights, tmp_path, "--select", criterion, "--train", "head")).exit_code == 0
+    run = read_run(tmp_path / "runs" / "run")
+    (search,) = run.info["search"]
+    assert search["criterion"] == criterion
+    assert search["scores"][search["values"].index(search["chosen"])] == max(search["scores"])
+    rows = csv.DictReader((run.folder / "history.csv").read_text(encoding="utf-8").splitlines())
+    sign = -1 if criterion == "log_loss" else 1
+    assert search["scores"] == pytest.approx([sign * float(row[f"validation_{criterion}"]) for row in rows], abs=1e-4)
 
 
 # The command

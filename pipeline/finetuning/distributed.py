@@ -8,10 +8,11 @@ micro-batches, so that one of them running out of memory stops nobody.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,6 +59,14 @@ class Ranks:
             tensor = torch.from_numpy(array).to(self.device)
             dist.all_reduce(tensor)
             return np.asarray(tensor.cpu().numpy())
+
+    def union(self, found: Mapping[str, str]) -> dict[str, str]:
+        """Return what all ranks found, by name, the same on each."""
+        every: list[Any] = [dict(found)] * self.world
+        if self.world > 1:
+            with _together():
+                dist.all_gather_object(every, dict(found))
+        return {name: value for each in every for name, value in each.items()}
 
     def agree(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors by the first rank's."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -56,10 +56,10 @@ class Tuned:
     """(m, K, C) of the test videos' plain views."""
     tested: tuple[Video, ...]
     """The m test videos that decode."""
+    trained: tuple[str, ...]
+    """Ids of the training videos that decode, those of the validation part included."""
     histograms: NDArray[np.int64]
     """(R, C): how often each rank met each class in the first epoch."""
-    trained: int
-    """Training clips, those of the validation part included."""
     failures: dict[str, str]
     seconds: float
 
@@ -176,6 +176,7 @@ def _tune(
     dataset: Dataset, split: Split, weights: Weights, clips: Clips, spec: FinetuneSpec, place: Workplace
 ) -> Tuned:
     began, ranks = time.perf_counter(), place.ranks
+    _require_tests(split, ranks.union(clips.failures))
     number = {name: i for i, name in enumerate(dataset.class_names)}
     y = np.array([number[video.label] for video in dataset.videos], dtype=np.intp)
     fit, held = _parts(dataset, split, y, spec)
@@ -224,6 +225,8 @@ def _tune(
     temperature = fit_temperature(logits[known], y[held][known])
     test = rows_of(dataset, split.test)
     logits, known = training.scores(test)
+    failures = ranks.union(clips.failures)
+    _require_tests(split, failures)
     tensors = {name: value.detach().cpu().numpy() for name, value in model.trained().items()}
     return Tuned(
         split=split,
@@ -233,10 +236,20 @@ def _tune(
         logits=logits[known],
         tested=tuple(dataset.videos[row] for row in test[known]),
         histograms=histograms,
-        trained=len(fit) + len(held),
-        failures=dict(clips.failures),
+        trained=tuple(id for id in split.train if id not in failures),
+        failures=failures,
         seconds=time.perf_counter() - began,
     )
+
+
+def _require_tests(split: Split, failures: Mapping[str, str]) -> None:
+    """Refuse a split whose test clips are all known to fail: before the training, where a cache knows; else after."""
+    if set(split.test) <= failures.keys():
+        first = split.test[0]
+        raise ActionVitError(
+            f"split {split.name}: none of its {len(split.test)} test clips decodes ({first}: {failures[first]});"
+            " mend them, and --resume"
+        )
 
 
 def rows_of(dataset: Dataset, ids: Sequence[str]) -> NDArray[np.intp]:
