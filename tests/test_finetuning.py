@@ -333,6 +333,26 @@ def test_where_one_process_fails_each_says_so_in_a_line(dataset: Dataset, weight
         assert "Traceback" not in text and reason in text.splitlines()[-1]
 
 
+def test_what_failed_in_any_process_is_told_and_is_no_crash(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(dataset.root, tmp_path / "drawn"))
+    (split,) = chosen_splits(dataset, tuning.spec())
+    victims = sorted([*split.train[:2], *split.test[:2]])  # of the test clips, each process opens one
+    for id in victims:
+        (broken / id).write_bytes(b"RIFF")
+    how = ["--train", "all", "--epochs", "1", "--head-init", "zero"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
+    done = subprocess.run(
+        [*launch, "actionvit", *command(tuning.load_dataset(broken), weights, tmp_path, *how)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "4 videos did not decode" in done.stderr
+    run = read_run(tmp_path / "runs" / "run")
+    assert [each["id"] for each in run.info["coverage"]["failures"]] == victims
+
+
 def test_small_pieces_add_up_to_the_batch(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
     whole = train(dataset, weights, tmp_path / "a", train="all")
     pieces = train(dataset, weights, tmp_path / "b", train="all", micro_batch=3)
@@ -543,6 +563,26 @@ def test_the_report_compares_a_fine_tuned_run_with_a_probe(dataset: Dataset, wei
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert ("finetuned" in json.dumps(report) and report.get("comparisons")) or report.get("pairs")
     assert "validation log loss" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_options_that_do_nothing_are_named(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+    idle = ["--no-augment", "--keep-sides", "nonsense", "--checkpointing", "--drop-path", "0.2"]
+    result = invoke(*command(dataset, weights, tmp_path, "--epochs", "0", *idle, "--json"))
+    assert result.exit_code == 0, result.output
+    for name in ("--keep-sides does nothing with --no-augment", "--checkpointing does nothing with --train last:1"):
+        assert f"warning: {name}" in result.stderr
+    assert "--drop-path does nothing" in result.stderr and result.stderr.count("does nothing") == 3
+    used = ["--train", "last:2", "--checkpointing", "--drop-path", "0.2", "--run", "two"]
+    assert "does nothing" not in invoke(*command(dataset, weights, tmp_path, "--epochs", "0", *used)).stderr
+
+
+def test_a_folder_that_is_no_run_is_refused_before_the_training(
+    dataset: Dataset, weights: Weights, tmp_path: Path
+) -> None:
+    (tmp_path / "runs" / "run").mkdir(parents=True)
+    result = invoke(*command(dataset, weights, tmp_path, "--overwrite"))
+    assert result.exit_code == 1 and "is no run" in str(result.exception)
+    assert not (tmp_path / "cache").exists() and not (tmp_path / "runs" / "run.training").exists()
 
 
 @pytest.mark.parametrize(
