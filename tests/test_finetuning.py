@@ -176,6 +176,24 @@ def test_tokens_that_memory_has_room_for_are_read_once(
     assert far(*found) == 0
 
 
+@pytest.mark.parametrize("views", [0, 2])
+def test_memory_is_for_frames_that_epochs_ask_for_again(
+    dataset: Dataset, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, views: int
+) -> None:
+    keep, kept = FileClips._keep, []
+
+    def noted(self: FileClips, at: tuple[str, int], held: Any) -> Any:
+        kept.append(at)
+        return keep(self, at, held)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FileClips, "_keep", noted)
+    parts: list[Parts] = []
+    train(dataset, weights, tmp_path, views=views, epochs=1, on_split=lambda split, each: parts.append(each))
+    plain = {row for kind, row in kept if kind == "plain"}
+    assert set(parts[0].held.tolist()) <= plain and (plain <= set(parts[0].held.tolist())) == (not views)
+    assert {row for kind, row in kept if kind == "drawn"} <= set(parts[0].fit.tolist())
+
+
 def test_tokens_that_do_not_fit_are_refused_before_the_first_is_computed(
     dataset: Dataset, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -194,7 +194,7 @@ def _tune(
         def embed(x: Tensor) -> Tensor:
             return model.embedding(x.to(ranks.device).float() if clips.cached else frozen(x))
 
-        found, known = plain_outputs(embed, clips, fit, weights.shape.width, ranks)
+        found, known = plain_outputs(embed, clips, fit, weights.shape.width, ranks, once=True)
         start_from_probe(
             model, found[known].mean(1), y[fit][known], [dataset.videos[row].source for row in fit[known]], spec
         )
@@ -224,7 +224,7 @@ def _tune(
     logits, known = training.scores(held)
     temperature = fit_temperature(logits[known], y[held][known])
     test = rows_of(dataset, split.test)
-    logits, known = training.scores(test)
+    logits, known = training.scores(test, once=True)
     failures = ranks.union(clips.failures)
     _require_tests(split, failures)
     tensors = {name: value.detach().cpu().numpy() for name, value in model.trained().items()}

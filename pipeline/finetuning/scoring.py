@@ -19,7 +19,13 @@ AT_ONCE = 16
 
 @torch.no_grad()
 def plain_outputs(
-    compute: Callable[[Tensor], Tensor], clips: Clips, rows: NDArray[np.intp], width: int, ranks: Ranks
+    compute: Callable[[Tensor], Tensor],
+    clips: Clips,
+    rows: NDArray[np.intp],
+    width: int,
+    ranks: Ranks,
+    *,
+    once: bool = False,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return what a model computes of rows' plain views, (n, K, width), and which rows decode, (n,).
 
@@ -32,6 +38,8 @@ def plain_outputs(
     width : int
     ranks : Ranks
         Each computes every so many-th row.
+    once : bool
+        Whether the rows' plain views will not be asked for again in every epoch.
     """
     mine = rows[ranks.rank :: ranks.world]
     at = {int(row): i for i, row in enumerate(rows)}
@@ -49,7 +57,7 @@ def plain_outputs(
             found[places], known[places] = values.reshape(len(places), -1, width), 1
             waiting.clear()
 
-    for row, views in ahead(clips.test(mine.tolist())):
+    for row, views in ahead(clips.test(mine.tolist(), once=once)):
         waiting.append((at[row], views))
         if len(waiting) == max(1, AT_ONCE // clips.spec.clip.views):
             flush()

@@ -234,8 +234,8 @@ class CachedClips:
             x = torch.stack(inputs) if inputs else torch.empty(0)
             yield Loaded(items, x, np.ones(len(items)))
 
-    def test(self, rows: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-        """Yield (row, its K plain views' tokens)."""
+    def test(self, rows: Sequence[int], *, once: bool = False) -> Iterator[tuple[int, Tensor]]:
+        """Yield (row, its K plain views' tokens), which may be training views too: `once` changes nothing."""
         for row in rows:
             if self.videos[row].id not in self.failures:
                 yield row, torch.from_numpy(self._read(row, "plain"))

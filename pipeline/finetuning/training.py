@@ -119,8 +119,11 @@ class Training:
         _load(self.parameters, self.best)
         return self.state
 
-    def scores(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Return logits of rows' plain views (n, K, C), and which rows decode (n,); computed by all ranks together."""
+    def scores(self, rows: NDArray[np.intp], *, once: bool = False) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Return logits of rows' plain views (n, K, C), and which rows decode (n,); computed by all ranks together.
+
+        `once` for rows that are not scored in every epoch.
+        """
         self.model.eval()
 
         def compute(x: Tensor) -> Tensor:
@@ -128,7 +131,7 @@ class Training:
             with self._autocast():
                 return self.model.logits(x)
 
-        return plain_outputs(compute, self.clips, rows, self.model.head.out_features, self.ranks)
+        return plain_outputs(compute, self.clips, rows, self.model.head.out_features, self.ranks, once=once)
 
     def _epoch(self, epoch: int, on_step: Callable[[Progress], None]) -> dict[str, float]:
         """Train an epoch; return what to tell of it."""
