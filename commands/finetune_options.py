@@ -127,7 +127,11 @@ _VIEWS = (
         help="Shortest stretch of time, as a share of the video.",
     ),
     click.option(
-        "--area", type=Share, default=0.4, show_default=True, help="Smallest crop, as a share of the picture."
+        "--area",
+        type=Share,
+        default=0.4,
+        show_default=True,
+        help="Smallest crop, as a share of the picture's largest square.",
     ),
     click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror every second training view."),
     click.option(
@@ -171,7 +175,11 @@ _MACHINE = (
         show_default=True,
         help="How clips go to the ranks of a distributed training: in turn, in turn by class, or each a fixed part.",
     ),
-    click.option("--checkpointing", is_flag=True, help="Recompute blocks on the way back: less memory, more time."),
+    click.option(
+        "--checkpointing",
+        is_flag=True,
+        help="Recompute blocks on the way back: less memory, more time; from last:2 on.",
+    ),
     click.option(
         "--precision",
         type=click.Choice(["auto", "fp32", "bf16"]),
