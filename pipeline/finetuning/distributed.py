@@ -87,7 +87,7 @@ def _together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if out_of_memory(error):
+        if out_of_memory(error) or str(error).startswith("CUDA error"):  # this rank's own trouble
             raise
         said = str(error).splitlines()[0]
         raise ActionVitError(f"another process of this training has stopped, and says why itself ({said})") from error
