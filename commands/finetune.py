@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from actionvit.commands.finetune_options import training_options
 from actionvit.commands.options import (
@@ -75,7 +76,7 @@ def command(**options: Any) -> None:
         echo_json({"run": str(run.folder), "summary": run.metrics["summary"], "search": run.info["search"]})
     else:
         _say(run)
-    if run.info["coverage"]["failed"]:
+    if run.info["coverage"]["failed"] and group.world == 1:  # torchrun would take any code but 0 for a crash
         click.get_current_context().exit(3)
 
 
@@ -83,14 +84,15 @@ def _run(options: dict[str, Any], weights: Weights, spec: FinetuneSpec, group: R
     """Train; the first of several processes writes the run."""
     import shutil
 
-    from actionvit.errors import ActionVitError
     from actionvit.pipeline.finetuning.finetune import Workplace, finetune
     from actionvit.pipeline.finetuning.tuned_run import run_name, write_tuned
+    from actionvit.pipeline.runs import check_place
 
+    if group.first:
+        _warn_of_the_idle(options, spec)
     dataset = open_dataset(options["root"], options)
     folder = options["runs"] / (options["run"] or run_name(spec))
-    if folder.exists() and not options["overwrite"]:
-        raise ActionVitError(f"run {folder} exists: choose another --run name, or --overwrite it")
+    check_place(folder, overwrite=options["overwrite"])  # before the training, not only after it
     work = folder.with_name(f"{folder.name}.training")
     if options["restart"] and group.first:
         shutil.rmtree(work, ignore_errors=True)
@@ -166,6 +168,24 @@ def _spec(options: dict[str, Any], bf16: bool) -> FinetuneSpec:
         )
     except ValueError as error:
         raise ActionVitError(f"--{error}") from error
+
+
+def _warn_of_the_idle(options: dict[str, Any], spec: FinetuneSpec) -> None:
+    """Say which of the options given do nothing beside the others."""
+    from actionvit.pipeline.finetuning.augment import AugmentSpec
+
+    idle: dict[str, str] = {}
+    if spec.train in ("head", "last:1"):
+        why = f"with --train {spec.train}: it is of trained blocks below the last"
+        idle |= {"checkpointing": why, "drop_path": why}
+    if spec.augment is None:
+        idle |= dict.fromkeys((*AugmentSpec.__dataclass_fields__, "views"), "with --no-augment")
+    if spec.tokens is None:
+        idle["token_precision"] = "without tokens"
+    context = click.get_current_context()
+    for name in options:
+        if name in idle and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            click.echo(f"warning: --{name.replace('_', '-')} does nothing {idle[name]}", err=True)
 
 
 @contextmanager

@@ -103,7 +103,7 @@ _STEPS = (
         type=FiniteRange(0, 1, max_open=True),
         default=0.1,
         show_default=True,
-        help="Chance of a late block to be left out of a clip's way; early ones less.",
+        help="Chance of the last block but one to be left out of a clip's way, earlier ones less; from last:2 on.",
     ),
     click.option("--clip-norm", type=FiniteRange(0), default=1.0, show_default=True, help="Longest gradient; 0: any."),
     click.option(
@@ -132,7 +132,11 @@ _VIEWS = (
         help="Shortest stretch of time, as a share of the video.",
     ),
     click.option(
-        "--area", type=Share, default=0.4, show_default=True, help="Smallest crop, as a share of the picture."
+        "--area",
+        type=Share,
+        default=0.4,
+        show_default=True,
+        help="Smallest crop, as a share of the picture's largest square.",
     ),
     click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror every second training view."),
     click.option(
@@ -174,7 +178,11 @@ _MACHINE = (
         show_default=True,
         help="How clips go to the ranks of a distributed training: in turn, in turn by class, or each a fixed part.",
     ),
-    click.option("--checkpointing", is_flag=True, help="Recompute blocks on the way back: less memory, more time."),
+    click.option(
+        "--checkpointing",
+        is_flag=True,
+        help="Recompute blocks on the way back: less memory, more time; from last:2 on.",
+    ),
     click.option(
         "--precision",
         type=click.Choice(["auto", "fp32", "bf16"]),

@@ -44,8 +44,6 @@ def command(videos: tuple[Path, ...], **options: Any) -> None:
     run = find_run(options["run"])
     predictor = load_predictor(run, weights=options["weights"])
     how = {name: options[name] for name in ("device", "precision", "workers", "timeout")}
-    if len(videos) < 4:  # starting a process takes longer than decoding some clips
-        how["workers"] = 0 if how["workers"] is None else how["workers"]
     stream = predict(predictor, videos, **how)
     found = list(tqdm(stream, total=len(videos), unit="video", disable=None, leave=False, delay=2))
     if options["as_json"]:

@@ -132,13 +132,13 @@ def measure(predictions: Predictions, *, n_train: Mapping[str, int], seed: int =
     return {"splits": splits, "summary": summary}
 
 
-def refuse_taken(folder: Path, *, overwrite: bool) -> None:
-    """Raise ActionVitError where a run may not be written: over another without `overwrite`, over anything else."""
-    if folder.exists() and not overwrite:
-        raise ActionVitError(
-            f"run {folder} exists and answers something else: choose another --run name, or --overwrite it"
-        )
-    if folder.exists() and not (folder / INFO).is_file():
+def check_place(folder: Path, *, overwrite: bool) -> None:
+    """Raise ActionVitError if a run may not be written there: one is, and `overwrite` is off, or something else is."""
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise ActionVitError(f"run {folder} exists: choose another --run name, or --overwrite it")
+    if not (folder / INFO).is_file():
         raise ActionVitError(f"{folder} is there and is no run (no {INFO}): choose another name")
 
 
@@ -183,7 +183,7 @@ def write_run(
     ActionVitError
         If the folder is there already and `overwrite` is off, or holds something that is not a run.
     """
-    refuse_taken(folder, overwrite=overwrite)
+    check_place(folder, overwrite=overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh, old = (folder.parent / f".{folder.name}.{what}-{os.getpid()}" for what in ("new", "old"))
     shutil.rmtree(fresh, ignore_errors=True)

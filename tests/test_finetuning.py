@@ -7,9 +7,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,25 @@ from safetensors.numpy import load_file
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
+from actionvit.features.decoding.workers import Failure
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.weights import Weights
 from actionvit.pipeline.datasets.dataset import Dataset
+from actionvit.pipeline.datasets.drawing import write_avi
+from actionvit.pipeline.extraction.extract import note_failure
 from actionvit.pipeline.finetuning import tokens
-from actionvit.pipeline.finetuning.classifier import Classifier
+from actionvit.pipeline.finetuning.classifier import Classifier, Frozen
+from actionvit.pipeline.finetuning.clips import FileClips
 from actionvit.pipeline.finetuning.distributed import Ranks
-from actionvit.pipeline.finetuning.finetune import Parts, Tuned, Workplace, finetune
+from actionvit.pipeline.finetuning.finetune import (
+    Parts,
+    Tuned,
+    Workplace,
+    chosen_splits,
+    finetune,
+    identity_of,
+    view_spec,
+)
 from actionvit.pipeline.finetuning.training import Training
 from actionvit.pipeline.runs import read_run
 
@@ -125,6 +139,23 @@ def test_tokens_are_computed_once_for_all_splits_and_reruns(dataset: Dataset, we
     assert seen == list(range(1, len(dataset.videos) + 1))
 
 
+def test_tokens_that_only_the_machine_failed_to_make_are_tried_again(
+    dataset: Dataset, weights: Weights, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    how: dict[str, Any] = {"tokens": "fp16", "views": 2, "epochs": 1, "cache": tmp_path}
+    train(dataset, weights, tmp_path / "a", **how)
+    (key,) = tmp_path.glob("*/tiny-tokens-*/key.json")
+    late, broken = dataset.videos[0], dataset.videos[-1]
+    with FeatureStore.open(key.parent).writer() as writer:
+        for id, reason, path in (
+            (late.id, "timeout", late.path), (broken.id, "corrupt", broken.path), ("gone.avi", "corrupt", late.path),
+        ):  # fmt: skip
+            note_failure(writer, Failure(id, reason, "not decoded within 60 s", "decord", 0), path)
+    found = train(dataset, weights, tmp_path / "b", **how, on_video=lambda done, total: seen.append(total))
+    assert seen == [1] and found.failures == {broken.id: "corrupt"}
+
+
 def test_tokens_that_memory_has_room_for_are_read_once(
     dataset: Dataset, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +174,24 @@ def test_tokens_that_memory_has_room_for_are_read_once(
         )
         assert (len(calls) == len(set(calls))) == bool(memory)
     assert far(*found) == 0
+
+
+@pytest.mark.parametrize("views", [0, 2])
+def test_memory_is_for_frames_that_epochs_ask_for_again(
+    dataset: Dataset, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, views: int
+) -> None:
+    keep, kept = FileClips._keep, []
+
+    def noted(self: FileClips, at: tuple[str, int], held: Any) -> Any:
+        kept.append(at)
+        return keep(self, at, held)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FileClips, "_keep", noted)
+    parts: list[Parts] = []
+    train(dataset, weights, tmp_path, views=views, epochs=1, on_split=lambda split, each: parts.append(each))
+    plain = {row for kind, row in kept if kind == "plain"}
+    assert set(parts[0].held.tolist()) <= plain and (plain <= set(parts[0].held.tolist())) == (not views)
+    assert {row for kind, row in kept if kind == "drawn"} <= set(parts[0].fit.tolist())
 
 
 def test_tokens_that_do_not_fit_are_refused_before_the_first_is_computed(
@@ -190,6 +239,40 @@ def test_killed_in_any_epoch_and_resumed_a_training_ends_in_the_same_bits(
         assert one == other, name
     assert not (tmp_path / "cut" / "runs" / "run.training").exists()
     assert len(read_run(tmp_path / "cut" / "runs" / "run").info["curves"]) == 3
+
+
+@pytest.mark.parametrize("kept", [None, "fp32"])
+def test_a_checkpoint_is_not_resumed_on_other_clips(
+    dataset: Dataset, weights: Weights, tmp_path: Path, kept: Any
+) -> None:
+    how: dict[str, Any] = {"protocol": "stratified", "splits": (), "folds": 1, "tokens": kept, "views": 2, "epochs": 1}
+    copied = tuning.load_dataset(Path(shutil.copytree(dataset.root, tmp_path / "drawn")))
+    train(copied, weights, tmp_path, **how)
+    assert train(copied, weights, tmp_path, **how, resume=True).state.epoch == 1
+    # By the same ids and labels, but other sources: clips that were trained on would choose the epoch.
+    others = [replace(video, source=copied.videos[at - 1].source) for at, video in enumerate(copied.videos)]
+    more = replace(copied, class_names=(*copied.class_names, "swing"))
+    for other, said in ((replace(copied, videos=tuple(others)), "clips"), (more, "classes")):
+        with pytest.raises(ActionVitError, match=f"another training .*{said}.* differ"):
+            train(other, weights, tmp_path, **how, resume=True)
+    for video in copied.videos:
+        write_avi(video.path, np.random.default_rng(0).integers(0, 255, (9, 48, 64, 3)).astype(np.uint8))
+    with pytest.raises(ActionVitError, match=r"another training \(files differ\)"):
+        train(copied, weights, tmp_path, **how, resume=True)
+
+
+def test_only_fixed_parts_tie_a_checkpoint_to_the_number_of_processes(
+    dataset: Dataset, weights: Weights, tmp_path: Path
+) -> None:
+    rows, spec = np.arange(4), tuning.spec()
+    clips = FileClips(dataset.videos, view_spec(weights, spec))
+
+    def same(deal: str) -> bool:
+        dealt = tuning.spec(deal=deal)
+        one, two = (identity_of(dataset, rows, rows, weights, dealt, clips, world=world) for world in (1, 2))
+        return one == two
+
+    assert same("shuffled") and same("class-aware") and not same("sharded")
 
 
 def test_checkpoints_as_seldom_as_asked_cost_a_kill_more_and_change_nothing(
@@ -245,6 +328,49 @@ def test_two_processes_compute_what_one_does(
         assert f"rank {rank}: {' '.join(map(str, counts))} clips a class" in said
 
 
+def test_where_one_process_fails_each_says_so_in_a_line(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    # The first process, which alone writes checkpoints, finds a folder in the way of its first.
+    (tmp_path / "runs" / "run.training" / "grouped-1" / "checkpoint.safetensors").mkdir(parents=True)
+    arguments = [sys.executable, "-m", "actionvit", *command(dataset, weights, tmp_path, "--train", "head")]
+    processes = [
+        subprocess.Popen(
+            arguments,
+            env={**environment, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [1, 1], said
+    for text, reason in zip(said, ("cannot be written", "another process of this training has stopped"), strict=True):
+        assert "Traceback" not in text and reason in text.splitlines()[-1]
+
+
+def test_what_failed_in_any_process_is_told_and_is_no_crash(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(dataset.root, tmp_path / "drawn"))
+    (split,) = chosen_splits(dataset, tuning.spec())
+    victims = sorted([*split.train[:2], *split.test[:2]])  # of the test clips, each process opens one
+    for id in victims:
+        (broken / id).write_bytes(b"RIFF")
+    how = ["--train", "all", "--epochs", "1", "--head-init", "zero"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
+    done = subprocess.run(
+        [*launch, "actionvit", *command(tuning.load_dataset(broken), weights, tmp_path, *how)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "4 videos did not decode" in done.stderr
+    run = read_run(tmp_path / "runs" / "run")
+    assert [each["id"] for each in run.info["coverage"]["failures"]] == victims
+
+
 def test_small_pieces_add_up_to_the_batch(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
     whole = train(dataset, weights, tmp_path / "a", train="all")
     pieces = train(dataset, weights, tmp_path / "b", train="all", micro_batch=3)
@@ -269,7 +395,7 @@ def test_out_of_memory_halves_the_pieces_and_keeps_the_batch(
     monkeypatch.setattr(Classifier, "logits", cramped)
     found = train(dataset, weights, tmp_path / "b", train="all")
     assert far(found, expected) == 0
-    assert "micro-batches of 3" in caplog.text
+    assert "with 3 views at once" in caplog.text
 
     def full(self: Classifier, x: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
         if torch.is_grad_enabled():
@@ -277,8 +403,56 @@ def test_out_of_memory_halves_the_pieces_and_keeps_the_batch(
         return logits(self, x, keep)
 
     monkeypatch.setattr(Classifier, "logits", full)
-    with pytest.raises(ActionVitError, match="one clip does not fit"):
+    with pytest.raises(ActionVitError, match="one view does not fit into memory; use --checkpointing"):
         train(dataset, weights, tmp_path / "c", train="all")
+    with pytest.raises(ActionVitError, match="one view does not fit into memory; use fewer"):
+        train(dataset, weights, tmp_path / "d", train="last:1")  # recomputing would save nothing
+
+
+def test_out_of_memory_outside_the_step_halves_the_pieces_too(
+    dataset: Dataset,
+    weights: Weights,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    how: dict[str, Any] = {"tokens": "fp32", "views": 2, "clip": replace(tuning.CLIP, clips=4)}
+    expected = train(dataset, weights, tmp_path / "a", **how)
+    logits, frozen = Classifier.logits, Frozen.__call__
+
+    def no_more_than(most: int) -> None:
+        def cramped_logits(self: Classifier, x: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
+            if len(x) > most and not torch.is_grad_enabled():
+                raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+            return logits(self, x, keep)
+
+        def cramped_frozen(self: Frozen, pixels: torch.Tensor) -> torch.Tensor:
+            if len(pixels) > most:
+                raise RuntimeError("MPS backend out of memory (MPS allocated: 18.12 GB)")
+            return frozen(self, pixels)
+
+        monkeypatch.setattr(Classifier, "logits", cramped_logits)
+        monkeypatch.setattr(Frozen, "__call__", cramped_frozen)
+
+    no_more_than(3)
+    found = train(dataset, weights, tmp_path / "b", **how)
+    assert far(found, expected) < 1e-5
+    assert "with 2 views at once" in caplog.text
+    no_more_than(0)
+    for cache in ("b", "c"):  # where scoring comes first, and where the tokens do
+        with pytest.raises(ActionVitError, match="one view does not fit into memory; give fewer --frames"):
+            train(dataset, weights, tmp_path / "d", cache=tmp_path / cache / "cache", **how)
+
+
+def test_out_of_memory_where_no_piece_helps_ends_in_a_line(
+    dataset: Dataset, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(self: torch.optim.AdamW, closure: Any = None) -> None:
+        torch.empty(10**16)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    with pytest.raises(ActionVitError, match=r"^out of memory \(.*DefaultCPUAllocator.*\): train fewer blocks"):
+        train(dataset, weights, tmp_path)
 
 
 def test_the_best_epoch_is_kept_and_patience_ends(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
@@ -294,6 +468,22 @@ def test_a_loss_that_is_no_number_ends_in_a_line(dataset: Dataset, weights: Weig
         train(dataset, weights, tmp_path, lr=1e30, clip_norm=0.0, train="all", warmup=0.0)
 
 
+def test_weights_that_are_no_numbers_after_the_last_step_are_not_the_best(
+    dataset: Dataset, weights: Weights, tmp_path: Path
+) -> None:
+    how: dict[str, Any] = {"lr": 1e30, "clip_norm": 0.0, "train": "all", "warmup": 0.0, "epochs": 1, "batch": 100}
+    with pytest.raises(ActionVitError, match="lower --lr"):
+        train(dataset, weights, tmp_path, **how)
+
+
+def test_what_a_killed_checkpoint_left_is_removed(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+    left = tmp_path / "work" / "grouped-1" / ".tmp-1-checkpoint.safetensors"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(bytes(1000))
+    train(dataset, weights, tmp_path, epochs=1)
+    assert not left.exists() and (left.parent / "checkpoint.safetensors").exists()
+
+
 # The parts of a training set
 
 
@@ -306,12 +496,9 @@ def test_the_test_side_decides_nothing(dataset: Dataset, weights: Weights, tmp_p
     assert not (sources["fit"] & sources["held"]) | (sources["test"] & (sources["fit"] | sources["held"]))
     # Other pixels in every test clip: not one trained number moves.
     changed = Path(shutil.copytree(dataset.root, tmp_path / "drawn"))
-    from actionvit.pipeline.datasets.dataset import load_dataset
-    from actionvit.pipeline.datasets.drawing import write_avi
-
     for video in found.tested:
         write_avi(changed / video.id, np.random.default_rng(0).integers(0, 255, (9, 48, 64, 3)).astype(np.uint8))
-    other = train(load_dataset(changed, name="drawn"), weights, tmp_path / "b")
+    other = train(tuning.load_dataset(changed, name="drawn"), weights, tmp_path / "b")
     assert all(np.array_equal(other.weights[name], value) for name, value in found.weights.items())
     assert other.temperature == found.temperature and not np.array_equal(other.logits, found.logits)
 
@@ -327,7 +514,37 @@ def test_a_video_that_does_not_decode_costs_itself(dataset: Dataset, weights: We
         assert result.exit_code == 3, result.output
         run = read_run(folder / "runs" / "run")
         assert [each["id"] for each in run.info["coverage"]["failures"]] == victims
-        assert not set(victims) & set(run.predictions.id.tolist())
+        assert not set(victims) & {*run.predictions.id.tolist(), *run.train["grouped-1"]}
+        assert run.metrics["splits"][0]["n_train"] == len(run.train["grouped-1"])
+
+
+@pytest.mark.parametrize("of", ["head", "all"])
+def test_a_split_of_which_no_test_clip_decodes_ends_in_a_line(
+    dataset: Dataset, weights: Weights, tmp_path: Path, of: str
+) -> None:
+    broken = Path(shutil.copytree(dataset.root, tmp_path / "drawn"))
+    (split,) = chosen_splits(dataset, tuning.spec())
+    for id in split.test:
+        (broken / id).write_bytes(b"RIFF")
+    result = invoke(*command(tuning.load_dataset(broken), weights, tmp_path, "--train", of, "--epochs", "1"))
+    assert isinstance(result.exception, ActionVitError)
+    assert "split grouped-1: none of its" in str(result.exception) and "\n" not in str(result.exception)
+    trained = (tmp_path / "runs" / "run.training" / "grouped-1").exists()
+    assert trained == (of == "all")  # the tokens told before
+
+
+@pytest.mark.parametrize("criterion", ["mean_class_accuracy", "log_loss"])
+def test_a_run_tells_the_scores_that_chose_the_epoch(
+    dataset: Dataset, weights: Weights, tmp_path: Path, criterion: str
+) -> None:
+    assert invoke(*command(dataset, weights, tmp_path, "--select", criterion, "--train", "head")).exit_code == 0
+    run = read_run(tmp_path / "runs" / "run")
+    (search,) = run.info["search"]
+    assert search["criterion"] == criterion
+    assert search["scores"][search["values"].index(search["chosen"])] == max(search["scores"])
+    rows = csv.DictReader((run.folder / "history.csv").read_text(encoding="utf-8").splitlines())
+    sign = -1 if criterion == "log_loss" else 1
+    assert search["scores"] == pytest.approx([sign * float(row[f"validation_{criterion}"]) for row in rows], abs=1e-4)
 
 
 # The command
@@ -364,6 +581,26 @@ def test_the_report_compares_a_fine_tuned_run_with_a_probe(dataset: Dataset, wei
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert ("finetuned" in json.dumps(report) and report.get("comparisons")) or report.get("pairs")
     assert "validation log loss" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_options_that_do_nothing_are_named(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+    idle = ["--no-augment", "--keep-sides", "nonsense", "--checkpointing", "--drop-path", "0.2"]
+    result = invoke(*command(dataset, weights, tmp_path, "--epochs", "0", *idle, "--json"))
+    assert result.exit_code == 0, result.output
+    for name in ("--keep-sides does nothing with --no-augment", "--checkpointing does nothing with --train last:1"):
+        assert f"warning: {name}" in result.stderr
+    assert "--drop-path does nothing" in result.stderr and result.stderr.count("does nothing") == 3
+    used = ["--train", "last:2", "--checkpointing", "--drop-path", "0.2", "--run", "two"]
+    assert "does nothing" not in invoke(*command(dataset, weights, tmp_path, "--epochs", "0", *used)).stderr
+
+
+def test_a_folder_that_is_no_run_is_refused_before_the_training(
+    dataset: Dataset, weights: Weights, tmp_path: Path
+) -> None:
+    (tmp_path / "runs" / "run").mkdir(parents=True)
+    result = invoke(*command(dataset, weights, tmp_path, "--overwrite"))
+    assert result.exit_code == 1 and "is no run" in str(result.exception)
+    assert not (tmp_path / "cache").exists() and not (tmp_path / "runs" / "run.training").exists()
 
 
 @pytest.mark.parametrize(

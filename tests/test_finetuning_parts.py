@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 import tuning
 
@@ -33,6 +35,7 @@ from actionvit.pipeline.finetuning.sampling import Item, Mix, SamplingSpec, clas
 from actionvit.pipeline.finetuning.schedule import (
     MovingAverage,
     OptimSpec,
+    kept_shares,
     layer_of,
     parameter_groups,
     rate_at,
@@ -88,6 +91,23 @@ def test_logit_adjustment_and_focus_by_hand() -> None:
     assert float(focal(logits, target)) == pytest.approx(-((1 - q[1]) ** 2) * np.log(q[1]), rel=1e-5)
 
 
+@pytest.mark.parametrize("gamma", [0.3, 1.0, 2.0])
+def test_a_sure_clip_has_a_gradient_whatever_the_focus(gamma: float) -> None:
+    logits = torch.tensor([[200.0, 0.0, 0.0], [0.5, 0.0, 0.0]], requires_grad=True)
+    focal = Loss(LossSpec(focal=gamma), Y, 3, "cpu")
+    focal(logits, F.one_hot(torch.tensor([0, 0]), 3).float()).sum().backward()
+    assert logits.grad is not None and torch.isfinite(logits.grad).all() and logits.grad[1].abs().sum() > 0
+
+
+def test_adjusted_logits_of_a_class_without_a_clip_are_not_raised_for_ever() -> None:
+    adjusted = Loss(LossSpec(logit_adjust=1.0), Y, 4, "cpu")
+    logits = torch.zeros(1, 4, requires_grad=True)
+    adjusted(logits, torch.tensor([[1.0, 0.0, 0.0, 0.0]])).sum().backward()
+    assert logits.grad is not None
+    # Of classes 2 and 3, one has a single clip and one has none: they are treated alike.
+    assert float(logits.grad[0, 3]) == pytest.approx(float(logits.grad[0, 2])) and logits.grad[0, 3] > 0
+
+
 def test_targets_of_mixed_clips_are_shares() -> None:
     items = [Item(0, 0, 1, 0, Mix(9, 1, 0.75, False)), Item(7, 0, 1, 1, Mix(8, 0, 0.25, True))]
     target = Loss(LossSpec(), Y, 3, "cpu").targets(Loaded(items, torch.empty(2), np.array([0.75, 0.3])), Y)
@@ -120,6 +140,12 @@ def test_rates_fall_with_depth_and_only_matrices_decay() -> None:
     for name, (rate, decay) in expected.items():
         assert found[id(named[name])] == (pytest.approx(rate), decay), name
     assert [layer_of(name, 3) for name in ("time", "blocks.0.x", "blocks.2.x", "norm.bias")] == [0, 1, 3, 4]
+
+
+def test_the_last_block_but_one_is_left_out_as_often_as_asked_earlier_ones_less() -> None:
+    np.testing.assert_allclose(1 - kept_shares(0.2, 5)[:-1], [0, 0.2 / 3, 0.4 / 3, 0.2])
+    np.testing.assert_allclose(1 - kept_shares(0.2, 3)[:-1], [0, 0.2])
+    assert kept_shares(0.2, 2)[0] == 1
 
 
 def test_the_moving_average_is_the_recursion() -> None:
@@ -283,9 +309,43 @@ def test_views_come_in_order_from_threads_that_compute_alone() -> None:
         torch.set_num_threads(before)
 
 
-def test_more_processes_than_gpus_are_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+def as_torchrun(monkeypatch: pytest.MonkeyPatch, world: str, rank: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    for name, value in {"WORLD_SIZE": world, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+
+
+def test_a_number_of_processes_that_nothing_started_is_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_torchrun(monkeypatch, "2", "0")
+    for name in ("RANK", "MASTER_PORT"):
+        with monkeypatch.context() as less:
+            less.delenv(name)
+            with pytest.raises(ActionVitError, match=f"WORLD_SIZE is 2 and {name} is not set"), ranks("cpu"):
+                pass
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_process_that_fails_leaves_without_waiting_for_the_others(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    # NCCL's farewell, a sum over all processes, is not to be had here: whether it is called for is.
+    as_torchrun(monkeypatch, "2", "0")
+    left: list[bool] = []
+    monkeypatch.setattr(dist, "init_process_group", lambda *how, **more: None)
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: left.append(True))
+    with pytest.raises(ActionVitError) if fails else nullcontext(), ranks("cpu"):
+        if fails:
+            raise ActionVitError("the disk is full")
+    assert left == ([] if fails else [True])
+
+
+def test_more_processes_than_gpus_are_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_torchrun(monkeypatch, "2", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ActionVitError, match="2 processes on this machine, and torch finds 1 GPUs"), ranks("cuda"):
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,13 @@ def test_several_videos_make_a_table_or_json(dataset: Dataset, place: Path, tmp_
     alone = json.loads(invoke("predict", videos[2], "--run", run, "--json").stdout)
     assert alone["videos"][0]["top"][:2] == found["videos"][2]["top"]
     assert sum(each["score"] for each in alone["videos"][0]["top"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_one_video_is_watched_too(dataset: Dataset, place: Path, tmp_path: Path) -> None:
+    endless = tmp_path / "endless.avi"
+    os.mkfifo(endless)  # never opens, as nobody writes to it
+    result = invoke("predict", endless, "--run", place / "runs" / "tuned", "--timeout", "2")
+    assert result.exit_code == 3 and f"{endless}: timeout: not decoded within 2 s" in result.output
 
 
 @pytest.mark.parametrize("name", ["tuned", "wide", "linear", "calibrated"])

@@ -207,7 +207,7 @@ def test_a_run_that_answers_something_else_is_refused_before_the_work(dataset, c
     assert run_command(*where, "--run", "mine")[0] == 0
     assert run_command(*where, "--run", "mine")[0] == 0  # the same question
     monkeypatch.setattr("actionvit.pipeline.probing.probe.probe", None)
-    with pytest.raises(ActionVitError, match="exists and answers something else"):
+    with pytest.raises(ActionVitError, match="exists: choose another"):
         run_command(*where, "--run", "mine", "--balanced")
     code, said = run_command(*where, "--run", "both", "--class-weight", "none", "--class-weight", "balanced")
     assert (code, "--run names one run, and there are 2" in said) == (2, True)
@@ -302,9 +302,7 @@ def test_another_question_does_not_overwrite_a_run(dataset, cache, tmp_path) -> 
     where = [str(dataset.root), "--cache", str(cache), "--runs", str(tmp_path), "--seeds", "1"]
     run_command(*where)
     run_command(*where)  # the same question: its answer is replaced by itself
-    with pytest.raises(
-        ActionVitError, match="base-linear exists and answers something else: choose another --run name"
-    ):
+    with pytest.raises(ActionVitError, match="base-linear exists: choose another --run name"):
         run_command(*where, "--folds", "3")
     run_command(*where, "--folds", "3", "--run", "three")
     run_command(*where, "--folds", "3", "--overwrite")

@@ -26,7 +26,7 @@ class AugmentSpec:
     window: float = 0.7
     """Shortest stretch of time a view may cover, as a share of the video; 1 for all of it, always."""
     area: float = 0.4
-    """Smallest crop, as a share of the picture's area; 1 for the largest square, at random places."""
+    """Smallest crop, as a share of the picture's largest square; 1 for about all of it, at random places."""
     flip: bool = True
     """Whether every second view is mirrored."""
     keep_sides: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ def draw_times(count: int, frames: int, shortest: float, rng: np.random.Generato
 
 
 def draw_box(height: int, width: int, smallest: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Return (top, left, height, width) of a crop: a random share of the area, sides at most 4 : 3 either way."""
+    """Return (top, left, height, width) of a crop: a random share of the largest square, sides up to 4 : 3."""
     share, ratio = rng.uniform(smallest, 1), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
     side = np.sqrt(share) * min(height, width)
     h, w = (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from actionvit.errors import ActionVitError
-from actionvit.features.durable import publish
+from actionvit.features.durable import make_folder, publish
 
 FILE = "checkpoint.safetensors"
 SCHEMA = 1
@@ -26,7 +26,7 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
     """
     from safetensors.torch import save
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     publish(folder / FILE, save(kept, {"state": json.dumps({"schema": SCHEMA, **state})}))
 

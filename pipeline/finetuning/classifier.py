@@ -64,6 +64,11 @@ class Classifier(nn.Module):
         """Blocks of the encoder."""
         return self.encoder.shape.depth
 
+    @property
+    def recomputable(self) -> bool:
+        """Whether checkpointing would save anything: the last block keeps what it computed in any case."""
+        return self.first < self.depth - 1
+
     def trained(self) -> dict[str, nn.Parameter]:
         """Return the parameters that training changes, by name: the encoder's as in its weights, and the head's."""
         return {name.removeprefix("encoder."): p for name, p in self.named_parameters() if p.requires_grad}

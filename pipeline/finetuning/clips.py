@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from actionvit.features.clips import ClipSpec, clip_indices
 from actionvit.features.decoding.decode import DecodePolicy
 from actionvit.features.decoding.frames import Frames
 from actionvit.features.decoding.workers import DecodeRequest, Failure, available_cores, decode_stream
+from actionvit.features.files import fingerprint
 from actionvit.features.transforms import resized, views
 from actionvit.pipeline.datasets.dataset import Video
 from actionvit.pipeline.finetuning.augment import CANDIDATES, AugmentSpec, draw_view, normalised
@@ -59,8 +61,11 @@ class Clips(Protocol):
     def train(self, steps: Iterable[Sequence[Item]]) -> Iterator[Loaded]:
         """Yield each step's input."""
 
-    def test(self, rows: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-        """Yield (row, its K plain views) for each video that decodes, in order."""
+    def test(self, rows: Sequence[int], *, once: bool = False) -> Iterator[tuple[int, Tensor]]:
+        """Yield (row, its K plain views) for each video that decodes, in order; `once` if not again in every epoch."""
+
+    def marks(self, rows: Sequence[int]) -> list[str]:
+        """Return a word a video that changes with its content, as far as that can be told without reading it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,12 +180,20 @@ class FileClips:
                 for step in chosen:
                     yield _loaded([(item, next(made)) for item, _ in step])
 
-    def test(self, rows: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-        """Yield (row, plain views (K, T, 3, S, S)) of the videos that decode."""
-        with closing(self._stream([("plain", row) for row in rows])) as stream:
+    def test(self, rows: Sequence[int], *, once: bool = False) -> Iterator[tuple[int, Tensor]]:
+        """Yield (row, plain views (K, T, 3, S, S)) of the videos that decode; frames needed `once` take no memory.
+
+        Unless training views are made of the same frames.
+        """
+        keep = not once or self.spec.augment is None or self.spec.views > 0
+        with closing(self._stream([("plain", row) for row in rows], keep=keep)) as stream:
             for row, held in zip(rows, stream, strict=True):
                 if held is not None:
                     yield row, self.spec.plain(held)
+
+    def marks(self, rows: Sequence[int]) -> list[str]:
+        """Return the videos' sizes in bytes: times change where files are only copied."""
+        return [_size(self.videos[row].path) for row in rows]
 
     def _choices(self, item: Item) -> list[_Choice]:
         """Return the item's clip, and the one blended into it."""
@@ -197,7 +210,7 @@ class FileClips:
             for one, held in chosen
         ]
 
-    def _stream(self, wanted: Sequence[tuple[Kind, int]]) -> Generator[Held | None, None, None]:
+    def _stream(self, wanted: Sequence[tuple[Kind, int]], *, keep: bool = True) -> Generator[Held | None, None, None]:
         """Yield the frames of each kind and row, in order, from memory or file; None for a video that fails."""
         known = {at for at in wanted if at in self._kept or self.videos[at[1]].id in self.failures}
         requests = [
@@ -216,7 +229,8 @@ class FileClips:
                     self._fail(item)
                     yield None
                 else:
-                    yield self._keep(at, Held.of(item.frames, self.spec.frames(at[0])))
+                    held = Held.of(item.frames, self.spec.frames(at[0]))
+                    yield self._keep(at, held) if keep else held
 
     def _keep(self, at: tuple[Kind, int], held: Held) -> Held:
         if at not in self._kept and held.pixels.nbytes <= self._room:
@@ -228,6 +242,13 @@ class FileClips:
         if failure.id not in self.failures:
             logger.warning("%s: %s (%s): takes no part", failure.id, failure.reason, failure.detail)
         self.failures[failure.id] = failure.reason
+
+
+def _size(path: Path) -> str:
+    try:
+        return str(fingerprint(path).size)
+    except OSError:
+        return "missing"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from actionvit.features.durable import make_folder
+
 
 def _table() -> tuple[int, ...]:
     table = []
@@ -65,7 +67,7 @@ class EventFile:
     """A context that appends scalars to `folder/events.out.tfevents.*`, readable while it grows."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         now = time.time()
         self._file = (folder / f"events.out.tfevents.{int(now)}.actionvit.{time.monotonic_ns()}").open("wb")
         self._write(b"\x09" + struct.pack("<d", now) + _field(3, b"brain.Event:2"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -31,10 +31,11 @@ from actionvit.pipeline.finetuning.classifier import Classifier, Frozen, first_t
 from actionvit.pipeline.finetuning.clips import Clips, FileClips, ViewSpec
 from actionvit.pipeline.finetuning.distributed import Ranks
 from actionvit.pipeline.finetuning.events import EventFile
+from actionvit.pipeline.finetuning.memory import in_a_line
 from actionvit.pipeline.finetuning.sampling import class_counts
 from actionvit.pipeline.finetuning.scoring import fit_temperature, plain_outputs
 from actionvit.pipeline.finetuning.spec import FinetuneSpec, Progress, State
-from actionvit.pipeline.finetuning.tokens import CachedClips, extract_tokens
+from actionvit.pipeline.finetuning.tokens import CachedClips, extract_tokens, token_store
 from actionvit.pipeline.finetuning.training import Training
 from actionvit.pipeline.finetuning.validation import validation_part
 
@@ -55,10 +56,10 @@ class Tuned:
     """(m, K, C) of the test videos' plain views."""
     tested: tuple[Video, ...]
     """The m test videos that decode."""
+    trained: tuple[str, ...]
+    """Ids of the training videos that decode, those of the validation part included."""
     histograms: NDArray[np.int64]
     """(R, C): how often each rank met each class in the first epoch."""
-    trained: int
-    """Training clips, those of the validation part included."""
     failures: dict[str, str]
     seconds: float
 
@@ -111,8 +112,9 @@ def finetune(dataset: Dataset, weights: Weights, spec: FinetuneSpec, place: Work
     quantities(weights.shape, spec.clip)  # raises if the size is no whole number of patches
     if spec.augment and (unknown := sorted(set(spec.augment.keep_sides) - set(dataset.class_names))):
         raise ActionVitError(f"--keep-sides {unknown[0]}: no such class; there are {some(dataset.class_names)}")
-    clips = _clips(dataset, splits, weights, spec, place)
-    return [_tune(dataset, split, weights, clips, spec, place) for split in splits]
+    with in_a_line():
+        clips = _clips(dataset, splits, weights, spec, place)
+        return [_tune(dataset, split, weights, clips, spec, place) for split in splits]
 
 
 def chosen_splits(dataset: Dataset, spec: FinetuneSpec) -> list[Split]:
@@ -154,35 +156,27 @@ def _clips(dataset: Dataset, splits: Sequence[Split], weights: Weights, spec: Fi
     used = {id for split in splits for id in (*split.train, *split.test)}
     first = first_trained(spec.train, weights.shape.depth)
     model = load_model(weights, 1, spec, place.ranks.device)
-
-    def extract() -> CachedClips:
-        store = extract_tokens(
-            dataset,
-            [video for video in videos if video.id in used],
-            weights,
-            Frozen(model.encoder, spec.clip, first, place.ranks.device, bf16=spec.training.autocast),
-            views,
-            variant=spec.variant,
-            cache=place.cache,
-            policy=place.policy,
-            kept=spec.tokens or "fp16",
+    frozen = Frozen(model.encoder, spec.clip, first, place.ranks.device, bf16=spec.training.autocast)
+    which = (dataset, [video for video in videos if video.id in used], weights, frozen, views)
+    where: dict[str, Any] = {"variant": spec.variant, "cache": place.cache, "policy": place.policy, "kept": spec.tokens}
+    if place.ranks.first:
+        extract_tokens(
+            *which,
+            **where,
             workers=place.workers,
             timeout=place.timeout,
             on_start=place.on_tokens,
             on_video=place.on_video,
         )
-        return CachedClips(videos, store, views, memory=place.memory)
-
-    if place.ranks.first:
-        found = extract()
     place.ranks.wait()
-    return found if place.ranks.first else extract()  # all is there now
+    return CachedClips(videos, token_store(*which, **where), views, memory=place.memory)
 
 
 def _tune(
     dataset: Dataset, split: Split, weights: Weights, clips: Clips, spec: FinetuneSpec, place: Workplace
 ) -> Tuned:
     began, ranks = time.perf_counter(), place.ranks
+    _require_tests(split, ranks.union(clips.failures))
     number = {name: i for i, name in enumerate(dataset.class_names)}
     y = np.array([number[video.label] for video in dataset.videos], dtype=np.intp)
     fit, held = _parts(dataset, split, y, spec)
@@ -200,7 +194,7 @@ def _tune(
         def embed(x: Tensor) -> Tensor:
             return model.embedding(x.to(ranks.device).float() if clips.cached else frozen(x))
 
-        found, known = plain_outputs(embed, clips, fit, weights.shape.width, ranks)
+        found, known = plain_outputs(embed, clips, fit, weights.shape.width, ranks, once=True)
         start_from_probe(
             model, found[known].mean(1), y[fit][known], [dataset.videos[row].source for row in fit[known]], spec
         )
@@ -214,7 +208,7 @@ def _tune(
         spec=spec.training,
         ranks=ranks,
         folder=folder,
-        identity=identity_of(dataset, split, weights, spec),
+        identity=identity_of(dataset, fit, held, weights, spec, clips, world=ranks.world),
         flush_seconds=place.flush_seconds,
     )
     with EventFile(folder) if ranks.first else nullcontext() as events:
@@ -230,7 +224,9 @@ def _tune(
     logits, known = training.scores(held)
     temperature = fit_temperature(logits[known], y[held][known])
     test = rows_of(dataset, split.test)
-    logits, known = training.scores(test)
+    logits, known = training.scores(test, once=True)
+    failures = ranks.union(clips.failures)
+    _require_tests(split, failures)
     tensors = {name: value.detach().cpu().numpy() for name, value in model.trained().items()}
     return Tuned(
         split=split,
@@ -240,10 +236,20 @@ def _tune(
         logits=logits[known],
         tested=tuple(dataset.videos[row] for row in test[known]),
         histograms=histograms,
-        trained=len(fit) + len(held),
-        failures=dict(clips.failures),
+        trained=tuple(id for id in split.train if id not in failures),
+        failures=failures,
         seconds=time.perf_counter() - began,
     )
+
+
+def _require_tests(split: Split, failures: Mapping[str, str]) -> None:
+    """Refuse a split whose test clips are all known to fail: before the training, where a cache knows; else after."""
+    if set(split.test) <= failures.keys():
+        first = split.test[0]
+        raise ActionVitError(
+            f"split {split.name}: none of its {len(split.test)} test clips decodes ({first}: {failures[first]});"
+            " mend them, and --resume"
+        )
 
 
 def rows_of(dataset: Dataset, ids: Sequence[str]) -> NDArray[np.intp]:
@@ -267,20 +273,37 @@ def _parts(
     return rows[~held], rows[held]
 
 
-def identity_of(dataset: Dataset, split: Split, weights: Weights, spec: FinetuneSpec) -> dict[str, Any]:
+def identity_of(
+    dataset: Dataset,
+    fit: NDArray[np.intp],
+    held: NDArray[np.intp],
+    weights: Weights,
+    spec: FinetuneSpec,
+    clips: Clips,
+    *,
+    world: int,
+) -> dict[str, Any]:
     """Return what decides a training's numbers, for a checkpoint to be compared by.
 
-    What only saves memory is no part of it: a training may go on where there is less.
+    What only saves memory is no part of it: a training may go on where there is less. Nor is the number of ranks, but
+    where each draws from a part of its own.
     """
     plain: dict[str, Any] = asdict(replace(spec, splits=(), checkpointing=False))
     del plain["training"]["micro_batch"]
-    labels = {video.id: video.label for video in dataset.videos}
-    clips = "\n".join(f"{id}\t{labels[id]}" for id in split.train)
+    parts = [(part, dataset.videos[row]) for part, rows in (("fit", fit), ("held", held)) for row in rows]
+    lines = ["\t".join((part, video.id, video.label, video.source)) for part, video in parts]
     return {
         **_leaves(plain),
         "weights": weights.digest,
-        "clips": hashlib.sha256(clips.encode("utf-8", "surrogateescape")).hexdigest(),
+        "classes": list(dataset.class_names),
+        "clips": _digest(lines),
+        "files": _digest(clips.marks([*fit, *held])),
+        "processes": world if spec.training.sampling.deal == "sharded" else None,
     }
+
+
+def _digest(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -45,7 +45,10 @@ class Loss:
 
     def __init__(self, spec: LossSpec, y: NDArray[np.intp], n_classes: int, device: str) -> None:
         self.spec, self.n_classes = spec, n_classes
-        weight, shift = class_weights(y, n_classes, spec.class_weight), spec.logit_adjust * log_prior(y, n_classes)
+        weight = class_weights(y, n_classes, spec.class_weight)
+        # A class without a clip counts as if it had one: with a share near 0 in its place, label smoothing would raise
+        # its logit in every step.
+        shift = spec.logit_adjust * np.maximum(log_prior(y, n_classes), -np.log(len(y)))
         self.weight = torch.from_numpy(weight.astype(np.float32)).to(device)
         self.shift = torch.from_numpy(shift.astype(np.float32)).to(device)
 
@@ -64,7 +67,9 @@ class Loss:
         smoothed = target * (1 - self.spec.label_smoothing) + self.spec.label_smoothing / self.n_classes
         loss = -(smoothed * log_proba).sum(1) * (target @ self.weight)
         if self.spec.focal:
-            loss = loss * (1 - (target * log_proba).sum(1).exp()).clamp_min(0) ** self.spec.focal
+            # Not from 0: below γ = 1 the power's slope is infinite there, and the gradient of a sure clip no number.
+            missed = (1 - (target * log_proba).sum(1).exp()).clamp_min(torch.finfo(torch.float32).eps)
+            loss = loss * missed**self.spec.focal
         return loss
 
 

@@ -1,4 +1,4 @@
-"""How fast what learns: rates by depth and by step, weight decay where it belongs, and a moving average."""
+"""How fast what learns: rates and left-out blocks by depth, rates by step, weight decay, a moving average."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -64,6 +66,14 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give every group its share of a rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
+
+
+def kept_shares(drop_path: float, depth: int) -> NDArray[np.float64]:
+    """Return how often each block is on a clip's way, (depth,): always the first, 1 - drop_path the last but one.
+
+    The last block is never left out, whatever stands here.
+    """
+    return 1 - drop_path * np.minimum(np.arange(depth) / max(depth - 2, 1), 1)
 
 
 class MovingAverage:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from actionvit.pipeline.finetuning.clips import Clips, ahead
 from actionvit.pipeline.finetuning.distributed import Ranks
+from actionvit.pipeline.finetuning.memory import Pieces
 
 AT_ONCE = 16
 """Views computed together. Always the same ones for the same rows, so that a repetition gives the same bits."""
@@ -18,7 +19,13 @@ AT_ONCE = 16
 
 @torch.no_grad()
 def plain_outputs(
-    compute: Callable[[Tensor], Tensor], clips: Clips, rows: NDArray[np.intp], width: int, ranks: Ranks
+    compute: Callable[[Tensor], Tensor],
+    clips: Clips,
+    rows: NDArray[np.intp],
+    width: int,
+    ranks: Ranks,
+    *,
+    once: bool = False,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return what a model computes of rows' plain views, (n, K, width), and which rows decode, (n,).
 
@@ -31,22 +38,26 @@ def plain_outputs(
     width : int
     ranks : Ranks
         Each computes every so many-th row.
+    once : bool
+        Whether the rows' plain views will not be asked for again in every epoch.
     """
     mine = rows[ranks.rank :: ranks.world]
     at = {int(row): i for i, row in enumerate(rows)}
     found = np.zeros((len(rows), clips.spec.clip.views, width))
     known = np.zeros(len(rows))
     waiting: list[tuple[int, Tensor]] = []
+    pieces = Pieces(AT_ONCE, remedy="give fewer --frames or a smaller --size")
 
     def flush() -> None:
         if waiting:
-            parts = torch.cat([views for _, views in waiting]).split(AT_ONCE)  # type: ignore[no-untyped-call]
-            values = torch.cat([compute(part).float().cpu() for part in parts]).double().numpy()
+            x = torch.cat([views for _, views in waiting])
+            parts = pieces.over(len(x), lambda part: compute(x[part]).float().cpu())
+            values = torch.cat(parts).double().numpy()
             places = [place for place, _ in waiting]
             found[places], known[places] = values.reshape(len(places), -1, width), 1
             waiting.clear()
 
-    for row, views in ahead(clips.test(mine.tolist())):
+    for row, views in ahead(clips.test(mine.tolist(), once=once)):
         waiting.append((at[row], views))
         if len(waiting) == max(1, AT_ONCE // clips.spec.clip.views):
             flush()

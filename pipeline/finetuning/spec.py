@@ -30,7 +30,8 @@ class TrainSpec:
     micro_batch: int | None = None
     """Clips computed at once on a rank; a step adds up as many as it takes. By default the rank's whole share."""
     drop_path: float = 0.1
-    """Chance of the last but one block to be left out of a clip's way; blocks below have less, in proportion."""
+    """Chance of the last but one block to be left out of a clip's way; trained blocks below have less, in proportion,
+    down to 0 for the first. The last block is never left out."""
     autocast: bool = False
     """Compute products in bf16, weights stay fp32."""
     sampling: SamplingSpec

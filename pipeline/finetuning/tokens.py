@@ -19,6 +19,7 @@ from torch import Tensor
 from actionvit.errors import ActionVitError
 from actionvit.features.clips import ClipSpec
 from actionvit.features.decoding.decode import DecodePolicy, decoder_version
+from actionvit.features.decoding.frames import Reason
 from actionvit.features.decoding.workers import Decoded, DecodeRequest, Failure, decode_stream
 from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.parts import Row
@@ -31,11 +32,14 @@ from actionvit.pipeline.extraction.extract import note_failure
 from actionvit.pipeline.finetuning.augment import CANDIDATES
 from actionvit.pipeline.finetuning.classifier import Frozen
 from actionvit.pipeline.finetuning.clips import Held, Loaded, ViewSpec, in_threads
+from actionvit.pipeline.finetuning.memory import Pieces
 from actionvit.pipeline.finetuning.sampling import Item
 from actionvit.pipeline.finetuning.spec import Kept
 
 logger = logging.getLogger(__name__)
 SCHEMA = 1
+OF_THE_MACHINE: tuple[Reason, ...] = ("timeout", "crashed", "memory")
+"""Failures that another try may not have: a training without a clip is another training."""
 
 
 def token_key(
@@ -89,6 +93,30 @@ def _check_room(folder: Path, needed: int, videos: int, spec: ViewSpec) -> None:
     )
 
 
+def token_store(
+    dataset: Dataset,
+    videos: Sequence[Video],
+    weights: Weights,
+    frozen: Frozen,
+    spec: ViewSpec,
+    *,
+    variant: str,
+    cache: Path,
+    policy: DecodePolicy,
+    kept: Kept = "fp16",
+) -> FeatureStore:
+    """Return the store of some videos' tokens, beside the embeddings, as `DATASET/VARIANT-tokens-DIGEST`.
+
+    It may be empty; `extract_tokens` fills it.
+    """
+    key = token_key(weights, frozen, spec, videos, policy=policy, kept=kept)
+    name = f"{variant}-tokens"
+    info = {"root": str(dataset.root.resolve()), "layout": dataset.layout, "videos": len(dataset.videos)}
+    info["weights"] = weights.source
+    folder = store_folder(cache, dataset.name, name, key)
+    return FeatureStore.create(folder, key=key, dataset=dataset.name, variant=name, info=info)
+
+
 def extract_tokens(
     dataset: Dataset,
     videos: Sequence[Video],
@@ -107,32 +135,32 @@ def extract_tokens(
 ) -> FeatureStore:
     """Compute what the cache lacks of some videos' tokens: `plain (K, ...)`, and `view0`, `view1`, ... (...).
 
-    The store lies beside the embeddings, as `DATASET/VARIANT-tokens-DIGEST`, resumes and verifies as they do.
+    The store resumes and verifies as those of embeddings do. Videos are tried again whose failure lay with the machine.
 
     Raises
     ------
     ActionVitError
         If another process writes the store, it cannot be written, or there is not enough room.
     """
-    key = token_key(weights, frozen, spec, videos, policy=policy, kept=kept)
-    name = f"{variant}-tokens"
-    info = {"root": str(dataset.root.resolve()), "layout": dataset.layout, "videos": len(dataset.videos)}
-    info["weights"] = weights.source
-    folder = store_folder(cache, dataset.name, name, key)
-    store = FeatureStore.create(folder, key=key, dataset=dataset.name, variant=name, info=info)
+    store = token_store(dataset, videos, weights, frozen, spec, variant=variant, cache=cache, policy=policy, kept=kept)
     by_id = {video.id: video for video in videos}
     plan = store.plan([(video.id, video.path) for video in videos], decoder=decoder_version())
+    again = {failure.id for failure in store.failures() if failure.reason in OF_THE_MACHINE} & by_id.keys()
     # Not adopted from a video of the same content: which views are drawn follows from the id.
-    todo = sorted({*plan.todo, *plan.copies})
+    todo = sorted({*plan.todo, *plan.copies, *again})
     if not todo:
         return store
     size = len(todo) * token_bytes(weights, frozen, spec, kept)
-    _check_room(folder, size, len(todo), spec)
+    _check_room(store.folder, size, len(todo), spec)
     on_start(len(todo), size)
     requests = [DecodeRequest(id, by_id[id].path, _frames(spec)) for id in todo]
+    pieces = Pieces(None, remedy="give fewer --frames or a smaller --size")
 
     def views(item: Decoded | Failure) -> tuple[Decoded | Failure, dict[str, Tensor]]:
         return item, {} if isinstance(item, Failure) else dict(_views(spec, item.frames, by_id[item.id]))
+
+    def tokens(view: Tensor) -> NDArray[Any]:
+        return np.concatenate(pieces.over(len(view), lambda part: _tokens(frozen, view[part], kept)))
 
     with (
         store.writer() as writer,
@@ -143,13 +171,13 @@ def extract_tokens(
             if isinstance(item, Failure):
                 note_failure(writer, item, by_id[item.id].path)
             else:
-                arrays = {name: _tokens(frozen, view, kept) for name, view in pixels.items()}
+                arrays = {name: tokens(view) for name, view in pixels.items()}
                 frames = item.frames
                 writer.append(
                     Row(item.id, item.digest, item.fingerprint, frames.count, frames.flags, frames.backend, arrays)
                 )
             on_video(done, len(requests))
-    return FeatureStore.open(folder)
+    return FeatureStore.open(store.folder)
 
 
 def _views(spec: ViewSpec, frames: Any, video: Video) -> Iterator[tuple[str, Tensor]]:
@@ -195,7 +223,8 @@ class CachedClips:
     def __init__(self, videos: Sequence[Video], store: FeatureStore, spec: ViewSpec, *, memory: int = 0) -> None:
         self.videos, self.store, self.spec = videos, store, spec
         self._room, self._kept = memory, dict[tuple[int, str], NDArray[Any]]()
-        self.failures = {failure.id: failure.reason for failure in store.failures()}
+        ids = {video.id for video in videos}  # the store may know of videos that are gone
+        self.failures = {failure.id: failure.reason for failure in store.failures() if failure.id in ids}
 
     def train(self, steps: Iterable[Sequence[Item]]) -> Iterator[Loaded]:
         """Yield each step's input as it is kept, (b, T, 1 + P, D), or (b, D) where all blocks are frozen."""
@@ -205,11 +234,18 @@ class CachedClips:
             x = torch.stack(inputs) if inputs else torch.empty(0)
             yield Loaded(items, x, np.ones(len(items)))
 
-    def test(self, rows: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-        """Yield (row, its K plain views' tokens)."""
+    def test(self, rows: Sequence[int], *, once: bool = False) -> Iterator[tuple[int, Tensor]]:
+        """Yield (row, its K plain views' tokens), which may be training views too: `once` changes nothing."""
         for row in rows:
             if self.videos[row].id not in self.failures:
                 yield row, torch.from_numpy(self._read(row, "plain"))
+
+    def marks(self, rows: Sequence[int]) -> list[str]:
+        """Return the digests of the videos' bytes, as they were when they went through the frozen blocks."""
+        ids = [self.videos[row].id for row in rows]
+        known = [id for id in ids if id not in self.failures]
+        found = {row.id: row.digest for row in self.store.rows(known)}
+        return [found.get(id, "failed") for id in ids]
 
     def _view(self, item: Item) -> NDArray[Any]:
         number = self.spec.choose(item.rng("view"))

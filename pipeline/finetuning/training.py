@@ -7,7 +7,6 @@ Killed at any instant and resumed, a training on the CPU ends in the same bits: 
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actionvit.errors import ActionVitError
+from actionvit.features.durable import sweep
 from actionvit.pipeline.finetuning.checkpoints import (
     load_checkpoint,
     optimizer_tensors,
@@ -30,12 +30,11 @@ from actionvit.pipeline.finetuning.classifier import Classifier
 from actionvit.pipeline.finetuning.clips import Clips, Loaded, ahead
 from actionvit.pipeline.finetuning.distributed import Ranks
 from actionvit.pipeline.finetuning.loss import Loss, right
+from actionvit.pipeline.finetuning.memory import Pieces
 from actionvit.pipeline.finetuning.sampling import Item, epoch_steps
-from actionvit.pipeline.finetuning.schedule import MovingAverage, parameter_groups, rate_at, set_rate
+from actionvit.pipeline.finetuning.schedule import MovingAverage, kept_shares, parameter_groups, rate_at, set_rate
 from actionvit.pipeline.finetuning.scoring import judged, plain_outputs
 from actionvit.pipeline.finetuning.spec import Progress, State, TrainSpec
-
-logger = logging.getLogger(__name__)
 
 
 class Training:
@@ -83,7 +82,10 @@ class Training:
         self.optimizer = torch.optim.AdamW(parameter_groups(self.parameters, spec.optim, model.depth), lr=0.0)
         self.average = MovingAverage(self.parameters, spec.optim.ema) if spec.optim.ema else None
         self.best = _copy(self.parameters)
-        self.micro_batch = spec.micro_batch
+        recompute = "--checkpointing, " if model.recomputable and not model.checkpointing else ""
+        self.pieces = Pieces(
+            spec.micro_batch, remedy=f"use {recompute}fewer trained blocks, fewer --frames or a smaller --size"
+        )
         self.flush_seconds, self._flushed, self._kept = flush_seconds, time.monotonic(), -1
         self.loss = Loss(spec.loss, y[fit], model.head.out_features, ranks.device)
 
@@ -102,6 +104,8 @@ class Training:
             If there is a checkpoint and `resume` is off, or it is of another training; if a single clip does not fit
             into memory; if the loss stops being a number.
         """
+        if self.ranks.first:
+            sweep(self.folder)
         self._resume(resume)
         if self.state.epoch < 0:
             self.ranks.agree(list(self.parameters.values()))
@@ -115,8 +119,11 @@ class Training:
         _load(self.parameters, self.best)
         return self.state
 
-    def scores(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Return logits of rows' plain views (n, K, C), and which rows decode (n,); computed by all ranks together."""
+    def scores(self, rows: NDArray[np.intp], *, once: bool = False) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Return logits of rows' plain views (n, K, C), and which rows decode (n,); computed by all ranks together.
+
+        `once` for rows that are not scored in every epoch.
+        """
         self.model.eval()
 
         def compute(x: Tensor) -> Tensor:
@@ -124,7 +131,7 @@ class Training:
             with self._autocast():
                 return self.model.logits(x)
 
-        return plain_outputs(compute, self.clips, rows, self.model.head.out_features, self.ranks)
+        return plain_outputs(compute, self.clips, rows, self.model.head.out_features, self.ranks, once=once)
 
     def _epoch(self, epoch: int, on_step: Callable[[Progress], None]) -> dict[str, float]:
         """Train an epoch; return what to tell of it."""
@@ -171,9 +178,7 @@ class Training:
         # Of the summed gradients, so that all ranks see the same and stop together.
         norm = torch.nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm):
-            raise ActionVitError(
-                f"the loss is no number any more at a learning rate of {rate:.1e}: --restart with a lower --lr"
-            )
+            raise _no_number(rate)
         if self.spec.optim.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(list(self.parameters.values()), self.spec.optim.clip_norm, norm)
         set_rate(self.optimizer, rate)
@@ -184,32 +189,18 @@ class Training:
 
     def _gradients(self, loaded: Loaded, size: int) -> NDArray[np.float64]:
         """Add up the gradients of a share, in as small pieces as memory asks for."""
-        while True:
+        number = len(loaded.items)
+
+        def begin() -> None:
             for parameter in self.parameters.values():
                 parameter.grad = torch.zeros_like(parameter)
-            number = len(loaded.items)
-            piece = min(self.micro_batch or number, number)
-            try:
-                return sum(
-                    (self._piece(loaded, start, start + piece, size) for start in range(0, number, piece or 1)),
-                    start=np.zeros(3),
-                )
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
-                    raise
-                if piece <= 1:
-                    raise ActionVitError(
-                        "training one clip does not fit into memory; use --checkpointing, fewer trained blocks,"
-                        " fewer --frames or a smaller --size"
-                    ) from error
-                self.micro_batch = piece // 2
-                logger.warning("out of memory: going on with micro-batches of %d, the batch as it was", piece // 2)
-            # Not in the handler: the exception holds on to all that was computed.
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
 
-    def _piece(self, loaded: Loaded, start: int, stop: int, size: int) -> NDArray[np.float64]:
-        part = Loaded(loaded.items[start:stop], loaded.x[start:stop], loaded.share[start:stop])
+        return sum(
+            self.pieces.over(number, lambda part: self._piece(loaded, part, size), begin=begin), start=np.zeros(3)
+        )
+
+    def _piece(self, loaded: Loaded, rows: slice, size: int) -> NDArray[np.float64]:
+        part = Loaded(loaded.items[rows], loaded.x[rows], loaded.share[rows])
         target = self.loss.targets(part, self.y)
         x = self._input(part.x)
         with self._autocast():
@@ -227,7 +218,7 @@ class Training:
         depth = self.model.depth
         if not self.spec.drop_path or depth < 2:
             return None
-        share = 1 - self.spec.drop_path * np.minimum(np.arange(depth) / (depth - 1), 1)
+        share = kept_shares(self.spec.drop_path, depth)
         drawn = np.stack([item.rng("drop").random(depth) for item in items])
         return torch.from_numpy(((drawn < share) / share).astype(np.float32)).to(self.ranks.device)
 
@@ -240,6 +231,10 @@ class Training:
         state, values = self.state, self.average.values if self.average and epoch else self.parameters
         with _holding(self.parameters, values):
             found = judged(*self.scores(self.held), self.y[self.held])
+            if not np.isfinite(found["log_loss"]):  # the last step's doing, whose gradients were numbers still
+                raise (
+                    _no_number(told["lr"]) if told else ActionVitError("these weights give scores that are no numbers")
+                )
             score = (-found["log_loss"] if self.spec.criterion == "log_loss" else found[self.spec.criterion],)
             ranked = (*score, -found["log_loss"])
             if ranked > tuple(state.best_score):
@@ -277,10 +272,10 @@ class Training:
         if not resume:
             raise ActionVitError(f"{self.folder} holds an unfinished training: --resume it, or --restart from nothing")
         if state["identity"] != self.identity:
-            names = [name for name in self.identity if self.identity[name] != state["identity"].get(name)]
+            names = [name for name in self.identity if self.identity[name] != state["identity"].get(name, "not said")]
             raise ActionVitError(
                 f"{self.folder}: the checkpoint is of another training ({', '.join(names)} differ); --restart, or"
-                " give the options it was started with"
+                " give the options and the dataset it was started with"
             )
         self.state = State(**{name: state[name] for name in State.__dataclass_fields__})
         self._kept = self.state.epoch
@@ -297,9 +292,10 @@ class Training:
             _load(self.average.values, group("average"))
 
 
-def _out_of_memory(error: Exception) -> bool:
-    """Whether a GPU's memory is full, or the CPU's, for which torch has no exception of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+def _no_number(rate: float) -> ActionVitError:
+    return ActionVitError(
+        f"the loss is no number any more at a learning rate of {rate:.1e}: --restart with a lower --lr"
+    )
 
 
 def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

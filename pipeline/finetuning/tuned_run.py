@@ -19,7 +19,7 @@ from actionvit.pipeline.datasets.splits import leaking_sources
 from actionvit.pipeline.finetuning.finetune import Tuned
 from actionvit.pipeline.finetuning.sampling import unevenness
 from actionvit.pipeline.finetuning.scoring import view_mean
-from actionvit.pipeline.finetuning.spec import FinetuneSpec
+from actionvit.pipeline.finetuning.spec import Criterion, FinetuneSpec
 from actionvit.pipeline.runs import Predictions, Run, measure, versions, write_run
 
 KIND = "finetuned"
@@ -51,7 +51,7 @@ def write_tuned(
         If the folder is there already and `overwrite` is off.
     """
     predictions = _predictions(dataset, tuned)
-    n_train = {one.split.name: one.trained for one in tuned}
+    n_train = {one.split.name: len(one.trained) for one in tuned}
     first = tuned[0]
     return write_run(
         folder,
@@ -69,7 +69,7 @@ def write_tuned(
             "input": {"variants": [spec.variant], "features": "clip", "views": "each"},
             "class_names": list(dataset.class_names),
         },
-        train={one.split.name: one.split.train for one in tuned},
+        train={one.split.name: one.trained for one in tuned},
         more={"history.csv": history(tuned).encode(), **_events(work)},
         overwrite=overwrite,
     )
@@ -127,7 +127,7 @@ def _info(dataset: Dataset, weights: Weights, spec: FinetuneSpec, tuned: Sequenc
         "head": {"kind": KIND, "train": spec.train},
         "spec": plain,
         "weights": {"source": weights.source, "digest": weights.digest, "licence": weights.licence},
-        "search": [_search(one) for one in tuned],
+        "search": [_search(one, spec.training.criterion) for one in tuned],
         "temperature": {one.split.name: round(one.temperature, 4) for one in tuned},
         "curves": [curve for one in tuned for curve in curves(one)],
         "ranks": _ranks(spec, tuned[0]),
@@ -146,15 +146,16 @@ def _info(dataset: Dataset, weights: Weights, spec: FinetuneSpec, tuned: Sequenc
     }
 
 
-def _search(one: Tuned) -> dict[str, Any]:
-    """Return what the validation part decided, in the words of a probe's search."""
-    rows = one.state.history
+def _search(one: Tuned, criterion: Criterion) -> dict[str, Any]:
+    """Return what the validation part decided, in the words of a probe's search: higher scores are better."""
+    rows, sign = one.state.history, -1 if criterion == "log_loss" else 1
     return {
         "split": one.split.name,
         "parameter": "epoch",
         "values": [int(row["epoch"]) for row in rows],
-        "scores": [round(row["validation_accuracy"], 6) for row in rows],
+        "scores": [round(sign * row[f"validation_{criterion}"], 6) for row in rows],
         "chosen": one.state.best_epoch,
+        "criterion": criterion,
         "by": "source",
         "at_edge": [],
     }

@@ -22,7 +22,7 @@ from actionvit.pipeline.datasets.splits import leaking_sources
 from actionvit.pipeline.extraction.speed import timings
 from actionvit.pipeline.probing.features import FeatureTable, coverage
 from actionvit.pipeline.probing.tasks import Fitted, ProbeSpec, plan
-from actionvit.pipeline.runs import INFO, Predictions, Run, measure, refuse_taken, versions, write_run
+from actionvit.pipeline.runs import INFO, Predictions, Run, check_place, measure, versions, write_run
 
 VERSIONS = ("numpy", "scikit-learn", "scipy")
 QUESTION = ("variant", "dataset", "spec", "input")
@@ -121,7 +121,7 @@ def refuse_other(
     """Raise ActionVitError if `ProbeResult.write` would: before anything is computed."""
     question = _question(dataset, tables, spec)
     folder = runs / (name or run_name(question["variant"], spec) + suffix)
-    refuse_taken(folder, overwrite=overwrite or _same_question(folder, question))
+    check_place(folder, overwrite=overwrite or _same_question(folder, question))
 
 
 def _question(dataset: Dataset, tables: Sequence[FeatureTable], spec: ProbeSpec) -> dict[str, Any]:
