@@ -126,6 +126,24 @@ def test_tokens_in_half_precision_are_close_and_half_as_large(
     assert 0 < far(found["fp16"], found["fp32"]) < 0.05
 
 
+def test_one_view_is_the_plain_one(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+    cached = train(dataset, weights, tmp_path / "a", train="last:1", tokens="fp32", views=1)
+    assert far(cached, train(dataset, weights, tmp_path / "b", train="last:1", views=1)) == 0
+    assert far(cached, train(dataset, weights, tmp_path / "c", train="last:1", tokens="fp32", augment=None)) == 0
+
+
+def test_what_cannot_be_trained_is_found_before_anything_is_computed(weights: Weights, tmp_path: Path) -> None:
+    def computed(videos: int, size: int) -> None:
+        pytest.fail("tokens were computed first")
+
+    two = tuning.write_clips(tmp_path / "two", sources=2, clips=1)
+    with pytest.raises(ActionVitError, match="no training source can be spared"):
+        train(two, weights, tmp_path, tokens="fp16", folds=2, splits=(), on_tokens=computed)
+    one = tuning.write_clips(tmp_path / "one", motions=("grow",))
+    with pytest.raises(ActionVitError, match="has one class"):
+        train(one, weights, tmp_path, tokens="fp16", on_tokens=computed)
+
+
 def test_tokens_are_computed_once_for_all_splits_and_reruns(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
     seen: list[int] = []
     for splits in (("grouped-1", "grouped-2"), ()):

@@ -112,6 +112,10 @@ def finetune(dataset: Dataset, weights: Weights, spec: FinetuneSpec, place: Work
     quantities(weights.shape, spec.clip)  # raises if the size is no whole number of patches
     if spec.augment and (unknown := sorted(set(spec.augment.keep_sides) - set(dataset.class_names))):
         raise ActionVitError(f"--keep-sides {unknown[0]}: no such class; there are {some(dataset.class_names)}")
+    if len(dataset.class_names) < 2:
+        raise ActionVitError(f"dataset `{dataset.name}`: has one class, and nothing to tell it from")
+    for split in splits:  # a split that cannot be is found before others are trained
+        _parts(dataset, split, _class_numbers(dataset), spec)
     with in_a_line():
         clips = _clips(dataset, splits, weights, spec, place)
         return [_tune(dataset, split, weights, clips, spec, place) for split in splits]
@@ -177,8 +181,7 @@ def _tune(
 ) -> Tuned:
     began, ranks = time.perf_counter(), place.ranks
     _require_tests(split, ranks.union(clips.failures))
-    number = {name: i for i, name in enumerate(dataset.class_names)}
-    y = np.array([number[video.label] for video in dataset.videos], dtype=np.intp)
+    y = _class_numbers(dataset)
     fit, held = _parts(dataset, split, y, spec)
     unseen = [dataset.class_names[label] for label in np.setdiff1d(y[fit], y[held])]
     if unseen and ranks.first:
@@ -256,6 +259,12 @@ def rows_of(dataset: Dataset, ids: Sequence[str]) -> NDArray[np.intp]:
     """Return the videos' numbers, in the order of ids."""
     at = {video.id: row for row, video in enumerate(dataset.videos)}
     return np.array([at[id] for id in ids], dtype=np.intp)
+
+
+def _class_numbers(dataset: Dataset) -> NDArray[np.intp]:
+    """Return each video's class, (N,), in the order of `class_names`."""
+    number = {name: i for i, name in enumerate(dataset.class_names)}
+    return np.array([number[video.label] for video in dataset.videos], dtype=np.intp)
 
 
 def _parts(

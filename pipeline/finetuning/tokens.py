@@ -182,7 +182,7 @@ def extract_tokens(
 
 def _views(spec: ViewSpec, frames: Any, video: Video) -> Iterator[tuple[str, Tensor]]:
     yield "plain", spec.plain(Held.of(frames, spec.clip))
-    if spec.augment is not None:
+    if spec.augment is not None and spec.views > 1:
         held = Held.of(frames, spec.candidates)
         for number in range(1, spec.views):
             yield f"view{number}", spec.training(held, video, number)[None]
