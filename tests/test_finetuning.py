@@ -138,10 +138,10 @@ def test_what_cannot_be_trained_is_found_before_anything_is_computed(weights: We
 
     two = tuning.write_clips(tmp_path / "two", sources=2, clips=1)
     with pytest.raises(ActionVitError, match="no training source can be spared"):
-        train(two, weights, tmp_path, tokens="fp16", folds=2, splits=(), on_tokens=computed)
+        train(two, weights, tmp_path, tokens="fp16", views=2, folds=2, splits=(), on_tokens=computed)
     one = tuning.write_clips(tmp_path / "one", motions=("grow",))
     with pytest.raises(ActionVitError, match="has one class"):
-        train(one, weights, tmp_path, tokens="fp16", on_tokens=computed)
+        train(one, weights, tmp_path, tokens="fp16", views=2, on_tokens=computed)
 
 
 def test_tokens_are_computed_once_for_all_splits_and_reruns(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
