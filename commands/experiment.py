@@ -12,6 +12,8 @@ from actionvit.commands.options import (
     F,
     cache_option,
     dataset_options,
+    embedding_options,
+    embeddings_wanted,
     numbers,
     open_dataset,
     root_argument,
@@ -48,6 +50,7 @@ def experiment_options(function: F) -> F:
         split_options("as for probe"),
         cache_option,
         dataset_options,
+        embedding_options,
         click.option("--variant", default="base", show_default=True, help="Whose embeddings."),
         root_argument,
     ):
@@ -147,7 +150,8 @@ def splits(**options: Any) -> None:
     rows, _ = _run(dataset, cells, options, lambda cell, result: {**row_of(cell, result), **unevenness_of(result)})
     folder = _write(dataset, "splits", rows, options, "One head under every protocol; sources that leak flatter it.")
     quantity = quantity_of(options["head"])
-    table = read_tables(dataset, [options["variant"]], cache=options["cache"], quantity=quantity)[0]
+    which = {"cache": options["cache"], "quantity": quantity, **embeddings_wanted(options)}
+    table = read_tables(dataset, [options["variant"]], **which)[0]
     spec = _base(options, head=options["head"], features=quantity, seeds=1)
     found = [
         shard_row(dataset, table, spec, shards=options["shards"], how=how)
@@ -185,7 +189,8 @@ def _run(
     from actionvit.pipeline.probing.differences import differences, findings
     from actionvit.pipeline.probing.experiment import run_cells
 
-    found = run_cells(dataset, cells, variant=options["variant"], cache=options["cache"], jobs=options["jobs"])
+    which = {"variant": options["variant"], "cache": options["cache"], **embeddings_wanted(options)}
+    found = run_cells(dataset, cells, jobs=options["jobs"], **which)
     rows, predicted = [], []
     for cell, result in tqdm(found, total=len(cells), unit="probe", disable=None, leave=False):
         rows.append(row(cell, result))

@@ -153,6 +153,22 @@ def runs_option(function: F) -> F:
     return click.option("--runs", type=click.Path(path_type=Path), default=lambda: setting("runs"), help=text)(function)
 
 
+def embedding_options(function: F) -> F:
+    """Add `--frames` and `--size`: whose embeddings, where a variant has several; `embeddings_wanted` takes them."""
+    for option in (
+        click.option("--size", type=click.IntRange(1), help="Side of the embedded views.  [default: that cached]"),
+        click.option("--frames", type=click.IntRange(1), help="Frames of the embedded views.  [default: those cached]"),
+    ):
+        function = option(function)
+    return function
+
+
+def embeddings_wanted(options: Mapping[str, Any]) -> dict[str, int]:
+    """Return what `--frames` and `--size` ask of a store's key, as `find_store` takes it."""
+    asked = {"clip__num_frames": options["frames"], "clip__size": options["size"]}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
 def device_option(of: str = "", default: str = "auto") -> Callable[[F], F]:
     """Return a decorator that adds `--device`; `of` says what runs there, where that is not plain."""
     text = f"{of} cpu, cuda, cuda:1, or auto.".strip()

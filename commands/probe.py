@@ -14,6 +14,8 @@ from actionvit.commands.options import (
     dataset_options,
     device_option,
     echo_json,
+    embedding_options,
+    embeddings_wanted,
     json_option,
     open_dataset,
     root_argument,
@@ -64,6 +66,7 @@ def _value(text: str) -> int | float | str | bool:
     default=("base",),
     help="Whose embeddings; repeat for several: one run each, over the same videos.  [default: base]",
 )
+@embedding_options
 @dataset_options
 @cache_option
 @runs_option
@@ -155,7 +158,8 @@ def command(**options: Any) -> None:
 
     dataset = open_dataset(options["root"], options)
     specs = _specs(options)
-    tables = read_tables(dataset, options["variants"], cache=options["cache"], quantity=specs[0].features)
+    wanted = embeddings_wanted(options)
+    tables = read_tables(dataset, options["variants"], cache=options["cache"], quantity=specs[0].features, **wanted)
     protocol = options["protocol"] or default_protocol(dataset)
     if not options["as_json"]:
         seeds = options["seeds"] or default_seeds(protocol, specs[0])

@@ -39,6 +39,7 @@ def write_store(
     seed: int = 0,
     skip: int = 0,
     weights: str = "0" * 64,
+    size: int = 224,
 ) -> FeatureStore:
     """A store whose embeddings are a class mean, plus an offset a film, plus noise; the last `skip` videos missing."""
     rng = np.random.default_rng([seed, len(variant)])
@@ -47,7 +48,7 @@ def write_store(
     key = FeatureKey(
         weights=weights,
         model=asdict(shape),
-        clip=asdict(ClipSpec(num_frames=FRAMES, size=224, clips=VIEWS)),
+        clip=asdict(ClipSpec(num_frames=FRAMES, size=size, clips=VIEWS)),
         preprocessing={},
         decoder="test",
         precision="fp32",

@@ -232,6 +232,20 @@ def test_a_run_of_other_embeddings_is_not_replaced_and_a_report_stays_with_its_n
     assert not (tmp_path / "mine" / "report").exists(), "its numbers are gone"
 
 
+def test_of_several_embeddings_one_is_named(dataset, tmp_path) -> None:
+    for size in (160, 224):
+        write_store(tmp_path / "cache", dataset, size=size)
+    where = [str(dataset.root), "--cache", str(tmp_path / "cache"), "--seeds", "1", "--protocol", "grouped"]
+    with pytest.raises(ActionVitError, match=r"2 stores of films base.*say which with --size$"):
+        run_command(*where, "--runs", str(tmp_path / "runs"))
+    for size in (160, 224):
+        assert run_command(*where, "--runs", str(tmp_path / f"{size}"), "--size", str(size))[0] == 0
+        run = read_run(tmp_path / f"{size}" / "base-linear-grouped")
+        assert run.info["store"]["key"]["clip"]["size"] == size
+    with pytest.raises(ActionVitError, match=r"no embeddings of films base clip.size=448"):
+        run_command(*where, "--runs", str(tmp_path / "runs"), "--size", "448")
+
+
 def test_other_splits_are_another_question(dataset) -> None:
     ids = [video.id for video in dataset.videos][:-1]
     fewer = replace(dataset, videos=dataset.videos[:-1])

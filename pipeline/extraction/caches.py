@@ -108,7 +108,7 @@ def find_store(cache: Path, dataset: str, variant: str, **wanted: Leaf) -> Featu
         )
         raise ActionVitError(
             f"{cache}: {len(whole)} stores of {dataset} {variant}, and nothing says which: {whole[0].folder.name} "
-            f"(here) against {others} (there); name one, or `actionvit cache prune` the others"
+            f"(here) against {others} (there); {_choice(whole)}"
         )
     if fits:
         raise ActionVitError(
@@ -121,6 +121,13 @@ def find_store(cache: Path, dataset: str, variant: str, **wanted: Leaf) -> Featu
         f"{cache}: no embeddings of {dataset} {variant}{asked}, only {there}; "
         f"run `actionvit extract --variant {variant}`"
     )
+
+
+def _choice(stores: Sequence[FeatureStore]) -> str:
+    """Return how to name one of several stores."""
+    leaves = {name for store in stores[1:] for name, _, _ in stores[0].key.differences(store.key)}
+    options = [option for option, leaf in (("--frames", "clip.num_frames"), ("--size", "clip.size")) if leaf in leaves]
+    return f"say which with {' or '.join(options)}" if options else "`actionvit cache prune` those that you do not want"
 
 
 def _fits(key: FeatureKey, wanted: Mapping[str, Leaf]) -> bool:

@@ -92,14 +92,14 @@ def quantity_of(head: str) -> Quantity:
 
 
 def run_cells(
-    dataset: Dataset, cells: Sequence[Cell], *, variant: str, cache: Path, jobs: int = 2
+    dataset: Dataset, cells: Sequence[Cell], *, variant: str, cache: Path, jobs: int = 2, **wanted: int
 ) -> Iterator[tuple[Cell, ProbeResult]]:
-    """Yield each cell with its result, in order; embeddings are read once."""
+    """Yield each cell with its result, in order; embeddings, those that are `wanted`, are read once."""
     tables: dict[Quantity, FeatureTable] = {}
     for cell in cells:
         quantity = cell.spec.features
         if quantity not in tables:
-            tables[quantity] = read_tables(dataset, [variant], cache=cache, quantity=quantity)[0]
+            tables[quantity] = read_tables(dataset, [variant], cache=cache, quantity=quantity, **wanted)[0]
         yield cell, probe(dataset, [tables[quantity]], cell.spec, jobs=jobs)[0]
 
 
