@@ -166,6 +166,7 @@ def test_the_size_of_tokens_is_said_and_must_fit(clips: Path, tmp_path: Path, mo
     assert "embeddings of 4 videos take" in str(refused.exception) and "leave out --tokens-after" in str(
         refused.exception
     )
+    assert not (tmp_path / "cache").exists()
     monkeypatch.undo()
     assert "rows to write" in run(*tokens).stderr
     assert "rows to write" not in run(*tokens).stderr, "nothing is left to write"
