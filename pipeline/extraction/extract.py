@@ -173,7 +173,7 @@ def _refuse_another(dataset: Dataset, target: _Target) -> None:
     if target.plan.changed and recorded not in (None, str(here)) and os.access(recorded, os.F_OK):
         raise ActionVitError(
             f"{here}: its name is `{dataset.name}`, and so is that of {recorded}, whose embeddings are in"
-            f" {target.store.folder}: {len(target.plan.changed)} ids are other videos there ({target.plan.changed[0]!r}"
+            f" {target.store.folder}; ids of other videos there: {len(target.plan.changed)} ({target.plan.changed[0]!r}"
             " is the first); give --name, another name for one of the two"
         )
 
