@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
+import subprocess
+import sys
 import time
 from collections import Counter
 from contextlib import closing, nullcontext
@@ -341,6 +343,30 @@ def test_a_process_that_fails_leaves_without_waiting_for_the_others(
         if fails:
             raise ActionVitError("the disk is full")
     assert left == ([] if fails else [True])
+
+
+TRAINED = """
+import os, torch
+from actionvit.pipeline.finetuning.distributed import ranks
+with ranks("cpu") as group:
+    weight = torch.nn.Parameter(torch.ones(2))
+    weight.grad = torch.ones(2)
+    group.add_up([weight.grad])
+    torch.optim.AdamW([weight]).step()
+print(*(open(f"/proc/self/task/{each}/comm").read().strip() for each in os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="lists threads as Linux does")
+def test_no_thread_of_the_group_outlives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_torchrun(monkeypatch, "2", "0")
+    started = []
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        started.append(subprocess.Popen([sys.executable, "-c", TRAINED], stdout=subprocess.PIPE, text=True))
+    threads = [process.communicate(timeout=120)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert all("python" in each and "gloo" not in each for each in threads), threads
 
 
 def test_more_processes_than_gpus_are_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ micro-batches, so that one of them running out of memory stops nobody.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -119,6 +120,9 @@ def ranks(device: str) -> Iterator[Ranks]:
             raise ActionVitError(f"{here} processes on this machine, and torch finds {there} GPUs: start one for each")
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
+    # Optimizers import it, and imported when there is a group it keeps that as a default argument for good: gloo's
+    # threads then outlive the farewell below, and one that is late aborts an interpreter that is ending.
+    importlib.import_module("torch.distributed.nn.functional")
     # The first rank may take hours to extract tokens while the others wait; torch would give up after ten minutes.
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(days=7))
     yield Ranks(dist.get_rank(), world, device)
