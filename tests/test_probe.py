@@ -225,7 +225,7 @@ def test_a_run_of_other_embeddings_is_not_replaced_and_a_report_stays_with_its_n
     assert run_command(*where, "--cache", str(cache))[0] == 0
     assert (tmp_path / "mine" / "report" / "report.html").read_text() == "of these numbers"
     before = (tmp_path / "mine" / "predictions.npz").read_bytes()
-    with pytest.raises(ActionVitError, match="answers something else: choose another --run name, or --overwrite"):
+    with pytest.raises(ActionVitError, match="exists: choose another --run name, or --overwrite"):
         run_command(*where, "--cache", str(other))
     assert (tmp_path / "mine" / "predictions.npz").read_bytes() == before
     assert run_command(*where, "--cache", str(other), "--overwrite")[0] == 0
