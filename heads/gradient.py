@@ -193,9 +193,11 @@ class _Loss:
         self.focal = head.focal
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        import torch
         from torch.nn.functional import cross_entropy
 
         losses = cross_entropy(logits + self.shift, target, reduction="none")
         if self.focal:  # Lin et al. (ICCV 2017): what is already right counts less
-            losses = losses * (1 - (-losses).exp()) ** self.focal
+            wrong = (1 - (-losses).exp()).clamp_min(torch.finfo(losses.dtype).eps)  # a root of 0 has no gradient
+            losses = losses * wrong**self.focal
         return (losses * self.weight[target]).mean()

@@ -219,6 +219,15 @@ def test_focal_loss_cares_less_for_what_is_right_already() -> None:
     assert focal < plain - 0.05
 
 
+@pytest.mark.parametrize("focal", [0.3, 1.0, 2.0])
+def test_a_focal_loss_learns_from_what_it_is_sure_of(focal: float) -> None:
+    """Separable far apart: probabilities round to 1, of which a power below 1 must not make a gradient of nan."""
+    y = np.arange(40) % 2
+    X = np.where(y[:, None] == 1, 50.0, -50.0) + np.random.default_rng(0).normal(size=(40, 4))
+    head = MLPProbe(focal=focal, epochs=60, lr=0.1, width=8).fit(X, y)
+    assert all(np.isfinite(value).all() for value in head.weights_.values()) and head.score(X, y) == 1
+
+
 def test_no_exponent_makes_all_classes_equal() -> None:
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 200)
