@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -114,7 +115,8 @@ def _draw(video: Path, stem: Path, look: Look, animate: Literal["gif", "webp", "
 
 def _names(videos: Sequence[Path]) -> list[str]:
     """Return each video's name without its suffix; with its folder's before it where two share it, then numbered."""
-    short = [whole.stem if whole.suffix else whole.name for whole in (video.resolve() for video in videos)]
+    whole = [Path(os.path.abspath(video)) for video in videos]  # noqa: PTH100 - `.` has no name; a link keeps its own
+    short = [video.stem if video.suffix else video.name for video in whole]
     names = [
         f"{video.resolve().parent.name}-{name}" if short.count(name) > 1 else name
         for video, name in zip(videos, short, strict=True)

@@ -136,13 +136,17 @@ def splits(root: Path, protocol: str | None, as_json: bool, **options: Any) -> N
     protocols = [protocol] if protocol else ["official", "grouped", "stratified", "random"][not dataset.official :]
     numbers = {name: options[name] for name in ("folds", "test_fraction", "seed")}
     made: list[Split] = []
+    why: ActionVitError | None = None
     for name in protocols:
         try:
             made += make_splits(dataset, name, **numbers)  # type: ignore[arg-type]
         except ActionVitError as error:
             if protocol:
                 raise
+            why = error
             click.echo(f"note: no {name} splits: {error}", err=True)
+    if why and not made:
+        raise why
     rows = [_row(dataset, split) for split in made]
     if as_json:
         echo_json({"dataset": dataset.name, "sources_known": dataset.sources_known, "splits": rows})

@@ -49,7 +49,7 @@ def setting(name: str) -> Path:
         if name in settings:
             if not isinstance(settings[name], str):
                 raise click.UsageError(f"actionvit.toml: {name}: got {settings[name]!r}, expected a path in quotes")
-            return Path(settings[name]).expanduser()
+            return Path(os.path.expanduser(settings[name]))  # noqa: PTH111 - which leaves a user that is not as it stands
     return Path(DEFAULTS[name])
 
 

@@ -203,7 +203,7 @@ def _write(dataset: Dataset, planned: Sequence[Planned], specs: Sequence[ProbeSp
     from tqdm import tqdm
 
     from actionvit.pipeline.probing.experiment import protocol_of
-    from actionvit.pipeline.probing.sweep import best_of, probe_all, row_of
+    from actionvit.pipeline.probing.sweep import UNJUDGED, best_of, probe_all, row_of
     from actionvit.pipeline.probing.tables import cost_figure, write_table
 
     folder: Path = options["out"] or Path("results") / f"{dataset.name}-sweep"
@@ -217,11 +217,13 @@ def _write(dataset: Dataset, planned: Sequence[Planned], specs: Sequence[ProbeSp
         " Percent: mean ± deviation between splits [95 % interval by source]."
     )
     best = best_of(rows)
-    chosen = (
-        f"Best inside the training sides: {best['variant']} {best['frames']}×{best['size']}, {best['head']},"
-        f" {best['weighting']}: {100 * best['inside']['mean']:.1f} % there,"
-        f" {100 * best['top1']['mean']:.1f} % on the test sides."
-    )
+    chosen = "Inside the training sides nothing can be judged: each is of one source, or of classes of one source."
+    if best["inside"] != UNJUDGED:
+        chosen = (
+            f"Best inside the training sides: {best['variant']} {best['frames']}×{best['size']}, {best['head']},"
+            f" {best['weighting']}: {100 * best['inside']['mean']:.1f} % there,"
+            f" {100 * best['top1']['mean']:.1f} % on the test sides."
+        )
     about = {"dataset": dataset.name, "command": typed}
     files = write_table(folder, "sweep", rows, caption=caption, about=about, findings=[chosen])
     drawn = [{**row, "series": _series(row), "setting": f"{row['frames']}×{row['size']}"} for row in rows]

@@ -55,6 +55,9 @@ def test_a_folder_of_frames_is_named_from_inside_as_from_outside(
     monkeypatch.chdir(folder)
     assert run(".", "--variant", "tiny", "--out", "look", "--animate", "none").exit_code == 0
     assert (folder / "look" / "clip.png").is_file() and not list(folder.glob("*.png"))
+    (tmp_path / "wave").symlink_to(folder)  # as annexes of large files have it
+    assert run(tmp_path / "wave", "--variant", "tiny", "--out", "look", "--animate", "none").exit_code == 0
+    assert (folder / "look" / "wave.png").is_file()
 
 
 def test_the_upper_row_is_what_the_encoder_sees_and_the_lower_its_rollout(video: Path, tmp_path: Path) -> None:

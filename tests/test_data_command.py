@@ -153,6 +153,10 @@ def test_splits_that_one_source_cannot_make_do_not_stop_the_others(tmp_path):
         and "no grouped splits: dataset `one`: all videos are of one source" in done.stderr
     )
     assert run("splits", tmp_path / "one.csv", "--protocol", "grouped").exit_code == 1
+    alone = tmp_path / "alone" / "hop"
+    alone.mkdir(parents=True)
+    (alone / "1.avi").touch()
+    assert run("splits", tmp_path / "alone").exit_code == 1, "none at all is an error"
 
 
 def test_check_without_lists_looks_at_the_splits_that_probe_would_make(sixty):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,6 +138,34 @@ def test_what_the_consumer_holds_is_not_the_workers_memory(named: Named) -> None
     large = DecodeRequest("a", held[0].path if isinstance(held[0], Failure) else named("a")[0].path, SPECS)
     (found,) = decode_stream([large], workers=1, max_memory=100 << 10)  # but each piece must fit into it
     assert isinstance(found, Failure) and found.reason == "memory"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits are Linux's")
+def test_workers_keep_within_a_limit_that_was_set_for_good(named: Named) -> None:
+    """As batch systems set it: nobody may raise it again."""
+    script = (
+        "import resource, sys; from pathlib import Path\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))\n"
+        "from actionvit.features.clips import ClipSpec\n"
+        "from actionvit.features.decoding.workers import Decoded, DecodeRequest, decode_stream\n"
+        "request = DecodeRequest('a', Path(sys.argv[1]), (ClipSpec(num_frames=8, size=32),))\n"
+        "assert all(isinstance(one, Decoded) for one in decode_stream([request] * 9, workers=1))\n"
+    )
+    (request,) = named("a")
+    # Without the right to raise limits, which root may have.
+    dropped = ["setpriv", "--bounding-set", "-sys_resource"] if os.geteuid() == 0 and shutil.which("setpriv") else []
+    subprocess.run([*dropped, sys.executable, "-c", script, str(request.path)], check=True)
+
+
+@pytest.mark.timing
+def test_a_hang_is_noticed_in_time_after_the_consumer_was_away(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actionvit.features.decoding.workers.GRACE", 0.2)
+    stream = decode_stream(named("a", "hangs"), workers=1, timeout=1.5, ahead=0, decoder=BY_NAME)
+    assert next(stream).id == "a"
+    time.sleep(6)
+    began = time.monotonic()
+    assert reasons(stream) == {"hangs": "timeout"}
+    assert time.monotonic() - began < 4
 
 
 @pytest.mark.timing

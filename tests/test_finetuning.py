@@ -132,6 +132,19 @@ def test_one_view_is_the_plain_one(dataset: Dataset, weights: Weights, tmp_path:
     assert far(cached, train(dataset, weights, tmp_path / "c", train="last:1", tokens="fp32", augment=None)) == 0
 
 
+def test_a_training_that_was_over_when_it_was_killed_says_what_it_was_trained_on(
+    weights: Weights, tmp_path: Path
+) -> None:
+    dataset = tuning.write_clips(tmp_path / "drawn")
+    broken = next(video for video in dataset.videos if "1_" in video.path.name)
+    broken.path.write_bytes(b"no video")
+    place = {"folder": tmp_path / "work", "train": "head", "views": 0}
+    first = train(dataset, weights, tmp_path, **place)
+    again = train(dataset, weights, tmp_path, resume=True, **place)
+    assert first.failures == again.failures == {broken.id: "not_video"}
+    assert first.trained == again.trained and far(first, again) == 0
+
+
 def test_what_cannot_be_trained_is_found_before_anything_is_computed(weights: Weights, tmp_path: Path) -> None:
     def computed(videos: int, size: int) -> None:
         pytest.fail("tokens were computed first")

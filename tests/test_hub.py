@@ -28,19 +28,22 @@ class Hub:
     url: str
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    commit: str = COMMIT
+    """Of `main`."""
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
         """Return status, headers and body, as the hub's `/owner/name/resolve/main/file` does."""
         self.asked.append(path)
-        owner, name, _, _, file = (*path.strip("/").split("/", 4), "", "", "", "")[:5]
+        owner, name, _, revision, file = (*path.strip("/").split("/", 4), "", "", "", "")[:5]
+        commit = revision if len(revision) == len(COMMIT) else self.commit
         files = self.repositories.get(f"{owner}/{name}")
         if files is None:
             return 404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}, b""
         if file not in files:
-            return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, b""
+            return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}, b""
         body = files[file]
         etag = f'"{hashlib.sha256(body).hexdigest()}"'
-        return 200, {"ETag": etag, "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}, body
+        return 200, {"ETag": etag, "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}, body
 
 
 @pytest.fixture
@@ -117,13 +120,14 @@ def test_a_processor_that_a_cache_lacks_is_fetched_or_missed_aloud(
     hub.repositories["someone/timesformer-small"] = model
     home = tmp_path / "home"
     assert show("someone/timesformer-small", hub, home).returncode == 0
-    for offline in (False, True):
+    for offline in (False, False, True):
         (held,) = home.rglob("preprocessor_config.json")
         held.unlink()
         done = show("someone/timesformer-small", hub, home, **({"HF_HUB_OFFLINE": "1"} if offline else {}))
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["mean"] == ([0.45] * 3 if offline else [0.1, 0.2, 0.3])
         assert ("preprocessor_config.json is not in the local cache" in done.stderr) == offline
+        hub.commit = COMMIT[::-1]  # the repository moves on: what is cached is of the commit before, and stays whole
 
 
 def test_a_repository_with_a_bin_alone_loads(hub: Hub, model: dict[str, bytes], tmp_path: Path) -> None:

@@ -21,13 +21,12 @@ import pytest
 from click.testing import CliRunner
 from extracting import draw, extract, extraction, rows_of, store_in, undisturbed
 from numpy.typing import NDArray
-from storing import arrays_of, check_rows, embed, environment, fill, make, numbered
+from storing import arrays_of, check_rows, embed, environment, fill, make
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
 from actionvit.features.files import Fingerprint
 from actionvit.features.store.index import Index
-from actionvit.features.store.ledger import NOWHERE
 from actionvit.features.store.locks import LOCK, locked
 from actionvit.features.store.parts import list_parts
 from actionvit.features.store.store import FeatureStore
@@ -306,19 +305,20 @@ def test_what_a_damaged_shard_cannot_lend_is_embedded(tmp_path: Path, clips: Cli
     assert rows_of(FeatureStore.open(Path(outcome["store"]))) == whole
 
 
-def test_a_video_that_broke_in_its_shard_loses_its_row_in_the_joined_store(tmp_path: Path) -> None:
-    shards = [fill(tmp_path / "1", (0, 2, 4)), fill(tmp_path / "2", (1, 3))]
+def test_merging_again_takes_no_row_away_and_counts_no_extraction_twice(tmp_path: Path) -> None:
+    """A shard's ledger may be older than the row: the video was mended, and embedded into the joined store."""
+    shards = [fill(tmp_path / "1", (0, 2)), fill(tmp_path / "2", (1, 3))]
     note_speed(shards[0].folder, Speed(videos=3, seconds=1.0, device="cpu"))
-    merge(shards, tmp_path / "merged")
-    same, away = numbered(1).fingerprint, NOWHERE
-    for shard, id, file in ((0, "v002", Fingerprint(9, 9)), (1, "v001", same), (1, "v003", away)):
-        with shards[shard].writer() as out:
-            out.fail(id, "corrupt", "says so", fingerprint=file)
+    with shards[0].writer() as out:
+        out.fail("v004", "corrupt", "says so", fingerprint=Fingerprint(9, 9))
     merged = merge(shards, tmp_path / "merged")
-    merged.refresh()
-    assert merged.ids == ["v000", "v001", "v003", "v004"], "not those whose file is as it was, or merely away"
-    assert [failure.id for failure in merged.failures()] == ["v002"]
-    assert len(read_speed(merged.folder)) == 1, "the same extraction is not counted twice"
+    assert [failure.id for failure in merged.failures()] == ["v004"]
+    fill(tmp_path / "merged", (4,))
+    for stores in (shards, [*shards, FeatureStore.open(tmp_path / "merged")]):
+        merged = merge(stores, tmp_path / "merged")
+        merged.refresh()
+        assert merged.ids == ["v000", "v001", "v002", "v003", "v004"] and merged.failures() == []
+        assert len(read_speed(merged.folder)) == 1
 
 
 def test_an_experiment_on_shards_cuts_them_as_extract_does() -> None:

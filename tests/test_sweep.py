@@ -100,6 +100,22 @@ def test_it_ends_with_one_table_and_one_plot(whole) -> None:
     assert f"tiny {best['frames']}×{best['size']}, {best['head']}, none: {100 * float(best['inside']):.1f} %" in said
 
 
+def test_where_nothing_can_be_judged_inside_it_says_so(clips: Path, whole: tuple[Path, str], tmp_path: Path) -> None:
+    """Two sources: a training side has one. The rows are those of another dataset with the same files."""
+    lines = ["path,label,split,source"]
+    for path in sorted(clips.rglob("*.avi")):
+        lines.append(f"{path},{path.parent.name},,film{int(path.name[-5], 36) % 2}")
+    (tmp_path / "two.csv").write_text("\n".join(lines) + "\n")
+    shutil.copytree(whole[0] / "cache", tmp_path / "cache")
+    where = ["--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out"), "--workers", "1"]
+    asked = ["--variant", "tiny", "--frames", "2", "--size", "48", "--head", "linear", "--protocol", "grouped"]
+    result = CliRunner().invoke(
+        command, [str(tmp_path / "two.csv"), *asked, "--folds", "2", "--seeds", "1", *where], catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    assert "Inside the training sides nothing can be judged" in result.output
+
+
 def test_again_it_computes_nothing_and_relabelled_it_probes_alone(clips, whole, tmp_path) -> None:
     place = tmp_path / "copy"
     shutil.copytree(whole[0], place)

@@ -159,11 +159,17 @@ def _limit_memory(extra: int) -> None:
             Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
         with open("/proc/self/statm") as file:  # noqa: PTH123 - read before pathlib would allocate
             pages = int(file.read().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * mmap.PAGESIZE + extra, resource.RLIM_INFINITY))
+        _set_limit(pages * mmap.PAGESIZE + extra)
 
 
 def _widen_limit(extra: int) -> None:
     """Let this process allocate so much more; nothing where it is not limited."""
-    now, most = resource.getrlimit(resource.RLIMIT_AS)
+    now, _ = resource.getrlimit(resource.RLIMIT_AS)
     if now != resource.RLIM_INFINITY:
-        resource.setrlimit(resource.RLIMIT_AS, (now + extra, most))
+        _set_limit(now + extra)
+
+
+def _set_limit(size: int) -> None:
+    """Limit what this process may allocate, within what the one that started it set for good."""
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (size if most == resource.RLIM_INFINITY else min(size, most), most))

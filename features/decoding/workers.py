@@ -190,8 +190,10 @@ class _Pool:
     def _forgive(self, most: float) -> None:
         """Let no more than `most` seconds since the last look count against the workers."""
         now = time.monotonic()
+        late = max(0.0, now - self._watched - most)
         for worker in self._workers:
-            worker.busy_since += max(0.0, now - self._watched - most)
+            if worker.busy_since < now:  # else it is still starting, or has just been given its video
+                worker.busy_since = min(now, worker.busy_since + late)
         self._watched = now
 
     def _receive(self, worker: Worker) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from actionvit.errors import ActionVitError
-from actionvit.features.files import Fingerprint, content_digest, fingerprint
+from actionvit.features.files import Fingerprint, content_digest, fingerprint, frame_files
 from actionvit.features.store.index import Index
 from actionvit.features.store.ledger import NOWHERE, Failure
 
@@ -147,7 +147,7 @@ class _Planner:
         failure = self.failures.get(id)
         if failure is None or failure.fingerprint != now or failure.decoder != self.decoder:
             return False
-        return failure.reason != "missing" or not os.access(path, os.R_OK)  # permissions are no part of a fingerprint
+        return failure.reason != "missing" or not _readable(path)  # permissions are no part of a fingerprint
 
     def _twin(self, path: Path, size: int) -> Twin | None:
         """Return a row of the file's content, if any store has one; a file of a size that none knows is not read."""
@@ -163,6 +163,11 @@ class _Planner:
             if digest in rows:
                 return Twin(store, store.index.ids[rows[digest]])
         return None
+
+
+def _readable(path: Path) -> bool:
+    """Return whether a video's file may be read, or every frame of its folder."""
+    return all(os.access(file, os.R_OK) for file in ([path, *frame_files(path)] if path.is_dir() else [path]))
 
 
 def _can_lend(store: FeatureStore) -> bool:

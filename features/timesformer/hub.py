@@ -33,7 +33,7 @@ def fetch(repo: str) -> Path:
         If the hub cannot be reached, or has no such repository, or no weights in it; with the remedy.
     """
     if folder := cached(repo):
-        _with_processor(repo)
+        _with_processor(repo, folder.name)
         return folder
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError, RepositoryNotFoundError
@@ -64,19 +64,19 @@ def fetch(repo: str) -> Path:
     return config.parent
 
 
-def _with_processor(repo: str) -> None:
-    """Fetch the processor's configuration where the cache does not know whether there is one.
+def _with_processor(repo: str, revision: str) -> None:
+    """Fetch the processor's configuration, of the weights' revision, where the cache does not know of one.
 
     A program that loads models alone leaves such a cache behind; without it pixels would silently be others.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
-    if try_to_load_from_cache(repo, FILES[1]) is not None:
+    if try_to_load_from_cache(repo, FILES[1], revision=revision) is not None:
         return
     try:
         with _muted():
-            hf_hub_download(repo, FILES[1])
+            hf_hub_download(repo, FILES[1], revision=revision)
     except RemoteEntryNotFoundError:
         return
     except Exception as error:

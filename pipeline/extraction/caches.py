@@ -15,7 +15,7 @@ from typing import Any
 from actionvit.errors import ActionVitError
 from actionvit.features.store.keys import FeatureKey, describe
 from actionvit.features.store.locks import locked
-from actionvit.features.store.parts import DamagedPart, list_parts
+from actionvit.features.store.parts import list_parts
 from actionvit.features.store.store import KEY, FeatureStore
 
 logger = logging.getLogger(__name__)
@@ -247,7 +247,7 @@ def stale_stores(stores: Sequence[FeatureStore]) -> list[Stale]:
             found.append(Stale(store=store, reason=f"{older}: {differences} (here: this one, there: the newest)"))
         for store in group:
             twin = next((one for one in whole if one.key == store.key), None)
-            with contextlib.suppress(DamagedPart):  # of what is damaged nobody knows that it is elsewhere
+            with contextlib.suppress(ActionVitError):  # of what cannot be read nobody knows that it is elsewhere
                 if shard_of(store) is not None and twin is not None and _contents(store) <= _contents(twin):
                     found.append(Stale(store=store, reason=f"all its rows are in {twin.folder.name}"))
     return [stale for stale in found if not stale.store.folder.is_symlink()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -168,14 +167,29 @@ def _info(dataset: Dataset, job: Job) -> dict[str, Any]:
 
 
 def _refuse_another(dataset: Dataset, target: _Target) -> None:
-    """Refuse a dataset that has the name of another: its rows would take the place of the other's, id by id."""
+    """Refuse a dataset that has the name of another: its rows would take the place of the other's, id by id.
+
+    There is another where a changed video's file lies under the recorded root just as it was embedded.
+    """
     recorded, here = target.store.info.get("root"), dataset.root.resolve()
-    if target.plan.changed and recorded not in (None, str(here)) and os.access(recorded, os.F_OK):
+    if recorded in (None, str(here)):
+        return
+    others = [id for id in target.plan.changed if _is_as_embedded(target.store, id, Path(recorded) / id)]
+    if others:
         raise ActionVitError(
             f"{here}: its name is `{dataset.name}`, and so is that of {recorded}, whose embeddings are in"
-            f" {target.store.folder}; ids of other videos there: {len(target.plan.changed)} ({target.plan.changed[0]!r}"
-            " is the first); give --name, another name for one of the two"
+            f" {target.store.folder}; ids of other videos there: {len(others)} ({others[0]!r} is the first); give"
+            " --name, another name for one of the two"
         )
+
+
+def _is_as_embedded(store: FeatureStore, id: str, path: Path) -> bool:
+    """Return whether size and time of a file vouch for the row."""
+    at = store.index.find(id)
+    try:
+        return at is not None and fingerprint(path) == store.index.info(at).fingerprint
+    except OSError:
+        return False
 
 
 def _bytes_to_come(target: _Target) -> int:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from actionvit.errors import ActionVitError
 from actionvit.features.store.keys import describe
-from actionvit.features.store.ledger import NOWHERE, Failure
 from actionvit.features.store.store import KEY, FeatureStore
 from actionvit.pipeline.extraction.speed import note_speed, read_speed
 
@@ -18,7 +17,8 @@ logger = logging.getLogger(__name__)
 def merge(stores: Sequence[FeatureStore], out: Path, *, wait: bool = False) -> FeatureStore:
     """Copy the rows of several stores of one key into the store at `out`; rows that are there already stay.
 
-    A video that failed in one of them, and has a row in none, has none at `out` either: it broke since.
+    Whether a video that failed in a store broke after its row was made, or was mended since, no store can tell: the
+    next `extract` looks at the file.
 
     Parameters
     ----------
@@ -51,22 +51,15 @@ def merge(stores: Sequence[FeatureStore], out: Path, *, wait: bool = False) -> F
             logger.info("%s: %d of %d rows are new", store.folder, len(new), len(store))
             for row in store.iterate(new):
                 writer.append(row)
-        given = {id for store in stores for id in store.ids}
         for store in stores:
             for failure in store.failures():
-                if failure.id not in given and not _is_of_row(failure, merged):
-                    given.add(failure.id)
+                if failure.id not in held:
+                    held.add(failure.id)
                     writer.note(failure)
             for speed in read_speed(store.folder):
-                if speed not in before:  # else these stores were merged before
+                if store.folder != merged.folder and speed not in before:  # else these stores were merged before
                     note_speed(merged.folder, speed)
     return merged
-
-
-def _is_of_row(failure: Failure, store: FeatureStore) -> bool:
-    """Return whether a video that failed has a row of the same file, or its file was merely away."""
-    at = store.index.find(failure.id)
-    return at is not None and failure.fingerprint in (NOWHERE, store.index.info(at).fingerprint)
 
 
 def _check_same(first: FeatureStore, other: FeatureStore) -> None:

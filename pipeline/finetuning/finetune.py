@@ -163,10 +163,13 @@ def _clips(dataset: Dataset, splits: Sequence[Split], weights: Weights, spec: Fi
     frozen = Frozen(model.encoder, spec.clip, first, place.ranks.device, bf16=spec.training.autocast)
     which = (dataset, [video for video in videos if video.id in used], weights, frozen, views)
     where: dict[str, Any] = {"variant": spec.variant, "cache": place.cache, "policy": place.policy, "kept": spec.tokens}
+    # A training that has begun goes on with the clips it began with.
+    begun = any(has_checkpoint(place.folder / split.name) for split in splits)
     if place.ranks.first:
         extract_tokens(
             *which,
             **where,
+            retry=not begun,
             workers=place.workers,
             timeout=place.timeout,
             on_start=place.on_tokens,

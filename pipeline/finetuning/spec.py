@@ -102,3 +102,5 @@ class State:
     best_score: tuple[float, float] = (float("-inf"), float("-inf"))
     history: list[dict[str, float]] = field(default_factory=list)
     averaged: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+    """Clips that did not decode so far, and why: a training that goes on after its end decodes none."""

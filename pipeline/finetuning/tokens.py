@@ -128,6 +128,7 @@ def extract_tokens(
     cache: Path,
     policy: DecodePolicy,
     kept: Kept = "fp16",
+    retry: bool = True,
     workers: int | None = None,
     timeout: float = 60.0,
     on_start: Callable[[int, int], None] = lambda videos, size: None,
@@ -135,7 +136,8 @@ def extract_tokens(
 ) -> FeatureStore:
     """Compute what the cache lacks of some videos' tokens: `plain (K, ...)`, and `view0`, `view1`, ... (...).
 
-    The store resumes and verifies as those of embeddings do. Videos are tried again whose failure lay with the machine.
+    The store resumes and verifies as those of embeddings do. With `retry`, videos are tried again whose failure lay
+    with the machine.
 
     Raises
     ------
@@ -145,9 +147,11 @@ def extract_tokens(
     store = token_store(dataset, videos, weights, frozen, spec, variant=variant, cache=cache, policy=policy, kept=kept)
     by_id = {video.id: video for video in videos}
     plan = store.plan([(video.id, video.path) for video in videos], decoder=decoder_version())
-    again = {failure.id for failure in store.failures() if failure.reason in OF_THE_MACHINE} & by_id.keys()
+    failed = store.failures() if retry else []
+    again = {failure.id for failure in failed if failure.reason in OF_THE_MACHINE} & by_id.keys()
     # Not adopted from a video of the same content: which views are drawn follows from the id.
-    todo = sorted({*plan.todo, *plan.copies, *again})
+    new = {*plan.todo, *plan.copies}
+    todo = sorted(new | again)
     if not todo:
         return store
     size = len(todo) * token_bytes(weights, frozen, spec, kept)
@@ -163,7 +167,7 @@ def extract_tokens(
         return np.concatenate(pieces.over(len(view), lambda part: _tokens(frozen, view[part], kept)))
 
     with (
-        store.writer() as writer,
+        store.writer(wait=not new) as writer,  # another training may be trying the same again
         closing(decode_stream(requests, policy=policy, workers=workers, timeout=timeout)) as stream,
         closing(in_threads(views, stream)) as made,
     ):

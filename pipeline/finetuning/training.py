@@ -240,6 +240,7 @@ class Training:
             if ranked > tuple(state.best_score):
                 state.best_epoch, state.best_score, self.best = epoch, ranked, _copy(self.parameters)
         state.epoch, state.averaged = epoch, self.average.steps if self.average else 0
+        state.failures = self.ranks.union(self.clips.failures)
         state.history.append({"epoch": epoch, **told, **{f"validation_{name}": found[name] for name in found}})
         self._checkpoint()
         return state.history[-1]
@@ -279,6 +280,7 @@ class Training:
             )
         self.state = State(**{name: state[name] for name in State.__dataclass_fields__})
         self._kept = self.state.epoch
+        self.clips.failures.update(self.state.failures)
         self.state.best_score = (state["best_score"][0], state["best_score"][1])
 
         def group(kind: str) -> dict[str, Tensor]:

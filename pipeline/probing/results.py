@@ -235,5 +235,5 @@ def _same_question(folder: Path, info: dict[str, Any]) -> bool:
         there = json.loads((folder / INFO).read_text(encoding="utf-8"))
         keys = [[json.dumps(store["key"], sort_keys=True) for store in run["stores"]] for run in (there, info)]
         return keys[0] == keys[1] and all(there[key] == info[key] for key in QUESTION)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False

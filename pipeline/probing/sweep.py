@@ -31,6 +31,9 @@ from actionvit.pipeline.probing.tables import chosen_in_words
 from actionvit.pipeline.probing.tasks import ProbeSpec
 from actionvit.pipeline.runs import Run, read_run
 
+UNJUDGED = "–"
+"""What stands for a score inside the training sides where nothing can be judged there."""
+
 TOGETHER = 4
 """Settings that are embedded from one decoding of the videos: each holds its weights in memory."""
 
@@ -45,6 +48,8 @@ class Planned:
     """Videos that are cached."""
     todo: int
     """Videos still to embed."""
+    copies: int
+    """Videos whose rows another store has."""
 
     @property
     def name(self) -> str:
@@ -82,7 +87,7 @@ def plan_sweep(dataset: Dataset, jobs: Sequence[Job], *, cache: Path, policy: De
 
 
 def _planned(job: Job, outcome: Outcome) -> Planned:
-    return Planned(job=job, store=outcome.store, rows=outcome.rows, todo=outcome.todo)
+    return Planned(job=job, store=outcome.store, rows=outcome.rows, todo=outcome.todo, copies=outcome.adopted)
 
 
 def measured_rate(planned: Planned, device: str) -> float:
@@ -112,7 +117,7 @@ def embed(
     **options: Any,
 ) -> list[Summary]:
     """Embed what is lacking, `TOGETHER` settings a pass, the cheapest first; `options` are those of `extract`."""
-    lacking = [one for one in planned if one.todo]
+    lacking = [one for one in planned if one.todo or one.copies]
     summaries = []
     for start in range(0, len(lacking), TOGETHER):
         group = lacking[start : start + TOGETHER]
@@ -178,7 +183,7 @@ def row_of(probed: Probed) -> Row:
         "GMAC": round(one.gmac, 2),
         "chosen": max(dict.fromkeys(chosen), key=chosen.count),
         # Where no training side has two sources, nothing can be judged inside it.
-        "inside": {"mean": round(float(np.mean(inside)), 6), "std": std, "ci95": None} if inside else "–",
+        "inside": {"mean": round(float(np.mean(inside)), 6), "std": std, "ci95": None} if inside else UNJUDGED,
         **{metric: summary[metric] for metric in ("top1", "mean_class_accuracy")},
     }
 
