@@ -269,7 +269,7 @@ def test_real_clips_are_left_alone_when_nothing_changed(real_data: Path, tmp_pat
     assert all(row.digest == content_digest(root / row.id) for row in store.rows(store.ids))
 
 
-def test_two_datasets_of_one_name_are_not_one(tmp_path: Path) -> None:
+def test_datasets_of_one_name_are_not_one(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     first, second = draw(tmp_path / "a" / "clips", 3), draw(tmp_path / "b" / "clips", 2)
     write_avi(second / "hop" / "01.avi", np.full((9, 48, 64, 3), 7, np.uint8))
