@@ -76,8 +76,8 @@ def test_the_scan_of_6766_files_is_fast(hmdb51):
         load_dataset(hmdb51)
         return time.process_time() - start
 
-    # 0.07 s on a quiet core; the bound has room for a machine that does other things too.
-    assert min(once() for _ in range(3)) < 0.3
+    # 0.07 s on a quick core, 0.3 s on a slow one; what looks at every file for every other takes minutes.
+    assert min(once() for _ in range(3)) < 1.5
 
 
 def test_real_jhmdb_clips_match_the_lists_but_for_what_is_said(real_data):
