@@ -33,7 +33,7 @@ from actionvit.pipeline.finetuning.distributed import Ranks
 from actionvit.pipeline.finetuning.finetune import load_model, view_spec
 from actionvit.pipeline.finetuning.sampling import SamplingSpec
 from actionvit.pipeline.finetuning.spec import FinetuneSpec, TrainSpec
-from actionvit.pipeline.finetuning.tokens import CachedClips, extract_tokens
+from actionvit.pipeline.finetuning.tokens import CachedClips, extract_tokens, token_store
 from actionvit.pipeline.finetuning.training import Training
 
 
@@ -75,19 +75,10 @@ def measure(train: str, dataset: Dataset, weights: Weights, options: argparse.Na
     model = load_model(weights, 2, spec, "cpu")
     frozen = Frozen(model.encoder, spec.clip, model.first, "cpu")
     began = time.perf_counter()
-    store = extract_tokens(
-        dataset,
-        dataset.videos,
-        weights,
-        frozen,
-        views,
-        variant=options.variant,
-        cache=scratch / "cache",
-        policy=DecodePolicy(),
-        kept="fp16",
-        workers=0,
-        timeout=60,
-    )
+    where = {"variant": options.variant, "cache": scratch / "cache", "policy": DecodePolicy()}
+    store = token_store(dataset, dataset.videos, weights, frozen, views, **where)
+    extract_tokens(store, dataset.videos, weights, frozen, views, policy=where["policy"], workers=0)
+    store.refresh()
     once = round(time.perf_counter() - began, 2)
     ways: dict[str, Clips] = {
         "through the frozen blocks": FileClips(dataset.videos, views, workers=0),

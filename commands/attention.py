@@ -9,11 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from actionvit.commands.options import (
-    device_option,
-    echo_json,
-    json_option,
-)
+from actionvit.commands.options import device_option, echo_json, json_option
 
 if TYPE_CHECKING:
     from actionvit.pipeline.reporting.pictures import Look

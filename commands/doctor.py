@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from actionvit.commands.options import (
-    device_option,
-    echo_json,
-    json_option,
-    precision_option,
-)
+from actionvit.commands.options import device_option, echo_json, json_option, precision_option
 
 if TYPE_CHECKING:
     from actionvit.features.timesformer.outputs import Precision

@@ -13,6 +13,7 @@ from actionvit.commands.options import (
     decoding_options,
     device_option,
     echo_json,
+    flush_option,
     json_option,
     open_dataset,
     precision_option,
@@ -116,13 +117,7 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[i
     "--shard", callback=_shard, metavar="i/n", help="Only the i-th of n parts, by id; join them with `cache merge`."
 )
 @click.option("--wait", is_flag=True, help="Wait for another writer of the same store instead of failing.")
-@click.option(
-    "--flush-seconds",
-    type=FiniteRange(0),
-    default=5.0,
-    show_default=True,
-    help="Publish embeddings this often: what a kill costs.",
-)
+@flush_option
 @click.option(
     "--flush-mib",
     type=FiniteRange(0, min_open=True),

@@ -186,6 +186,17 @@ def precision_option(function: F) -> F:
     )(function)
 
 
+def flush_option(function: F) -> F:
+    """Add `--flush-seconds`, of embeddings."""
+    return click.option(
+        "--flush-seconds",
+        type=FiniteRange(0),
+        default=5.0,
+        show_default=True,
+        help="Publish embeddings at least this often: what a kill costs.",
+    )(function)
+
+
 def decoding_options(function: F) -> F:
     """Add `--workers` and `--timeout`: how videos are decoded."""
     for option in (

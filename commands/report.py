@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actionvit.commands.options import (
-    device_option,
-    echo_json,
-    json_option,
-    setting,
-)
+from actionvit.commands.options import device_option, echo_json, json_option, setting
 
 if TYPE_CHECKING:
     from actionvit.features.timesformer.rollout import Attention
@@ -62,7 +57,7 @@ def command(**options: Any) -> None:
     if options["attention"] and root is None:
         why = "they are not where the run says; give --root" if options["clips"] else "leave out --no-clips"
         raise click.UsageError(f"--attention draws on the clips: {why}")
-    look = _look(found[0], options["weights"], options["device"]) if options["attention"] and root else None
+    look = _look(found[0], options["weights"], options["device"]) if options["attention"] else None
     with tqdm(desc="hard clips", unit="clip", disable=None, leave=False, delay=2) as bar:
 
         def progress(done: int, total: int) -> None:

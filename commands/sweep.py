@@ -12,11 +12,11 @@ import click
 from actionvit.commands.experiment import HEADS
 from actionvit.commands.extract import weights_by_variant
 from actionvit.commands.options import (
-    FiniteRange,
     cache_option,
     dataset_options,
     decoding_options,
     device_option,
+    flush_option,
     numbers,
     open_dataset,
     precision_option,
@@ -61,13 +61,7 @@ VARIANTS = ("base", "hr", "large", "tiny", "tiny-hr")
 @precision_option
 @device_option("Of the encoder:")
 @decoding_options
-@click.option(
-    "--flush-seconds",
-    type=FiniteRange(0),
-    default=5.0,
-    show_default=True,
-    help="Publish embeddings at least this often: what a kill costs.",
-)
+@flush_option
 @split_options("as for probe")
 @click.option("--seeds", type=click.IntRange(1), help="Repetitions.  [default: as for probe]")
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Threads, a split each.")

@@ -5,6 +5,7 @@ Readable without torch; `docs/runs.md` says what each file holds.
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import platform
@@ -199,7 +200,9 @@ def write_run(
         for name, data in (more or {}).items():
             (fresh / name).parent.mkdir(parents=True, exist_ok=True)
             (fresh / name).write_bytes(data)
-        same = (folder / PREDICTIONS).is_file() and _same_bytes(folder / PREDICTIONS, fresh / PREDICTIONS)
+        same = (folder / PREDICTIONS).is_file() and filecmp.cmp(
+            folder / PREDICTIONS, fresh / PREDICTIONS, shallow=False
+        )
         if folder.exists():
             folder.rename(old)
         try:
@@ -214,10 +217,6 @@ def write_run(
         shutil.rmtree(fresh, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
     return read_run(folder)
-
-
-def _same_bytes(one: Path, other: Path) -> bool:
-    return one.read_bytes() == other.read_bytes()
 
 
 def read_run(folder: Path) -> Run:

@@ -19,7 +19,7 @@ from actionvit.pipeline.datasets.dataset import Dataset, load_dataset
 from actionvit.pipeline.probing.features import coverage, read_tables
 from actionvit.pipeline.probing.probe import TOGETHER, probe
 from actionvit.pipeline.probing.results import ProbeResult, videos_digest
-from actionvit.pipeline.probing.tasks import ProbeSpec
+from actionvit.pipeline.probing.tasks import ProbeSpec, plan
 from actionvit.pipeline.runs import read_run
 
 
@@ -250,9 +250,10 @@ def test_other_splits_are_another_question(dataset) -> None:
     ids = [video.id for video in dataset.videos][:-1]
     fewer = replace(dataset, videos=dataset.videos[:-1])
     spec = ProbeSpec(protocol="grouped")
-    assert videos_digest(dataset, ids, spec) != videos_digest(fewer, ids, spec)
-    assert videos_digest(dataset, ids, spec) == videos_digest(dataset, ids, spec)
-    assert videos_digest(dataset, ids, spec) != videos_digest(dataset, ids, replace(spec, folds=4))
+    tasks = plan(dataset, spec)
+    assert videos_digest(dataset, ids, tasks) != videos_digest(fewer, ids, plan(fewer, spec))
+    assert videos_digest(dataset, ids, tasks) == videos_digest(dataset, ids, plan(dataset, spec))
+    assert videos_digest(dataset, ids, tasks) != videos_digest(dataset, ids, plan(dataset, replace(spec, folds=4)))
 
 
 def test_the_saved_head_gives_the_first_splits_scores(dataset, cache, tmp_path) -> None:

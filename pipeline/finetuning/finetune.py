@@ -18,6 +18,7 @@ from torch import Tensor
 
 from actionvit.errors import ActionVitError
 from actionvit.features.decoding.decode import DecodePolicy
+from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.model import pretrained
 from actionvit.features.timesformer.outputs import quantities
 from actionvit.features.timesformer.weights import Weights
@@ -161,14 +162,18 @@ def _clips(dataset: Dataset, splits: Sequence[Split], weights: Weights, spec: Fi
     first = first_trained(spec.train, weights.shape.depth)
     model = load_model(weights, 1, spec, place.ranks.device)
     frozen = Frozen(model.encoder, spec.clip, first, place.ranks.device, bf16=spec.training.autocast)
-    which = (dataset, [video for video in videos if video.id in used], weights, frozen, views)
-    where: dict[str, Any] = {"variant": spec.variant, "cache": place.cache, "policy": place.policy, "kept": spec.tokens}
+    those = [video for video in videos if video.id in used]
+    how: dict[str, Any] = {"policy": place.policy, "kept": spec.tokens}
+
+    def store() -> FeatureStore:
+        return token_store(dataset, those, weights, frozen, views, variant=spec.variant, cache=place.cache, **how)
+
     # A training that has begun goes on with the clips it began with.
     begun = any(has_checkpoint(place.folder / split.name) for split in splits)
     if place.ranks.first:
         extract_tokens(
-            *which,
-            **where,
+            *(store(), those, weights, frozen, views),
+            **how,
             retry=not begun,
             workers=place.workers,
             timeout=place.timeout,
@@ -176,7 +181,7 @@ def _clips(dataset: Dataset, splits: Sequence[Split], weights: Weights, spec: Fi
             on_video=place.on_video,
         )
     place.ranks.wait()
-    return CachedClips(videos, token_store(*which, **where), views, memory=place.memory)
+    return CachedClips(videos, store(), views, memory=place.memory)
 
 
 def _tune(

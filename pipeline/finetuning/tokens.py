@@ -118,14 +118,12 @@ def token_store(
 
 
 def extract_tokens(
-    dataset: Dataset,
+    store: FeatureStore,
     videos: Sequence[Video],
     weights: Weights,
     frozen: Frozen,
     spec: ViewSpec,
     *,
-    variant: str,
-    cache: Path,
     policy: DecodePolicy,
     kept: Kept = "fp16",
     retry: bool = True,
@@ -133,8 +131,8 @@ def extract_tokens(
     timeout: float = 60.0,
     on_start: Callable[[int, int], None] = lambda videos, size: None,
     on_video: Callable[[int, int], None] = lambda done, total: None,
-) -> FeatureStore:
-    """Compute what the cache lacks of some videos' tokens: `plain (K, ...)`, and `view0`, `view1`, ... (...).
+) -> None:
+    """Compute what a `token_store` lacks of its videos' tokens: `plain (K, ...)`, and `view0`, `view1`, ... (...).
 
     The store resumes and verifies as those of embeddings do. With `retry`, videos are tried again whose failure lay
     with the machine.
@@ -144,7 +142,6 @@ def extract_tokens(
     ActionVitError
         If another process writes the store, it cannot be written, or there is not enough room.
     """
-    store = token_store(dataset, videos, weights, frozen, spec, variant=variant, cache=cache, policy=policy, kept=kept)
     by_id = {video.id: video for video in videos}
     plan = store.plan([(video.id, video.path) for video in videos], decoder=decoder_version())
     failed = store.failures() if retry else []
@@ -153,7 +150,7 @@ def extract_tokens(
     new = {*plan.todo, *plan.copies}
     todo = sorted(new | again)
     if not todo:
-        return store
+        return
     size = len(todo) * token_bytes(weights, frozen, spec, kept)
     _check_room(store.folder, size, len(todo), spec)
     on_start(len(todo), size)
@@ -181,7 +178,6 @@ def extract_tokens(
                     Row(item.id, item.digest, item.fingerprint, frames.count, frames.flags, frames.backend, arrays)
                 )
             on_video(done, len(requests))
-    return FeatureStore.open(store.folder)
 
 
 def _views(spec: ViewSpec, frames: Any, video: Video) -> Iterator[tuple[str, Tensor]]:
@@ -215,7 +211,7 @@ class CachedClips:
     videos : sequence of Video
         What rows and items number.
     store : FeatureStore
-        As `extract_tokens` returns it.
+        A `token_store` that `extract_tokens` has filled.
     spec : ViewSpec
         The store's.
     memory : int

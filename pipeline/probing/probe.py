@@ -115,8 +115,8 @@ def build_head(spec: ProbeSpec) -> Head:
             head.set_params(**{name: value})
         elif value != default:
             raise ActionVitError(f"--{name.replace('_', '-')} {value}: the head `{spec.head}` has no such setting")
+    searchable = sorted(known.keys() - {"device", "random_state"})
     for name, values in spec.grid.items():
-        searchable = sorted(known.keys() - {"device", "random_state"})
         if name not in searchable:
             raise ActionVitError(f"--grid {name}: the head `{spec.head}` has {', '.join(searchable)}")
         for value in values:

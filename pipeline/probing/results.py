@@ -21,7 +21,7 @@ from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import leaking_sources
 from actionvit.pipeline.extraction.speed import timings
 from actionvit.pipeline.probing.features import FeatureTable, coverage
-from actionvit.pipeline.probing.tasks import Fitted, ProbeSpec, plan
+from actionvit.pipeline.probing.tasks import Fitted, ProbeSpec, Task, plan
 from actionvit.pipeline.runs import INFO, Predictions, Run, check_place, measure, versions, write_run
 
 VERSIONS = ("numpy", "scikit-learn", "scipy")
@@ -59,7 +59,7 @@ class ProbeResult:
             head_tensors=tensors,
             head_config={**config, "input": self.info["input"], "class_names": list(self.predictions.class_names)},
             train=self.train,
-            overwrite=overwrite or _same_question(folder, self.info),
+            overwrite=overwrite or _same_question(folder, self.info, [one["key"] for one in self.info["stores"]]),
         )
 
 
@@ -71,14 +71,15 @@ def make_result(
     variant = "+".join(one.variant for one in tables)
     predictions = _predictions(table, fitted)
     n_train = {one.task.name: len(one.train) for one in fitted}
-    question = _question(dataset, tables, spec)
+    stores = [_store(one) for one in tables]
     inner = fitted[0].head  # that of a calibrated one: its settings are what was asked for
     if spec.calibrate and not suffix and isinstance(inner, LateFusion):
         inner = inner.heads_[0]
     info = {
-        **question,
+        **_question(dataset, tables, spec),
         "protocol": fitted[0].task.split.name.rpartition("-")[0],
-        "store": question["stores"][0],
+        "store": stores[0],
+        "stores": stores,
         "gmac": sum(_gmac(one) for one in tables),
         "head": {"kind": spec.head + suffix, **_settings(inner)},
         "search": [
@@ -94,7 +95,7 @@ def make_result(
             "predict": round(sum(one.seconds[1] for one in fitted), 3),
         },
         "coverage": coverage(dataset, table),
-        "videos_digest": videos_digest(dataset, table.id.tolist(), spec),
+        "videos_digest": videos_digest(dataset, table.id.tolist(), [one.task for one in fitted]),
         "versions": versions(*VERSIONS),
     }
     ids = table.id
@@ -121,7 +122,8 @@ def refuse_other(
     """Raise ActionVitError if `ProbeResult.write` would: before anything is computed."""
     question = _question(dataset, tables, spec)
     folder = runs / (name or run_name(question["variant"], spec) + suffix)
-    check_place(folder, overwrite=overwrite or _same_question(folder, question))
+    keys = [one.store.key.to_dict() for one in tables]
+    check_place(folder, overwrite=overwrite or _same_question(folder, question, keys))
 
 
 def _question(dataset: Dataset, tables: Sequence[FeatureTable], spec: ProbeSpec) -> dict[str, Any]:
@@ -137,7 +139,6 @@ def _question(dataset: Dataset, tables: Sequence[FeatureTable], spec: ProbeSpec)
         },
         "spec": _spec(spec),
         "input": {"variants": [one.variant for one in tables], "features": spec.features, "views": spec.views},
-        "stores": [_store(one) for one in tables],
     }
 
 
@@ -205,11 +206,11 @@ def _settings(head: Head) -> dict[str, Any]:
     return {name: value for name, value in head.get_params(deep=False).items() if isinstance(value, plain)}
 
 
-def videos_digest(dataset: Dataset, ids: Sequence[str], spec: ProbeSpec) -> str:
+def videos_digest(dataset: Dataset, ids: Sequence[str], tasks: Sequence[Task]) -> str:
     """Return what tells whether two probes saw the same videos under the same labels, sources and splits."""
     used = set(ids)
     videos = [[video.id, video.label, video.source] for video in dataset.videos if video.id in used]
-    splits = [[task.name, task.split.train, task.split.test] for task in plan(dataset, spec)]
+    splits = [[task.name, task.split.train, task.split.test] for task in tasks]
     return hashlib.sha256(json.dumps([dataset.name, videos, splits], ensure_ascii=True).encode()).hexdigest()
 
 
@@ -222,18 +223,18 @@ def same_answer(
         return bool(
             there["spec"] == _spec(spec)
             and [one["digest"] for one in there["stores"]] == [store.digest() for store in stores]
-            and there["videos_digest"] == videos_digest(dataset, ids, spec)
+            and there["videos_digest"] == videos_digest(dataset, ids, plan(dataset, spec))
             and there["versions"] == versions(*VERSIONS)
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _same_question(folder: Path, info: dict[str, Any]) -> bool:
-    """Whether the run that is there was asked the same of the same videos; anything unreadable was not."""
+def _same_question(folder: Path, question: dict[str, Any], keys: Sequence[dict[str, Any]]) -> bool:
+    """Whether the run that is there was asked the same of stores with these keys; anything unreadable was not."""
     try:
         there = json.loads((folder / INFO).read_text(encoding="utf-8"))
-        keys = [[json.dumps(store["key"], sort_keys=True) for store in run["stores"]] for run in (there, info)]
-        return keys[0] == keys[1] and all(there[key] == info[key] for key in QUESTION)
+        same = [store["key"] for store in there["stores"]] == json.loads(json.dumps(keys))
+        return same and all(there[key] == question[key] for key in QUESTION)
     except (OSError, ValueError, KeyError, TypeError):
         return False
