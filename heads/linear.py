@@ -122,20 +122,20 @@ class LinearProbe(Head):
         heads = [one.head for one in scans if isinstance(one.head, LinearProbe)]
         if not heads[0].together or not all(_along_C(one.settings) for one in scans):
             return Head.scan_all(scans, jobs=jobs)
-        sets, held, paths, tried = [], [], [], []
+        of_sets: list[LinearProbe] = []
+        sets, held, paths = [], [], []
         for head, one in zip(heads, scans, strict=True):
             X, _ = clone(head)._training_data(one.X, one.y)
+            of_sets += [head] * len(one.parts)
             sets += [head._part(X, one.y, train) for train, _ in one.parts]
             held += [rows for _, rows in one.parts]
             paths += [_rising(one.settings)] * len(one.parts)
-            tried += [(head, dict[float, Floats]()) for _ in one.parts]
-        of_sets = [head for head, _ in tried]
+        tried: list[dict[float, Floats]] = [{} for _ in sets]
         for group, together, solved in _in_lockstep(of_sets, sets, paths, at_least=SCAN_TOL):
             for step, _ in enumerate(solved):
                 for i, found in zip(group, together.log_proba([held[i] for i in group]), strict=True):
-                    head, by_C = tried[i]
-                    by_C[paths[i][step]] = head._adjusted(found, sets[i])
-        left = iter(by_C for _, by_C in tried)
+                    tried[i][paths[i][step]] = of_sets[i]._adjusted(found, sets[i])
+        left = iter(tried)
         return [
             [[by_C[setting["C"]] for setting in one.settings] for by_C in islice(left, len(one.parts))] for one in scans
         ]
@@ -211,14 +211,15 @@ def _in_lockstep(
     at_least: float = 0.0,
 ) -> Iterator[tuple[list[int], Lockstep, Iterator[list[Solution]]]]:
     """Yield which sets go together, and their solutions for each step of their paths, to `tol` or to `at_least`."""
-    from actionvit.heads.lockstep import Lockstep, groups
+    from actionvit.heads.lockstep import Lockstep, most_at_once
 
     alike: dict[tuple[Any, ...], list[int]] = {}
-    for i, head in enumerate(heads):
-        alike.setdefault((head.standardize, head.tol, head.max_iter, head.device, len(paths[i])), []).append(i)
-    for (standardize, tol, max_iter, device, _), members in alike.items():
-        for chosen in groups([sets[i] for i in members], device):
-            group = [members[place] for place in chosen]
+    for i, (head, one, path) in enumerate(zip(heads, sets, paths, strict=True)):
+        shape = one.X.shape[1], one.X.dtype, one.classes, len(path)
+        alike.setdefault((head.standardize, head.tol, head.max_iter, head.device, *shape), []).append(i)
+    for (standardize, tol, max_iter, device, *_), members in alike.items():
+        count = most_at_once([sets[i] for i in members], device)
+        for group in (members[start : start + count] for start in range(0, len(members), count)):
             together = Lockstep([sets[i] for i in group], standardize=standardize, device=device)
             steps = np.array([paths[i] for i in group], dtype=np.float64).T
             yield group, together, together.path(steps, tol=max(tol, at_least), max_iter=max_iter)

@@ -43,17 +43,12 @@ ROOM = 8 << 30
 """Bytes of the device that the sets of one group may take."""
 
 
-def groups(sets: Sequence[TrainingSet], device: str) -> Iterator[list[int]]:
-    """Yield which sets may go together: of one width and number of classes, as many as there is room for."""
-    alike: dict[tuple[int, Any, int], list[int]] = {}
-    for i, one in enumerate(sets):
-        alike.setdefault((one.X.shape[1], one.X.dtype, one.classes), []).append(i)
+def most_at_once(sets: Sequence[TrainingSet], device: str) -> int:
+    """Return how many of some sets, of one width and number of classes, there is room for together."""
     room = min(ROOM, torch.cuda.mem_get_info(device)[0] // 2) if device.startswith("cuda") else ROOM
-    for (width, dtype, classes), members in alike.items():
-        rows = max(len(sets[i].X) for i in members)
-        needed = dtype.itemsize * (rows * (width + 10 * classes) + 2 * (MEMORY + 5) * classes * width)
-        count = max(1, room // needed)
-        yield from (members[start : start + count] for start in range(0, len(members), count))
+    rows, (width, classes) = max(len(one.X) for one in sets), (sets[0].X.shape[1], sets[0].classes)
+    needed = sets[0].X.dtype.itemsize * (rows * (width + 10 * classes) + 2 * (MEMORY + 5) * classes * width)
+    return max(1, int(room // needed))
 
 
 class Lockstep:

@@ -128,13 +128,14 @@ def build_head(spec: ProbeSpec) -> Head:
 
 def _check_kind(name: str, value: Any, default: Any) -> None:
     """Refuse a word for a number, a fraction for a count, and what is no truth value for a switch."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if isinstance(default, bool) and not (isinstance(value, bool) or value in (0, 1)):
-        raise ActionVitError(f"--grid {name}={value}: expected true or false")
-    if isinstance(default, int) and not isinstance(default, bool) and not (number and isinstance(value, int)):
-        raise ActionVitError(f"--grid {name}={value}: expected a whole number")
-    if isinstance(default, float) and not number:
-        raise ActionVitError(f"--grid {name}={value}: expected a number")
+    fits = {
+        bool: (value in (0, 1), "true or false"),
+        int: (type(value) is int, "a whole number"),
+        float: (type(value) in (int, float) and math.isfinite(value), "a number"),
+    }
+    fitting, expected = fits.get(type(default), (True, ""))
+    if not fitting:
+        raise ActionVitError(f"--grid {name}={value}: expected {expected}")
 
 
 def _check_sides(tasks: Sequence[Task], table: FeatureTable) -> None:
