@@ -1,6 +1,6 @@
 """What damage is seen: break copies of sound videos in three ways, and compare what decodes with what was there.
 
-    python tests/corpus.py corpus
+    python tests/support/video_corpus.py corpus
     python benchmarks/bench_damage.py corpus data/hmdb51      # two minutes
 
 A broken copy is refused, or kept and flagged, or nothing is noticed; in the last two cases its sampled frames (8,
@@ -19,9 +19,9 @@ import av
 import machine
 import numpy as np
 
-from actionvit.features.clips import ClipSpec
 from actionvit.features.decoding.decode import decode
 from actionvit.features.decoding.frames import DecodeError
+from actionvit.features.sampling import ClipSpec
 
 SPEC = ClipSpec(num_frames=8, size=224)
 OUTCOMES = ("refused", "flagged, intact", "flagged, changed", "unseen, intact", "unseen, changed")

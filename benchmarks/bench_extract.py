@@ -21,10 +21,10 @@ import peers
 from transformers import TimesformerModel
 
 from actionvit.features.decoding.decode import DecodePolicy, decode
-from actionvit.features.decoding.workers import DecodeRequest, decode_stream
+from actionvit.features.decoding.pool.supervisor import DecodeRequest, decode_stream
+from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.variants import VARIANTS, clip_spec
-from actionvit.features.timesformer.weights import find_weights
 from actionvit.pipeline.datasets.dataset import load_dataset
 from actionvit.pipeline.extraction.extract import extract
 from actionvit.pipeline.extraction.job import Job

@@ -22,10 +22,10 @@ import numpy as np
 import peers
 
 from actionvit.features.decoding.decode import DecodePolicy
+from actionvit.features.timesformer.checkpoint import Weights, find_weights
 from actionvit.features.timesformer.variants import VARIANTS, clip_spec
-from actionvit.features.timesformer.weights import Weights, find_weights
 from actionvit.pipeline.datasets.dataset import Dataset, load_dataset
-from actionvit.pipeline.datasets.drawing import draw_clip, draw_scene, write_avi
+from actionvit.pipeline.datasets.synthetic.dataset import draw_clip, draw_scene, write_avi
 from actionvit.pipeline.finetuning.augment import AugmentSpec
 from actionvit.pipeline.finetuning.classifier import Frozen
 from actionvit.pipeline.finetuning.clips import Clips, FileClips
@@ -34,7 +34,7 @@ from actionvit.pipeline.finetuning.finetune import load_model, view_spec
 from actionvit.pipeline.finetuning.sampling import SamplingSpec
 from actionvit.pipeline.finetuning.spec import FinetuneSpec, TrainSpec
 from actionvit.pipeline.finetuning.tokens import CachedClips, extract_tokens, token_store
-from actionvit.pipeline.finetuning.training import Training
+from actionvit.pipeline.finetuning.trainer import Training
 
 
 def drawn(root: Path, clips: int) -> Dataset:

@@ -25,10 +25,10 @@ import peers
 import torch
 from transformers import TimesformerModel
 
+from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.encoder import DTYPES, Encoder
-from actionvit.features.timesformer.speed import products
+from actionvit.features.timesformer.matmul_peak import products
 from actionvit.features.timesformer.variants import VARIANTS, clip_spec, gmac
-from actionvit.features.timesformer.weights import find_weights
 
 
 def timed(work: Callable[[], object]) -> float:

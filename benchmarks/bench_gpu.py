@@ -50,7 +50,7 @@ def draw(job: tuple[Path, int, bool]) -> None:
     """Write one clip that no other equals: drifting blobs and grain."""
     import numpy as np
 
-    from actionvit.pipeline.datasets.drawing import write_avi
+    from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 
     path, seed, small = job
     random = np.random.RandomState(seed)
@@ -105,8 +105,8 @@ def largest(make: Callable[[int], Callable[[], object]], views: int) -> tuple[Ca
 
 def forwards(variant: str, folder: Path, device: str, options, peak: float) -> list[dict]:
     """Return one row a way of running the forward: views a second, TFLOP/s, share of the peak."""
+    from actionvit.features.timesformer.checkpoint import find_weights
     from actionvit.features.timesformer.variants import gmac
-    from actionvit.features.timesformer.weights import find_weights
 
     spec, weights = sized(variant, options), find_weights("base", folder)
     needed = gmac(weights.shape, spec, needed=True)
@@ -190,7 +190,7 @@ def end_to_end(variant: str, folder: Path, root: Path, scratch: Path, device: st
     import peers
     from transformers import TimesformerModel
 
-    from actionvit.features.timesformer.weights import find_weights
+    from actionvit.features.timesformer.checkpoint import find_weights
     from actionvit.pipeline.datasets.dataset import load_dataset
     from actionvit.pipeline.extraction.extract import extract
     from actionvit.pipeline.extraction.job import Job
@@ -261,7 +261,7 @@ def measure(options, scratch: Path) -> None:
     import peers
     import torch
 
-    from actionvit.features.timesformer.speed import products
+    from actionvit.features.timesformer.matmul_peak import products
 
     if not torch.cuda.is_available() and not options.small:
         raise SystemExit("torch sees no GPU here; --small tries the script on the CPU")

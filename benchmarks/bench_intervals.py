@@ -13,9 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tests"))
+sys.path.insert(0, str(HERE.parent / "tests" / "support"))
 
-from planting import recovery, true_difference  # noqa: E402
+from planted_runs import recovery, true_difference  # noqa: E402
 
 PLANTED, NONE = (0.3, 0.8), (0.5, 0.5)
 COLUMNS = {

@@ -39,7 +39,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from actionvit.heads.linear import SCAN_TOL, LinearProbe
-from actionvit.heads.logistic import Factorised, TrainingSet
+from actionvit.heads.logistic.path import Factorised, TrainingSet
 from actionvit.heads.selection import Search, assign_folds, select_all
 from actionvit.heads.weighting import class_weights
 
@@ -127,7 +127,7 @@ def own_losses(part, device: str, jobs: int) -> np.ndarray:
 
             found = Parallel(n_jobs=jobs, prefer="threads")(map(delayed(solved), sets))
         else:
-            from actionvit.heads.lockstep import Lockstep
+            from actionvit.heads.logistic.lockstep import Lockstep
 
             together = Lockstep(sets, standardize=False, device=device)
             path = np.repeat(np.array(GRID)[:, None], len(sets), axis=1)

@@ -21,12 +21,12 @@ import machine
 import numpy as np
 
 from actionvit.features.decoding.decode import DecodePolicy
-from actionvit.features.files import fingerprint
+from actionvit.features.fingerprint import fingerprint
+from actionvit.features.store.catalog import store_folder
 from actionvit.features.store.store import FeatureStore, Row
+from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.variants import clip_spec
-from actionvit.features.timesformer.weights import find_weights
 from actionvit.pipeline.datasets.dataset import Dataset, load_dataset
-from actionvit.pipeline.extraction.caches import store_folder
 from actionvit.pipeline.extraction.job import Job, feature_key
 
 ARRAYS = {"index": np.zeros((1, 1), np.int8)}

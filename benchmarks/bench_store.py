@@ -31,7 +31,7 @@ import h5py
 import machine
 import numpy as np
 
-from actionvit.features.files import fingerprint
+from actionvit.features.fingerprint import fingerprint
 from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.store import FeatureStore, Row
 from actionvit.features.store.verify import verify

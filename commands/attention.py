@@ -57,9 +57,9 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     block: it shows where information could flow, not why a class was chosen. Exit code 3: some videos do not decode.
     """
     from actionvit.features.decoding.frames import DecodeError
+    from actionvit.features.timesformer.checkpoint import find_weights
     from actionvit.features.timesformer.rollout import Attention
     from actionvit.features.timesformer.variants import clip_spec
-    from actionvit.features.timesformer.weights import find_weights
 
     views = {name: options[name] for name in ("frames", "size", "sampling", "stride")}
     spec = clip_spec(options["variant"], **views)
@@ -90,8 +90,8 @@ def _draw(video: Path, stem: Path, look: Look, animate: Literal["gif", "webp", "
     import numpy as np
     from PIL import Image
 
+    from actionvit.features.atomic import publish
     from actionvit.features.decoding.decode import decode
-    from actionvit.features.durable import publish
     from actionvit.pipeline.reporting.pictures import GAP, animation, evenly, overlay, strip
 
     seen, shares = (view[0] for view in look(decode(video, [look.spec])))

@@ -13,7 +13,7 @@ from actionvit.commands.options import cache_option, echo_json, json_option
 from actionvit.errors import ActionVitError
 
 if TYPE_CHECKING:
-    from actionvit.pipeline.extraction.caches import StoreSummary
+    from actionvit.features.store.catalog import StoreSummary
 
 path_type = click.Path(path_type=Path)
 store_argument = click.argument("store", type=path_type)
@@ -31,7 +31,7 @@ def ls(cache: Path, as_json: bool) -> None:
     """List the stores: dataset, variant, rows, failures, share of the dataset, size, age, folder."""
     from dataclasses import asdict
 
-    from actionvit.pipeline.extraction.caches import find_stores, summarize
+    from actionvit.features.store.catalog import find_stores, summarize
 
     found = [summarize(store) for store in find_stores(cache)]
     if as_json:
@@ -54,8 +54,8 @@ def show(store: Path, as_json: bool) -> None:
     """Say what a store holds, how it is laid out, and everything its numbers depend on."""
     from dataclasses import asdict
 
+    from actionvit.features.store.catalog import one_store, summarize
     from actionvit.features.store.parts import list_parts
-    from actionvit.pipeline.extraction.caches import one_store, summarize
 
     found = one_store(store)
     summary = summarize(found)
@@ -97,9 +97,9 @@ def verify(ctx: click.Context, /, store: Path, repair: bool, as_json: bool) -> N
     """
     from dataclasses import asdict
 
+    from actionvit.features.store.catalog import store_folder_in
     from actionvit.features.store.store import FeatureStore
     from actionvit.features.store.verify import verify
-    from actionvit.pipeline.extraction.caches import store_folder_in
 
     folder = store_folder_in(store)
     problems = verify(folder, repair=repair)
@@ -131,9 +131,9 @@ def verify(ctx: click.Context, /, store: Path, repair: bool, as_json: bool) -> N
 @json_option
 def merge(stores: tuple[Path, ...], out: Path | None, wait: bool, as_json: bool) -> None:
     """Join stores of one key, such as the shards of one extraction, into one. Other keys are refused."""
+    from actionvit.features.store.catalog import joined_folder, shard_of
+    from actionvit.features.store.merge import merge
     from actionvit.features.store.store import FeatureStore
-    from actionvit.pipeline.extraction.caches import joined_folder, shard_of
-    from actionvit.pipeline.extraction.merging import merge
 
     opened = [FeatureStore.open(path) for path in stores]
     folder = out or joined_folder(opened)
@@ -163,8 +163,9 @@ def export(store: Path, form: Any, out: Path, root: Path | None, also: tuple[str
 
     Rows are in id order. Labels are those of the dataset as it is now; where it cannot be found they stay empty.
     """
-    from actionvit.pipeline.extraction.caches import one_store
-    from actionvit.pipeline.extraction.exporting import export, labels_of
+    from actionvit.features.store.catalog import one_store
+    from actionvit.features.store.export import export
+    from actionvit.pipeline.extraction.labels import labels_of
 
     form = form or (out.suffix[1:] if out.suffix in (".npz", ".parquet", ".h5") else "npz")
     found = one_store(store)
@@ -197,8 +198,8 @@ def prune(stores: tuple[Path, ...], cache: Path, yes: bool, as_json: bool) -> No
     """
     from dataclasses import asdict
 
+    from actionvit.features.store.catalog import delete, find_stores, stale_stores, summarize
     from actionvit.features.store.store import FeatureStore
-    from actionvit.pipeline.extraction.caches import delete, find_stores, stale_stores, summarize
 
     if stores:
         chosen = [(FeatureStore.open(path), "named") for path in stores]

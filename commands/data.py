@@ -58,8 +58,8 @@ def fetch(name: str, to: Path | None, sources: tuple[str, ...]) -> None:
     A download that was cut short goes on where it stopped. Archives are unpacked so that nothing in them can land
     outside the folder. Rar needs bsdtar, unrar or 7z on the machine.
     """
-    from actionvit.pipeline.datasets import fetch as stage
-    from actionvit.pipeline.datasets.layouts import counted
+    from actionvit.pipeline.datasets.fetching import fetch as stage
+    from actionvit.pipeline.datasets.folder_dataset import counted
 
     recipe = stage.find_recipe(name)
     click.echo(f"{recipe.title}. Licence: {recipe.licence}. Cite: {recipe.citation}")
@@ -108,7 +108,7 @@ def draw(out: Path, seed: int, clips: int) -> None:
     """
     from tqdm import tqdm
 
-    from actionvit.pipeline.datasets.drawing import draw_dataset, plan_clips
+    from actionvit.pipeline.datasets.synthetic.dataset import draw_dataset, plan_clips
 
     def track(missing: Any) -> Any:
         return tqdm(missing, desc="draw", unit="clip", disable=None, leave=False)

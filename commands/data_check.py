@@ -92,7 +92,7 @@ def _say_decoded(found: Findings) -> None:
 
 
 def _say_duplicates(pairs: Sequence[Pair]) -> None:
-    from actionvit.pipeline.datasets.layouts import counted
+    from actionvit.pipeline.datasets.folder_dataset import counted
 
     for identical, name in ((True, "byte for byte the same"), (False, "of look-alikes")):
         alike = [pair for pair in pairs if pair.identical == identical]

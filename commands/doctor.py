@@ -76,7 +76,7 @@ def _decoders() -> dict[str, str]:
 def _device(place: str, precision: str) -> str:
     import torch
 
-    from actionvit.features.decoding.workers import available_cores
+    from actionvit.features.decoding.pool.supervisor import available_cores
 
     if not place.startswith("cuda"):
         return f"{place}, {precision}; {available_cores()} cores, {torch.get_num_threads()} threads in a product"
@@ -102,7 +102,7 @@ def _weights() -> dict[str, str]:
 
 def _speed(place: str, precision: Precision) -> dict[str, float]:
     """Return the peak, and about how many videos of one view a second each variant's forward does."""
-    from actionvit.features.timesformer.speed import peak
+    from actionvit.features.timesformer.matmul_peak import peak
     from actionvit.features.timesformer.variants import BUILT_IN, VARIANTS, ModelShape, clip_spec, gmac
 
     most = peak(place, precision)
@@ -122,9 +122,9 @@ def _tried(variant: str, place: str, precision: Precision) -> float:
     import numpy as np
 
     from actionvit.features.decoding.frames import Frames
+    from actionvit.features.timesformer.checkpoint import find_weights
     from actionvit.features.timesformer.encoder import Encoder
     from actionvit.features.timesformer.variants import clip_spec
-    from actionvit.features.timesformer.weights import find_weights
 
     spec = clip_spec(variant)
     encoder = Encoder(find_weights(variant), spec, device=place, precision=precision)

@@ -23,8 +23,8 @@ from actionvit.commands.options import (
 
 if TYPE_CHECKING:
     from actionvit.pipeline.datasets.dataset import Dataset
-    from actionvit.pipeline.probing.differences import Metric
-    from actionvit.pipeline.probing.experiment import Cell, Row
+    from actionvit.pipeline.experiments.differences import Metric
+    from actionvit.pipeline.experiments.grids import Cell, Row
     from actionvit.pipeline.probing.results import ProbeResult
     from actionvit.pipeline.probing.tasks import ProbeSpec
 
@@ -71,8 +71,8 @@ def head_option(function: F) -> F:
 @click.option("--shots", callback=numbers(int), default="1,4,16", show_default=True, help="Training clips a class.")
 def heads(**options: Any) -> None:
     """Compare heads, each with every way of weighting classes it has, and with few clips a class."""
-    from actionvit.pipeline.probing.experiment import STRATEGIES, heads_cells, row_of
-    from actionvit.pipeline.probing.tables import curves_figure
+    from actionvit.pipeline.experiments.grids import STRATEGIES, heads_cells, row_of
+    from actionvit.pipeline.experiments.tables import curves_figure
 
     dataset = open_dataset(options["root"], options)
     cells = heads_cells(_base(options), heads=options["heads"], strategies=tuple(STRATEGIES), shots=options["shots"])
@@ -91,8 +91,8 @@ def heads(**options: Any) -> None:
 @click.option("--shots", callback=numbers(int), default="1,2,4,8,16", show_default=True, help="Training clips a class.")
 def shots(**options: Any) -> None:
     """Draw few clips of every class, --tries times over, and see what more of them bring."""
-    from actionvit.pipeline.probing.experiment import heads_cells, row_of
-    from actionvit.pipeline.probing.tables import curves_figure
+    from actionvit.pipeline.experiments.grids import heads_cells, row_of
+    from actionvit.pipeline.experiments.tables import curves_figure
 
     dataset = open_dataset(options["root"], options)
     cells = heads_cells(_base(options), heads=(options["head"],), strategies=("none",), shots=options["shots"])
@@ -111,8 +111,8 @@ def shots(**options: Any) -> None:
 )
 def imbalance(**options: Any) -> None:
     """Thin the training classes exponentially and compare what weighting, sampling and adjustment save."""
-    from actionvit.pipeline.probing.experiment import STRATEGIES, imbalance_cells, row_of, thirds_of
-    from actionvit.pipeline.probing.tables import curves_figure
+    from actionvit.pipeline.experiments.grids import STRATEGIES, imbalance_cells, row_of, thirds_of
+    from actionvit.pipeline.experiments.tables import curves_figure
 
     dataset = open_dataset(options["root"], options)
     base = _base(options, head=options["head"])
@@ -142,10 +142,10 @@ def imbalance(**options: Any) -> None:
 @click.option("--shards", type=click.IntRange(2), default=4, show_default=True, help="Workers of a distributed run.")
 def splits(**options: Any) -> None:
     """Compare protocols (what leaks, how even the classes fall), and shards that see other class mixes."""
-    from actionvit.pipeline.probing.experiment import quantity_of, row_of, splits_cells, unevenness_of
+    from actionvit.pipeline.experiments.grids import quantity_of, row_of, splits_cells, unevenness_of
+    from actionvit.pipeline.experiments.sharding import shard_row
+    from actionvit.pipeline.experiments.tables import histograms_figure, write_table
     from actionvit.pipeline.probing.features import read_tables
-    from actionvit.pipeline.probing.sharding import shard_row
-    from actionvit.pipeline.probing.tables import histograms_figure, write_table
 
     dataset = open_dataset(options["root"], options)
     base = _base(options, head=options["head"], protocol=None)
@@ -189,8 +189,8 @@ def _run(
     """Run the cells behind a progress bar; return the rows, compared by a metric where one is given, and findings."""
     from tqdm import tqdm
 
-    from actionvit.pipeline.probing.differences import differences, findings
-    from actionvit.pipeline.probing.experiment import run_cells
+    from actionvit.pipeline.experiments.differences import differences, findings
+    from actionvit.pipeline.experiments.grids import run_cells
 
     which = {"variant": options["variant"], "cache": options["cache"], **embeddings_wanted(options)}
     found = run_cells(dataset, cells, jobs=options["jobs"], **which)
@@ -222,9 +222,9 @@ def _write(
     findings: Sequence[str] = (),
 ) -> Path:
     """Write the table, show it, and return its folder."""
-    from actionvit.pipeline.probing.experiment import protocol_of
-    from actionvit.pipeline.probing.tables import write_table
-    from actionvit.pipeline.reporting.wording import count
+    from actionvit.pipeline.experiments.grids import protocol_of
+    from actionvit.pipeline.experiments.tables import write_table
+    from actionvit.pipeline.reporting.text import count
 
     folder: Path = options["out"] or Path("results") / f"{dataset.name}-{name}"
     protocol = protocol_of(dataset, _base(options)) if name != "splits" else "several"

@@ -175,9 +175,9 @@ PASSED_ON = ("workers", "timeout", "shard", "wait", "flush_seconds", "verify", "
 
 def _jobs(options: dict[str, Any]) -> list[Job]:
     """Turn the options into one job a variant."""
+    from actionvit.features.timesformer.checkpoint import find_weights
     from actionvit.features.timesformer.outputs import resolve
     from actionvit.features.timesformer.variants import clip_spec
-    from actionvit.features.timesformer.weights import find_weights
     from actionvit.pipeline.extraction.job import Job
 
     variants = list(dict.fromkeys(options["variants"]))
@@ -255,7 +255,7 @@ def _say(summary: Summary, dataset: str, dry_run: bool) -> None:
 
 
 def _say_where_time_went(summary: Summary) -> None:
-    from actionvit.pipeline.datasets.layouts import counted
+    from actionvit.pipeline.datasets.folder_dataset import counted
 
     (bound, share), clock = summary.limit, summary.clock
     rate = summary.decoded / summary.loop

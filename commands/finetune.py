@@ -22,7 +22,7 @@ from actionvit.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from actionvit.features.timesformer.weights import Weights
+    from actionvit.features.timesformer.checkpoint import Weights
     from actionvit.pipeline.datasets.dataset import Split
     from actionvit.pipeline.finetuning.distributed import Ranks
     from actionvit.pipeline.finetuning.finetune import Parts, Workplace
@@ -60,8 +60,8 @@ def command(**options: Any) -> None:
     what came out from the cache in every epoch. Several processes: `torchrun --nproc-per-node N -m --
     actionvit finetune ...`.
     """
+    from actionvit.features.timesformer.checkpoint import find_weights
     from actionvit.features.timesformer.outputs import resolve
-    from actionvit.features.timesformer.weights import find_weights
     from actionvit.pipeline.finetuning.distributed import ranks
 
     if options["resume"] and options["restart"]:
@@ -85,7 +85,7 @@ def _run(options: dict[str, Any], weights: Weights, spec: FinetuneSpec, group: R
     import shutil
 
     from actionvit.pipeline.finetuning.finetune import Workplace, finetune
-    from actionvit.pipeline.finetuning.tuned_run import run_name, write_tuned
+    from actionvit.pipeline.finetuning.run_writer import run_name, write_tuned
     from actionvit.pipeline.runs import check_place
 
     if group.first:

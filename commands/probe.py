@@ -241,7 +241,7 @@ def _say(result: ProbeResult, folder: Path) -> None:
     """Tell a person the numbers of a run, what was chosen, and what to beware of."""
     from collections import Counter
 
-    from actionvit.pipeline.probing.tables import chosen_in_words
+    from actionvit.pipeline.experiments.tables import chosen_in_words
 
     summary, splits = result.metrics["summary"], result.metrics["splits"]
     click.echo(f"\n{folder}")

@@ -116,10 +116,10 @@ def _look(run: Run, given: str | None, device: str) -> Attention:
         If the run does not tell its store's key, or the weights are not those that it names.
     """
     from actionvit.errors import ActionVitError
-    from actionvit.features.clips import ClipSpec
+    from actionvit.features.sampling import ClipSpec
     from actionvit.features.store.store import FeatureStore
+    from actionvit.features.timesformer.checkpoint import find_weights
     from actionvit.features.timesformer.rollout import Attention
-    from actionvit.features.timesformer.weights import find_weights
 
     known = run.info.get("store") or {}
     if "key" not in known:

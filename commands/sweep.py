@@ -27,10 +27,10 @@ from actionvit.commands.options import (
 
 if TYPE_CHECKING:
     from actionvit.pipeline.datasets.dataset import Dataset
+    from actionvit.pipeline.experiments.grids import Row
+    from actionvit.pipeline.experiments.sweep import Planned
     from actionvit.pipeline.extraction.job import Job
     from actionvit.pipeline.extraction.summary import Summary
-    from actionvit.pipeline.probing.experiment import Row
-    from actionvit.pipeline.probing.sweep import Planned
     from actionvit.pipeline.probing.tasks import ProbeSpec
 
 FEW = 20
@@ -76,7 +76,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     sides, never by its test figure. Exit code 3: done, but some videos failed.
     """
     from actionvit.features.decoding.decode import DecodePolicy
-    from actionvit.pipeline.probing.sweep import embed, plan_sweep
+    from actionvit.pipeline.experiments.sweep import embed, plan_sweep
 
     dataset = open_dataset(options["root"], options)
     specs = [_spec(options, head, weighting) for head in options["heads"] for weighting in options["weightings"]]
@@ -119,9 +119,9 @@ def _check(specs: Sequence[ProbeSpec]) -> None:
 
 def _jobs(options: dict[str, Any]) -> list[Job]:
     """Return one job a setting of the encoder."""
+    from actionvit.features.timesformer.checkpoint import find_weights
     from actionvit.features.timesformer.outputs import resolve
     from actionvit.features.timesformer.variants import clip_spec
-    from actionvit.features.timesformer.weights import find_weights
     from actionvit.pipeline.extraction.job import Job
 
     sources = weights_by_variant(options["sources"], list(options["variants"]))
@@ -139,7 +139,7 @@ def _jobs(options: dict[str, Any]) -> list[Job]:
 
 def _say_plan(dataset: Dataset, planned: Sequence[Planned], options: dict[str, Any]) -> None:
     """Say what is cached, what is not, and what that costs by a rate measured here."""
-    from actionvit.pipeline.probing.sweep import measured_rate
+    from actionvit.pipeline.experiments.sweep import measured_rate
 
     click.echo(f"{dataset.name}: {len(dataset.videos)} videos, {len(planned)} settings")
     for one in planned:
@@ -196,9 +196,9 @@ def _write(dataset: Dataset, planned: Sequence[Planned], specs: Sequence[ProbeSp
     """Probe what is not probed yet, write the table and the plot, and say which setting the search prefers."""
     from tqdm import tqdm
 
-    from actionvit.pipeline.probing.experiment import protocol_of
-    from actionvit.pipeline.probing.sweep import UNJUDGED, best_of, probe_all, row_of
-    from actionvit.pipeline.probing.tables import cost_figure, write_table
+    from actionvit.pipeline.experiments.grids import protocol_of
+    from actionvit.pipeline.experiments.sweep import UNJUDGED, best_of, probe_all, row_of
+    from actionvit.pipeline.experiments.tables import cost_figure, write_table
 
     folder: Path = options["out"] or Path("results") / f"{dataset.name}-sweep"
     typed = ["actionvit", *sys.argv[1:]]

@@ -20,8 +20,8 @@ def command() -> None:
 @json_option
 def show(source: str, as_json: bool) -> None:
     """Say what SOURCE is: a variant's name, a Hugging Face folder or hub id, or an original .pyth file."""
+    from actionvit.features.timesformer.checkpoint import find_weights
     from actionvit.features.timesformer.variants import VARIANTS
-    from actionvit.features.timesformer.weights import find_weights
 
     weights = find_weights(source) if source in VARIANTS else find_weights("base", source)
     value = {

@@ -26,10 +26,10 @@ from typing import Any
 import click
 import numpy as np
 
-from actionvit.features.clips import clip_indices
 from actionvit.features.decoding.decode import DecodePolicy, decode
+from actionvit.features.sampling import clip_indices
 from actionvit.features.timesformer.encoder import Encoder
-from actionvit.pipeline.datasets.drawing import DrawnClip, plan_clips, write_clip
+from actionvit.pipeline.datasets.synthetic.dataset import DrawnClip, plan_clips, write_clip
 from actionvit.pipeline.prediction.predictor import load_predictor
 from actionvit.pipeline.runs import Run, measure, read_run
 

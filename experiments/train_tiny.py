@@ -32,12 +32,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from actionvit.features.timesformer.checkpoint import MEAN, STD
 from actionvit.features.timesformer.forward import embed, run
 from actionvit.features.timesformer.model import TimeSformer
-from actionvit.features.timesformer.names import to_transformers
+from actionvit.features.timesformer.state_dict import to_transformers
 from actionvit.features.timesformer.tiny import TINY
-from actionvit.features.timesformer.weights import MEAN, STD
-from actionvit.pipeline.datasets.motions import BACKWARDS, MOTIONS, Drawn, Scene, draw_scene, draw_tracked
+from actionvit.pipeline.datasets.synthetic.motions import BACKWARDS, MOTIONS, Drawn, Scene, draw_scene, draw_tracked
 from actionvit.pipeline.finetuning.checkpoints import (
     load_checkpoint,
     optimizer_tensors,

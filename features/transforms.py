@@ -8,8 +8,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from actionvit.features.clips import ClipSpec
 from actionvit.features.resizing import resize
+from actionvit.features.sampling import ClipSpec
 
 
 def resized(frames: Tensor, size: int) -> Tensor:

@@ -12,12 +12,12 @@ from sklearn.base import clone
 from sklearn.utils.validation import _check_sample_weight
 
 from actionvit.heads.base import Floats, Head, Scan, log_softmax
-from actionvit.heads.lbfgs import Solution
-from actionvit.heads.logistic import Factorised, Optimum, TrainingSet, moments
+from actionvit.heads.logistic.lbfgs import Solution
+from actionvit.heads.logistic.path import Factorised, Optimum, TrainingSet, moments
 from actionvit.heads.weighting import ClassWeight, class_weights, log_prior
 
 if TYPE_CHECKING:
-    from actionvit.heads.lockstep import Lockstep
+    from actionvit.heads.logistic.lockstep import Lockstep
 
 SCAN_TOL = 1e-2
 """`tol` while settings are tried: the loss is then within 1e-4 of its minimum."""
@@ -211,7 +211,7 @@ def _in_lockstep(
     at_least: float = 0.0,
 ) -> Iterator[tuple[list[int], Lockstep, Iterator[list[Solution]]]]:
     """Yield which sets go together, and their solutions for each step of their paths, to `tol` or to `at_least`."""
-    from actionvit.heads.lockstep import Lockstep, most_at_once
+    from actionvit.heads.logistic.lockstep import Lockstep, most_at_once
 
     alike: dict[tuple[Any, ...], list[int]] = {}
     for i, (head, one, path) in enumerate(zip(heads, sets, paths, strict=True)):

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from actionvit import __version__
 from actionvit.errors import ActionVitError
-from actionvit.heads.metrics import check_scores, evaluate
-from actionvit.heads.summary import summarize
+from actionvit.evaluation.metrics import check_scores, evaluate
+from actionvit.evaluation.summary import summarize
 
 SCHEMA = 1
 """Version of the files of a run; a reader refuses a higher one."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actionvit.pipeline.datasets.drawing import draw_dataset
+from actionvit.pipeline.datasets.synthetic.dataset import draw_dataset
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reporting import embeddings, predictions, write
+from fake_runs import embeddings, predictions, write
 from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 from sklearn.neighbors import NearestNeighbors
@@ -15,7 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 from actionvit.errors import ActionVitError
 from actionvit.features.store.store import FeatureStore
 from actionvit.pipeline.reporting.analysis import Embeddings, analyse, duplicates, project, read_embeddings
-from actionvit.pipeline.reporting.wording import leak_line
+from actionvit.pipeline.reporting.text import leak_line
 from actionvit.pipeline.runs import Run
 
 
@@ -138,7 +138,7 @@ def test_a_run_that_does_not_tell_its_training_clips_is_not_judged(run: Run, spa
 
 
 def test_embeddings_come_from_the_store_only_while_it_is_the_same(tmp_path: Path) -> None:
-    from storing import fill, numbered
+    from fake_store import fill, numbered
 
     store = fill(tmp_path / "store", range(5))
     known = {"path": str(store.folder), "digest": FeatureStore.open(store.folder).digest()}

@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
     "features": {"features", "errors", "__init__"},
     "heads": {"heads", "errors", "__init__"},
-    "pipeline": {"features", "heads", "pipeline", "errors", "__init__"},
-    "commands": {"features", "heads", "pipeline", "commands", "errors", "__init__"},
+    "evaluation": {"evaluation", "errors", "__init__"},
+    "pipeline": {"features", "heads", "evaluation", "pipeline", "errors", "__init__"},
+    "commands": {"features", "heads", "evaluation", "pipeline", "commands", "errors", "__init__"},
     "cli.py": {"commands", "errors", "__init__"},
 }
 # Within the two larger packages: what each folder may know beside itself and the modules that stand directly above it.
@@ -26,7 +27,8 @@ FOLDERS = {
     "pipeline/extraction": {"pipeline/datasets"},
     "pipeline/finetuning": {"pipeline/datasets", "pipeline/extraction"},
     "pipeline/reporting": {"pipeline/datasets"},
-    "pipeline/probing": {"pipeline/datasets", "pipeline/extraction", "pipeline/reporting"},
+    "pipeline/probing": {"pipeline/datasets", "pipeline/extraction"},
+    "pipeline/experiments": {"pipeline/datasets", "pipeline/extraction", "pipeline/probing", "pipeline/reporting"},
     "pipeline/prediction": {"pipeline/datasets", "pipeline/finetuning", "pipeline/probing"},
 }
 HEAVY = ("torch", "transformers", "sklearn", "scipy", "matplotlib", "h5py", "av", "decord", "numpy")

@@ -13,10 +13,10 @@ from PIL import Image
 
 from actionvit.cli import cli
 from actionvit.features.decoding.decode import decode
+from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.rollout import Attention
 from actionvit.features.timesformer.variants import clip_spec
-from actionvit.features.timesformer.weights import find_weights
-from actionvit.pipeline.datasets.drawing import write_avi
+from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.reporting.pictures import animation, evenly, faces, overlay, strip, strips
 
 

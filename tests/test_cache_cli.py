@@ -15,14 +15,14 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from storing import KEY, arrays_of, fill, make, numbered
+from fake_store import KEY, arrays_of, fill, make, numbered
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
+from actionvit.features.store.catalog import find_store
 from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.parts import list_parts
 from actionvit.features.store.store import FeatureStore, Row
-from actionvit.pipeline.extraction.caches import find_store
 
 
 def cache(*arguments: object, **options: Any) -> Result:

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planting import planted, recovery
-from reporting import NAMES, predictions, softmax, write
+from fake_runs import NAMES, predictions, softmax, write
+from planted_runs import planted, recovery
 from scipy.stats import binomtest, false_discovery_control, permutation_test
 from sklearn import metrics as theirs
 
 from actionvit.errors import ActionVitError
-from actionvit.heads.statistics import holm, paired_p
+from actionvit.evaluation.intervals import holm, paired_p
 from actionvit.pipeline.reporting.compare import compare, compare_all
-from actionvit.pipeline.reporting.wording import is_shown, verdict
+from actionvit.pipeline.reporting.text import is_shown, verdict
 from actionvit.pipeline.runs import Predictions, measure
 
 

@@ -10,14 +10,14 @@ from typing import get_args
 import av
 import numpy as np
 import pytest
-from corpus import FILMS, QUIET, Film, Image
 from PIL import Image as Pictures
+from video_corpus import FILMS, QUIET, Film, Image
 
-from actionvit.features.clips import ClipSpec, clip_indices
 from actionvit.features.decoding import pyav
 from actionvit.features.decoding.decode import Backend, DecodePolicy, decode
 from actionvit.features.decoding.frames import DecodeError
 from actionvit.features.decoding.pyav import decode_pyav
+from actionvit.features.sampling import ClipSpec, clip_indices
 
 SPECS = (
     ClipSpec(num_frames=8, size=224),

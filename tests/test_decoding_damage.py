@@ -11,15 +11,15 @@ from typing import get_args
 import av
 import numpy as np
 import pytest
-from corpus import Film, Image
-from mutants import impostors, mutants
+from broken_videos import impostors, mutants
+from video_corpus import Film, Image
 
-from actionvit.features.clips import ClipSpec
+from actionvit.features.decoding.convert import upright
 from actionvit.features.decoding.damage import Shown, bad_packets, touched
 from actionvit.features.decoding.decode import DecodePolicy, decode
 from actionvit.features.decoding.frames import DecodeError, Reason
-from actionvit.features.decoding.rgb import upright
-from actionvit.features.decoding.workers import DecodeRequest, Failure, decode_stream
+from actionvit.features.decoding.pool.supervisor import DecodeRequest, Failure, decode_stream
+from actionvit.features.sampling import ClipSpec
 
 SPECS = (ClipSpec(num_frames=8, size=224),)
 

@@ -16,17 +16,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from corpus import Film
+from video_corpus import Film
 
 import actionvit.pipeline.extraction.extract as stage
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
-from actionvit.features.clips import ClipSpec
 from actionvit.features.decoding.decode import decode
-from actionvit.features.decoding.workers import Decoded, DecodeRequest, Failure, decode_stream
+from actionvit.features.decoding.pool.supervisor import Decoded, DecodeRequest, Failure, decode_stream
+from actionvit.features.sampling import ClipSpec
 
 SPECS = (ClipSpec(num_frames=8, size=224),)
-BY_NAME = "decoders:decode_by_name"
+BY_NAME = "misbehaving_decoders:decode_by_name"
 REASONS = {
     "sleeps": ("timeout", "not decoded within 2 s"),
     "hangs": ("timeout", "not decoded within 2 s"),
@@ -113,7 +113,7 @@ def test_a_folder_of_the_users_cannot_pose_as_a_library(
 @pytest.mark.timing
 def test_a_slow_consumer_is_not_taken_for_a_slow_decoder(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next video waits for the consumer longer than the deadline before the worker hears of it."""
-    monkeypatch.setattr("actionvit.features.decoding.workers.GRACE", 0.05)
+    monkeypatch.setattr("actionvit.features.decoding.pool.supervisor.GRACE", 0.05)
     found = {}
     for item in decode_stream(named("a", "b", "c"), workers=1, timeout=1.0, ahead=0):
         found[item.id] = item.reason if isinstance(item, Failure) else ""
@@ -124,7 +124,7 @@ def test_a_slow_consumer_is_not_taken_for_a_slow_decoder(named: Named, monkeypat
 @pytest.mark.timing
 def test_a_deadline_runs_from_when_a_video_was_handed_over(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that has long answered gets its next video just before the answer is read."""
-    monkeypatch.setattr("actionvit.features.decoding.workers.GRACE", 0.05)
+    monkeypatch.setattr("actionvit.features.decoding.pool.supervisor.GRACE", 0.05)
     stream = decode_stream(named("a", "b", "slow", "c"), workers=1, timeout=2.5, ahead=1, decoder=BY_NAME)
     assert next(stream).id == "a"
     time.sleep(4)
@@ -146,8 +146,8 @@ def test_workers_keep_within_a_limit_that_was_set_for_good(named: Named) -> None
     script = (
         "import resource, sys; from pathlib import Path\n"
         "resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))\n"
-        "from actionvit.features.clips import ClipSpec\n"
-        "from actionvit.features.decoding.workers import Decoded, DecodeRequest, decode_stream\n"
+        "from actionvit.features.sampling import ClipSpec\n"
+        "from actionvit.features.decoding.pool.supervisor import Decoded, DecodeRequest, decode_stream\n"
         "request = DecodeRequest('a', Path(sys.argv[1]), (ClipSpec(num_frames=8, size=32),))\n"
         "assert all(isinstance(one, Decoded) for one in decode_stream([request] * 9, workers=1))\n"
     )
@@ -159,7 +159,7 @@ def test_workers_keep_within_a_limit_that_was_set_for_good(named: Named) -> None
 
 @pytest.mark.timing
 def test_a_hang_is_noticed_in_time_after_the_consumer_was_away(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actionvit.features.decoding.workers.GRACE", 0.2)
+    monkeypatch.setattr("actionvit.features.decoding.pool.supervisor.GRACE", 0.2)
     stream = decode_stream(named("a", "hangs"), workers=1, timeout=1.5, ahead=0, decoder=BY_NAME)
     assert next(stream).id == "a"
     time.sleep(6)
@@ -173,7 +173,7 @@ def test_time_that_a_run_was_stopped_while_it_embedded_counts_for_nothing(
     named: Named, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The consumer is away for long with the workers stopped; then they have their time."""
-    monkeypatch.setattr("actionvit.features.decoding.workers.GRACE", 0.2)
+    monkeypatch.setattr("actionvit.features.decoding.pool.supervisor.GRACE", 0.2)
     stream = decode_stream(named("a", "slow", "c"), workers=1, timeout=4.0, ahead=2, decoder=BY_NAME)
     assert next(stream).id == "a"
     (child, *_) = offspring(os.getpid())
@@ -206,7 +206,7 @@ def test_frames_stay_as_they_are_for_as_long_as_they_are_held(tmp_path: Path) ->
 
 
 def test_large_videos_are_not_decoded_far_ahead(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actionvit.features.decoding.workers.MAX_AHEAD", 3 * 8 * 64 * 96 * 3)
+    monkeypatch.setattr("actionvit.features.decoding.pool.supervisor.MAX_AHEAD", 3 * 8 * 64 * 96 * 3)
     taken = []
 
     def requests() -> Iterator[DecodeRequest]:
@@ -220,13 +220,13 @@ def test_large_videos_are_not_decoded_far_ahead(named: Named, monkeypatch: pytes
 
 def test_a_worker_that_cannot_start_ends_the_run_with_a_word(named: Named) -> None:
     with pytest.raises(ActionVitError, match=r"does not start.*no_such_decoder"):
-        list(decode_stream(named("a"), workers=1, decoder="decoders:no_such_decoder"))
+        list(decode_stream(named("a"), workers=1, decoder="misbehaving_decoders:no_such_decoder"))
 
 
 def test_a_file_that_changes_while_it_is_read_fails(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
     (request,) = named("a")
     count = iter(range(100))
-    monkeypatch.setattr("actionvit.features.decoding.requests.fingerprint", lambda path: next(count))
+    monkeypatch.setattr("actionvit.features.decoding.pool.messages.fingerprint", lambda path: next(count))
     (found,) = decode_stream([request], workers=0)
     assert isinstance(found, Failure) and (found.reason, found.detail) == (
         "corrupt",
@@ -249,12 +249,13 @@ PARENT = """
 import signal, sys, time
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have background jobs ignore it
-from actionvit.features.clips import ClipSpec
-from actionvit.features.decoding.workers import DecodeRequest, decode_stream
+from actionvit.features.sampling import ClipSpec
+from actionvit.features.decoding.pool.supervisor import DecodeRequest, decode_stream
 spec = ClipSpec(num_frames=2, size=8)
 requests = [DecodeRequest(Path(name).stem, Path(name), (spec,)) for name in sys.argv[2:]]
 sys.path.insert(0, sys.argv[1])
-stream = decode_stream(requests * 9, workers=6, decoder="decoders:decode_by_name")  # some are still starting
+# some workers are still starting when the parent dies
+stream = decode_stream(requests * 9, workers=6, decoder="misbehaving_decoders:decode_by_name")
 next(stream)
 print("decoding", flush=True)
 time.sleep(60)
@@ -266,7 +267,7 @@ time.sleep(60)
 def test_workers_die_with_their_parent(named: Named, end: signal.Signals) -> None:
     """Those that decode, those that hang in native code and those that are only starting."""
     files = [str(request.path) for request in named("good", "hangs", "sleeps")]
-    command = [sys.executable, "-c", PARENT, str(Path(__file__).parent), *files]
+    command = [sys.executable, "-c", PARENT, str(Path(__file__).parent / "support"), *files]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
     assert parent.stdout is not None and parent.stdout.readline() == b"decoding\n"
     children = offspring(parent.pid)
@@ -289,7 +290,7 @@ def test_stopping_and_continuing_fails_nothing(named: Named) -> None:
         'print("decoding", flush=True)\nprint(*(getattr(item, "reason", "fine") for item in stream))',
     )
     files = [str(request.path) for request in named("good", "slow")]
-    command = [sys.executable, "-c", script, str(Path(__file__).parent), *files]
+    command = [sys.executable, "-c", script, str(Path(__file__).parent / "support"), *files]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
     assert parent.stdout is not None and parent.stdout.readline() == b"decoding\n"
     os.killpg(parent.pid, signal.SIGSTOP)
@@ -379,11 +380,11 @@ def test_ctrl_c_leaves_no_process_and_no_shared_memory(root: Path, tmp_path: Pat
         "import sys, functools, signal; sys.path.insert(0, sys.argv.pop(1))\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import actionvit.pipeline.extraction.extract as stage\n"
-        "stage.decode_stream = functools.partial(stage.decode_stream, decoder='decoders:decode_by_name')\n"
+        "stage.decode_stream = functools.partial(stage.decode_stream, decoder='misbehaving_decoders:decode_by_name')\n"
         "from actionvit.cli import main; main()"
     )
     options = ["extract", root, "--variant", "tiny", "--cache", tmp_path / "cache", "--workers", "3"]
-    command = [sys.executable, "-c", code, Path(__file__).parent, *options]
+    command = [sys.executable, "-c", code, Path(__file__).parent / "support", *options]
     run = subprocess.Popen(
         [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from actionvit.pipeline.datasets.drawing import plan_clips
+from actionvit.pipeline.datasets.synthetic.dataset import plan_clips
 
 
 def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reporting import NAMES, predictions, write
+from fake_runs import NAMES, predictions, write
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 from scipy.stats import t
@@ -18,9 +18,9 @@ from sklearn import metrics as theirs
 from sklearn.calibration import calibration_curve
 
 from actionvit.errors import ActionVitError
-from actionvit.heads.metrics import evaluate
+from actionvit.evaluation.metrics import evaluate
 from actionvit.pipeline.reporting.describe import by_metadata, describe, most_confused
-from actionvit.pipeline.reporting.hard import CONFIDENT, WORST, hard_clips
+from actionvit.pipeline.reporting.hard_clips import CONFIDENT, WORST, hard_clips
 from actionvit.pipeline.reporting.ordering import by_similarity
 from actionvit.pipeline.runs import Run, read_run
 

@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from actionvit.cli import cli
-from actionvit.features.timesformer.speed import products
+from actionvit.features.timesformer.matmul_peak import products
 from actionvit.features.timesformer.variants import VARIANTS
 
 

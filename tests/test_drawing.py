@@ -13,9 +13,9 @@ import pytest
 
 from actionvit.errors import ActionVitError
 from actionvit.pipeline.datasets.dataset import clip_metadata, load_dataset
-from actionvit.pipeline.datasets.drawing import draw_dataset, plan_clips, write_avi
-from actionvit.pipeline.datasets.motions import MOTIONS, draw_clip, draw_scene
 from actionvit.pipeline.datasets.splits import leaking_sources
+from actionvit.pipeline.datasets.synthetic.dataset import draw_dataset, plan_clips, write_avi
+from actionvit.pipeline.datasets.synthetic.motions import MOTIONS, draw_clip, draw_scene
 
 OPPOSITES = [("move_left", "move_right"), ("fall", "rise"), ("shrink", "grow"), ("vanish", "appear")]
 
@@ -195,9 +195,9 @@ def test_a_file_cut_off_while_it_is_written_is_not_taken_for_a_clip(sixty, tmp_p
 
     root = Path(shutil.copytree(sixty, tmp_path / "set"))
     next(root.glob("*/*.avi")).unlink()
-    monkeypatch.setattr("actionvit.pipeline.datasets.drawing.write_avi", fail)
+    monkeypatch.setattr("actionvit.pipeline.datasets.synthetic.dataset.write_avi", fail)
     with pytest.raises(KeyboardInterrupt):
         draw_dataset(root, clips=60)
-    monkeypatch.setattr("actionvit.pipeline.datasets.drawing.write_avi", write_avi)
+    monkeypatch.setattr("actionvit.pipeline.datasets.synthetic.dataset.write_avi", write_avi)
     assert draw_dataset(root, clips=60) == 1
     assert len(load_dataset(root).videos) == len(plan_clips(clips=60))

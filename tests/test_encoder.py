@@ -10,18 +10,18 @@ import golden
 import numpy as np
 import pytest
 import torch
-from references import cosine, noise
+from transformers_reference import cosine, noise
 
 from actionvit.errors import ActionVitError
-from actionvit.features.clips import ClipSpec
+from actionvit.features.sampling import ClipSpec
+from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.forward import Embedding
-from actionvit.features.timesformer.names import tensor_shapes
 from actionvit.features.timesformer.outputs import encoder_key
-from actionvit.features.timesformer.phases import Phases
+from actionvit.features.timesformer.state_dict import tensor_shapes
+from actionvit.features.timesformer.timers import Phases
 from actionvit.features.timesformer.tiny import TINY, untrained_weights
 from actionvit.features.timesformer.variants import clip_spec
-from actionvit.features.timesformer.weights import find_weights
 
 SPEC = ClipSpec(num_frames=4, size=32, clips=3)
 
@@ -30,7 +30,9 @@ def test_the_built_in_variants_give_what_they_always_gave() -> None:
     kept, found = json.loads(golden.FILE.read_text(encoding="utf-8")), golden.computed()
     assert set(untrained_weights()) == set(tensor_shapes(TINY))
     for variant, right in kept.items():
-        assert found[variant].pop("weights") == right.pop("weights"), "other built-in weights: python tests/golden.py"
+        assert found[variant].pop("weights") == right.pop("weights"), (
+            "other built-in weights: python tests/support/golden.py"
+        )
         for name, values in right.items():
             difference = np.abs(np.subtract(found[variant][name], values)).max()
             assert difference <= 2e-5, f"{variant} {name} is off by {difference}: a library changed the features"
@@ -65,7 +67,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(
 ) -> None:
     """Videos of two sizes, more of one than are copied at once."""
     videos = [noise(9), noise(4), noise(12, 40, 52), noise(5, 40, 52), noise(7), noise(30), noise(6)]
-    monkeypatch.setattr("actionvit.features.timesformer.feed._BYTES_AT_ONCE", 2 * videos[4].data.nbytes)
+    monkeypatch.setattr("actionvit.features.timesformer.preprocess._BYTES_AT_ONCE", 2 * videos[4].data.nbytes)
     encoder = Encoder(find_weights("tiny"), SPEC, device="cpu")
     alone = [encoder.encode(frames) for frames in videos]
     scarce = Scarce(encoder, room)

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from planting import planted
-from probing import write_dataset, write_store
+from fake_features import write_dataset, write_store
+from planted_runs import planted
 
 from actionvit.commands.experiment import command
-from actionvit.heads.metrics import predicted
+from actionvit.evaluation.metrics import predicted
 from actionvit.pipeline.datasets.dataset import Dataset, load_dataset
-from actionvit.pipeline.probing.differences import differences, findings
-from actionvit.pipeline.probing.experiment import STRATEGIES, applies, heads_cells, imbalance_cells, thirds_of
+from actionvit.pipeline.experiments.differences import differences, findings
+from actionvit.pipeline.experiments.grids import STRATEGIES, applies, heads_cells, imbalance_cells, thirds_of
+from actionvit.pipeline.experiments.sharding import assign_shards, class_histograms, distance_from_whole
+from actionvit.pipeline.experiments.tables import curves_figure, markdown, write_table
 from actionvit.pipeline.probing.features import read_tables
 from actionvit.pipeline.probing.probe import probe
-from actionvit.pipeline.probing.sharding import assign_shards, class_histograms, distance_from_whole
-from actionvit.pipeline.probing.tables import curves_figure, markdown, write_table
 from actionvit.pipeline.probing.tasks import ProbeSpec
 
 

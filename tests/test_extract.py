@@ -20,13 +20,13 @@ from actionvit.cli import cli
 from actionvit.errors import ActionVitError
 from actionvit.features.decoding.decode import decode
 from actionvit.features.decoding.frames import Frames
+from actionvit.features.store.catalog import in_shard
 from actionvit.features.store.store import FeatureStore
+from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.variants import clip_spec
-from actionvit.features.timesformer.weights import find_weights
 from actionvit.pipeline.datasets.dataset import load_dataset
-from actionvit.pipeline.datasets.drawing import write_avi
-from actionvit.pipeline.extraction.caches import in_shard
+from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.extraction.extract import extract
 from actionvit.pipeline.extraction.job import Job
 
@@ -172,7 +172,7 @@ def test_a_killed_extraction_resumes_to_the_same_store(root: Path, tmp_path: Pat
     script = (
         "import os, signal, sys\nfrom pathlib import Path\n"
         "from actionvit.features.timesformer.variants import clip_spec\n"
-        "from actionvit.features.timesformer.weights import find_weights\n"
+        "from actionvit.features.timesformer.checkpoint import find_weights\n"
         "from actionvit.pipeline.datasets.dataset import load_dataset\n"
         "from actionvit.pipeline.extraction.extract import extract\n"
         "from actionvit.pipeline.extraction.job import Job\n"

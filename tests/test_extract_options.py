@@ -17,23 +17,23 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from references import SMALL, expected, reference
 from transformers import TimesformerModel
+from transformers_reference import SMALL, expected, reference
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
-from actionvit.features.clips import ClipSpec, clip_indices
 from actionvit.features.decoding.decode import decode
 from actionvit.features.decoding.frames import Frames
-from actionvit.features.decoding.workers import Decoded
-from actionvit.features.files import Fingerprint
+from actionvit.features.decoding.pool.supervisor import Decoded
+from actionvit.features.fingerprint import Fingerprint
+from actionvit.features.sampling import ClipSpec, clip_indices
 from actionvit.features.store.store import FeatureStore
+from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.variants import clip_spec
-from actionvit.features.timesformer.weights import find_weights
 from actionvit.features.transforms import resized
 from actionvit.pipeline.datasets.dataset import load_dataset
-from actionvit.pipeline.datasets.drawing import write_avi
+from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.extraction.extract import extract
 from actionvit.pipeline.extraction.job import Job
 
@@ -221,9 +221,9 @@ def test_an_extraction_goes_on_after_running_out_of_memory(clips: Path, tmp_path
 
 def test_frames_are_let_go_once_the_encoder_has_them(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many videos a batch asks for, and however slow the results are to come."""
-    from actionvit.pipeline.extraction import lanes
+    from actionvit.pipeline.extraction import encode_queue
 
-    monkeypatch.setattr(lanes, "BATCH_BYTES", 3 * 16 * 32 * 32 * 3)
+    monkeypatch.setattr(encode_queue, "BATCH_BYTES", 3 * 16 * 32 * 32 * 3)
     sizes: list[int] = []
     written: list[Any] = []
     pixels: list[weakref.ref[Any]] = []
@@ -238,7 +238,9 @@ def test_frames_are_let_go_once_the_encoder_has_them(clips: Path, monkeypatch: p
             return SimpleNamespace(ready=False, result=lambda: [arrays] * count)
 
     with ThreadPoolExecutor(1) as thread:
-        lane = lanes.Lane(Slow(), SimpleNamespace(append=written.append), frozenset(), thread, lanes.Clock())  # type: ignore[arg-type]
+        lane = encode_queue.Lane(
+            Slow(), SimpleNamespace(append=written.append), frozenset(), thread, encode_queue.Clock()
+        )  # type: ignore[arg-type]
         for number in range(8):
             data = np.zeros((16, 32, 32, 3), np.uint8)
             pixels.append(weakref.ref(data))

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from actionvit.errors import ActionVitError
-from actionvit.pipeline.datasets import unpack as unpacking
 from actionvit.pipeline.datasets.dataset import load_dataset
-from actionvit.pipeline.datasets.download import download
-from actionvit.pipeline.datasets.fetch import RECIPES, fetch
-from actionvit.pipeline.datasets.unpack import BadArchiveError, Budget, unpack
+from actionvit.pipeline.datasets.fetching import unpack as unpacking
+from actionvit.pipeline.datasets.fetching.download import download
+from actionvit.pipeline.datasets.fetching.fetch import RECIPES, fetch
+from actionvit.pipeline.datasets.fetching.unpack import BadArchiveError, Budget, unpack
 
 BODY = bytes(range(256)) * 4000  # 1,024,000 bytes
 NAMES = [f"{label}/S{n}_{label}_u_nm_np1_fr_goo_0.avi" for label in ("clap", "run") for n in range(3)]
@@ -437,7 +437,9 @@ def test_a_mirror_s_zip_over_an_interrupted_download(tmp_path, server):
     server.body, server.cuts = file.read_bytes(), 9
     to = tmp_path / "data" / "hmdb51"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("actionvit.pipeline.datasets.fetch.download", lambda *a, **k: download(*a, **k, pauses=()))
+        patch.setattr(
+            "actionvit.pipeline.datasets.fetching.fetch.download", lambda *a, **k: download(*a, **k, pauses=())
+        )
         with pytest.raises(ActionVitError, match="run it again"):
             fetch("hmdb51", to, sources=[server.url])
         assert not to.exists()

@@ -17,18 +17,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_model
 import torch
-import tuning
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding.workers import Failure
+from actionvit.features.decoding.pool.supervisor import Failure
 from actionvit.features.store.store import FeatureStore
-from actionvit.features.timesformer.weights import Weights
+from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.pipeline.datasets.dataset import Dataset
-from actionvit.pipeline.datasets.drawing import write_avi
+from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.extraction.extract import note_failure
 from actionvit.pipeline.finetuning import tokens
 from actionvit.pipeline.finetuning.classifier import Classifier, Frozen
@@ -43,18 +43,18 @@ from actionvit.pipeline.finetuning.finetune import (
     identity_of,
     view_spec,
 )
-from actionvit.pipeline.finetuning.training import Training
+from actionvit.pipeline.finetuning.trainer import Training
 from actionvit.pipeline.runs import read_run
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return tuning.write_clips(tmp_path_factory.mktemp("clips") / "drawn")
+    return tiny_model.write_clips(tmp_path_factory.mktemp("clips") / "drawn")
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
-    return tuning.weights(tmp_path_factory.mktemp("weights"))
+    return tiny_model.weights(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def one_thread() -> Iterator[None]:
 def train(dataset: Dataset, weights: Weights, where: Path, **changes: Any) -> Tuned:
     place = {name: changes.pop(name) for name in list(changes) if name in Workplace.__dataclass_fields__}
     work = Workplace(**{"cache": where / "cache", "folder": where / "work", "workers": 0, **place})
-    (tuned,) = finetune(dataset, weights, tuning.spec(**changes), work)
+    (tuned,) = finetune(dataset, weights, tiny_model.spec(**changes), work)
     return tuned
 
 
@@ -135,7 +135,7 @@ def test_one_view_is_the_plain_one(dataset: Dataset, weights: Weights, tmp_path:
 def test_a_training_that_was_over_when_it_was_killed_says_what_it_was_trained_on(
     weights: Weights, tmp_path: Path
 ) -> None:
-    dataset = tuning.write_clips(tmp_path / "drawn")
+    dataset = tiny_model.write_clips(tmp_path / "drawn")
     broken = next(video for video in dataset.videos if "1_" in video.path.name)
     broken.path.write_bytes(b"no video")
     place = {"folder": tmp_path / "work", "train": "head", "views": 0}
@@ -149,10 +149,10 @@ def test_what_cannot_be_trained_is_found_before_anything_is_computed(weights: We
     def computed(videos: int, size: int) -> None:
         pytest.fail("tokens were computed first")
 
-    two = tuning.write_clips(tmp_path / "two", sources=2, clips=1)
+    two = tiny_model.write_clips(tmp_path / "two", sources=2, clips=1)
     with pytest.raises(ActionVitError, match="no training source can be spared"):
         train(two, weights, tmp_path, tokens="fp16", views=2, folds=2, splits=(), on_tokens=computed)
-    one = tuning.write_clips(tmp_path / "one", motions=("grow",))
+    one = tiny_model.write_clips(tmp_path / "one", motions=("grow",))
     with pytest.raises(ActionVitError, match="has one class"):
         train(one, weights, tmp_path, tokens="fp16", views=2, on_tokens=computed)
 
@@ -166,7 +166,7 @@ def test_tokens_are_computed_once_for_all_splits_and_reruns(dataset: Dataset, we
             workers=0,
             on_video=lambda done, total: seen.append(done),
         )
-        finetune(dataset, weights, tuning.spec(tokens="fp16", views=2, splits=splits, epochs=1), work)
+        finetune(dataset, weights, tiny_model.spec(tokens="fp16", views=2, splits=splits, epochs=1), work)
     assert seen == list(range(1, len(dataset.videos) + 1))
 
 
@@ -249,10 +249,10 @@ def test_tokens_that_do_not_fit_are_refused_before_the_first_is_computed(
 def test_killed_in_any_epoch_and_resumed_a_training_ends_in_the_same_bits(
     dataset: Dataset, weights: Weights, tmp_path: Path, how: list[str]
 ) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent / "support")}
 
     def run(folder: Path, die: int, *more: str) -> subprocess.CompletedProcess[str]:
-        arguments = [sys.executable, tuning.__file__, str(die), *command(dataset, weights, folder, *how, *more)]
+        arguments = [sys.executable, tiny_model.__file__, str(die), *command(dataset, weights, folder, *how, *more)]
         return subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
 
     whole = invoke(*command(dataset, weights, tmp_path / "whole", *how))
@@ -277,7 +277,7 @@ def test_a_checkpoint_is_not_resumed_on_other_clips(
     dataset: Dataset, weights: Weights, tmp_path: Path, kept: Any
 ) -> None:
     how: dict[str, Any] = {"protocol": "stratified", "splits": (), "folds": 1, "tokens": kept, "views": 2, "epochs": 1}
-    copied = tuning.load_dataset(Path(shutil.copytree(dataset.root, tmp_path / "drawn")))
+    copied = tiny_model.load_dataset(Path(shutil.copytree(dataset.root, tmp_path / "drawn")))
     train(copied, weights, tmp_path, **how)
     assert train(copied, weights, tmp_path, **how, resume=True).state.epoch == 1
     # By the same ids and labels, but other sources: clips that were trained on would choose the epoch.
@@ -295,11 +295,11 @@ def test_a_checkpoint_is_not_resumed_on_other_clips(
 def test_only_fixed_parts_tie_a_checkpoint_to_the_number_of_processes(
     dataset: Dataset, weights: Weights, tmp_path: Path
 ) -> None:
-    rows, spec = np.arange(4), tuning.spec()
+    rows, spec = np.arange(4), tiny_model.spec()
     clips = FileClips(dataset.videos, view_spec(weights, spec))
 
     def same(deal: str) -> bool:
-        dealt = tuning.spec(deal=deal)
+        dealt = tiny_model.spec(deal=deal)
         one, two = (identity_of(dataset, rows, rows, weights, dealt, clips, world=world) for world in (1, 2))
         return one == two
 
@@ -384,14 +384,14 @@ def test_where_one_process_fails_each_says_so_in_a_line(dataset: Dataset, weight
 
 def test_what_failed_in_any_process_is_told_and_is_no_crash(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
     broken = Path(shutil.copytree(dataset.root, tmp_path / "drawn"))
-    (split,) = chosen_splits(dataset, tuning.spec())
+    (split,) = chosen_splits(dataset, tiny_model.spec())
     victims = sorted([*split.train[:2], *split.test[:2]])  # of the test clips, each process opens one
     for id in victims:
         (broken / id).write_bytes(b"RIFF")
     how = ["--train", "all", "--epochs", "1", "--head-init", "zero"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
     done = subprocess.run(
-        [*launch, "actionvit", *command(tuning.load_dataset(broken), weights, tmp_path, *how)],
+        [*launch, "actionvit", *command(tiny_model.load_dataset(broken), weights, tmp_path, *how)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -447,7 +447,7 @@ def test_out_of_memory_outside_the_step_halves_the_pieces_too(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    how: dict[str, Any] = {"tokens": "fp32", "views": 2, "clip": replace(tuning.CLIP, clips=4)}
+    how: dict[str, Any] = {"tokens": "fp32", "views": 2, "clip": replace(tiny_model.CLIP, clips=4)}
     expected = train(dataset, weights, tmp_path / "a", **how)
     logits, frozen = Classifier.logits, Frozen.__call__
 
@@ -529,7 +529,7 @@ def test_the_test_side_decides_nothing(dataset: Dataset, weights: Weights, tmp_p
     changed = Path(shutil.copytree(dataset.root, tmp_path / "drawn"))
     for video in found.tested:
         write_avi(changed / video.id, np.random.default_rng(0).integers(0, 255, (9, 48, 64, 3)).astype(np.uint8))
-    other = train(tuning.load_dataset(changed, name="drawn"), weights, tmp_path / "b")
+    other = train(tiny_model.load_dataset(changed, name="drawn"), weights, tmp_path / "b")
     assert all(np.array_equal(other.weights[name], value) for name, value in found.weights.items())
     assert other.temperature == found.temperature and not np.array_equal(other.logits, found.logits)
 
@@ -541,7 +541,7 @@ def test_a_video_that_does_not_decode_costs_itself(dataset: Dataset, weights: We
         (broken / id).write_bytes(b"RIFF")
     for more in (["--train", "last:1"], ["--train", "all"]):
         folder = tmp_path / more[1][0]
-        result = invoke(*command(tuning.load_dataset(broken), weights, folder, *more))
+        result = invoke(*command(tiny_model.load_dataset(broken), weights, folder, *more))
         assert result.exit_code == 3, result.output
         run = read_run(folder / "runs" / "run")
         assert [each["id"] for each in run.info["coverage"]["failures"]] == victims
@@ -554,10 +554,10 @@ def test_a_split_of_which_no_test_clip_decodes_ends_in_a_line(
     dataset: Dataset, weights: Weights, tmp_path: Path, of: str
 ) -> None:
     broken = Path(shutil.copytree(dataset.root, tmp_path / "drawn"))
-    (split,) = chosen_splits(dataset, tuning.spec())
+    (split,) = chosen_splits(dataset, tiny_model.spec())
     for id in split.test:
         (broken / id).write_bytes(b"RIFF")
-    result = invoke(*command(tuning.load_dataset(broken), weights, tmp_path, "--train", of, "--epochs", "1"))
+    result = invoke(*command(tiny_model.load_dataset(broken), weights, tmp_path, "--train", of, "--epochs", "1"))
     assert isinstance(result.exception, ActionVitError)
     assert "split grouped-1: none of its" in str(result.exception) and "\n" not in str(result.exception)
     trained = (tmp_path / "runs" / "run.training" / "grouped-1").exists()
@@ -678,7 +678,7 @@ def test_a_gpu_trains_what_the_cpu_does(dataset: Dataset, weights: Weights, tmp_
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_a_training_on_a_gpu_resumes_where_it_was_killed(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
     arguments = [*command(dataset, weights, tmp_path, "--train", "all"), "--device", "cuda", "--precision", "bf16"]
-    script = [sys.executable, str(Path(tuning.__file__)), "7", *arguments]
+    script = [sys.executable, str(Path(tiny_model.__file__)), "7", *arguments]
     assert subprocess.run(script, check=False, capture_output=True).returncode == -signal.SIGKILL
     result = invoke(*arguments, "--resume")
     assert result.exit_code == 0, result.output

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_model
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-import tuning
 
 from actionvit.errors import ActionVitError
-from actionvit.features.clips import ClipSpec
+from actionvit.features.sampling import ClipSpec
+from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.model import TimeSformer
-from actionvit.features.timesformer.names import to_transformers
-from actionvit.features.timesformer.weights import find_weights
+from actionvit.features.timesformer.state_dict import to_transformers
 from actionvit.heads.weighting import class_weights
 from actionvit.pipeline.datasets.dataset import Video
 from actionvit.pipeline.finetuning.augment import COLOURS, AugmentSpec, draw_box, draw_times, draw_view
@@ -52,7 +52,7 @@ Y = np.array([0] * 6 + [1] * 3 + [2] * 1)
 
 def model(first: int = -1, **options: object) -> Classifier:
     torch.manual_seed(0)
-    encoder = TimeSformer(tuning.SHAPE)
+    encoder = TimeSformer(tiny_model.SHAPE)
     for parameter in encoder.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     classifier = Classifier(encoder, 3, first=first, **options)  # type: ignore[arg-type]
@@ -399,7 +399,7 @@ def test_fixed_views_are_the_plain_one_and_others_that_stay(tmp_path: Path) -> N
 def test_what_is_trained_and_that_cutting_the_model_in_two_changes_nothing(first: int) -> None:
     whole, cut = model(), model(first)
     pixels = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    frozen = Frozen(cut.encoder, tuning.CLIP, first, "cpu")
+    frozen = Frozen(cut.encoder, tiny_model.CLIP, first, "cpu")
     torch.testing.assert_close(cut.logits(frozen(pixels)), whole.logits(pixels), atol=2e-5, rtol=1e-4)
     named = cut.trained()
     blocks = {name.split(".")[1] for name in named if name.startswith("blocks.")}
@@ -410,7 +410,7 @@ def test_what_is_trained_and_that_cutting_the_model_in_two_changes_nothing(first
 def test_gradients_are_those_of_transformers_model() -> None:
     from transformers import TimesformerConfig, TimesformerForVideoClassification
 
-    own, shape = model(), tuning.SHAPE
+    own, shape = model(), tiny_model.SHAPE
     config = TimesformerConfig(
         image_size=32, patch_size=16, num_frames=4, hidden_size=32, num_hidden_layers=3, num_attention_heads=2,
         intermediate_size=48, num_labels=3, layer_norm_eps=shape.eps,
@@ -468,9 +468,9 @@ def test_a_step_takes_nothing_from_another_device(
 ) -> None:
     """Where there is no GPU: torch's device without memory, which refuses to be mixed with the CPU as a GPU does."""
     monkeypatch.setattr(torch, "autocast", lambda *args, **options: nullcontext())  # knows no such device
-    first = first_trained(of, tuning.SHAPE.depth)
+    first = first_trained(of, tiny_model.SHAPE.depth)
     own = model(first, checkpointing=checkpointing)
-    frozen = Frozen(own.encoder, tuning.CLIP, first, "meta", bf16=True)
+    frozen = Frozen(own.encoder, tiny_model.CLIP, first, "meta", bf16=True)
     own = own.to("meta")
     keep = None if of == "head" else torch.ones(2, own.depth, device="meta")
     loss = Loss(LossSpec(class_weight="balanced", logit_adjust=1.0, focal=1.0), Y, 3, "meta")
@@ -574,4 +574,4 @@ def _records(data: bytes) -> int:
 
 
 def test_the_small_model_is_read_as_any_other(tmp_path: Path) -> None:
-    assert find_weights("tiny", tuning.write_weights(tmp_path)).shape == tuning.SHAPE
+    assert find_weights("tiny", tiny_model.write_weights(tmp_path)).shape == tiny_model.SHAPE

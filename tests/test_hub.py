@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from references import SMALL, reference
 from safetensors.torch import load_file
+from transformers_reference import SMALL, reference
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -7,9 +7,9 @@ import pytest
 from scipy.stats import binomtest
 from threadpoolctl import threadpool_limits
 
-from actionvit.heads.metrics import METRICS, measures
-from actionvit.heads.statistics import lowest_share, share_interval
-from actionvit.heads.summary import summarize
+from actionvit.evaluation.intervals import lowest_share, share_interval
+from actionvit.evaluation.metrics import METRICS, measures
+from actionvit.evaluation.summary import summarize
 
 LEVEL, SLACK = 0.95, 0.03
 

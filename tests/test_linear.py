@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from actionvit.heads.base import Scan
 from actionvit.heads.linear import SCAN_TOL, LinearProbe
-from actionvit.heads.logistic import Factorised
+from actionvit.heads.logistic.path import Factorised
 from actionvit.heads.selection import select
 
 C_VALUES = (1e-4, 1e-2, 1.0, 100.0)

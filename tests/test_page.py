@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browsing import Page, browser, find_chromium
-from reporting import embeddings, predictions, write
+from chromium import Page, browser, find_chromium
+from fake_runs import embeddings, predictions, write
 
 from actionvit.features.decoding.frames import Frames
 from actionvit.features.timesformer.variants import clip_spec
-from actionvit.pipeline.datasets.drawing import write_avi
+from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.reporting.report import ReportFiles, report
 from actionvit.pipeline.runs import Run
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from references import SMALL, Expected, cosine, expected, noise, own, reference
 from safetensors.torch import load_file
 from transformers import TimesformerConfig, TimesformerModel
+from transformers_reference import SMALL, Expected, cosine, expected, noise, own, reference
 
-from actionvit.features.clips import ClipSpec
+from actionvit.features.sampling import ClipSpec
 from actionvit.features.timesformer.attention import attend_space, attend_time
+from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.outputs import Precision
 from actionvit.features.timesformer.tiny import TINY
-from actionvit.features.timesformer.weights import find_weights
 
 HR, LARGE = {"num_frames": 16, "image_size": 448}, {"num_frames": 96, "image_size": 224}
 NARROW = {**SMALL, "num_hidden_layers": 2}

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_model
 import torch
-import tuning
 from click.testing import CliRunner, Result
 
 from actionvit.cli import cli
-from actionvit.features.clips import clip_indices
 from actionvit.features.decoding.decode import decode
+from actionvit.features.sampling import clip_indices
 from actionvit.pipeline.datasets.dataset import Dataset
-from actionvit.pipeline.datasets.drawing import write_avi
+from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.prediction.predictor import load_predictor, predict
 from actionvit.pipeline.runs import Run, read_run
 
@@ -32,14 +32,14 @@ def invoke(*arguments: Any) -> Result:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return tuning.write_clips(tmp_path_factory.mktemp("clips") / "drawn")
+    return tiny_model.write_clips(tmp_path_factory.mktemp("clips") / "drawn")
 
 
 @pytest.fixture(scope="module")
 def place(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of one view and one of two, probes on them, and a fine-tuned run."""
     folder = tmp_path_factory.mktemp("place")
-    weights = tuning.write_weights(folder / "weights")
+    weights = tiny_model.write_weights(folder / "weights")
     common = ("--variant", "tiny", "--cache", folder / "cache", "--weights", weights)
     runs = ("--runs", folder / "runs", "--overwrite")
     probes: dict[str, Sequence[str]] = {
@@ -160,7 +160,7 @@ def test_what_cannot_be_exported_or_predicted_is_said_in_a_line(dataset: Dataset
         assert result.exit_code == 1 and "predict" in str(result.exception) and not (tmp_path / name).exists()
     again = invoke("export", place / "runs" / "tuned", place)
     assert again.exit_code == 1 and "there already" in str(again.exception)
-    other = tuning.write_weights(tmp_path / "other", seed=1)
+    other = tiny_model.write_weights(tmp_path / "other", seed=1)
     for command in (("predict", dataset.videos[0].path, "--run"), ("export",)):
         more = [tmp_path / "x"] if command[0] == "export" else []
         result = invoke(*command, place / "runs" / "linear", *more, "--weights", other)
@@ -171,7 +171,7 @@ def test_what_cannot_be_exported_or_predicted_is_said_in_a_line(dataset: Dataset
 def test_an_inflated_clip_has_no_place_in_transformers(dataset: Dataset, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    weights = tuning.write_weights(tmp_path / "clip", replace(tuning.SHAPE, pre_norm=True))
+    weights = tiny_model.write_weights(tmp_path / "clip", replace(tiny_model.SHAPE, pre_norm=True))
     config = json.loads((weights / "config.json").read_text())
     (weights / "config.json").write_text(json.dumps(config | {"model_type": "actionvit_timesformer", "pre_norm": True}))
     result = invoke("finetune", dataset.root, "--variant", "tiny", "--weights", weights, *SHAPE, *SPLITS, "--split",

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from probing import CLASSES, write_dataset, write_store
+from fake_features import CLASSES, write_dataset, write_store
 
 from actionvit.commands.probe import command
 from actionvit.errors import ActionVitError

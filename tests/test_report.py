@@ -16,18 +16,18 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from fake_runs import NAMES, embeddings, predictions, write
 from PIL import Image
-from reporting import NAMES, embeddings, predictions, write
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
 from actionvit.features.store.store import FeatureStore
-from actionvit.pipeline.datasets.drawing import write_avi
-from actionvit.pipeline.reporting import tidy
+from actionvit.pipeline.datasets.synthetic.dataset import write_avi
+from actionvit.pipeline.reporting import csv_tables
 from actionvit.pipeline.reporting.curves import charts
+from actionvit.pipeline.reporting.markdown_latex import escape, latex, markdown
 from actionvit.pipeline.reporting.report import ReportFiles, assemble, report
-from actionvit.pipeline.reporting.typeset import escape, latex, markdown
-from actionvit.pipeline.reporting.wording import METRIC_TITLES, percent, short_names
+from actionvit.pipeline.reporting.text import METRIC_TITLES, percent, short_names
 from actionvit.pipeline.runs import Run, read_run
 
 SEARCH = [
@@ -180,7 +180,7 @@ def test_provenance_stands_at_the_bottom_with_the_commands(made: ReportFiles, pa
 def test_nothing_is_loaded_and_nothing_is_computed_in_the_template(made: ReportFiles) -> None:
     page = made.html.read_text()
     assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?!#|data:)[a-z/]""", re.sub(r"<pre.*?</pre>", "", page))
-    folder = Path(tidy.__file__).parent / "templates"
+    folder = Path(csv_tables.__file__).parent / "templates"
     for name in ("report.html", "macros.html"):
         text = (folder / name).read_text()
         for inside in re.findall(r"\{\{(.*?)\}\}|\{%(.*?)%\}", text, re.DOTALL):

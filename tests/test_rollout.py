@@ -11,11 +11,11 @@ from torch import Tensor
 from transformers import TimesformerConfig, TimesformerModel
 
 from actionvit.errors import ActionVitError
-from actionvit.features.clips import ClipSpec
 from actionvit.features.decoding.frames import Frames
+from actionvit.features.sampling import ClipSpec
+from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.model import TimeSformer
 from actionvit.features.timesformer.rollout import Attention, rollout
-from actionvit.features.timesformer.weights import find_weights
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
 

@@ -11,10 +11,10 @@ from typing import Any
 import fastjsonschema
 import numpy as np
 import pytest
-from reporting import NAMES, predictions, write
+from fake_runs import NAMES, predictions, write
 
 from actionvit.errors import ActionVitError
-from actionvit.heads.metrics import METRICS
+from actionvit.evaluation.metrics import METRICS
 from actionvit.pipeline.runs import Run, find_runs, measure, read_run
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

@@ -11,8 +11,8 @@ from actionvit.heads.base import Head
 from actionvit.heads.linear import LinearProbe
 from actionvit.heads.nearest import KNNProbe
 from actionvit.heads.selection import assign_folds, select
-from actionvit.heads.subsets import few_shot, long_tail, long_tail_counts
 from actionvit.heads.weighting import class_weights, log_prior, sampling_rates
+from actionvit.pipeline.probing.subsets import few_shot, long_tail, long_tail_counts
 
 
 def films(*, per_film: int = 4, per_class: int = 15, classes: int = 6, d: int = 30, seed: int = 0):

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from storing import embed, make
+from fake_store import embed, make
 
 from actionvit.cli import cli
-from actionvit.pipeline.datasets.drawing import write_avi
-from actionvit.pipeline.extraction.merging import merge
-from actionvit.pipeline.extraction.speed import SPEED, Speed, note_speed, read_speed, timings
+from actionvit.features.store.merge import merge
+from actionvit.features.store.speed import SPEED, Speed, note_speed, read_speed, timings
+from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 
 
 def test_extractions_add_up(tmp_path: Path) -> None:

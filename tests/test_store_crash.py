@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from extracting import draw, extract, extraction, rows_of, store_in, undisturbed
-from powercut import Disk
-from storing import TESTS, check_rows, environment, fill, make, numbered
+from disk_model import Disk
+from fake_store import TESTS, check_rows, environment, fill, make, numbered
+from small_extraction import draw, extract, extraction, rows_of, store_in, undisturbed
 
 from actionvit.errors import ActionVitError
-from actionvit.features import durable
-from actionvit.features.durable import publishing, sweep
+from actionvit.features import atomic
+from actionvit.features.atomic import publishing, sweep
 from actionvit.features.store import writer
 from actionvit.features.store.parts import list_parts
 from actionvit.features.store.store import FeatureStore
@@ -57,7 +57,7 @@ SLOW = (pytest.mark.slow, pytest.mark.timeout(3600))
     ],
 )
 def test_killed_at_any_boundary_it_resumes_to_the_same_store(in_memory: Path, arguments: list[str], least: int) -> None:
-    command = [sys.executable, str(TESTS / "crashing.py"), str(in_memory / "crash"), *arguments]
+    command = [sys.executable, str(TESTS / "kill_harness.py"), str(in_memory / "crash"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["kills"] >= least
@@ -152,7 +152,7 @@ def test_a_disk_that_fails_is_one_line_and_costs_nothing_published(
 
     with pytest.raises(ActionVitError, match=os.strerror(number)) as caught, store.writer() as out:
         out.append(numbered(3))
-        monkeypatch.setattr(Path if call == "replace" else durable.os, call, fail)
+        monkeypatch.setattr(Path if call == "replace" else atomic.os, call, fail)
     monkeypatch.undo()
     assert "\n" not in str(caught.value)
     left = FeatureStore.open(tmp_path / "store")
@@ -170,11 +170,11 @@ def test_a_disk_that_syncs_no_folders_will_do(tmp_path: Path, monkeypatch: pytes
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         sync(handle)
 
-    monkeypatch.setattr(durable.os, "fsync", unsupported)
+    monkeypatch.setattr(atomic.os, "fsync", unsupported)
     check_rows(fill(tmp_path / "a" / "b", range(2)))
 
 
-MOUNTED = ["unshare", "--map-root-user", "--mount", sys.executable, str(TESTS / "mounted.py")]
+MOUNTED = ["unshare", "--map-root-user", "--mount", sys.executable, str(TESTS / "full_disk.py")]
 
 
 @pytest.mark.parametrize("what", ["full", "read-only"])
@@ -256,14 +256,14 @@ def test_after_a_power_cut_every_published_row_is_there(tmp_path: Path, monkeypa
 def test_that_test_fails_where_one_sync_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unsynced: str
 ) -> None:
-    sync = durable._sync
+    sync = atomic._sync
 
     def forgetful(path: Path) -> None:
         kind = "files" if path.is_file() else "folders" if path.name == "store" else "new folders"
         if kind != unsynced:
             sync(path)
 
-    monkeypatch.setattr(durable, "_sync", forgetful)
+    monkeypatch.setattr(atomic, "_sync", forgetful)
     with pytest.raises((AssertionError, ActionVitError), match=r"power cut at|damaged"):
         cut_the_power_everywhere(tmp_path, monkeypatch)
 

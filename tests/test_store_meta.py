@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from storing import environment
+from fake_store import environment
 
 CRASH = (
     "test_killed_at_any_boundary_it_resumes_to_the_same_store",

@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from storing import check_rows, embed, make
+from fake_store import check_rows, embed, make
 
-from actionvit.features.files import content_digest, fingerprint
-from actionvit.features.store.ledger import Failure, parse, render
+from actionvit.features.fingerprint import content_digest, fingerprint
+from actionvit.features.store.failures import Failure, parse, render
 from actionvit.features.store.parts import list_parts
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.store.verify import verify

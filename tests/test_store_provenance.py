@@ -15,19 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from extracting import draw, extraction, rows_of, store_in
-from extracting import extract as extract_tiny
-from storing import environment
+from fake_store import environment
+from small_extraction import draw, extraction, rows_of, store_in
+from small_extraction import extract as extract_tiny
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
-from actionvit.features.files import content_digest
+from actionvit.features.fingerprint import content_digest
+from actionvit.features.store.catalog import find_stores
 from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.store.verify import verify
-from actionvit.pipeline.datasets.drawing import write_avi
-from actionvit.pipeline.extraction.caches import find_stores
-from actionvit.pipeline.extraction.exporting import labels_of
+from actionvit.pipeline.datasets.synthetic.dataset import write_avi
+from actionvit.pipeline.extraction.labels import labels_of
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from extracting import draw, extract
-from storing import fill, make, numbered
+from fake_store import fill, make, numbered
+from small_extraction import draw, extract
 
-from actionvit.features.files import Fingerprint
-from actionvit.features.store import index, parts, planning, writer
+from actionvit.features.fingerprint import Fingerprint
+from actionvit.features.store import index, parts, plan, writer
+from actionvit.features.store.compaction import publish_part
 from actionvit.features.store.parts import table_of
-from actionvit.features.store.rewrite import publish_part
 from actionvit.features.store.store import FeatureStore, Row
 
 
@@ -49,7 +49,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 def test_opening_and_asking_costs_a_row_the_same_in_a_store_of_any_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "fingerprint", lambda path: Fingerprint(1, 2))  # the disk's part is measured apart
+    monkeypatch.setattr(plan, "fingerprint", lambda path: Fingerprint(1, 2))  # the disk's part is measured apart
     cost = {}
     for rows in (1000, 60_000):
         folder = tmp_path / str(rows)

@@ -19,23 +19,23 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from extracting import draw, extract, extraction, rows_of, store_in, undisturbed
+from fake_store import arrays_of, check_rows, embed, environment, fill, make
 from numpy.typing import NDArray
-from storing import arrays_of, check_rows, embed, environment, fill, make
+from small_extraction import draw, extract, extraction, rows_of, store_in, undisturbed
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
-from actionvit.features.files import Fingerprint
+from actionvit.features.fingerprint import Fingerprint
+from actionvit.features.store.catalog import delete, in_shard
+from actionvit.features.store.export import export
 from actionvit.features.store.index import Index
 from actionvit.features.store.locks import LOCK, locked
+from actionvit.features.store.merge import merge
 from actionvit.features.store.parts import list_parts
+from actionvit.features.store.speed import Speed, note_speed, read_speed
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.store.verify import verify
-from actionvit.pipeline.extraction.caches import delete, in_shard
-from actionvit.pipeline.extraction.exporting import export
-from actionvit.pipeline.extraction.merging import merge
-from actionvit.pipeline.extraction.speed import Speed, note_speed, read_speed
-from actionvit.pipeline.probing.sharding import assign_shards
+from actionvit.pipeline.experiments.sharding import assign_shards
 
 Clips = tuple[Path, dict[str, bytes]]
 
@@ -51,7 +51,7 @@ with locked(Path(sys.argv[1])):
 WRITER = """
 import sys
 from pathlib import Path
-from storing import make, numbered
+from fake_store import make, numbered
 folder, first, last = sys.argv[1:]
 with make(Path(folder)).writer(wait=True, flush_seconds=0) as out:
     for number in range(int(first), int(last)):

@@ -10,15 +10,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from storing import KEY, arrays_of, check_rows, embed, fill, make, numbered
+from fake_store import KEY, arrays_of, check_rows, embed, fill, make, numbered
 
 from actionvit.errors import ActionVitError
 from actionvit.features.store import parts
 from actionvit.features.store.keys import FeatureKey
+from actionvit.features.store.merge import merge
 from actionvit.features.store.parts import list_parts
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.store.verify import verify
-from actionvit.pipeline.extraction.merging import merge
 
 
 def flip(path: Path, at: int, bit: int = 0) -> None:

@@ -20,11 +20,11 @@ from click.testing import CliRunner
 
 from actionvit.commands.sweep import command
 from actionvit.errors import ActionVitError
-from actionvit.features.clips import ClipSpec
+from actionvit.features.sampling import ClipSpec
+from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.variants import gmac
-from actionvit.features.timesformer.weights import find_weights
-from actionvit.pipeline.probing.sweep import best_of
-from actionvit.pipeline.probing.tables import chosen_in_words, cost_figure
+from actionvit.pipeline.experiments.sweep import best_of
+from actionvit.pipeline.experiments.tables import chosen_in_words, cost_figure
 
 SETTINGS = ("--variant", "tiny", "--frames", "2,4", "--size", "48,96", "--head", "linear,knn")
 SPLITS = ("--protocol", "stratified", "--folds", "2", "--seeds", "1")

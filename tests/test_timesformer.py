@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from references import SMALL, noise, own, reference
 from safetensors.torch import load_file, save_file
 from transformers import (
     CLIPVisionConfig,
@@ -20,16 +19,17 @@ from transformers import (
     ViTForImageClassification,
     ViTModel,
 )
+from transformers_reference import SMALL, noise, own, reference
 
 from actionvit.errors import ActionVitError
-from actionvit.features.clips import ClipSpec
+from actionvit.features.sampling import ClipSpec
+from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.inflate import inflate
-from actionvit.features.timesformer.names import from_original, tensor_shapes
 from actionvit.features.timesformer.outputs import resolve
+from actionvit.features.timesformer.state_dict import from_original, tensor_shapes
 from actionvit.features.timesformer.tiny import TINY
 from actionvit.features.timesformer.variants import VARIANTS, ModelShape, clip_spec, gmac
-from actionvit.features.timesformer.weights import find_weights
 
 
 def test_going_on_from_tokens_gives_the_same_embedding(tmp_path: Path) -> None:

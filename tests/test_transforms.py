@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from actionvit.features.clips import ClipSpec
 from actionvit.features.resizing import resize_by_integers
+from actionvit.features.sampling import ClipSpec
 from actionvit.features.transforms import crop_corners, resized, views
 
 SIZES = [

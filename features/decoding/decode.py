@@ -13,12 +13,12 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.features.clips import ClipSpec, clip_indices
+from actionvit.features.decoding.convert import Allocate
 from actionvit.features.decoding.decord import decode_decord
-from actionvit.features.decoding.folders import decode_folder
+from actionvit.features.decoding.frame_folder import decode_folder
 from actionvit.features.decoding.frames import DecodeError, Frames, Reason
 from actionvit.features.decoding.pyav import decode_pyav
-from actionvit.features.decoding.rgb import Allocate
+from actionvit.features.sampling import ClipSpec, clip_indices
 
 Backend = Literal["auto", "decord", "pyav"]
 OnCorrupt = Literal["keep", "skip"]

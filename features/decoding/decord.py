@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actionvit.features.decoding.demux import Demuxed, open_video
+from actionvit.features.decoding.container import Demuxed, open_video
 from actionvit.features.decoding.frames import Frames
 
 EQUAL = {("mpeg4", "yuv420p"), ("h264", "yuv420p")}

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from actionvit.features.decoding.bitstream import BrokenError, Picture, picture_reader, reordered, runs_needed
+from actionvit.features.decoding.container import Demuxed, open_video
+from actionvit.features.decoding.convert import Allocate, Picked
 from actionvit.features.decoding.damage import Shown, bad_packets, touched
-from actionvit.features.decoding.demux import Demuxed, open_video
 from actionvit.features.decoding.frames import DecodeError, Frames, Reason
-from actionvit.features.decoding.pictures import BrokenError, Picture, picture_reader, reordered, runs_needed
-from actionvit.features.decoding.rgb import Allocate, Picked
 
 if TYPE_CHECKING:
     from av import VideoCodecContext, VideoFrame

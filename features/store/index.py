@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.features.files import Fingerprint
+from actionvit.features.fingerprint import Fingerprint
+from actionvit.features.store.failures import SEEN, Seen, parse
 from actionvit.features.store.keys import FeatureKey
-from actionvit.features.store.ledger import SEEN, Seen, parse
 from actionvit.features.store.parts import (
     DamagedPart,
     Quantities,

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.features.files import Fingerprint
+from actionvit.features.fingerprint import Fingerprint
 from actionvit.features.store.keys import FeatureKey, describe
 
 PART = re.compile(r"part-(\d{8})-([0-9a-f]{16})\.h5")

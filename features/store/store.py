@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.features.durable import TEMPORARY, make_folder, publish, sweep
-from actionvit.features.files import Fingerprint
+from actionvit.features.atomic import TEMPORARY, make_folder, publish, sweep
+from actionvit.features.fingerprint import Fingerprint
+from actionvit.features.store.failures import FAILURES, Failure, load
 from actionvit.features.store.index import Index, RowInfo
 from actionvit.features.store.keys import FeatureKey, describe
-from actionvit.features.store.ledger import FAILURES, Failure, load
 from actionvit.features.store.locks import locked
 from actionvit.features.store.parts import BLOCK_BYTES, SCHEMA, Quantities, Row, decode_text, encode_text
-from actionvit.features.store.planning import Plan, make_plan
+from actionvit.features.store.plan import Plan, make_plan
 from actionvit.features.store.writer import Writer
 
 __all__ = ["FeatureKey", "FeatureStore", "Fingerprint", "Plan", "Row", "RowInfo", "Writer"]

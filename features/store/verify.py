@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.features.durable import TEMPORARY, file_digest, publish, remove, sweep
+from actionvit.features.atomic import TEMPORARY, file_digest, publish, remove, sweep
+from actionvit.features.store.compaction import publish_part, remove_rows
+from actionvit.features.store.failures import FAILURES, NOWHERE, SEEN, Failure, Line, Seen, parse, render
 from actionvit.features.store.keys import FeatureKey
-from actionvit.features.store.ledger import FAILURES, NOWHERE, SEEN, Failure, Line, Seen, parse, render
 from actionvit.features.store.locks import LOCK, is_as_written, locked
 from actionvit.features.store.parts import (
     BLOCK_BYTES,
@@ -36,7 +37,6 @@ from actionvit.features.store.parts import (
     sequence_of,
     text_of,
 )
-from actionvit.features.store.rewrite import publish_part, remove_rows
 from actionvit.features.store.store import KEY, FeatureStore, parse_description
 
 logger = logging.getLogger(__name__)

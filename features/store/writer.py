@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.features import durable
-from actionvit.features.files import Fingerprint
-from actionvit.features.store import ledger
-from actionvit.features.store.ledger import FAILURES, NOWHERE, SEEN, Failure, Seen
+from actionvit.features import atomic
+from actionvit.features.fingerprint import Fingerprint
+from actionvit.features.store import failures
+from actionvit.features.store.compaction import publish_part, remove_rows, replace_parts
+from actionvit.features.store.failures import FAILURES, NOWHERE, SEEN, Failure, Seen
 from actionvit.features.store.locks import locked
 from actionvit.features.store.parts import Quantities, Row, list_parts, plain, record_of, sequence_of, table_of
-from actionvit.features.store.planning import Plan
-from actionvit.features.store.rewrite import publish_part, remove_rows, replace_parts
+from actionvit.features.store.plan import Plan
 
 if TYPE_CHECKING:
     from actionvit.features.store.store import FeatureStore
@@ -62,11 +62,11 @@ class Writer:
         """Take the lock, sweep what a killed writer left, read what is there."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(locked(self.store.folder, wait=self.wait))
-            durable.sweep(self.store.folder)
+            atomic.sweep(self.store.folder)
             self.store.save_description()
             remove_rows(self.store)
             self._quantities = dict(self.store.quantities)
-            self._ledger = ledger.load(Failure, self.store.folder / FAILURES)
+            self._ledger = failures.load(Failure, self.store.folder / FAILURES)
             self._parts = list_parts(self.store.folder)
             self._sequence = sequence_of(self._parts[-1]) + 1 if self._parts else 0
             self._stack = stack.pop_all()
@@ -134,14 +134,14 @@ class Writer:
                 lost.remove(id)
         self.flush()
         self._remove(plan.changed)
-        index, seen = self.store.index, ledger.load(Seen, self.store.folder / SEEN)
+        index, seen = self.store.index, failures.load(Seen, self.store.folder / SEEN)
         for id in plan.fingerprints.keys() - plan.copies.keys():
             if (at := index.find(id)) is not None:
                 seen[id] = Seen(id, index.text("digest", at), *plan.fingerprints[id])
-        ledger.save(Seen, self.store.folder / SEEN, seen)
+        failures.save(Seen, self.store.folder / SEEN, seen)
         for id in plan.forgotten:
             self._ledger.pop(id, None)
-        ledger.save(Failure, self.store.folder / FAILURES, self._ledger)
+        failures.save(Failure, self.store.folder / FAILURES, self._ledger)
         return sorted(lost)
 
     def flush(self) -> None:
@@ -163,7 +163,7 @@ class Writer:
         if failed or not records.keys().isdisjoint(self._ledger):
             kept = {id: line for id, line in self._ledger.items() if id not in records}
             self._ledger = kept | failed
-            ledger.save(Failure, self.store.folder / FAILURES, self._ledger)
+            failures.save(Failure, self.store.folder / FAILURES, self._ledger)
         self._since = time.monotonic()
 
     def _remove(self, ids: Collection[str]) -> None:

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actionvit.errors import ActionVitError
-from actionvit.features.clips import ClipSpec, clip_indices
 from actionvit.features.decoding.frames import Frames
+from actionvit.features.sampling import ClipSpec, clip_indices
 from actionvit.features.timesformer.attention import attend_time
-from actionvit.features.timesformer.feed import Feed
+from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.folded import Folded, normalise
 from actionvit.features.timesformer.forward import Embedding, embed, run
 from actionvit.features.timesformer.model import pretrained
 from actionvit.features.timesformer.outputs import FramePool, Precision, encoder_key, quantities, resolve
-from actionvit.features.timesformer.phases import Phases
-from actionvit.features.timesformer.weights import Weights
+from actionvit.features.timesformer.preprocess import Feed
+from actionvit.features.timesformer.timers import Phases
 
 log = logging.getLogger(__name__)
 

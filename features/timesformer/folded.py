@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actionvit.features.timesformer.attention import attend_time
-from actionvit.features.timesformer.linear import Linear
+from actionvit.features.timesformer.fused_linear import Linear
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actionvit.errors import ActionVitError
-from actionvit.features.durable import publish
-from actionvit.features.timesformer.names import tensor_shapes, to_transformers
+from actionvit.features.atomic import publish
+from actionvit.features.timesformer.checkpoint import channels
+from actionvit.features.timesformer.state_dict import tensor_shapes, to_transformers
 from actionvit.features.timesformer.variants import ModelShape
-from actionvit.features.timesformer.weights import channels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -170,7 +170,7 @@ def _blown_up(tensors: dict[str, Tensor], shape: ModelShape) -> dict[str, Tensor
 
 
 def _check(tensors: dict[str, Tensor], shape: ModelShape, source: Path) -> None:
-    from actionvit.features.timesformer.names import check_tensors
+    from actionvit.features.timesformer.state_dict import check_tensors
 
     check_tensors({name: tuple(tensor.shape) for name, tensor in tensors.items()}, (), shape, str(source))
     assert set(tensors) == set(tensor_shapes(shape))

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.folded import Folded, FoldedBlock, Stem
 from actionvit.features.timesformer.forward import Embedding, embed, run
-from actionvit.features.timesformer.linear import Linear
+from actionvit.features.timesformer.fused_linear import Linear
 from actionvit.features.timesformer.variants import ModelShape
-from actionvit.features.timesformer.weights import Weights
 
 
 class Block(nn.Module):

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from actionvit.errors import ActionVitError
-from actionvit.features.clips import ClipSpec
+from actionvit.features.sampling import ClipSpec
+from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.variants import ModelShape
-from actionvit.features.timesformer.weights import Weights
 
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 FramePool = Literal["cls", "mean"]

@@ -23,14 +23,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actionvit.features.clips import ClipSpec, clip_indices
 from actionvit.features.decoding.frames import Frames
+from actionvit.features.sampling import ClipSpec, clip_indices
+from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.folded import Folded, FoldedBlock, Stem
 from actionvit.features.timesformer.forward import embed, run
-from actionvit.features.timesformer.linear import Linear
+from actionvit.features.timesformer.fused_linear import Linear
 from actionvit.features.timesformer.model import TimeSformer, pretrained
 from actionvit.features.timesformer.outputs import quantities, resolve
-from actionvit.features.timesformer.weights import Weights
 from actionvit.features.transforms import views
 
 

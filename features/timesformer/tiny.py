@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.features.timesformer.names import tensor_shapes
+from actionvit.features.timesformer.state_dict import tensor_shapes
 from actionvit.features.timesformer.variants import ModelShape
 
 TINY = ModelShape(width=128, depth=4, heads=4, mlp=512, patch=16, num_frames=8, image_size=112)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from actionvit.errors import ActionVitError
-from actionvit.features.clips import ClipSpec, Sampling
+from actionvit.features.sampling import ClipSpec, Sampling
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from actionvit.errors import ActionVitError
-from actionvit.features.clips import ClipSpec, clip_indices
-from actionvit.features.decoding.workers import Decoded, DecodeRequest, decode_stream
-from actionvit.features.files import fingerprint
+from actionvit.features.decoding.pool.supervisor import Decoded, DecodeRequest, decode_stream
+from actionvit.features.fingerprint import fingerprint
+from actionvit.features.sampling import ClipSpec, clip_indices
 from actionvit.pipeline.datasets.dataset import Dataset, Split
 from actionvit.pipeline.datasets.duplicates import digests_where_sizes_agree, identical, near_duplicates, picture_hash
 from actionvit.pipeline.datasets.splits import default_protocol, leaking_sources, make_splits

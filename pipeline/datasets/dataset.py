@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from actionvit.errors import ActionVitError
-from actionvit.pipeline.datasets.layouts import Found, Scan, counted, scan_tree, some
-from actionvit.pipeline.datasets.listing import read_csv
+from actionvit.pipeline.datasets.csv_dataset import read_csv
+from actionvit.pipeline.datasets.folder_dataset import Found, Scan, counted, scan_tree, some
 from actionvit.pipeline.datasets.names import ClipMetadata, parse_metadata, parse_source
 from actionvit.pipeline.datasets.official import Official, OfficialSplit, find_lists, read_official
 

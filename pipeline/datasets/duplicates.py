@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.features.files import content_digest, fingerprint
+from actionvit.features.fingerprint import content_digest, fingerprint
 from actionvit.pipeline.datasets.dataset import Video
 
 SIDE, LOW = 32, 8

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from actionvit.errors import ActionVitError
-from actionvit.pipeline.datasets.layouts import Found, counted, printable, some
+from actionvit.pipeline.datasets.folder_dataset import Found, counted, printable, some
 
 FOLDER_NAMES = ("testTrainMulti_7030_splits", "test_train_splits", "hmdb51_splits", "splits")
 """Where people keep the lists; looked at first, and one level deeper than other folders."""

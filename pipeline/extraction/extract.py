@@ -16,17 +16,17 @@ import numpy as np
 
 from actionvit.errors import ActionVitError
 from actionvit.features.decoding.decode import DecodePolicy, decoder_version
-from actionvit.features.decoding.workers import Decoded, DecodeRequest, Failure, available_cores, decode_stream
-from actionvit.features.files import fingerprint
-from actionvit.features.store.ledger import NOWHERE
-from actionvit.features.store.planning import Plan
+from actionvit.features.decoding.pool.supervisor import Decoded, DecodeRequest, Failure, available_cores, decode_stream
+from actionvit.features.fingerprint import fingerprint
+from actionvit.features.store.catalog import in_shard, lenders, other_keys, store_folder
+from actionvit.features.store.failures import NOWHERE
+from actionvit.features.store.plan import Plan
+from actionvit.features.store.speed import Speed, note_speed
 from actionvit.features.store.store import KEY, FeatureStore
 from actionvit.features.store.writer import Writer
 from actionvit.pipeline.datasets.dataset import Dataset, Video
-from actionvit.pipeline.extraction.caches import in_shard, lenders, other_keys, store_folder
+from actionvit.pipeline.extraction.encode_queue import Clock, Lane, VideoEncoder
 from actionvit.pipeline.extraction.job import Job, feature_key, load_encoder
-from actionvit.pipeline.extraction.lanes import Clock, Lane, VideoEncoder
-from actionvit.pipeline.extraction.speed import Speed, note_speed
 from actionvit.pipeline.extraction.summary import Outcome, Summary
 
 Shard = tuple[int, int]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from actionvit.features.clips import ClipSpec
 from actionvit.features.decoding.decode import DecodePolicy
+from actionvit.features.sampling import ClipSpec
 from actionvit.features.store.keys import FeatureKey
+from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.outputs import FramePool, Precision, Quantities, encoder_key, quantities
 from actionvit.features.timesformer.variants import gmac
-from actionvit.features.timesformer.weights import Weights
-from actionvit.pipeline.extraction.lanes import VideoEncoder
+from actionvit.pipeline.extraction.encode_queue import VideoEncoder
 
 SCHEMA = 1
 """Raised when the same key fields would mean other numbers or another layout of the store."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from actionvit.pipeline.extraction.lanes import Clock
+from actionvit.pipeline.extraction.encode_queue import Clock
 
 
 @dataclass(slots=True, kw_only=True)

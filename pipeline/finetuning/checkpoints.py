@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from actionvit.errors import ActionVitError
-from actionvit.features.durable import make_folder, publish
+from actionvit.features.atomic import make_folder, publish
 
 FILE = "checkpoint.safetensors"
 SCHEMA = 1

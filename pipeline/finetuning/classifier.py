@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from actionvit.errors import ActionVitError
-from actionvit.features.clips import ClipSpec
+from actionvit.features.sampling import ClipSpec
 from actionvit.features.timesformer.folded import Folded
 from actionvit.features.timesformer.forward import embed, full_block, run
 from actionvit.features.timesformer.model import TimeSformer

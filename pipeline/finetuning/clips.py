@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actionvit.features.clips import ClipSpec, clip_indices
 from actionvit.features.decoding.decode import DecodePolicy
 from actionvit.features.decoding.frames import Frames
-from actionvit.features.decoding.workers import DecodeRequest, Failure, available_cores, decode_stream
-from actionvit.features.files import fingerprint
+from actionvit.features.decoding.pool.supervisor import DecodeRequest, Failure, available_cores, decode_stream
+from actionvit.features.fingerprint import fingerprint
+from actionvit.features.sampling import ClipSpec, clip_indices
 from actionvit.features.transforms import resized, views
 from actionvit.pipeline.datasets.dataset import Video
 from actionvit.pipeline.finetuning.augment import CANDIDATES, AugmentSpec, draw_view, normalised

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actionvit.errors import ActionVitError
-from actionvit.pipeline.finetuning.memory import out_of_memory
+from actionvit.pipeline.finetuning.micro_batch import out_of_memory
 
 SET_BY_TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 

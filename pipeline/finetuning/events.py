@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from actionvit.features.durable import make_folder
+from actionvit.features.atomic import make_folder
 
 
 def _table() -> tuple[int, ...]:

@@ -19,25 +19,25 @@ from torch import Tensor
 from actionvit.errors import ActionVitError
 from actionvit.features.decoding.decode import DecodePolicy
 from actionvit.features.store.store import FeatureStore
+from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.model import pretrained
 from actionvit.features.timesformer.outputs import quantities
-from actionvit.features.timesformer.weights import Weights
 from actionvit.heads.linear import LinearProbe
 from actionvit.heads.selection import select
 from actionvit.pipeline.datasets.dataset import Dataset, Split, Video
-from actionvit.pipeline.datasets.layouts import some
+from actionvit.pipeline.datasets.folder_dataset import some
 from actionvit.pipeline.datasets.splits import default_protocol, make_splits
 from actionvit.pipeline.finetuning.checkpoints import has_checkpoint
 from actionvit.pipeline.finetuning.classifier import Classifier, Frozen, first_trained
 from actionvit.pipeline.finetuning.clips import Clips, FileClips, ViewSpec
 from actionvit.pipeline.finetuning.distributed import Ranks
 from actionvit.pipeline.finetuning.events import EventFile
-from actionvit.pipeline.finetuning.memory import in_a_line
+from actionvit.pipeline.finetuning.micro_batch import in_a_line
 from actionvit.pipeline.finetuning.sampling import class_counts
 from actionvit.pipeline.finetuning.scoring import fit_temperature, plain_outputs
 from actionvit.pipeline.finetuning.spec import FinetuneSpec, Progress, State
 from actionvit.pipeline.finetuning.tokens import CachedClips, extract_tokens, token_store
-from actionvit.pipeline.finetuning.training import Training
+from actionvit.pipeline.finetuning.trainer import Training
 from actionvit.pipeline.finetuning.validation import validation_part
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from actionvit.pipeline.finetuning.clips import Clips, ahead
 from actionvit.pipeline.finetuning.distributed import Ranks
-from actionvit.pipeline.finetuning.memory import Pieces
+from actionvit.pipeline.finetuning.micro_batch import Pieces
 
 AT_ONCE = 16
 """Views computed together. Always the same ones for the same rows, so that a repetition gives the same bits."""

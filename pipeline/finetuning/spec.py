@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from actionvit.errors import ActionVitError
-from actionvit.features.clips import ClipSpec
+from actionvit.features.sampling import ClipSpec
 from actionvit.pipeline.datasets.dataset import Protocol
 from actionvit.pipeline.finetuning.augment import AugmentSpec
 from actionvit.pipeline.finetuning.loss import LossSpec

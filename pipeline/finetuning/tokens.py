@@ -17,22 +17,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actionvit.errors import ActionVitError
-from actionvit.features.clips import ClipSpec
 from actionvit.features.decoding.decode import DecodePolicy, decoder_version
 from actionvit.features.decoding.frames import Reason
-from actionvit.features.decoding.workers import Decoded, DecodeRequest, Failure, decode_stream
+from actionvit.features.decoding.pool.supervisor import Decoded, DecodeRequest, Failure, decode_stream
+from actionvit.features.sampling import ClipSpec
+from actionvit.features.store.catalog import store_folder
 from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.parts import Row
 from actionvit.features.store.store import FeatureStore
+from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.outputs import RESIZE
-from actionvit.features.timesformer.weights import Weights
 from actionvit.pipeline.datasets.dataset import Dataset, Video
-from actionvit.pipeline.extraction.caches import store_folder
 from actionvit.pipeline.extraction.extract import note_failure
 from actionvit.pipeline.finetuning.augment import CANDIDATES
 from actionvit.pipeline.finetuning.classifier import Frozen
 from actionvit.pipeline.finetuning.clips import Held, Loaded, ViewSpec, in_threads
-from actionvit.pipeline.finetuning.memory import Pieces
+from actionvit.pipeline.finetuning.micro_batch import Pieces
 from actionvit.pipeline.finetuning.sampling import Item
 from actionvit.pipeline.finetuning.spec import Kept
 

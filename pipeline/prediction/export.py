@@ -15,14 +15,14 @@ from torch import Tensor
 
 from actionvit import __version__
 from actionvit.errors import ActionVitError
-from actionvit.features.clips import ClipSpec
+from actionvit.features.sampling import ClipSpec
+from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.model import TimeSformer
-from actionvit.features.timesformer.names import to_transformers
-from actionvit.features.timesformer.weights import Weights
+from actionvit.features.timesformer.state_dict import to_transformers
 from actionvit.heads.fusion import LateFusion
 from actionvit.heads.linear import LinearProbe
 from actionvit.heads.saving import load_head
-from actionvit.pipeline.finetuning.tuned_run import KIND
+from actionvit.pipeline.finetuning.run_writer import KIND
 from actionvit.pipeline.prediction.predictor import Predictor, load_predictor
 from actionvit.pipeline.runs import Run
 

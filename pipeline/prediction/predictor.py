@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actionvit.errors import ActionVitError
-from actionvit.features.clips import ClipSpec
 from actionvit.features.decoding.decode import DecodePolicy
-from actionvit.features.decoding.workers import Decoded, DecodeRequest, Failure, decode_stream
+from actionvit.features.decoding.pool.supervisor import Decoded, DecodeRequest, Failure, decode_stream
+from actionvit.features.sampling import ClipSpec
 from actionvit.features.store.store import FeatureStore
+from actionvit.features.timesformer.checkpoint import Weights, find_weights
 from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.outputs import FramePool, Precision
-from actionvit.features.timesformer.weights import Weights, find_weights
 from actionvit.heads.fusion import LateFusion
 from actionvit.heads.saving import load_head
+from actionvit.pipeline.finetuning.run_writer import KIND
 from actionvit.pipeline.finetuning.scoring import fit_temperature, view_mean
-from actionvit.pipeline.finetuning.tuned_run import KIND
 from actionvit.pipeline.probing.tasks import predict_views
 from actionvit.pipeline.runs import Run
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.features.store.ledger import NOWHERE
+from actionvit.features.store.failures import NOWHERE
 
 if TYPE_CHECKING:
     from actionvit.features.store.store import FeatureStore
@@ -75,7 +75,7 @@ def read_tables(
     ActionVitError
         If a store is missing or ambiguous, holds no such quantity, or no video is in all of them.
     """
-    from actionvit.pipeline.extraction.caches import find_store
+    from actionvit.features.store.catalog import find_store
 
     if quantity not in get_args(Quantity):
         raise ValueError(f"features: got {quantity!r}, expected one of {', '.join(get_args(Quantity))}")

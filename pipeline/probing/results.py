@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from actionvit.features.clips import ClipSpec
+from actionvit.features.sampling import ClipSpec
+from actionvit.features.store.speed import timings
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.variants import ModelShape, gmac
 from actionvit.heads.base import Head
@@ -19,7 +20,6 @@ from actionvit.heads.fusion import LateFusion
 from actionvit.heads.saving import dump_head
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import leaking_sources
-from actionvit.pipeline.extraction.speed import timings
 from actionvit.pipeline.probing.features import FeatureTable, coverage
 from actionvit.pipeline.probing.tasks import Fitted, ProbeSpec, Task, plan
 from actionvit.pipeline.runs import INFO, Predictions, Run, check_place, measure, versions, write_run

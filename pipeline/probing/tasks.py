@@ -16,11 +16,11 @@ from actionvit.heads.base import Head
 from actionvit.heads.fusion import FusionRule, LateFusion, fuse
 from actionvit.heads.saving import head_class
 from actionvit.heads.selection import Criterion, Search, Selected, select_all
-from actionvit.heads.subsets import few_shot, long_tail
 from actionvit.heads.weighting import ClassWeight, Sampler
 from actionvit.pipeline.datasets.dataset import Dataset, Protocol, Split
 from actionvit.pipeline.datasets.splits import default_protocol, make_splits
 from actionvit.pipeline.probing.features import FeatureTable, Quantity
+from actionvit.pipeline.probing.subsets import few_shot, long_tail
 
 Views = Literal["mean", "each"]
 SEEDS = 5

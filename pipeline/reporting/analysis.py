@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.heads.metrics import predicted
+from actionvit.evaluation.metrics import predicted
 from actionvit.pipeline.runs import Run
 
 Projection = Literal["pca", "tsne", "umap"]

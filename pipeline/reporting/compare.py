@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.heads.metrics import measures, predicted
-from actionvit.heads.statistics import (
+from actionvit.evaluation.intervals import (
     Floats,
     groups,
     holm,
@@ -19,7 +18,8 @@ from actionvit.heads.statistics import (
     percentile_interval,
     resampled_counts,
 )
-from actionvit.pipeline.reporting.wording import ALPHA, listing, verdict
+from actionvit.evaluation.metrics import measures, predicted
+from actionvit.pipeline.reporting.text import ALPHA, listing, verdict
 from actionvit.pipeline.runs import Predictions, Run
 
 DELTAS = ("top1", "mean_class_accuracy")

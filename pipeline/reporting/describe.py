@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.heads.metrics import cmc, confusion, per_class, predicted, reliability
-from actionvit.heads.statistics import paired_interval, share_interval
+from actionvit.evaluation.intervals import paired_interval, share_interval
+from actionvit.evaluation.metrics import cmc, confusion, per_class, predicted, reliability
 from actionvit.pipeline.datasets.dataset import Video, clip_metadata
 from actionvit.pipeline.runs import Predictions, Run
 

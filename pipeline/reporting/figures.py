@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.pipeline.reporting.wording import PALETTE_SIZE, share_text
+from actionvit.pipeline.reporting.text import PALETTE_SIZE, share_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,11 +12,11 @@ from pathlib import PurePath
 from typing import Any
 
 from actionvit import __version__
-from actionvit.heads.metrics import predicted
-from actionvit.pipeline.reporting import views
-from actionvit.pipeline.reporting.cells import tint
+from actionvit.evaluation.metrics import predicted
+from actionvit.pipeline.reporting import html_tables
 from actionvit.pipeline.reporting.pictures import Strip
-from actionvit.pipeline.reporting.wording import (
+from actionvit.pipeline.reporting.table import tint
+from actionvit.pipeline.reporting.text import (
     coverage_line,
     is_complete,
     leak_line,
@@ -93,15 +93,15 @@ def page(
         setting=setting(found),
         opening=[_tied(line) for line in [one["verdict"] for one in found["comparisons"]] or [opening(found)]],
         coverage=_coverage(found),
-        results=views.results(found),
+        results=html_tables.results(found),
         comparisons=[_comparison(found, one, number) for number, one in enumerate(found["comparisons"], 1)],
-        classes=views.classes(found),
-        matrices=views.matrices(found),
-        confused=views.confused(found),
-        metadata=views.metadata(found) if found["by_metadata"] else None,
+        classes=html_tables.classes(found),
+        matrices=html_tables.matrices(found),
+        confused=html_tables.confused(found),
+        metadata=html_tables.metadata(found) if found["by_metadata"] else None,
         hard=_hard(found, pictures),
         duplicates=_duplicates(found),
-        cost=views.cost(found),
+        cost=html_tables.cost(found),
         figures={name: {"svg": Markup(svg), "caption": said[name]} for name, svg in figures.items()},
         curves=[name for name in figures if name not in CAPTIONS],
         provenance=_provenance(found),
@@ -143,10 +143,10 @@ def _comparison(found: Found, one: Mapping[str, Any], number: int) -> dict[str, 
     return {
         "title": f"{one['b']} against {one['a']}",
         "verdict": one["verdict"],
-        "table": views.comparison(found, one, number),
+        "table": html_tables.comparison(found, one, number),
         "tests": _tied(tests(one, len(found["comparisons"]))),
-        "results": views.stack(results),
-        "classes": views.stack(tally),
+        "results": html_tables.stack(results),
+        "classes": html_tables.stack(tally),
     }
 
 
@@ -191,7 +191,7 @@ def _duplicates(found: Found) -> dict[str, Any] | None:
     ]
     return {
         "text": leak_line(leaks),
-        "table": views.duplicates(found) if leaks["clips"] else None,
+        "table": html_tables.duplicates(found) if leaks["clips"] else None,
         "pairs": pairs,
         "more": leaks["n_pairs"] - len(shown),
     }

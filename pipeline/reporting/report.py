@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionvit.errors import ActionVitError
-from actionvit.features.durable import publish, remove
-from actionvit.heads.metrics import METRICS
-from actionvit.pipeline.reporting import tidy
+from actionvit.evaluation.metrics import METRICS
+from actionvit.features.atomic import publish, remove
+from actionvit.pipeline.reporting import csv_tables
 from actionvit.pipeline.reporting.compare import compare_all
 from actionvit.pipeline.reporting.curves import charts
 from actionvit.pipeline.reporting.describe import by_metadata, describe
-from actionvit.pipeline.reporting.hard import hard_clips
+from actionvit.pipeline.reporting.hard_clips import hard_clips
+from actionvit.pipeline.reporting.markdown_latex import latex, markdown
 from actionvit.pipeline.reporting.ordering import by_similarity
-from actionvit.pipeline.reporting.typeset import latex, markdown
-from actionvit.pipeline.reporting.wording import short_names
+from actionvit.pipeline.reporting.text import short_names
 from actionvit.pipeline.runs import Run
 
 if TYPE_CHECKING:
@@ -107,7 +107,9 @@ def report(
         "report.md": markdown(found).encode(),
         "report.tex": latex(found).encode(),
     }
-    data |= {f"{TABLES}/{name}.csv": tidy.as_csv(table).encode() for name, table in tidy.tables(found).items()}
+    data |= {
+        f"{TABLES}/{name}.csv": csv_tables.as_csv(table).encode() for name, table in csv_tables.tables(found).items()
+    }
     data |= {f"{FIGURES}/{name}{end}": part for name, made in drawn.items() for end, part in made.items()}
     text = json.dumps({**found, "files": sorted(data)}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     data["report.json"] = text.encode()

@@ -1,0 +1,122 @@
+"""Two small tables beside the parts: `failures.csv`, what could not be embedded, and `seen.csv`, what vouches since.
+
+Plain CSV for people and spreadsheets. The last column of each line is a digest of the line, so that a flipped bit
+shows; a line taken out by hand is simply forgotten, and its video tried again.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from actionvit.errors import ActionVitError
+from actionvit.features.atomic import publish
+from actionvit.features.fingerprint import Fingerprint
+
+FAILURES = "failures.csv"
+SEEN = "seen.csv"
+NOWHERE = Fingerprint(-1, -1)
+"""The fingerprint of a file that is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A video that gave no row."""
+
+    id: str
+    reason: str
+    """From the closed list of `frames.Reason`."""
+    detail: str
+    backend: str
+    """The decoder that gave up."""
+    frames: int
+    """Frames seen before it did."""
+    size: int
+    mtime_ns: int
+    decoder: str
+    """Version of the decoding code; another one is worth another try."""
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Of the file when it failed."""
+        return Fingerprint(self.size, self.mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A file that was read again and held what its row says, under a new size and time."""
+
+    id: str
+    digest: str
+    """sha256 of its content; a row with another digest is not meant."""
+    size: int
+    mtime_ns: int
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Of the file when it was read again."""
+        return Fingerprint(self.size, self.mtime_ns)
+
+
+Line = TypeVar("Line", Failure, Seen)
+
+
+def render(kind: type[Line], lines: Iterable[Line]) -> bytes:
+    """Return the CSV text of some lines, sorted by id."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)  # the other one lets a lone \r through
+    writer.writerow([*(field.name for field in fields(kind)), "check"])
+    for line in sorted(lines, key=lambda line: line.id):
+        texts: list[str] = [str(value) for value in astuple(line)]
+        (quoting if "\r" in "".join(texts) else writer).writerow([*texts, _check(texts)])
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def parse(kind: type[Line], data: bytes) -> tuple[dict[str, Line], list[str]]:
+    """Return the lines that are as written, by id, and what is wrong with the others."""
+    names = [*(field.name for field in fields(kind)), "check"]
+    good: dict[str, Line] = {}
+    bad: list[str] = []
+    try:
+        header, *rows = list(csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline=""))) or [[]]
+    except csv.Error as error:  # a NUL, before Python 3.11; a quote that swallows the rest
+        return {}, [str(error)]
+    if header != names:
+        bad.append(f"line 1: got the columns {','.join(header)!r}, expected {','.join(names)!r}")
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(names) or row[-1] != _check(row[:-1]):
+            bad.append(f"line {number}: not as written ({(row or ['empty'])[0]!r})")
+            continue
+        values: dict[str, Any] = dict(zip(names, row[:-1], strict=False))
+        values |= {name: int(values[name]) for name in ("frames", "size", "mtime_ns") if name in values}
+        good[row[0]] = kind(**values)
+    return good, bad
+
+
+def load(kind: type[Line], path: Path) -> dict[str, Line]:
+    """Return a table's lines by id; none where there is no file. Raises ActionVitError if a line was altered."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    good, bad = parse(kind, data)
+    if bad:
+        raise ActionVitError(f"{path}: {bad[0]}; run `actionvit cache verify {path.parent} --repair`")
+    return good
+
+
+def save(kind: type[Line], path: Path, lines: Mapping[str, Line]) -> None:
+    """Publish a table; nothing is written where nothing would change."""
+    data = render(kind, lines.values())
+    if (path.read_bytes() if path.exists() else render(kind, ())) != data:
+        publish(path, data)
+
+
+def _check(values: list[str]) -> str:
+    return hashlib.sha256("\0".join(values).encode("utf-8", "surrogateescape")).hexdigest()[:16]

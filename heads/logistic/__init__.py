@@ -1,0 +1,1 @@
+"""Multinomial logistic regression: objective, solver and regularization path."""

@@ -1,0 +1,1 @@
+"""Many probes or extractions in one table."""

@@ -1,0 +1,110 @@
+"""Shards of a training set, as the workers of a distributed run see them: which classes, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from actionvit.features.store.catalog import shard_number
+from actionvit.pipeline.datasets.dataset import Dataset, Split
+from actionvit.pipeline.probing.features import FeatureTable
+from actionvit.pipeline.probing.probe import build_head
+from actionvit.pipeline.probing.tasks import ProbeSpec, Task, fit_tasks, plan
+from actionvit.pipeline.runs import Predictions, measure
+
+Sharding = Literal["contiguous", "hashed", "stratified"]
+
+
+def assign_shards(ids: Sequence[str], y: NDArray[np.intp], *, shards: int, how: Sharding) -> NDArray[np.intp]:
+    """Return each clip's shard, (n,), below `shards`.
+
+    Parameters
+    ----------
+    ids, y : sequences of n
+        Ids and class numbers.
+    shards : int
+        How many.
+    how : {"contiguous", "hashed", "stratified"}
+        Equal pieces of the sorted list, which is sorted by class; by the id's hash, as `extract --shard` does; each
+        class dealt out in turn.
+    """
+    if how not in get_args(Sharding):
+        raise ValueError(f"sharding: got {how!r}, expected one of {', '.join(get_args(Sharding))}")
+    order = np.argsort(np.asarray(ids), kind="stable")
+    shard = np.empty(len(order), dtype=np.intp)
+    if how == "contiguous":
+        shard[order] = np.arange(len(order)) * shards // len(order)
+    elif how == "hashed":
+        shard[:] = [shard_number(id, shards) for id in ids]
+    else:
+        by_class = order[np.argsort(y[order], kind="stable")]
+        shard[by_class] = np.arange(len(order)) % shards
+    return shard
+
+
+def class_histograms(y: NDArray[np.intp], shard: NDArray[np.intp], *, shards: int, classes: int) -> NDArray[np.int64]:
+    """Return how many clips of each class a shard holds, (shards, C)."""
+    cells = np.bincount(shard * classes + y, minlength=shards * classes)
+    return np.asarray(cells.reshape(shards, classes), dtype=np.int64)
+
+
+def distance_from_whole(histograms: NDArray[np.int64]) -> float:
+    """Return the mean total variation distance of the shards' class shares from those of all: 0 alike, 1 disjoint."""
+    share = histograms / np.maximum(histograms.sum(axis=1, keepdims=True), 1)
+    whole = histograms.sum(axis=0) / histograms.sum()
+    return float(np.abs(share - whole).sum(axis=1).mean() / 2)
+
+
+def shard_row(
+    dataset: Dataset, table: FeatureTable, spec: ProbeSpec, *, shards: int, how: Sharding
+) -> tuple[dict[str, Any], NDArray[np.int64]]:
+    """Return a table's row for one way of sharding, and the first split's histograms.
+
+    `one worker` is the mean top-1 of heads that saw one shard each, `averaged` that of their mean log-probability;
+    a class that a worker never saw has the log of float32's epsilon there.
+    """
+    histograms, alone, parts = [], [], []
+    with threadpool_limits(1):
+        for task in plan(dataset, spec):
+            rows, test = table.rows(task.split.train), table.rows(task.split.test)
+            shard = assign_shards(table.id[rows].tolist(), table.y[rows], shards=shards, how=how)
+            histograms.append(class_histograms(table.y[rows], shard, shards=shards, classes=len(table.class_names)))
+            workers = [_worker(table, task, spec, table.id[rows[shard == one]].tolist()) for one in range(shards)]
+            alone += [float(np.mean(one.argmax(axis=1) == table.y[test])) for one in workers]
+            mean = np.mean(workers, axis=0)
+            parts.append((task.name, len(rows), test, np.exp(mean - np.logaddexp.reduce(mean, axis=1)[:, None])))
+    tested = np.concatenate([test for _, _, test, _ in parts])
+    predictions = Predictions(
+        id=table.id[tested],
+        split=np.concatenate([np.full(len(test), name) for name, _, test, _ in parts]),
+        true=table.y[tested].astype(np.int64),
+        scores=np.concatenate([scores for *_, scores in parts]).astype(np.float32),
+        source=table.source[tested],
+        class_names=table.class_names,
+    )
+    summary = measure(predictions, n_train={name: count for name, count, *_ in parts})["summary"]
+    row = {
+        "sharding": how,
+        "distance from whole": round(float(np.mean([distance_from_whole(one) for one in histograms])), 3),
+        "classes a shard lacks": round(float(np.mean([(one == 0).sum(axis=1).mean() for one in histograms])), 1),
+        "one worker": {"mean": round(float(np.mean(alone)), 6), "std": None, "ci95": None},
+        "averaged": summary["top1"],
+    }
+    return row, histograms[0]
+
+
+def _worker(table: FeatureTable, task: Task, spec: ProbeSpec, train: Sequence[str]) -> NDArray[np.float64]:
+    """Return the test clips' log-probabilities (m, C), from a head fitted to one shard alone."""
+    rows, test = table.rows(train), table.rows(task.split.test)
+    full = np.full((len(test), len(table.class_names)), np.log(np.finfo(np.float32).eps))
+    if len(known := np.unique(table.y[rows])) < 2:
+        full[:, known] = 0.0
+        return full
+    split = Split(name=task.split.name, train=tuple(train), test=task.split.test)
+    (fitted,) = fit_tasks(build_head(spec), [(table, Task(split, task.seed))], spec)
+    full[:, fitted.head.classes_] = fitted.log_proba
+    return full

@@ -1,0 +1,145 @@
+"""The loop around the encoder: decoded videos in, rows out, with decoding, forward and writing side by side."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actionvit.errors import ActionVitError
+from actionvit.features.decoding.frames import Frames
+from actionvit.features.decoding.pool.supervisor import Decoded
+from actionvit.features.store.parts import Row
+from actionvit.features.store.writer import Writer
+
+Arrays = dict[str, NDArray[Any]]
+
+IN_FLIGHT = 2
+"""Batches a lane hands to the encoder before it waits for the first: one computing, one ready."""
+BATCH_VIDEOS, BATCH_BYTES = 128, 512 << 20
+"""What a batch may hold of videos, each of which is an open file, and of frames; with `IN_FLIGHT` this bounds both."""
+
+
+class Encoded(Protocol):
+    """Videos on their way through an encoder."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether `result` would return at once."""
+
+    def result(self) -> list[Arrays]:
+        """Return each video's `clip (K, D)`, `frame (K, T, D)`, `index (K, T)` and what else was asked for."""
+
+
+class VideoEncoder(Protocol):
+    """What the loop asks of an encoder; `features.timesformer.encoder.Encoder` is one."""
+
+    @property
+    def batch_videos(self) -> int:
+        """Videos to hand over at once; 1 on the CPU, so that a row's bytes never depend on its neighbours."""
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Seconds the device was busy so far with `copy`, `prepare`, `forward`."""
+
+    def start(self, videos: Sequence[Frames]) -> Encoded:
+        """Take videos; a GPU works on them while the next ones are handed over."""
+
+
+@dataclass(slots=True)
+class Clock:
+    """Seconds a phase was busy; phases overlap."""
+
+    decode: float = 0.0
+    """Summed over the workers."""
+    copy: float = 0.0
+    """Of frames to the device."""
+    prepare: float = 0.0
+    """Resizing, cropping, normalising."""
+    forward: float = 0.0
+    write: float = 0.0
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Add an encoder's `seconds`."""
+        self.copy += seconds["copy"]
+        self.prepare += seconds["prepare"]
+        self.forward += seconds["forward"]
+
+
+@dataclass(slots=True)
+class Lane:
+    """One variant's way through the loop: gathers batches, encodes in the one encoder thread, writes in order."""
+
+    encoder: VideoEncoder
+    writer: Writer
+    todo: frozenset[str]
+    thread: ThreadPoolExecutor
+    clock: Clock
+    _batch: list[Decoded] = field(default_factory=list)
+    _flying: deque[tuple[list[partial[Row]], Future[Encoded]]] = field(default_factory=deque)
+    """Rows that still lack their arrays; frames are gone once the encoder has taken them."""
+
+    @property
+    def busy(self) -> float:
+        """Seconds that this lane's encoder was busy so far; copies go on beside it."""
+        seconds = self.encoder.seconds
+        return seconds["prepare"] + seconds["forward"]
+
+    def take(self, video: Decoded) -> None:
+        """Queue a video; write what has been encoded meanwhile."""
+        self._batch.append(video)
+        size = sum(one.frames.data.nbytes for one in self._batch)
+        if len(self._batch) >= min(self.encoder.batch_videos, BATCH_VIDEOS) or size >= BATCH_BYTES:
+            self._submit()
+        while self._flying and (len(self._flying) > IN_FLIGHT or self._first_is_ready()):
+            self._write()
+
+    def finish(self) -> None:
+        """Encode and write whatever is queued."""
+        if self._batch:
+            self._submit()
+        while self._flying:
+            self._write()
+        self.clock.add(self.encoder.seconds)
+
+    def _submit(self) -> None:
+        batch, self._batch = self._batch, []
+        rows = [_row(video) for video in batch]
+        self._flying.append((rows, self.thread.submit(self.encoder.start, [video.frames for video in batch])))
+
+    def _first_is_ready(self) -> bool:
+        future = self._flying[0][1]
+        return future.done() and future.result().ready
+
+    def _write(self) -> None:
+        rows, future = self._flying.popleft()
+        arrays = future.result().result()
+        began = time.perf_counter()
+        for row, quantities in zip(rows, arrays, strict=True):
+            if not np.isfinite(quantities["clip"]).all():
+                raise ActionVitError(
+                    f"{row.keywords['id']}: its embedding is not finite; fp16 ends at 65,504: use --precision bf16 or"
+                    " fp32, or, if it was one of them, other weights; what is cached already is right"
+                )
+            self.writer.append(row(arrays=quantities))
+        self.clock.write += time.perf_counter() - began
+
+
+def _row(video: Decoded) -> partial[Row]:
+    """Return a video's row, which lacks its arrays."""
+    return partial(
+        Row,
+        id=video.id,
+        digest=video.digest,
+        fingerprint=video.fingerprint,
+        count=video.frames.count,
+        flags=video.frames.flags,
+        backend=video.frames.backend,
+    )
