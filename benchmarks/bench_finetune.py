@@ -5,8 +5,8 @@
 
 The same views of the same drawn clips (240 × 320 pixels, 40 frames) in the same steps, so that both ways end at the
 same loss, but for the tokens' rounding to fp16. Weights are random. The slower way is favoured: its decoded and shrunk
-frames lie in memory; the tokens are read from their file each time (`--memory 0`). Beside seconds stand those that all
-cores computed, which other programs disturb less.
+frames lie in memory; the tokens are read from their file each time (`--frame-cache-gib 0`). Beside seconds stand those
+that all cores computed, which other programs disturb less.
 """
 
 from __future__ import annotations

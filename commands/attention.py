@@ -22,7 +22,7 @@ COLUMNS = 16
 @click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="VIDEO...")
 @click.option("--variant", default="base", show_default=True, help="base, hr, large, tiny or tiny-hr.")
 @click.option("--weights", metavar="SRC", help="A Hugging Face folder or hub id, or a .pyth.  [default: the variant's]")
-@click.option("--frames", type=click.IntRange(1), help="T, frames to look at.  [default: the variant's]")
+@click.option("--num-frames", "frames", type=click.IntRange(1), help="T, frames to look at.  [default: the variant's]")
 @click.option("--size", type=click.IntRange(16), help="S, side in pixels.  [default: the variant's]")
 @click.option(
     "--sampling",
@@ -34,7 +34,9 @@ COLUMNS = 16
 @click.option("--stride", type=click.IntRange(1), help="Frames between samples, if dense.  [default: the variant's]")
 @device_option()
 @click.option(
-    "--out",
+    "-o",
+    "--output",
+    "out",
     type=click.Path(path_type=Path, file_okay=False),
     default="attention",
     show_default=True,

@@ -126,7 +126,13 @@ def verify(ctx: click.Context, /, store: Path, repair: bool, as_json: bool) -> N
 
 @command.command(short_help="Join shards into one store.")
 @click.argument("stores", metavar="STORE...", nargs=-1, required=True, type=path_type)
-@click.option("--out", type=path_type, help="The joined store's folder.  [default: theirs without `.shard-i-of-n`]")
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    type=path_type,
+    help="The joined store's folder.  [default: theirs without `.shard-i-of-n`]",
+)
 @click.option("--wait", is_flag=True, help="Wait for another writer of that store instead of failing.")
 @json_option
 def merge(stores: tuple[Path, ...], out: Path | None, wait: bool, as_json: bool) -> None:
@@ -152,11 +158,16 @@ def merge(stores: tuple[Path, ...], out: Path | None, wait: bool, as_json: bool)
 @command.command(short_help="Write a store as one npz, parquet or h5 file.")
 @store_argument
 @click.option(
-    "--to", "form", type=click.Choice(["npz", "parquet", "h5"]), help="Format.  [default: by the name's end, else npz]"
+    "--format",
+    "form",
+    type=click.Choice(["npz", "parquet", "h5"]),
+    help="Format.  [default: by the name's end, else npz]",
 )
-@click.option("--out", required=True, type=path_type, help="The file to write.")
+@click.option("-o", "--output", "out", required=True, type=path_type, help="The file to write.")
 @click.option("--root", type=path_type, help="The dataset, for labels.  [default: as extracted]")
-@click.option("--also", multiple=True, metavar="NAME", help="Another quantity, such as layer9; repeat for several.")
+@click.option(
+    "--include", "also", multiple=True, metavar="NAME", help="Another quantity, such as layer9; repeat for several."
+)
 @json_option
 def export(store: Path, form: Any, out: Path, root: Path | None, also: tuple[str, ...], as_json: bool) -> None:
     """Write a store as one file: id (N,), label (N,), clip (N, K, D), frame (N, K, T, D), index (N, K, T).

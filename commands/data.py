@@ -44,7 +44,7 @@ def command() -> None:
 
 @command.command(short_help="Download and unpack a dataset.")
 @click.argument("name")
-@click.option("--to", type=click.Path(path_type=Path), help="A new folder.  [default: data/NAME]")
+@click.option("-o", "--output", "to", type=click.Path(path_type=Path), help="A new folder.  [default: data/NAME]")
 @click.option(
     "--from",
     "sources",
@@ -100,7 +100,7 @@ class _Bars:
 @command.command(short_help="Write a small dataset of drawn clips.")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True, help="Another seed, other clips.")
-@click.option("--clips", type=click.IntRange(60), default=130, show_default=True, help="About how many.")
+@click.option("--count", "clips", type=click.IntRange(60), default=130, show_default=True, help="About how many.")
 def draw(out: Path, seed: int, clips: int) -> None:
     """Write a small dataset in the shape of HMDB51: moving shapes, unevenly many a class, with split lists.
 

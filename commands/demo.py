@@ -27,7 +27,9 @@ class Step(NamedTuple):
 
 @click.command(short_help="The whole of it, offline, on clips it draws itself.")
 @click.option(
-    "--out",
+    "-o",
+    "--output",
+    "out",
     type=click.Path(path_type=Path, file_okay=False),
     default="actionvit-demo",
     show_default=True,
@@ -80,6 +82,6 @@ def _steps(out: Path) -> Iterator[Step]:
     names = [f"{variant}-linear{suffix}" for suffix in ("", "-balanced") for variant in VARIANTS]
     yield Step(
         "Report: per class, per split, base against HR, as a page and as files",
-        ("report", *(str(out / "runs" / name) for name in names), "--out", str(out / "report")),
+        ("report", *(str(out / "runs" / name) for name in names), "-o", "--output", "out", str(out / "report")),
         "",
     )

@@ -35,7 +35,7 @@ HEADS = ("linear", "knn", "centroid", "mlp", "attentive")
 def command() -> None:
     """Compare many probes on cached embeddings in one table, every number with its 95 % interval.
 
-    Each writes a table as JSON, CSV and Markdown, and a picture, below --out.
+    Each writes a table as JSON, CSV and Markdown, and a picture, below --output.
     """
 
 
@@ -43,9 +43,15 @@ def experiment_options(function: F) -> F:
     """Add what all experiments take."""
     for option in (
         click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Threads, a split each."),
-        click.option("--out", type=click.Path(path_type=Path), help="Where to write.  [default: results/DATASET-NAME]"),
         click.option(
-            "--tries", type=click.IntRange(1), default=5, show_default=True, help="Seeds: draws of everything."
+            "-o",
+            "--output",
+            "out",
+            type=click.Path(path_type=Path),
+            help="Where to write.  [default: results/DATASET-NAME]",
+        ),
+        click.option(
+            "--seeds", "tries", type=click.IntRange(1), default=5, show_default=True, help="Seeds: draws of everything."
         ),
         split_options("as for probe"),
         cache_option,
@@ -67,7 +73,7 @@ def head_option(function: F) -> F:
 
 @command.command(short_help="Heads × weightings × training clips a class.")
 @experiment_options
-@click.option("--heads", callback=words(HEADS), default=",".join(HEADS), show_default=True, help="Which heads.")
+@click.option("--head", "heads", callback=words(HEADS), default=",".join(HEADS), show_default=True, help="Which heads.")
 @click.option("--shots", callback=numbers(int), default="1,4,16", show_default=True, help="Training clips a class.")
 def heads(**options: Any) -> None:
     """Compare heads, each with every way of weighting classes it has, and with few clips a class."""
@@ -90,7 +96,7 @@ def heads(**options: Any) -> None:
 @head_option
 @click.option("--shots", callback=numbers(int), default="1,2,4,8,16", show_default=True, help="Training clips a class.")
 def shots(**options: Any) -> None:
-    """Draw few clips of every class, --tries times over, and see what more of them bring."""
+    """Draw few clips of every class, --seeds times over, and see what more of them bring."""
     from actionvit.pipeline.experiments.grids import heads_cells, row_of
     from actionvit.pipeline.experiments.tables import curves_figure
 

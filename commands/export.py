@@ -11,7 +11,9 @@ from actionvit.commands.predict import find_run
 
 @click.command(short_help="What a run learned, as a model for transformers.")
 @click.argument("run")
-@click.option("--to", type=click.Choice(["hf"]), default="hf", show_default=True, help="A Hugging Face folder.")
+@click.option(
+    "--format", "form", type=click.Choice(["hf"]), default="hf", show_default=True, help="A Hugging Face folder."
+)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--weights", help="The encoder's weights, where they are no longer where the run had them.")
 def command(run: str, to: str, folder: Path, weights: str | None) -> None:

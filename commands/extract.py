@@ -61,7 +61,7 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[i
 )
 @dataset_options
 @cache_option
-@click.option("--frames", type=click.IntRange(1), help="T, frames a view.  [default: the variant's]")
+@click.option("--num-frames", "frames", type=click.IntRange(1), help="T, frames a view.  [default: the variant's]")
 @click.option("--size", type=click.IntRange(16), help="S, side of a view in pixels.  [default: the variant's]")
 @click.option(
     "--sampling",
@@ -73,7 +73,9 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[i
 @click.option(
     "--stride", type=click.IntRange(1), help="Frames between samples, for dense sampling.  [default: the variant's]"
 )
-@click.option("--clips", type=click.IntRange(1), default=1, show_default=True, help="Temporal views a video.")
+@click.option(
+    "--num-clips", "clips", type=click.IntRange(1), default=1, show_default=True, help="Temporal views a video."
+)
 @click.option(
     "--crops",
     type=click.Choice(["1", "3"]),
@@ -89,9 +91,17 @@ def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[i
     show_default=True,
     help="Frame-level embedding: the frame's CLS, or its mean patch.",
 )
-@click.option("--layers", callback=_layers, default="", metavar="9,12", help="Also keep the CLS after these blocks.")
 @click.option(
-    "--tokens-after",
+    "--save-layers",
+    "layers",
+    callback=_layers,
+    default="",
+    metavar="9,12",
+    help="Also keep the CLS after these blocks.",
+)
+@click.option(
+    "--save-tokens-after",
+    "tokens_after",
     type=click.IntRange(0),
     help="Also keep all tokens after this block (fp16); the size is said beforehand.",
 )

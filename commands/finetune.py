@@ -17,6 +17,7 @@ from actionvit.commands.options import (
     echo_json,
     json_option,
     open_dataset,
+    option_error,
     root_argument,
     runs_option,
 )
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 @dataset_options
 @cache_option
 @runs_option
-@click.option("--run", help="The run's name.  [default: made of what is not as usual]")
+@click.option("--run-name", "run", help="The run's name.  [default: made of what is not as usual]")
 @click.option("--overwrite", is_flag=True, help="Replace a run of that name.")
 @click.option("--resume", is_flag=True, help="Go on with the training that was stopped under this run's name.")
 @click.option("--restart", is_flag=True, help="Forget the training that was stopped under this run's name.")
@@ -167,7 +168,7 @@ def _spec(options: dict[str, Any], bf16: bool) -> FinetuneSpec:
             ),
         )
     except ValueError as error:
-        raise ActionVitError(f"--{error}") from error
+        raise ActionVitError(option_error(error)) from error
 
 
 def _warn_of_the_idle(options: dict[str, Any], spec: FinetuneSpec) -> None:

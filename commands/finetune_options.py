@@ -23,7 +23,8 @@ _CACHE = (
         "  [default: tokens, unless all is trained]",
     ),
     click.option(
-        "--views",
+        "--cached-views",
+        "views",
         type=click.IntRange(0),
         help="Augmented views a clip; 0: fresh ones every time.  [default: 4 with tokens, else 0]",
     ),
@@ -32,7 +33,7 @@ _CACHE = (
         type=click.Choice(["fp16", "fp32"]),
         default="fp16",
         show_default=True,
-        help="How tokens are cached; fp32 takes twice the room and gives the very numbers of --no-tokens --views N.",
+        help="How tokens are cached; fp32 takes twice the space and equals --no-tokens --cached-views N exactly.",
     ),
 )
 _CLASSES = (
@@ -52,13 +53,14 @@ _CLASSES = (
         help="Each clip once an epoch, or classes drawn alike.",
     ),
     click.option(
-        "--logit-adjust",
+        "--logit-adjustment",
+        "logit_adjust",
         type=FiniteRange(0),
         default=0.0,
         metavar="TAU",
         help="Train with TAU · log frequency added to the logits.",
     ),
-    click.option("--focal", type=FiniteRange(0), default=0.0, metavar="GAMMA", help="Focal loss."),
+    click.option("--focal-gamma", "focal", type=FiniteRange(0), default=0.0, metavar="GAMMA", help="Focal loss."),
     click.option(
         "--label-smoothing",
         type=FiniteRange(0, 1, max_open=True),
@@ -76,9 +78,19 @@ _STEPS = (
         show_default=True,
         help="Stop after so many epochs without a better validation score; 0: never.",
     ),
-    click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Clips a step, on all ranks."),
     click.option(
-        "--micro-batch", type=click.IntRange(1), help="Clips computed at once.  [default: as fit into memory]"
+        "--batch-size",
+        "batch",
+        type=click.IntRange(1),
+        default=16,
+        show_default=True,
+        help="Clips a step, on all ranks.",
+    ),
+    click.option(
+        "--micro-batch-size",
+        "micro_batch",
+        type=click.IntRange(1),
+        help="Clips computed at once.  [default: as fit into memory]",
     ),
     click.option(
         "--lr", type=FiniteRange(0, min_open=True), default=1e-4, show_default=True, help="AdamW's highest rate."
@@ -92,22 +104,32 @@ _STEPS = (
     ),
     click.option("--weight-decay", type=FiniteRange(0), default=0.05, show_default=True, help="Of matrices."),
     click.option(
-        "--warmup",
+        "--warmup-fraction",
+        "warmup",
         type=FiniteRange(0, 1),
         default=0.1,
         show_default=True,
         help="Share of steps with a rising rate.",
     ),
     click.option(
-        "--drop-path",
+        "--stochastic-depth",
+        "drop_path",
         type=FiniteRange(0, 1, max_open=True),
         default=0.1,
         show_default=True,
         help="Chance of the last block but one to be left out of a clip's way, earlier ones less; from last:2 on.",
     ),
-    click.option("--clip-norm", type=FiniteRange(0), default=1.0, show_default=True, help="Longest gradient; 0: any."),
     click.option(
-        "--ema",
+        "--max-grad-norm",
+        "clip_norm",
+        type=FiniteRange(0),
+        default=1.0,
+        show_default=True,
+        help="Longest gradient; 0: any.",
+    ),
+    click.option(
+        "--ema-decay",
+        "ema",
         type=FiniteRange(0, 1, max_open=True),
         default=0.0,
         show_default=True,
@@ -125,14 +147,16 @@ _STEPS = (
 _VIEWS = (
     click.option("--augment/--no-augment", default=True, show_default=True, help="Augment training views."),
     click.option(
-        "--window",
+        "--min-duration",
+        "window",
         type=Share,
         default=0.7,
         show_default=True,
         help="Shortest stretch of time, as a share of the video.",
     ),
     click.option(
-        "--area",
+        "--min-crop-area",
+        "area",
         type=Share,
         default=0.4,
         show_default=True,
@@ -140,27 +164,43 @@ _VIEWS = (
     ),
     click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror every second training view."),
     click.option(
-        "--keep-sides", multiple=True, metavar="CLASS", help="Never mirror this class: left and right tell it; repeat."
+        "--no-flip-class",
+        "keep_sides",
+        multiple=True,
+        metavar="CLASS",
+        help="Never mirror this class: left and right tell it; repeat.",
     ),
-    click.option("--colours", type=click.IntRange(0), default=2, show_default=True, help="Colour changes a view."),
-    click.option("--strength", type=FiniteRange(0, 1), default=0.5, show_default=True, help="How far they go."),
+    click.option(
+        "--color-ops", "colours", type=click.IntRange(0), default=2, show_default=True, help="Colour changes a view."
+    ),
+    click.option(
+        "--magnitude", "strength", type=FiniteRange(0, 1), default=0.5, show_default=True, help="How far they go."
+    ),
     click.option("--mixup", type=FiniteRange(0), default=0.0, metavar="ALPHA", help="Blend pairs of clips."),
     click.option("--cutmix", type=FiniteRange(0), default=0.0, metavar="ALPHA", help="Paste a box of another clip."),
-    click.option("--frames", type=click.IntRange(1), help="T, frames a view.  [default: the variant's]"),
+    click.option("--num-frames", "frames", type=click.IntRange(1), help="T, frames a view.  [default: the variant's]"),
     click.option("--size", type=click.IntRange(16), help="S, side of a view in pixels.  [default: the variant's]"),
-    click.option("--clips", type=click.IntRange(1), default=1, show_default=True, help="Temporal views a test video."),
+    click.option(
+        "--num-clips",
+        "clips",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Temporal views a test video.",
+    ),
     click.option("--crops", type=click.Choice(["1", "3"]), default="1", show_default=True, help="Spatial test views."),
 )
 _SPLITS = (
     click.option(
-        "--validation",
+        "--val-fraction",
+        "validation",
         type=Share,
         default=0.2,
         show_default=True,
         help="Share of the training set that chooses the epoch.",
     ),
     click.option(
-        "--select",
+        "--selection-metric",
         "criterion",
         type=click.Choice(["accuracy", "mean_class_accuracy", "log_loss"]),
         help="What the best epoch is best in.  [default: accuracy; mean_class_accuracy where classes count alike]",
@@ -172,14 +212,16 @@ _SPLITS = (
 )
 _MACHINE = (
     click.option(
-        "--deal",
+        "--rank-sampling",
+        "deal",
         type=click.Choice(["shuffled", "class-aware", "sharded"]),
         default="shuffled",
         show_default=True,
         help="How clips go to the ranks of a distributed training: in turn, in turn by class, or each a fixed part.",
     ),
     click.option(
-        "--checkpointing",
+        "--activation-checkpointing",
+        "checkpointing",
         is_flag=True,
         help="Recompute blocks on the way back: less memory, more time; from last:2 on.",
     ),
@@ -193,14 +235,16 @@ _MACHINE = (
     device_option(),
     decoding_options,
     click.option(
-        "--flush-seconds",
+        "--checkpoint-every",
+        "flush_seconds",
         type=FiniteRange(0),
         default=0.0,
         show_default=True,
         help="Write a checkpoint at most this often: what a kill costs; 0: after every epoch.",
     ),
     click.option(
-        "--memory",
+        "--frame-cache-gib",
+        "memory",
         type=FiniteRange(0),
         default=2.0,
         show_default=True,

@@ -61,10 +61,12 @@ def root_argument(function: F) -> F:
 
 
 def dataset_options(function: F) -> F:
-    """Add `--splits-dir`, `--name` and `--layout`: how ROOT is read; `open_dataset` takes them."""
+    """Add `--splits-dir`, `--dataset-name` and `--layout`: how ROOT is read; `open_dataset` takes them."""
     for option in (
         click.option("--layout", type=click.Choice(["hmdb51", "frames", "folder", "csv"]), help="Insist on a layout."),
-        click.option("--name", help="The dataset's name in the cache and in reports.  [default: the folder's]"),
+        click.option(
+            "--dataset-name", "name", help="The dataset's name in the cache and in reports.  [default: the folder's]"
+        ),
         click.option("--splits-dir", type=click.Path(path_type=Path), help="The official lists' folder.  [found]"),
     ):
         function = option(function)
@@ -154,17 +156,22 @@ def runs_option(function: F) -> F:
 
 
 def embedding_options(function: F) -> F:
-    """Add `--frames` and `--size`: whose embeddings, where a variant has several; `embeddings_wanted` takes them."""
+    """Add `--num-frames` and `--size`, which select among several stores of a variant."""
     for option in (
         click.option("--size", type=click.IntRange(1), help="Side of the embedded views.  [default: that cached]"),
-        click.option("--frames", type=click.IntRange(1), help="Frames of the embedded views.  [default: those cached]"),
+        click.option(
+            "--num-frames",
+            "frames",
+            type=click.IntRange(1),
+            help="Frames of the embedded views.  [default: those cached]",
+        ),
     ):
         function = option(function)
     return function
 
 
 def embeddings_wanted(options: Mapping[str, Any]) -> dict[str, int]:
-    """Return what `--frames` and `--size` ask of a store's key, as `find_store` takes it."""
+    """Return what `--num-frames` and `--size` ask of a store's key, as `find_store` takes it."""
     asked = {"clip__num_frames": options["frames"], "clip__size": options["size"]}
     return {name: value for name, value in asked.items() if value is not None}
 
@@ -223,3 +230,32 @@ def json_option(function: F) -> F:
 def echo_json(value: object) -> None:
     """Print a value as JSON, keys in the order given; what of a path is no text is escaped, as `json` reads it."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+
+
+FIELD_OPTIONS = {
+    "batch": "--batch-size",
+    "micro_batch": "--micro-batch-size",
+    "warmup": "--warmup-fraction",
+    "clip_norm": "--max-grad-norm",
+    "ema": "--ema-decay",
+    "drop_path": "--stochastic-depth",
+    "criterion": "--selection-metric",
+    "focal": "--focal-gamma",
+    "logit_adjust": "--logit-adjustment",
+    "window": "--min-duration",
+    "area": "--min-crop-area",
+    "colours": "--color-ops",
+    "strength": "--magnitude",
+    "deal": "--rank-sampling",
+    "validation": "--val-fraction",
+    "views": "--cached-views",
+    "frames": "--num-frames",
+    "clips": "--num-clips",
+}
+
+
+def option_error(error: ValueError) -> str:
+    """Return the message of a spec's ValueError with the field names before its colon written as options."""
+    fields, colon, rest = str(error).partition(": ")
+    options = [FIELD_OPTIONS.get(name, f"--{name.replace('_', '-')}") for name in fields.split(", ")]
+    return f"{', '.join(options)}{colon}{rest}"

@@ -70,7 +70,7 @@ def _value(text: str) -> int | float | str | bool:
 @dataset_options
 @cache_option
 @runs_option
-@click.option("--run", "run", help="The run's name.  [default: made of what is not as usual]")
+@click.option("--run-name", "run", help="The run's name.  [default: made of what is not as usual]")
 @click.option("--overwrite", is_flag=True, help="Replace a run of that name, whatever it was.")
 @click.option(
     "--head",
@@ -85,7 +85,8 @@ def _value(text: str) -> int | float | str | bool:
     help="Clip or frame-level embeddings, or those of all kept blocks joined.  [default: attentive: frame, else clip]",
 )
 @click.option(
-    "--views",
+    "--view-aggregation",
+    "views",
     type=click.Choice(["mean", "each"]),
     default="mean",
     show_default=True,
@@ -107,9 +108,21 @@ def _value(text: str) -> int | float | str | bool:
     help="How minibatches are drawn; for attentive and mlp.",
 )
 @click.option(
-    "--logit-adjust", type=FiniteRange(0), default=0.0, metavar="TAU", help="Take TAU · log frequency off logits."
+    "--logit-adjustment",
+    "logit_adjust",
+    type=FiniteRange(0),
+    default=0.0,
+    metavar="TAU",
+    help="Take TAU · log frequency off logits.",
 )
-@click.option("--focal", type=FiniteRange(0), default=0.0, metavar="GAMMA", help="Focal loss; for attentive and mlp.")
+@click.option(
+    "--focal-gamma",
+    "focal",
+    type=FiniteRange(0),
+    default=0.0,
+    metavar="GAMMA",
+    help="Focal loss; for attentive and mlp.",
+)
 @click.option(
     "--grid",
     multiple=True,
@@ -118,7 +131,7 @@ def _value(text: str) -> int | float | str | bool:
     help="Values to search instead of the head's own; a single one fixes it.",
 )
 @click.option(
-    "--select",
+    "--selection-metric",
     "criterion",
     type=click.Choice(["accuracy", "mean_class_accuracy", "log_loss"]),
     help="What the search maximises.  [default: accuracy; mean_class_accuracy where classes count alike]",
@@ -169,9 +182,9 @@ def command(**options: Any) -> None:
     fusions = [(tables, f"-fused-{rule}") for rule in options["fuse"]]
     asked = [(spec, used, suffix) for spec in specs for used, suffix in [*(([one], "") for one in tables), *fusions]]
     if options["run"] and Path(options["run"]).name != options["run"]:
-        raise click.UsageError(f"--run: got {options['run']!r}, expected a name; --runs says where")
+        raise click.UsageError(f"--run-name: got {options['run']!r}, expected a name; --runs says where")
     if options["run"] and len(asked) > 1:
-        raise click.UsageError(f"--run names one run, and there are {len(asked)}; leave it out")
+        raise click.UsageError(f"--run-name names one run, and there are {len(asked)}; leave it out")
     for spec, used, suffix in asked:
         taken = {"name": options["run"], "overwrite": options["overwrite"]}
         refuse_other(options["runs"], dataset, used, spec, suffix=suffix, **taken)

@@ -18,13 +18,21 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Stage 3: per-class reports; several runs are compared, paired.")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("--out", type=click.Path(path_type=Path), help="Where to write.  [default: report/ in the first run]")
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    type=click.Path(path_type=Path),
+    help="Where to write.  [default: report/ in the first run]",
+)
 @click.option(
     "--root",
     type=click.Path(path_type=Path, exists=True),
     help="The dataset's folder, for frames of the hard clips.  [default: where the first run found it]",
 )
-@click.option("--clips/--no-clips", default=True, help="Show frames of the hard clips, if they are at hand.")
+@click.option(
+    "--thumbnails/--no-thumbnails", "clips", default=True, help="Show frames of the hard clips, if they are at hand."
+)
 @click.option(
     "--embeddings/--no-embeddings",
     "analysed",
@@ -55,7 +63,7 @@ def command(**options: Any) -> None:
     root = _root(found[0], options["root"]) if options["clips"] else None
     embeddings = _embeddings(found[0], options["as_json"]) if options["analysed"] else None
     if options["attention"] and root is None:
-        why = "they are not where the run says; give --root" if options["clips"] else "leave out --no-clips"
+        why = "they are not where the run says; give --root" if options["clips"] else "leave out --no-thumbnails"
         raise click.UsageError(f"--attention draws on the clips: {why}")
     look = _look(found[0], options["weights"], options["device"]) if options["attention"] else None
     with tqdm(desc="hard clips", unit="clip", disable=None, leave=False, delay=2) as bar:

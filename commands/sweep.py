@@ -42,7 +42,9 @@ VARIANTS = ("base", "hr", "large", "tiny", "tiny-hr")
 @click.command(short_help="Frames × sizes × variants × heads in one table and one plot.")
 @root_argument
 @click.option("--variant", "variants", callback=words(VARIANTS), default="base", show_default=True, help="base,hr")
-@click.option("--frames", callback=numbers(int), help="T, frames a view: 4,8,16.  [default: the variant's]")
+@click.option(
+    "--num-frames", "frames", callback=numbers(int), help="T, frames a view: 4,8,16.  [default: the variant's]"
+)
 @click.option("--size", "sizes", callback=numbers(int), help="S, side in pixels: 160,224.  [default: the variant's]")
 @click.option("--head", "heads", callback=words(HEADS), default="linear", show_default=True, help="linear,attentive")
 @click.option(
@@ -56,7 +58,9 @@ VARIANTS = ("base", "hr", "large", "tiny", "tiny-hr")
 @click.option("--weights", "sources", multiple=True, metavar="[VARIANT=]SRC", help="As for extract.")
 @dataset_options
 @cache_option
-@click.option("--clips", type=click.IntRange(1), default=1, show_default=True, help="Temporal views a video.")
+@click.option(
+    "--num-clips", "clips", type=click.IntRange(1), default=1, show_default=True, help="Temporal views a video."
+)
 @click.option("--crops", type=click.Choice(["1", "3"]), default="1", show_default=True, help="Spatial views.")
 @precision_option
 @device_option("Of the encoder:")
@@ -65,7 +69,9 @@ VARIANTS = ("base", "hr", "large", "tiny", "tiny-hr")
 @split_options("as for probe")
 @click.option("--seeds", type=click.IntRange(1), help="Repetitions.  [default: as for probe]")
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Threads, a split each.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where to write.  [default: results/DATASET-sweep]")
+@click.option(
+    "-o", "--output", "out", type=click.Path(path_type=Path), help="Where to write.  [default: results/DATASET-sweep]"
+)
 @click.option("--dry-run", is_flag=True, help="Say what is cached and what the rest would cost, and do nothing.")
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> None:

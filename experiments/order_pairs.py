@@ -36,8 +36,8 @@ from actionvit.pipeline.runs import Run, measure, read_run
 PAIRS = ("move_left,move_right",)
 SIZE = "64"
 TRAINING = (
-    "--train all --lr 1e-3 --layer-decay 1 --drop-path 0 --label-smoothing 0 --head-init zero --area 0.8 --colours 0"
-    " --sampler balanced --patience 4 --memory 4"
+    "--train all --lr 1e-3 --layer-decay 1 --stochastic-depth 0 --label-smoothing 0 --head-init zero"
+    " --min-crop-area 0.8 --color-ops 0 --sampler balanced --patience 4 --frame-cache-gib 4"
 )
 METRIC = "mean_class_accuracy"
 """50 % for who knows nothing, however many test clips each class has."""
@@ -51,7 +51,7 @@ def draw(job: tuple[Path, DrawnClip]) -> None:
 
 
 def draw_pair(root: Path, motions: Sequence[str], clips: int) -> int:
-    """Draw the clips of these motions that `data draw --clips` would; return how many there are."""
+    """Draw the clips of these motions that `data draw --count` would; return how many there are."""
     jobs = [(root, clip) for clip in plan_clips(clips=clips) if clip.motion in motions]
     with ProcessPoolExecutor() as pool:
         list(pool.map(draw, jobs, chunksize=8))
@@ -100,10 +100,10 @@ def study(pair: str, options: argparse.Namespace) -> dict[str, Any]:
     untrained = ("--weights", "untrained", "--size", SIZE, "--cache", str(cache), "--device", "cpu")
     splits = ("--protocol", "grouped", "--folds", "3", "--runs", str(runs), "--overwrite")
     call("extract", *dataset, *untrained)
-    call("probe", *dataset, "--cache", str(cache), *splits, "--seeds", "1", "--run", "probe")
+    call("probe", *dataset, "--cache", str(cache), *splits, "--seeds", "1", "--run-name", "probe")
     training = [*shlex.split(TRAINING), "--epochs", str(options.epochs)]
-    training += [part for motion in motions for part in ("--keep-sides", motion)]
-    split = ("--split", "grouped-1", "--run", "tuned", "--restart")
+    training += [part for motion in motions for part in ("--no-flip-class", motion)]
+    split = ("--split", "grouped-1", "--run-name", "tuned", "--restart")
     seconds, busy = call("finetune", *dataset, *untrained, *training, *splits, *split)
     tuned, probe = read_run(runs / "tuned"), read_run(runs / "probe")
     metrics = {

@@ -34,7 +34,18 @@ def run(*arguments: object) -> Result:
 
 @pytest.mark.parametrize(("frames", "size", "kind"), [(8, 112, "gif"), (3, 64, "webp"), (24, 32, "gif")])
 def test_it_writes_a_strip_and_an_animation(video: Path, tmp_path: Path, frames: int, size: int, kind: str) -> None:
-    options = ("--variant", "tiny", "--frames", frames, "--size", size, "--animate", kind, "--out", tmp_path / "out")
+    options = (
+        "--variant",
+        "tiny",
+        "--num-frames",
+        frames,
+        "--size",
+        size,
+        "--animate",
+        kind,
+        "--output",
+        tmp_path / "out",
+    )
     result = run(video, *options)
     assert result.exit_code == 0, result.output
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"clip.png", f"clip.{kind}"}
@@ -53,15 +64,15 @@ def test_a_folder_of_frames_is_named_from_inside_as_from_outside(
     for number in range(3):
         Image.new("RGB", (80, 60), (number, 0, 0)).save(folder / f"{number}.jpg")
     monkeypatch.chdir(folder)
-    assert run(".", "--variant", "tiny", "--out", "look", "--animate", "none").exit_code == 0
+    assert run(".", "--variant", "tiny", "--output", "look", "--animate", "none").exit_code == 0
     assert (folder / "look" / "clip.png").is_file() and not list(folder.glob("*.png"))
     (tmp_path / "wave").symlink_to(folder)  # as annexes of large files have it
-    assert run(tmp_path / "wave", "--variant", "tiny", "--out", "look", "--animate", "none").exit_code == 0
+    assert run(tmp_path / "wave", "--variant", "tiny", "--output", "look", "--animate", "none").exit_code == 0
     assert (folder / "look" / "wave.png").is_file()
 
 
 def test_the_upper_row_is_what_the_encoder_sees_and_the_lower_its_rollout(video: Path, tmp_path: Path) -> None:
-    assert run(video, "--variant", "tiny", "--out", tmp_path, "--animate", "none").exit_code == 0
+    assert run(video, "--variant", "tiny", "--output", tmp_path, "--animate", "none").exit_code == 0
     spec = clip_spec("tiny")
     seen, shares = Attention(find_weights("tiny"), spec, device="cpu")(decode(video, [spec]))
     with Image.open(tmp_path / "clip.png") as png:
@@ -77,7 +88,7 @@ def test_the_upper_row_is_what_the_encoder_sees_and_the_lower_its_rollout(video:
 def test_a_video_that_does_not_decode_costs_itself_alone(video: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.avi"
     bad.write_text("no video")
-    result = run(bad, video, "--variant", "tiny", "--out", tmp_path / "out", "--json")
+    result = run(bad, video, "--variant", "tiny", "--output", tmp_path / "out", "--json")
     assert result.exit_code == 3
     assert result.stderr.startswith(f"{bad}: not_video")
     assert [Path(one["video"]).name for one in json.loads(result.stdout)] == ["clip.avi"]
@@ -88,8 +99,8 @@ def test_videos_of_one_name_do_not_overwrite_each_other(video: Path, tmp_path: P
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.b.avi").write_bytes(video.read_bytes())
     twice = [tmp_path / "jump" / "a.b.avi", tmp_path / "run" / "a.b.avi", tmp_path / "run" / "a.b.avi", video]
-    small = ("--variant", "tiny", "--frames", 1, "--size", 32, "--animate", "none")
-    assert run(*twice, *small, "--out", tmp_path / "out").exit_code == 0
+    small = ("--variant", "tiny", "--num-frames", 1, "--size", 32, "--animate", "none")
+    assert run(*twice, *small, "--output", tmp_path / "out").exit_code == 0
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {"jump-a.b.png", "run-a.b-2.png", "run-a.b-3.png", "clip.png"}
 
@@ -98,7 +109,7 @@ def test_a_size_of_no_whole_patches_and_unknown_weights_are_one_line(video: Path
     from actionvit.errors import ActionVitError
 
     for options, said in [(("--size", 100), "multiple of the model's patch"), (("--weights", "nowhere/"), "no such")]:
-        error = run(video, "--variant", "tiny", "--out", tmp_path / "out", *options).exception
+        error = run(video, "--variant", "tiny", "--output", tmp_path / "out", *options).exception
         assert isinstance(error, ActionVitError) and said in str(error) and "\n" not in str(error)
     assert not (tmp_path / "out").exists()
 

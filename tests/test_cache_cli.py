@@ -132,13 +132,13 @@ def test_shards_merge_into_their_sibling_and_other_keys_do_not(tmp_path: Path) -
     assert as_json("merge", *shards) == merged
     assert FeatureStore.open(tmp_path / "v-1").digest() == whole.digest()
     other = fill(tmp_path / "other", (9,), precision="bf16").folder
-    refused = cache("merge", shards[0], other, "--out", tmp_path / "never").exception
+    refused = cache("merge", shards[0], other, "--output", tmp_path / "never").exception
     assert isinstance(refused, ActionVitError) and 'precision is "fp32" here and "bf16" there' in str(refused)
     odd = fill(tmp_path / "odd", ()).folder
     with FeatureStore.open(odd).writer() as out:
         row = numbered(0)
         out.append(Row("v000", "f" * 64, row.fingerprint, 1, (), "", row.arrays))
-    assert "another video" in str(cache("merge", shards[0], odd, "--out", tmp_path / "never").exception)
+    assert "another video" in str(cache("merge", shards[0], odd, "--output", tmp_path / "never").exception)
     assert not (tmp_path / "never").exists()
 
 
@@ -217,7 +217,7 @@ def test_export_gives_ids_labels_and_arrays_in_id_order(tmp_path: Path, form: st
             row = numbered(number)
             out.append(Row(name, row.digest, row.fingerprint, 30, (), "pyav", row.arrays))
     file = tmp_path / f"all.{form}"
-    arguments = ("export", tmp_path / "cache", "--out", file)  # the name says the form
+    arguments = ("export", tmp_path / "cache", "--output", file)  # the name says the form
     assert "labels stay empty" in cache(*arguments).stderr
     assert as_json(*arguments, "--root", tmp_path / "clips")["unlabelled"] == 0
     found = {"npz": read_npz, "h5": read_h5, "parquet": read_parquet}[form](file)
@@ -246,7 +246,7 @@ def read_parquet(path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("form", ["npz", "h5", "parquet"])
 def test_an_export_says_what_it_is_of(root: Path, tmp_path: Path, form: str) -> None:
     file = tmp_path / f"all.{form}"
-    assert cache("export", root, "--to", form, "--out", file).exit_code == 0
+    assert cache("export", root, "--format", form, "--output", file).exit_code == 0
     if form == "npz":
         text = zipfile.ZipFile(file).comment.decode()
     elif form == "h5":
@@ -266,10 +266,15 @@ def test_exports_keep_the_types_and_take_further_arrays(tmp_path: Path) -> None:
             row = numbered(number)
             arrays = {**row.arrays, "tokens3": tokens + number}
             out.append(Row(row.id, row.digest, row.fingerprint, 30, (), "pyav", arrays))
-    assert isinstance(cache("export", tmp_path / "cache", "--out", "x", "--also", "layer9").exception, ActionVitError)
+    assert isinstance(
+        cache("export", tmp_path / "cache", "--output", "x", "--include", "layer9").exception, ActionVitError
+    )
     for form, read in (("npz", read_npz), ("h5", read_h5), ("parquet", read_parquet)):
         file = tmp_path / f"all.{form}"
-        assert cache("export", tmp_path / "cache", "--to", form, "--out", file, "--also", "tokens3").exit_code == 0
+        assert (
+            cache("export", tmp_path / "cache", "--format", form, "--output", file, "--include", "tokens3").exit_code
+            == 0
+        )
         found = read(file)
         assert list(found) == ["id", "label", "clip", "frame", "index", "tokens3"] or form == "h5"
         np.testing.assert_array_equal(found["tokens3"][1], tokens + 1)

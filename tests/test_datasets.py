@@ -98,11 +98,11 @@ def test_real_jhmdb_clips_match_the_lists_but_for_what_is_said(real_data):
 @pytest.mark.parametrize("name", [".", "..", "a/b", "/tmp/x", "x\0"])
 def test_a_dataset_has_a_name_that_its_folder_in_the_cache_may_have(tmp_path, name):
     root = make(tmp_path / "set", "clap/a.avi")
-    with pytest.raises(ActionVitError, match="--name"):
+    with pytest.raises(ActionVitError, match="--dataset-name"):
         load_dataset(root, name=name)
     make(tmp_path, "a.avi")
     (tmp_path / "..csv").write_text("path,label\na.avi,clap\n")
-    with pytest.raises(ActionVitError, match="--name"):
+    with pytest.raises(ActionVitError, match="--dataset-name"):
         load_dataset(tmp_path / "..csv")
 
 

@@ -92,7 +92,7 @@ def test_the_commands_it_prints_work_by_themselves(first):
 def test_a_step_that_fails_ends_it_in_one_line(tmp_path):
     (tmp_path / "out" / "clips").mkdir(parents=True)
     (tmp_path / "out" / "clips" / "mine.txt").touch()
-    done = demo(tmp_path, "--out", "out")
+    done = demo(tmp_path, "--output", "out")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: demo: step 1 ended with exit code 1")
     assert "holds other files" in done.stderr

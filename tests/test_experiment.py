@@ -128,7 +128,7 @@ def experiment(films: tuple[Dataset, Path], out: Path, *arguments: str) -> list[
     """Run the command, check that its three forms are there, and return the rows."""
     dataset, cache = films
     name, *more = arguments
-    where = ["--cache", str(cache), "--out", str(out), "--tries", "2", "--folds", "2"]
+    where = ["--cache", str(cache), "--output", str(out), "--seeds", "2", "--folds", "2"]
     result = CliRunner().invoke(command, [name, str(dataset.root), *more, *where], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert (out / f"{name}.md").read_text() in result.output
@@ -137,7 +137,7 @@ def experiment(films: tuple[Dataset, Path], out: Path, *arguments: str) -> list[
 
 
 def test_the_heads_table_says_what_probe_says(films, tmp_path) -> None:
-    rows = experiment(films, tmp_path, "heads", "--heads", "linear,centroid", "--shots", "1,4")
+    rows = experiment(films, tmp_path, "heads", "--head", "linear,centroid", "--shots", "1,4")
     assert [(row["head"], row["weighting"], row["shots"]) for row in rows] == [
         *(("linear", "none", shots) for shots in (1, 4, "all")),
         *(("linear", weighting, "all") for weighting in ("balanced", "effective", "logit adjustment")),
@@ -182,8 +182,8 @@ def test_thirds_are_ranked_by_what_was_trained_on(tmp_path) -> None:
 def test_two_classes_have_no_tail(tmp_path) -> None:
     films = write_dataset(tmp_path / "two", classes=("clap", "run"), clips=2)
     write_store(tmp_path / "cache", films)
-    where = [str(films.root), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
-    arguments = ["imbalance", *where, "--tries", "1", "--folds", "2", "--head", "centroid", "--factors", "1,2"]
+    where = [str(films.root), "--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "out")]
+    arguments = ["imbalance", *where, "--seeds", "1", "--folds", "2", "--head", "centroid", "--factors", "1,2"]
     result = CliRunner().invoke(command, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     (file,) = (tmp_path / "out").rglob("imbalance.json")

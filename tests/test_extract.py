@@ -248,6 +248,6 @@ def test_real_clips_go_from_folder_to_report(real_data: Path, tmp_path: Path) ->
     assert first == {path.name: path.read_bytes() for path in folders[0].glob("[mph]*.*")}, (
         "a rerun gives the same bytes"
     )
-    result = run("report", *folders, "--out", tmp_path / "report")
+    result = run("report", *folders, "--output", tmp_path / "report")
     assert result.exit_code == 0
     assert (tmp_path / "report" / "report.html").stat().st_size < 8_000_000

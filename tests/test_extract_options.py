@@ -37,7 +37,7 @@ from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.extraction.extract import extract
 from actionvit.pipeline.extraction.job import Job
 
-SHAPE = ("--variant", "tiny", "--frames", 4, "--size", 32, "--workers", 0)
+SHAPE = ("--variant", "tiny", "--num-frames", 4, "--size", 32, "--workers", 0)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_stride_without_dense_sampling_is_said_to_make_no_difference(caplog: p
 
 
 def test_views_layers_and_tokens_are_transformers(clips: Path, model: TimesformerModel, tmp_path: Path) -> None:
-    extras = ("--clips", 2, "--crops", 3, "--flip", "--layers", "1,3", "--tokens-after", 2)
+    extras = ("--num-clips", 2, "--crops", 3, "--flip", "--save-layers", "1,3", "--save-tokens-after", 2)
     store = store_of(clips, tmp_path / "cache", "--weights", tmp_path / "model", *extras)
     spec = ClipSpec(num_frames=4, size=32, clips=2, crops=3, flip=True)
     assert {name: shape for name, (shape, _) in store.quantities.items()} == {
@@ -146,16 +146,16 @@ def test_a_probe_takes_kept_views_averaged_or_each_and_kept_layers(clips: Path, 
         for number in range(2, 8):
             frames = np.random.RandomState(number).randint(0, 256, (9, 48, 64, 3)).astype(np.uint8)
             write_avi(clips / label / f"{label}{number}.avi", frames)
-    store_of(clips, tmp_path / "cache", "--clips", 2, "--flip", "--layers", "2")
+    store_of(clips, tmp_path / "cache", "--num-clips", 2, "--flip", "--save-layers", "2")
     probe = ("probe", clips, "--variant", "tiny", "--cache", tmp_path / "cache", "--runs", tmp_path / "runs")
     split = ("--protocol", "stratified", "--folds", 2, "--seeds", 1)
-    for option in (("--views", "mean"), ("--views", "each"), ("--features", "layers")):
+    for option in (("--view-aggregation", "mean"), ("--view-aggregation", "each"), ("--features", "layers")):
         result = run(*probe, *split, *option)
         assert result.exit_code == 0, result.output
 
 
 def test_the_size_of_tokens_is_said_and_must_fit(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens = ("extract", clips, "--cache", tmp_path / "cache", *SHAPE, "--tokens-after", 2)
+    tokens = ("extract", clips, "--cache", tmp_path / "cache", *SHAPE, "--save-tokens-after", 2)
     planned = run(*tokens, "--dry-run")
     row = 2 * 4 * 5 * 128 + 4 * (128 + 4 * 128 + 4)  # tokens in fp16, clip, frames, index
     assert planned.exit_code == 0
@@ -163,7 +163,7 @@ def test_the_size_of_tokens_is_said_and_must_fit(clips: Path, tmp_path: Path, mo
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 3 * row})())
     refused = run(*tokens)
     assert isinstance(refused.exception, ActionVitError)
-    assert "embeddings of 4 videos take" in str(refused.exception) and "leave out --tokens-after" in str(
+    assert "embeddings of 4 videos take" in str(refused.exception) and "leave out --save-tokens-after" in str(
         refused.exception
     )
     assert not (tmp_path / "cache").exists()

@@ -82,9 +82,10 @@ def far(one: Tuned, other: Tuned) -> float:
 def command(dataset: Dataset, weights: Weights, folder: Path, *more: str) -> list[str]:
     """Return the arguments of a small `actionvit finetune`."""
     options = {
-        "--variant": "tiny", "--frames": "4", "--size": "32", "--weights": weights.source, "--epochs": "3",
-        "--cache": folder / "cache", "--runs": folder / "runs", "--run": "run", "--protocol": "grouped",
-        "--folds": "3", "--split": "grouped-1", "--batch": "8", "--lr": "3e-3", "--workers": "0", "--device": "cpu",
+        "--variant": "tiny", "--num-frames": "4", "--size": "32", "--weights": weights.source, "--epochs": "3",
+        "--cache": folder / "cache", "--runs": folder / "runs", "--run-name": "run", "--protocol": "grouped",
+        "--folds": "3", "--split": "grouped-1", "--batch-size": "8", "--lr": "3e-3", "--workers": "0",
+        "--device": "cpu",
     }  # fmt: skip
     flat = [str(part) for pair in options.items() for part in pair]
     return ["finetune", str(dataset.root), *flat, *more]
@@ -231,7 +232,7 @@ def test_tokens_that_do_not_fit_are_refused_before_the_first_is_computed(
     monkeypatch.setattr(tokens.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))  # type: ignore[attr-defined]
     result = invoke(*command(dataset, weights, tmp_path))
     assert result.exit_code == 1 and isinstance(result.exception, ActionVitError)
-    assert "GB" in str(result.exception) and "--views" in str(result.exception)
+    assert "GB" in str(result.exception) and "--cached-views" in str(result.exception)
     assert not list(tmp_path.rglob("*.h5"))
 
 
@@ -241,8 +242,8 @@ def test_tokens_that_do_not_fit_are_refused_before_the_first_is_computed(
 @pytest.mark.parametrize(
     "how",
     [
-        ["--train", "all", "--mixup", "0.4", "--ema", "0.9"],
-        pytest.param(["--train", "last:2", "--ema", "0.9"], marks=pytest.mark.slow),
+        ["--train", "all", "--mixup", "0.4", "--ema-decay", "0.9"],
+        pytest.param(["--train", "last:2", "--ema-decay", "0.9"], marks=pytest.mark.slow),
     ],
     ids=["all", "last:2"],
 )
@@ -263,7 +264,7 @@ def test_killed_in_any_epoch_and_resumed_a_training_ends_in_the_same_bits(
         refused = invoke(*command(dataset, weights, tmp_path / "cut", *how, *more))
         assert refused.exit_code == 1 and said in str(refused.exception)
     assert run(tmp_path / "cut", 5, "--resume").returncode == -signal.SIGKILL
-    last = run(tmp_path / "cut", 0, "--resume", "--micro-batch", "8")
+    last = run(tmp_path / "cut", 0, "--resume", "--micro-batch-size", "8")
     assert last.returncode == 0, last.stderr
     for name in ("head.safetensors", "predictions.npz", "metrics.json", "train.json"):
         one, other = ((tmp_path / folder / "runs" / "run" / name).read_bytes() for folder in ("whole", "cut"))
@@ -328,8 +329,8 @@ def test_checkpoints_as_seldom_as_asked_cost_a_kill_more_and_change_nothing(
 @pytest.mark.parametrize(
     "how",
     [
-        ["--train", "all", "--cutmix", "1", "--ema", "0.9"],
-        pytest.param(["--train", "last:2", "--ema", "0.9"], marks=pytest.mark.slow),
+        ["--train", "all", "--cutmix", "1", "--ema-decay", "0.9"],
+        pytest.param(["--train", "last:2", "--ema-decay", "0.9"], marks=pytest.mark.slow),
     ],
     ids=["all", "last:2"],
 )
@@ -343,7 +344,9 @@ def test_two_processes_compute_what_one_does(
     }
     runs, said = {}, ""
     for name, start in launch.items():
-        arguments = command(dataset, weights, tmp_path / name, *how, "--deal", "class-aware", "--head-init", "zero")
+        arguments = command(
+            dataset, weights, tmp_path / name, *how, "--rank-sampling", "class-aware", "--head-init", "zero"
+        )
         done = subprocess.run([*start, "actionvit", *arguments], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         runs[name], said = read_run(tmp_path / name / "runs" / "run"), done.stdout
@@ -434,7 +437,7 @@ def test_out_of_memory_halves_the_pieces_and_keeps_the_batch(
         return logits(self, x, keep)
 
     monkeypatch.setattr(Classifier, "logits", full)
-    with pytest.raises(ActionVitError, match="one view does not fit into memory; use --checkpointing"):
+    with pytest.raises(ActionVitError, match="one view does not fit into memory; use --activation-checkpointing"):
         train(dataset, weights, tmp_path / "c", train="all")
     with pytest.raises(ActionVitError, match="one view does not fit into memory; use fewer"):
         train(dataset, weights, tmp_path / "d", train="last:1")  # recomputing would save nothing
@@ -471,7 +474,7 @@ def test_out_of_memory_outside_the_step_halves_the_pieces_too(
     assert "with 2 views at once" in caplog.text
     no_more_than(0)
     for cache in ("b", "c"):  # where scoring comes first, and where the tokens do
-        with pytest.raises(ActionVitError, match="one view does not fit into memory; give fewer --frames"):
+        with pytest.raises(ActionVitError, match="one view does not fit into memory; give fewer --num-frames"):
             train(dataset, weights, tmp_path / "d", cache=tmp_path / cache / "cache", **how)
 
 
@@ -568,7 +571,9 @@ def test_a_split_of_which_no_test_clip_decodes_ends_in_a_line(
 def test_a_run_tells_the_scores_that_chose_the_epoch(
     dataset: Dataset, weights: Weights, tmp_path: Path, criterion: str
 ) -> None:
-    assert invoke(*command(dataset, weights, tmp_path, "--select", criterion, "--train", "head")).exit_code == 0
+    assert (
+        invoke(*command(dataset, weights, tmp_path, "--selection-metric", criterion, "--train", "head")).exit_code == 0
+    )
     run = read_run(tmp_path / "runs" / "run")
     (search,) = run.info["search"]
     assert search["criterion"] == criterion
@@ -599,15 +604,15 @@ def test_a_run_is_like_any_other(dataset: Dataset, weights: Weights, tmp_path: P
 
 def test_the_report_compares_a_fine_tuned_run_with_a_probe(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
     common = ["--variant", "tiny", "--cache", tmp_path / "cache"]
-    shape = ["--weights", weights.source, "--frames", "4", "--size", "32"]
+    shape = ["--weights", weights.source, "--num-frames", "4", "--size", "32"]
     whole = [each for each in command(dataset, weights, tmp_path) if each not in ("--split", "grouped-1")]
     assert invoke(*whole).exit_code == 0
     assert invoke("extract", dataset.root, *common, *shape).exit_code == 0
     runs = ["--runs", tmp_path / "runs", "--protocol", "grouped", "--folds", "3", "--seeds", "1"]
-    probe = invoke("probe", dataset.root, *common, *runs, "--run", "probe")
+    probe = invoke("probe", dataset.root, *common, *runs, "--run-name", "probe")
     assert probe.exit_code == 0, probe.output
     out = tmp_path / "report"
-    result = invoke("report", tmp_path / "runs" / "probe", tmp_path / "runs" / "run", "--out", out)
+    result = invoke("report", tmp_path / "runs" / "probe", tmp_path / "runs" / "run", "--output", out)
     assert result.exit_code == 0, result.output
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert ("finetuned" in json.dumps(report) and report.get("comparisons")) or report.get("pairs")
@@ -615,13 +620,16 @@ def test_the_report_compares_a_fine_tuned_run_with_a_probe(dataset: Dataset, wei
 
 
 def test_options_that_do_nothing_are_named(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
-    idle = ["--no-augment", "--keep-sides", "nonsense", "--checkpointing", "--drop-path", "0.2"]
+    idle = ["--no-augment", "--no-flip-class", "nonsense", "--activation-checkpointing", "--stochastic-depth", "0.2"]
     result = invoke(*command(dataset, weights, tmp_path, "--epochs", "0", *idle, "--json"))
     assert result.exit_code == 0, result.output
-    for name in ("--keep-sides does nothing with --no-augment", "--checkpointing does nothing with --train last:1"):
+    for name in (
+        "--no-flip-class does nothing with --no-augment",
+        "--activation-checkpointing does nothing with --train last:1",
+    ):
         assert f"warning: {name}" in result.stderr
-    assert "--drop-path does nothing" in result.stderr and result.stderr.count("does nothing") == 3
-    used = ["--train", "last:2", "--checkpointing", "--drop-path", "0.2", "--run", "two"]
+    assert "--stochastic-depth does nothing" in result.stderr and result.stderr.count("does nothing") == 3
+    used = ["--train", "last:2", "--activation-checkpointing", "--stochastic-depth", "0.2", "--run-name", "two"]
     assert "does nothing" not in invoke(*command(dataset, weights, tmp_path, "--epochs", "0", *used)).stderr
 
 
@@ -640,10 +648,10 @@ def test_a_folder_that_is_no_run_is_refused_before_the_training(
         (["--train", "last:9"], "K is 1 to 3"),
         (["--train", "all", "--tokens"], "--no-tokens"),
         (["--mixup", "0.3", "--tokens"], "--no-tokens"),
-        (["--views", "0"], "--views 4"),
+        (["--cached-views", "0"], "--cached-views 4"),
         (["--split", "grouped-9"], "grouped-1"),
         (["--size", "40"], "multiple of the model's patch"),
-        (["--keep-sides", "walk_left"], "walk_left"),
+        (["--no-flip-class", "walk_left"], "walk_left"),
         (["--resume", "--restart"], "give one of them"),
         (["--protocol", "official"], "no official splits"),
     ],

@@ -22,7 +22,7 @@ from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.prediction.predictor import load_predictor, predict
 from actionvit.pipeline.runs import Run, read_run
 
-SHAPE = ("--frames", "4", "--size", "32")
+SHAPE = ("--num-frames", "4", "--size", "32")
 SPLITS = ("--protocol", "grouped", "--folds", "3")
 
 
@@ -47,20 +47,30 @@ def place(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "layers": ("--features", "layers"), "attentive": ("--head", "attentive", "--features", "frame"),
     }  # fmt: skip
     for result in (
-        invoke("extract", dataset.root, *common, *SHAPE, "--layers", "1,2"),
+        invoke("extract", dataset.root, *common, *SHAPE, "--save-layers", "1,2"),
         invoke("finetune", dataset.root, *common, *SHAPE, *runs, *SPLITS, "--split", "grouped-1", "--lr", "3e-3",
-               "--epochs", "2", "--token-precision", "fp32", "--run", "tuned"),
+               "--epochs", "2", "--token-precision", "fp32", "--run-name", "tuned"),
         invoke("finetune", dataset.root, *common, *runs, *SPLITS, "--split", "grouped-1", "--train", "head",
-               "--epochs", "1", "--frames", "6", "--size", "48", "--run", "wide"),
-        *(invoke("probe", dataset.root, *common[:4], *runs, *SPLITS, "--seeds", "1", "--run", name, *more)
+               "--epochs", "1", "--num-frames", "6", "--size", "48", "--run-name", "wide"),
+        *(invoke("probe", dataset.root, *common[:4], *runs, *SPLITS, "--seeds", "1", "--run-name", name, *more)
           for name, more in probes.items()),
     ):  # fmt: skip
         assert result.exit_code == 0, (result.output, result.exception)
     two = (*common[:2], "--cache", folder / "two", *common[4:])
-    assert invoke("extract", dataset.root, *two, *SHAPE, "--clips", "2").exit_code == 0
+    assert invoke("extract", dataset.root, *two, *SHAPE, "--num-clips", "2").exit_code == 0
     for name, views in (("mean", "mean"), ("each", "each")):
         result = invoke(
-            "probe", dataset.root, *two[:4], *runs, *SPLITS, "--seeds", "1", "--run", name, "--views", views
+            "probe",
+            dataset.root,
+            *two[:4],
+            *runs,
+            *SPLITS,
+            "--seeds",
+            "1",
+            "--run-name",
+            name,
+            "--view-aggregation",
+            views,
         )
         assert result.exit_code == 0, (result.output, result.exception)
     return folder
@@ -175,7 +185,8 @@ def test_an_inflated_clip_has_no_place_in_transformers(dataset: Dataset, tmp_pat
     config = json.loads((weights / "config.json").read_text())
     (weights / "config.json").write_text(json.dumps(config | {"model_type": "actionvit_timesformer", "pre_norm": True}))
     result = invoke("finetune", dataset.root, "--variant", "tiny", "--weights", weights, *SHAPE, *SPLITS, "--split",
-                    "grouped-1", "--epochs", "1", "--cache", tmp_path, "--runs", tmp_path, "--run", "r")  # fmt: skip
+                    "grouped-1", "--epochs", "1", "--cache", tmp_path, "--runs", tmp_path,
+                    "--run-name", "r")  # fmt: skip
     assert result.exit_code == 0, result.exception
     refused = invoke("export", tmp_path / "r", tmp_path / "model")
     assert refused.exit_code == 1 and "LayerNorm" in str(refused.exception) and not (tmp_path / "model").exists()

@@ -204,13 +204,13 @@ def test_a_training_side_of_one_source_is_fitted_with_what_was_fixed(dataset, ca
 
 def test_a_run_that_answers_something_else_is_refused_before_the_work(dataset, cache, tmp_path, monkeypatch) -> None:
     where = [str(dataset.root), "--cache", str(cache), "--runs", str(tmp_path), "--seeds", "1", "--protocol", "grouped"]
-    assert run_command(*where, "--run", "mine")[0] == 0
-    assert run_command(*where, "--run", "mine")[0] == 0  # the same question
+    assert run_command(*where, "--run-name", "mine")[0] == 0
+    assert run_command(*where, "--run-name", "mine")[0] == 0  # the same question
     monkeypatch.setattr("actionvit.pipeline.probing.probe.probe", None)
     with pytest.raises(ActionVitError, match="exists: choose another"):
-        run_command(*where, "--run", "mine", "--balanced")
-    code, said = run_command(*where, "--run", "both", "--class-weight", "none", "--class-weight", "balanced")
-    assert (code, "--run names one run, and there are 2" in said) == (2, True)
+        run_command(*where, "--run-name", "mine", "--balanced")
+    code, said = run_command(*where, "--run-name", "both", "--class-weight", "none", "--class-weight", "balanced")
+    assert (code, "--run-name names one run, and there are 2" in said) == (2, True)
 
 
 def test_a_run_of_other_embeddings_is_not_replaced_and_a_report_stays_with_its_numbers(
@@ -218,14 +218,14 @@ def test_a_run_of_other_embeddings_is_not_replaced_and_a_report_stays_with_its_n
 ) -> None:
     other = tmp_path / "other"
     write_store(other, dataset, "base", noise=0.1, weights="1" * 64)
-    where = [str(dataset.root), "--runs", str(tmp_path), "--seeds", "1", "--protocol", "grouped", "--run", "mine"]
+    where = [str(dataset.root), "--runs", str(tmp_path), "--seeds", "1", "--protocol", "grouped", "--run-name", "mine"]
     assert run_command(*where, "--cache", str(cache))[0] == 0
     (tmp_path / "mine" / "report").mkdir()
     (tmp_path / "mine" / "report" / "report.html").write_text("of these numbers")
     assert run_command(*where, "--cache", str(cache))[0] == 0
     assert (tmp_path / "mine" / "report" / "report.html").read_text() == "of these numbers"
     before = (tmp_path / "mine" / "predictions.npz").read_bytes()
-    with pytest.raises(ActionVitError, match="exists: choose another --run name, or --overwrite"):
+    with pytest.raises(ActionVitError, match="exists: choose another --run-name, or --overwrite"):
         run_command(*where, "--cache", str(other))
     assert (tmp_path / "mine" / "predictions.npz").read_bytes() == before
     assert run_command(*where, "--cache", str(other), "--overwrite")[0] == 0
@@ -317,9 +317,9 @@ def test_another_question_does_not_overwrite_a_run(dataset, cache, tmp_path) -> 
     where = [str(dataset.root), "--cache", str(cache), "--runs", str(tmp_path), "--seeds", "1"]
     run_command(*where)
     run_command(*where)  # the same question: its answer is replaced by itself
-    with pytest.raises(ActionVitError, match="base-linear exists: choose another --run name"):
+    with pytest.raises(ActionVitError, match="base-linear exists: choose another --run-name"):
         run_command(*where, "--folds", "3")
-    run_command(*where, "--folds", "3", "--run", "three")
+    run_command(*where, "--folds", "3", "--run-name", "three")
     run_command(*where, "--folds", "3", "--overwrite")
     assert {path.name for path in tmp_path.iterdir()} == {"base-linear", "three"}
     assert len(read_run(tmp_path / "base-linear").metrics["splits"]) == 3
@@ -364,7 +364,7 @@ def test_options_that_contradict_are_refused(dataset, cache) -> None:
     assert (code, "expected NAME=VALUE" in said) == (2, True)
     code, said = run_command(str(dataset.root), "--grid", "C=1", "--grid", "C=2")
     assert (code, "got C twice" in said) == (2, True)
-    code, said = run_command(str(dataset.root), "--cache", str(cache), "--run", "../there")
+    code, said = run_command(str(dataset.root), "--cache", str(cache), "--run-name", "../there")
     assert (code, "expected a name" in said) == (2, True)
     code, said = run_command(str(dataset.root), "--fuse", "mean")
     assert (code, "--fuse joins several variants" in said) == (2, True)
@@ -374,11 +374,11 @@ def test_a_grid_may_hold_switches_and_words(dataset, cache, tmp_path) -> None:
     where = [str(dataset.root), "--cache", str(cache), "--runs", str(tmp_path), "--seeds", "1", "--protocol", "grouped"]
     found = []
     for number, value in enumerate(("true", "False")):
-        assert run_command(*where, "--grid", f"standardize={value}", "--grid", "C=1", "--run", f"{number}")[0] == 0
+        assert run_command(*where, "--grid", f"standardize={value}", "--grid", "C=1", "--run-name", f"{number}")[0] == 0
         found.append(read_run(tmp_path / f"{number}"))
     assert [run.info["head"]["standardize"] for run in found] == [True, False]
     assert np.abs(found[0].predictions.scores - found[1].predictions.scores).max() > 1e-3
-    code, said = run_command(*where, "--grid", "class_weight=none,balanced", "--run", "words")
+    code, said = run_command(*where, "--grid", "class_weight=none,balanced", "--run-name", "words")
     assert code == 0 and ("class_weight none" in said or "class_weight balanced" in said)
 
 

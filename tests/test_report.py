@@ -325,7 +325,7 @@ def test_the_docs_name_every_key_and_every_form(found: Any) -> None:
     for form in (".svg", ".pdf", ".png", "report.tex", "report.md", "tables/*.csv"):
         assert f"{form}`" in page, form
     options = {name for option in cli.get_command(click.Context(cli), "report").params for name in option.opts}  # type: ignore[union-attr]
-    assert set(re.findall(r"--[a-z][a-z-]*", page)) - {"--variant", "--frames", "--size", "--animate"} <= options
+    assert set(re.findall(r"--[a-z][a-z-]*", page)) - {"--variant", "--num-frames", "--size", "--animate"} <= options
 
 
 # Curves
@@ -421,13 +421,13 @@ def test_the_command_takes_names_below_runs_and_writes_into_the_first(
 
 
 def test_the_command_says_what_is_not_at_hand_and_what_is_wrong(pair: list[Run], tmp_path: Path) -> None:
-    result = run(pair[0].folder, "--out", tmp_path)
+    result = run(pair[0].folder, "--output", tmp_path)
     assert result.exit_code == 0 and "no look at neighbours" in result.stderr
     error = run(tmp_path / "nothing").exception
     assert isinstance(error, ActionVitError) and "is no run" in str(error)
     (tmp_path / "file").touch()
-    error = run(pair[0].folder, "--out", tmp_path / "file").exception
-    assert isinstance(error, ActionVitError) and "choose another --out" in str(error)
+    error = run(pair[0].folder, "--output", tmp_path / "file").exception
+    assert isinstance(error, ActionVitError) and "choose another --output" in str(error)
 
 
 def test_the_command_shows_attention_of_the_encoder_that_was_used(tmp_path: Path) -> None:
@@ -438,26 +438,26 @@ def test_the_command_shows_attention_of_the_encoder_that_was_used(tmp_path: Path
             clip = random.randint(0, 256, (6, 32, 32, 3)).astype(np.uint8)
             write_avi(tmp_path / "clips" / label / f"{label}{number}.avi", clip)
     common = (tmp_path / "clips", "--variant", "tiny", "--cache", cache)
-    steps = [("extract", *common, "--size", 32, "--frames", 3, "--workers", 0)]
+    steps = [("extract", *common, "--size", 32, "--num-frames", 3, "--workers", 0)]
     steps += [("probe", *common, "--runs", runs, "--folds", 2, "--seeds", 1, "--protocol", "stratified")]
     for step in steps:
         result = CliRunner().invoke(cli, [str(part) for part in step])
         assert result.exit_code == 0, result.output
     folder = next(runs.iterdir())
-    result = run(folder, "--attention", "--device", "cpu", "--out", tmp_path / "report")
+    result = run(folder, "--attention", "--device", "cpu", "--output", tmp_path / "report")
     assert result.exit_code == 0, result.output
     page = (tmp_path / "report" / "report.html").read_text()
     shown = page.count('alt="The same frames')
     assert shown == page.count("<article>") > 0 and "attention rollout" in page
-    apart = run(folder, "--attention", "--no-clips", "--out", tmp_path / "apart")
-    assert apart.exit_code == 2 and "leave out --no-clips" in apart.output
+    apart = run(folder, "--attention", "--no-thumbnails", "--output", tmp_path / "apart")
+    assert apart.exit_code == 2 and "leave out --no-thumbnails" in apart.output
     listed = tmp_path / "list.csv"
     listed.write_text("path,label\n")
-    assert run(folder, "--root", listed, "--out", tmp_path / "listed").exit_code == 0
+    assert run(folder, "--root", listed, "--output", tmp_path / "listed").exit_code == 0
     # Weights other than those of the store's key show nothing of what was learned.
     info = json.loads((folder / "run.json").read_text())
     info["store"]["key"]["weights"] = "0" * 64
     (folder / "run.json").write_text(json.dumps(info))
-    error = run(folder, "--attention", "--out", tmp_path / "other").exception
+    error = run(folder, "--attention", "--output", tmp_path / "other").exception
     assert isinstance(error, ActionVitError) and "is not what made the embeddings" in str(error)
     assert FeatureStore.open(next((cache / "clips").iterdir())).info["weights"] == "built-in"

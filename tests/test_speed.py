@@ -61,8 +61,8 @@ def test_a_probe_tells_what_its_embeddings_took(tmp_path: Path) -> None:
         for number in range(6):
             write_avi(clips / label / f"{label}{number}.avi", random.randint(0, 256, (6, 32, 32, 3)).astype(np.uint8))
     variants = ("--variant", "tiny", "--variant", "tiny-hr")
-    run("extract", clips, *variants, *cache, "--workers", 0, "--frames", 2)
-    run("extract", clips, *variants, *cache, "--workers", 0, "--frames", 2)  # nothing left to do: nothing to note
+    run("extract", clips, *variants, *cache, "--workers", 0, "--num-frames", 2)
+    run("extract", clips, *variants, *cache, "--workers", 0, "--num-frames", 2)  # nothing left to do: nothing to note
     run("probe", clips, *variants, *cache, "--runs", tmp_path / "runs", "--folds", 2, "--seeds", 1)
     rates = []
     for variant in ("tiny", "tiny-hr"):

@@ -53,7 +53,7 @@ def weights(checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def run(root: Path, cache: Path, *more: object) -> Result:
-    small = ("--variant", "base", "--frames", 2, "--size", 32, "--workers", 0)
+    small = ("--variant", "base", "--num-frames", 2, "--size", 32, "--workers", 0)
     return CliRunner().invoke(cli, list(map(str, ("extract", root, "--cache", cache, *small, *more))))
 
 
@@ -133,7 +133,7 @@ def test_a_moved_root_changes_nothing(root: Path, tmp_path: Path, weights: Path,
     store = next(store for store in find_stores(cache) if store.dataset == name)
     assert rows_of(store) == before
     out = tmp_path / "all.npz"
-    result = CliRunner().invoke(cli, ["cache", "export", str(store.folder), "--out", str(out)])
+    result = CliRunner().invoke(cli, ["cache", "export", str(store.folder), "--output", str(out)])
     assert result.exit_code == 0 and "labels stay empty" not in result.stderr, "it knows where its labels are now"
     assert set(np.load(out, allow_pickle=False)["label"]) == {"hop"}
     assert extract(moved, cache, weights) == NOTHING
@@ -156,7 +156,7 @@ def test_a_relabelled_dataset_changes_nothing(root: Path, tmp_path: Path, weight
     table.write_text("path,label\n" + "".join(f"{line},{'xyz'[number % 3]}\n" for number, line in enumerate(lines)))
     assert extract(table, cache, weights) == NOTHING
     out = tmp_path / "all.npz"
-    CliRunner().invoke(cli, ["cache", "export", str(cache), "--out", str(out)])
+    CliRunner().invoke(cli, ["cache", "export", str(cache), "--output", str(out)])
     assert np.load(out, allow_pickle=False)["label"].tolist() == ["x", "y", "z", "x"]
 
 
@@ -171,11 +171,11 @@ def test_a_video_in_another_class_folder_is_not_embedded_again(root: Path, tmp_p
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        (("--frames", 4), "clip.num_frames is 4 here and 2 there"),
+        (("--num-frames", 4), "clip.num_frames is 4 here and 2 there"),
         (("--size", 48), "clip.size is 48 here and 32 there"),
-        (("--clips", 2), "clip.clips is 2 here and 1 there"),
+        (("--num-clips", 2), "clip.clips is 2 here and 1 there"),
         (("--frame-pool", "mean"), 'outputs.frame_pool is "mean" here and "cls" there'),
-        (("--layers", "1"), "outputs.layers is [1] here and [] there"),
+        (("--save-layers", "1"), "outputs.layers is [1] here and [] there"),
         (("--on-corrupt", "skip"), "decoder is"),
         (("--precision", "bf16"), 'precision is "bf16" here and "fp32" there'),
     ],
@@ -195,13 +195,13 @@ def test_a_store_under_another_key_s_name_is_refused_with_field_and_values(
     cache = tmp_path / "cache"
     extract(root, cache, weights)
     taken = Path(
-        json.loads(run(root, cache, "--weights", weights, "--frames", 4, "--dry-run", "--json").stdout)["outcomes"][0][
-            "store"
-        ]
+        json.loads(run(root, cache, "--weights", weights, "--num-frames", 4, "--dry-run", "--json").stdout)["outcomes"][
+            0
+        ]["store"]
     )
     store_in(cache).folder.rename(taken)
     with pytest.raises(ActionVitError, match=r"another key: clip\.num_frames is 2 here and 4 there") as caught:
-        raise run(root, cache, "--weights", weights, "--frames", 4).exception or AssertionError
+        raise run(root, cache, "--weights", weights, "--num-frames", 4).exception or AssertionError
     assert "\n" not in str(caught.value)
 
 
@@ -278,16 +278,16 @@ def test_datasets_of_one_name_are_not_one(tmp_path: Path) -> None:
     for more in ((), ("--dry-run",)):
         refused = extract_tiny(second, cache, *more).exception
         assert isinstance(refused, ActionVitError)
-        for said in (str(first), "ids of other videos there: 1", "--name"):
+        for said in (str(first), "ids of other videos there: 1", "--dataset-name"):
             assert said in str(refused)
     assert (rows_of(store_in(cache)), store_in(cache).info) == before
-    named = outcome(extract_tiny(second, cache, "--name", "other", "--json"))
+    named = outcome(extract_tiny(second, cache, "--dataset-name", "other", "--json"))
     assert named == {"embedded": 1, "reused": 0, "adopted": 1, "failed": 0}
     write_avi(first / "hop" / "01.avi", np.full((9, 48, 64, 3), 7, np.uint8))
     assert outcome(extract_tiny(first, cache, "--json"))["reused"] == 2, "its own videos may change"
     shutil.move(first, tmp_path / "c")
     write_avi(tmp_path / "c" / "hop" / "02.avi", np.full((9, 48, 64, 3), 8, np.uint8))
-    moved = outcome(extract_tiny(tmp_path / "c", cache, "--name", "clips", "--json"))
+    moved = outcome(extract_tiny(tmp_path / "c", cache, "--dataset-name", "clips", "--json"))
     assert moved["embedded"] == 1, "so may those of a dataset that moved"
 
 
@@ -306,7 +306,7 @@ def test_a_dataset_whose_path_is_no_text_is_one_like_others(tmp_path: Path) -> N
         check=True,
     )
     assert json.loads(listed.stdout)[0]["dataset"] == "n\udcff"
-    export = ("cache", "export", str(cache), "--out", str(tmp_path / "all.npz"))
+    export = ("cache", "export", str(cache), "--output", str(tmp_path / "all.npz"))
     assert CliRunner().invoke(cli, export).exit_code == 0
 
 
@@ -314,5 +314,5 @@ def test_labels_come_from_the_list_that_was_extracted_whatever_the_dataset_is_ca
     root, cache = draw(tmp_path / "clips", 2), tmp_path / "cache"
     (root / "chosen.csv").write_text("path,label\nhop/00.avi,jump\nhop/01.avi,leap\n")
     (root / "mine.csv").write_text("path,label\nhop/00.avi,wrong\n")
-    assert extract_tiny(root / "chosen.csv", cache, "--name", "mine").exit_code == 0
+    assert extract_tiny(root / "chosen.csv", cache, "--dataset-name", "mine").exit_code == 0
     assert labels_of(store_in(cache)) == {"hop/00.avi": "jump", "hop/01.avi": "leap"}

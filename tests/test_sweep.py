@@ -26,7 +26,7 @@ from actionvit.features.timesformer.variants import gmac
 from actionvit.pipeline.experiments.sweep import best_of
 from actionvit.pipeline.experiments.tables import chosen_in_words, cost_figure
 
-SETTINGS = ("--variant", "tiny", "--frames", "2,4", "--size", "48,96", "--head", "linear,knn")
+SETTINGS = ("--variant", "tiny", "--num-frames", "2,4", "--size", "48,96", "--head", "linear,knn")
 SPLITS = ("--protocol", "stratified", "--folds", "2", "--seeds", "1")
 
 
@@ -42,7 +42,16 @@ def clips(sixty: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(root: Path, place: Path) -> list[str]:
-    where = ["--cache", str(place / "cache"), "--out", str(place / "out"), "--flush-seconds", "0.1", "--workers", "1"]
+    where = [
+        "--cache",
+        str(place / "cache"),
+        "--output",
+        str(place / "out"),
+        "--flush-seconds",
+        "0.1",
+        "--workers",
+        "1",
+    ]
     return [str(root), "--layout", "folder", *SETTINGS, *SPLITS, *where]
 
 
@@ -107,8 +116,8 @@ def test_where_nothing_can_be_judged_inside_it_says_so(clips: Path, whole: tuple
         lines.append(f"{path},{path.parent.name},,film{int(path.name[-5], 36) % 2}")
     (tmp_path / "two.csv").write_text("\n".join(lines) + "\n")
     shutil.copytree(whole[0] / "cache", tmp_path / "cache")
-    where = ["--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out"), "--workers", "1"]
-    asked = ["--variant", "tiny", "--frames", "2", "--size", "48", "--head", "linear", "--protocol", "grouped"]
+    where = ["--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "out"), "--workers", "1"]
+    asked = ["--variant", "tiny", "--num-frames", "2", "--size", "48", "--head", "linear", "--protocol", "grouped"]
     result = CliRunner().invoke(
         command, [str(tmp_path / "two.csv"), *asked, "--folds", "2", "--seeds", "1", *where], catch_exceptions=False
     )
@@ -130,7 +139,7 @@ def test_again_it_computes_nothing_and_relabelled_it_probes_alone(clips, whole, 
     clip = sorted((moved / names[0]).iterdir())[0]
     (moved / names[1] / clip.name).write_bytes(clip.read_bytes())
     clip.unlink()
-    said = sweep(moved, place, "--name", "some")
+    said = sweep(moved, place, "--dataset-name", "some")
     assert said.count("20 cached, nothing to embed") == 0
     runs = [path for path in before if path.name == "run.json"]
     assert all(path.stat().st_mtime_ns != before[path] for path in runs)
@@ -182,7 +191,7 @@ def test_a_video_that_fails_is_left_out_under_all_settings(clips, tmp_path) -> N
 
 
 def test_an_impossible_setting_is_told_before_anything_is_done(clips, tmp_path) -> None:
-    where = ["--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
+    where = ["--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "out")]
     with pytest.raises(ActionVitError, match="--size: got 50, expected a multiple of the model's patch"):
         CliRunner().invoke(
             command, [str(clips), "--variant", "tiny", "--size", "48,50", *where], catch_exceptions=False
@@ -193,7 +202,7 @@ def test_an_impossible_setting_is_told_before_anything_is_done(clips, tmp_path) 
             [str(clips), "--variant", "tiny", "--head", "centroid", "--class-weight", "balanced", *where],
             catch_exceptions=False,
         )
-    result = CliRunner().invoke(command, [str(clips), "--frames", "4,x", *where])
+    result = CliRunner().invoke(command, [str(clips), "--num-frames", "4,x", *where])
     assert result.exit_code == 2
     assert "expected numbers of at least 1" in result.output
     assert not list(tmp_path.iterdir())

@@ -126,7 +126,9 @@ def find_store(cache: Path, dataset: str, variant: str, **wanted: Leaf) -> Featu
 def _choice(stores: Sequence[FeatureStore]) -> str:
     """Return how to name one of several stores."""
     leaves = {name for store in stores[1:] for name, _, _ in stores[0].key.differences(store.key)}
-    options = [option for option, leaf in (("--frames", "clip.num_frames"), ("--size", "clip.size")) if leaf in leaves]
+    options = [
+        option for option, leaf in (("--num-frames", "clip.num_frames"), ("--size", "clip.size")) if leaf in leaves
+    ]
     return f"say which with {' or '.join(options)}" if options else "`actionvit cache prune` those that you do not want"
 
 
@@ -269,7 +271,9 @@ def joined_folder(stores: Sequence[FeatureStore]) -> Path:
     places = [store.folder.resolve() for store in stores]
     folders = {place.with_name(re.sub(r"\.shard-\d+-of-\d+$", "", place.name)) for place in places}
     if len(folders) != 1 or any(shard_of(store) is None for store in stores):
-        raise ActionVitError(f"{stores[0].folder} and the others are not shards that lie together; give --out FOLDER")
+        raise ActionVitError(
+            f"{stores[0].folder} and the others are not shards that lie together; give --output FOLDER"
+        )
     return folders.pop()
 
 

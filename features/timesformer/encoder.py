@@ -218,7 +218,7 @@ class Encoder:
             if tried <= 1:
                 raise ActionVitError(
                     f"one view of {self.spec.num_frames} × {self.spec.size} pixels does not fit into the memory of"
-                    f" {self.device}; use --precision bf16, fewer --frames, or --device cpu"
+                    f" {self.device}; use --precision bf16, fewer --num-frames, or --device cpu"
                 ) from error
             self.batch_views = tried // 2
             log.warning("out of memory on %s: going on with %d views a batch", self.device, self.batch_views)

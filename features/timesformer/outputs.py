@@ -42,11 +42,11 @@ def quantities(
     given: Quantities = {"clip": ((K, D), "float32"), "frame": ((K, T, D), "float32"), "index": ((K, T), "int32")}
     for layer in sorted(set(layers)):
         if not 1 <= layer <= shape.depth:
-            raise ActionVitError(f"--layers: got {layer}, expected 1 to {shape.depth}, the model's blocks")
+            raise ActionVitError(f"--save-layers: got {layer}, expected 1 to {shape.depth}, the model's blocks")
         given[f"layer{layer}"] = ((K, D), "float32")
     if tokens_after is not None:
         if not 0 <= tokens_after < shape.depth:
-            raise ActionVitError(f"--tokens-after: got {tokens_after}, expected 0 to {shape.depth - 1}")
+            raise ActionVitError(f"--save-tokens-after: got {tokens_after}, expected 0 to {shape.depth - 1}")
         given[f"tokens{tokens_after}"] = ((K, T, 1 + P, D), "float16")
     return given
 

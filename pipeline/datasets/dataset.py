@@ -116,7 +116,7 @@ def load_dataset(
 def _folder_name(name: str) -> str:
     """Return a dataset's name if a folder may have it; else its embeddings would lie outside the cache."""
     if name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise ActionVitError(f"dataset's name: got {name!r}, expected a word without `/`; give --name")
+        raise ActionVitError(f"dataset's name: got {name!r}, expected a word without `/`; give --dataset-name")
     return name
 
 

@@ -179,7 +179,7 @@ def _refuse_another(dataset: Dataset, target: _Target) -> None:
         raise ActionVitError(
             f"{here}: its name is `{dataset.name}`, and so is that of {recorded}, whose embeddings are in"
             f" {target.store.folder}; ids of other videos there: {len(others)} ({others[0]!r} is the first); give"
-            " --name, another name for one of the two"
+            " --dataset-name, another name for one of the two"
         )
 
 
@@ -205,7 +205,7 @@ def _check_room(cache: Path, rows: int, size: int) -> None:
     if size > free:
         raise ActionVitError(
             f"{cache}: embeddings of {rows} videos take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free;"
-            " leave out --tokens-after, take a --shard, or put --cache elsewhere"
+            " leave out --save-tokens-after, take a --shard, or put --cache elsewhere"
         )
 
 

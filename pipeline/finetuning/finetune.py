@@ -112,7 +112,7 @@ def finetune(dataset: Dataset, weights: Weights, spec: FinetuneSpec, place: Work
     splits = chosen_splits(dataset, spec)
     quantities(weights.shape, spec.clip)  # raises if the size is no whole number of patches
     if spec.augment and (unknown := sorted(set(spec.augment.keep_sides) - set(dataset.class_names))):
-        raise ActionVitError(f"--keep-sides {unknown[0]}: no such class; there are {some(dataset.class_names)}")
+        raise ActionVitError(f"--no-flip-class {unknown[0]}: no such class; there are {some(dataset.class_names)}")
     if len(dataset.class_names) < 2:
         raise ActionVitError(f"dataset `{dataset.name}`: has one class, and nothing to tell it from")
     for split in splits:  # a split that cannot be is found before others are trained
@@ -285,7 +285,7 @@ def _parts(
     if not held.any():
         raise ActionVitError(
             f"split {split.name}: no training source can be spared to choose the epoch by: each is the only one of a"
-            " class, or too large a part; add sources, raise --validation, or use `actionvit probe`"
+            " class, or too large a part; add sources, raise --val-fraction, or use `actionvit probe`"
         )
     return rows[~held], rows[held]
 

@@ -32,7 +32,7 @@ def in_a_line() -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise ActionVitError(
-            f"out of memory ({str(error).splitlines()[0]}): train fewer blocks, give fewer --frames or a smaller --size"
+            f"out of memory ({str(error).splitlines()[0]}): train fewer blocks, or use a smaller --num-frames or --size"
         ) from error
 
 

@@ -46,7 +46,7 @@ def plain_outputs(
     found = np.zeros((len(rows), clips.spec.clip.views, width))
     known = np.zeros(len(rows))
     waiting: list[tuple[int, Tensor]] = []
-    pieces = Pieces(AT_ONCE, remedy="give fewer --frames or a smaller --size")
+    pieces = Pieces(AT_ONCE, remedy="give fewer --num-frames or a smaller --size")
 
     def flush() -> None:
         if waiting:

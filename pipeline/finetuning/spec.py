@@ -73,9 +73,11 @@ class FinetuneSpec:
         if self.tokens and self.train == "all":
             raise ActionVitError("--train all trains every block, and no token outlives a step: add --no-tokens")
         if self.tokens and self.augment and not self.views:
-            raise ActionVitError("--views 0 draws fresh views, and cached tokens hold fixed ones: give --views 4, say")
+            raise ActionVitError(
+                "--cached-views 0 draws fresh views, and cached tokens hold fixed ones: give --cached-views 4, say"
+            )
         if not 0 < self.validation < 1:
-            raise ActionVitError(f"--validation: got {self.validation}, expected between 0 and 1")
+            raise ActionVitError(f"--val-fraction: got {self.validation}, expected between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,7 +89,7 @@ def _check_room(folder: Path, needed: int, videos: int, spec: ViewSpec) -> None:
         return
     raise ActionVitError(
         f"{folder}: the tokens of {videos} videos would take {needed / 1e9:.0f} GB, and {free / 1e9:.0f} GB are free:"
-        f" give fewer --views (now {spec.views}), another --cache, --train head, or --no-tokens"
+        f" give fewer --cached-views (now {spec.views}), another --cache, --train head, or --no-tokens"
     )
 
 
@@ -155,7 +155,7 @@ def extract_tokens(
     _check_room(store.folder, size, len(todo), spec)
     on_start(len(todo), size)
     requests = [DecodeRequest(id, by_id[id].path, _frames(spec)) for id in todo]
-    pieces = Pieces(None, remedy="give fewer --frames or a smaller --size")
+    pieces = Pieces(None, remedy="give fewer --num-frames or a smaller --size")
 
     def views(item: Decoded | Failure) -> tuple[Decoded | Failure, dict[str, Tensor]]:
         return item, {} if isinstance(item, Failure) else dict(_views(spec, item.frames, by_id[item.id]))

@@ -82,9 +82,9 @@ class Training:
         self.optimizer = torch.optim.AdamW(parameter_groups(self.parameters, spec.optim, model.depth), lr=0.0)
         self.average = MovingAverage(self.parameters, spec.optim.ema) if spec.optim.ema else None
         self.best = _copy(self.parameters)
-        recompute = "--checkpointing, " if model.recomputable and not model.checkpointing else ""
+        recompute = "--activation-checkpointing, " if model.recomputable and not model.checkpointing else ""
         self.pieces = Pieces(
-            spec.micro_batch, remedy=f"use {recompute}fewer trained blocks, fewer --frames or a smaller --size"
+            spec.micro_batch, remedy=f"use {recompute}fewer trained blocks, fewer --num-frames or a smaller --size"
         )
         self.flush_seconds, self._flushed, self._kept = flush_seconds, time.monotonic(), -1
         self.loss = Loss(spec.loss, y[fit], model.head.out_features, ranks.device)

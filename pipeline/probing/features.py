@@ -168,5 +168,7 @@ def _read(store: FeatureStore, ids: Sequence[str], quantity: Quantity) -> NDArra
         return store.read(ids, quantity).astype(np.float32, copy=False)
     layers = sorted((name for name in store.quantities if name.startswith("layer")), key=lambda name: int(name[5:]))
     if not layers:
-        raise ActionVitError(f"{store.folder}: no block's embeddings are kept; run `actionvit extract --layers 9,12`")
+        raise ActionVitError(
+            f"{store.folder}: no block's embeddings are kept; run `actionvit extract --save-layers 9,12`"
+        )
     return np.concatenate([store.read(ids, name) for name in (*layers, "clip")], axis=-1).astype(np.float32, copy=False)

@@ -216,7 +216,7 @@ def _write(out: Path, data: Mapping[str, bytes]) -> None:
         for folder in (FIGURES, TABLES):
             (out / folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ActionVitError(f"{out}: cannot be made: {error.strerror}; choose another --out") from error
+        raise ActionVitError(f"{out}: cannot be made: {error.strerror}; choose another --output") from error
     remove(out / name for name in _earlier(out) if name not in data)
     for name, content in data.items():
         publish(out / name, content)

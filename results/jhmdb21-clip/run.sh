@@ -9,7 +9,7 @@ variants=("${@:3}")
 [ ${#variants[@]} -gt 0 ] || variants=(base)
 . "$here/../made.sh"
 linked "$root"
-dataset=(data/jhmdb21 --layout folder --name jhmdb21) weights=() runs=()
+dataset=(data/jhmdb21 --layout folder --dataset-name jhmdb21) weights=() runs=()
 for variant in "${variants[@]}"; do
   dataset+=(--variant "$variant")
   weights+=(--weights "$variant=clip-inflated")
@@ -19,7 +19,7 @@ done
 actionvit extract "${dataset[@]}" "${weights[@]}" --precision "${PRECISION:-auto}" | tee -a extracted.txt || [ $? = 3 ] # 3: some failed, and the report says so
 actionvit probe "${dataset[@]}" --class-weight none --class-weight balanced --protocol grouped --seeds 5 \
   --jobs "$(getconf _NPROCESSORS_ONLN)" --overwrite | tee probed.txt
-actionvit report "${runs[@]}" --attention --out report
+actionvit report "${runs[@]}" --attention --output report
 {
   cat "$here/about.md"
   for run in "${runs[@]}"; do printf '[%s](runs/%s/metrics.json)\n' "$run" "$run"; done

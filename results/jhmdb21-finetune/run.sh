@@ -16,7 +16,7 @@ all_epochs=${ALL_EPOCHS:-4} all_lr=${ALL_LR:-3e-5}
 case $device in cuda*) default='last:1 last:4 all' side=1 ;; *) default='last:1 last:4' side='' ;; esac
 train=${TRAIN:-$default} side=${SIDE_BY_SIDE-$side}
 linked "$root"
-dataset=(data/jhmdb21 --layout folder --name "${NAME:-jhmdb21}" --variant "$variant")
+dataset=(data/jhmdb21 --layout folder --dataset-name "${NAME:-jhmdb21}" --variant "$variant")
 splits=(--protocol grouped --folds "$folds")
 export ACTIONVIT_RUNS=work
 rm -rf work report runs
@@ -36,20 +36,20 @@ if [ "$variant" != tiny ]; then
 fi
 runs=("$variant-linear-grouped") started=()
 said "${runs[0]}" actionvit extract "${dataset[@]}" "${weights[@]}" --device "$device" --precision "$precision"
-said "${runs[0]}" actionvit probe "${dataset[@]}" "${splits[@]}" --seeds 1 --run "${runs[0]}"
+said "${runs[0]}" actionvit probe "${dataset[@]}" "${splits[@]}" --seeds 1 --run-name "${runs[0]}"
 for each in $train; do
   run=$variant-${each/:/}-grouped
-  steps=(--epochs "$epochs" --patience "$patience" --lr "$lr" --views "$views")
+  steps=(--epochs "$epochs" --patience "$patience" --lr "$lr" --cached-views "$views")
   [ "$each" != all ] || steps=(--epochs "$all_epochs" --patience "$patience" --lr "$all_lr")
   said "$run" actionvit finetune "${dataset[@]}" "${weights[@]}" "${splits[@]}" --train "$each" "${steps[@]}" \
-    --batch "$batch" --memory "$memory" --flush-seconds 60 --device "$device" --precision "$precision" --run "$run" &
+    --batch-size "$batch" --frame-cache-gib "$memory" --checkpoint-every 60 --device "$device" --precision "$precision" --run-name "$run" &
   runs+=("$run")
   if [ -n "$side" ]; then started+=($!); else wait $!; fi
 done
 failed=0
 for each in "${started[@]}"; do wait "$each" || failed=$?; done
 [ "$failed" = 0 ] || exit "$failed"
-actionvit report "${runs[@]}" --out report
+actionvit report "${runs[@]}" --output report
 rm -f report/figures/*.png report/figures/*.pdf
 {
   cat "$here/about.md" report/report.md

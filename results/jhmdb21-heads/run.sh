@@ -7,13 +7,13 @@ root=$1 cache=$2 heads=${3:-linear,attentive,mlp,knn,centroid} here=$(cd "$(dirn
 . "$here/../made.sh"
 linked "$root"
 ln -sfn "$(cd "$cache" && pwd)" features-cache
-dataset=(data/jhmdb21 --layout folder --name jhmdb21 --variant base --protocol grouped)
-experiment() { actionvit experiment "$1" "${dataset[@]}" "${@:2}" --jobs "${JOBS:-2}" --out "$1" >"$1.txt"; }
+dataset=(data/jhmdb21 --layout folder --dataset-name jhmdb21 --variant base --protocol grouped)
+experiment() { actionvit experiment "$1" "${dataset[@]}" "${@:2}" --jobs "${JOBS:-2}" --output "$1" >"$1.txt"; }
 running=()
-experiment heads --heads "$heads" --shots 1,4,16 --tries 1 & running+=($!)
-experiment shots --shots 1,2,4,8,16 --tries 10 & running+=($!)
-experiment imbalance --factors 1,4,16 --tries 5 & running+=($!)
-experiment splits --shards 4 --tries 5 & running+=($!)
+experiment heads --head "$heads" --shots 1,4,16 --seeds 1 & running+=($!)
+experiment shots --shots 1,2,4,8,16 --seeds 10 & running+=($!)
+experiment imbalance --factors 1,4,16 --seeds 5 & running+=($!)
+experiment splits --shards 4 --seeds 5 & running+=($!)
 for one in "${running[@]}"; do wait "$one"; done
 {
   cat "$here/about.md"

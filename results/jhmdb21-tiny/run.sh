@@ -3,12 +3,12 @@
 # the working directory: caches, runs, report.
 set -euo pipefail
 root=$1
-given=(--layout folder --name jhmdb21)
+given=(--layout folder --dataset-name jhmdb21)
 for variant in tiny tiny-hr; do
   for weights in built-in untrained; do
     actionvit extract "$root" "${given[@]}" --variant $variant --weights $weights --cache cache-$weights
-    actionvit probe "$root" "${given[@]}" --variant $variant --cache cache-$weights --protocol grouped --seeds 5 --run $variant-$weights --overwrite
+    actionvit probe "$root" "${given[@]}" --variant $variant --cache cache-$weights --protocol grouped --seeds 5 --run-name $variant-$weights --overwrite
   done
 done
-actionvit report tiny-built-in tiny-untrained tiny-hr-built-in tiny-hr-untrained --out report
-actionvit report tiny-hr-built-in tiny-hr-untrained --out report-hr
+actionvit report tiny-built-in tiny-untrained tiny-hr-built-in tiny-hr-untrained --output report
+actionvit report tiny-hr-built-in tiny-hr-untrained --output report-hr

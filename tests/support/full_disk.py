@@ -50,7 +50,7 @@ def full(folder: Path) -> None:
     assert 1 <= len(held) < 14 and verify(store.folder) == [], "published rows stay readable"
     assert not list(cache.rglob(".tmp-*")), "what could not be written takes no room"
     for form in ("h5", "npz", "parquet"):
-        arguments = ["cache", "export", cache, "--out", cache / f"all.{form}", "--to", form]
+        arguments = ["cache", "export", cache, "--output", cache / f"all.{form}", "--format", form]
         failed_with(CliRunner().invoke(cli, list(map(str, arguments))), "No space left on device")
     assert len(list(cache.iterdir())) == 1, "half an export takes no room"
     subprocess.run(["mount", "-o", "remount,size=8m", str(cache)], check=True)

@@ -98,7 +98,7 @@ def command(cache: Path, data: Path) -> None:
     """`actionvit extract` itself."""
     from actionvit.cli import cli
 
-    small = ["--variant", "tiny", "--frames", "2", "--size", "32", "--workers", "0", "--flush-seconds", "0"]
+    small = ["--variant", "tiny", "--num-frames", "2", "--size", "32", "--workers", "0", "--flush-seconds", "0"]
     arguments = ["extract", data, "--cache", cache, *small]
     try:
         cli.main([str(argument) for argument in arguments], standalone_mode=False)

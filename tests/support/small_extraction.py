@@ -26,7 +26,7 @@ def draw(root: Path, count: int) -> Path:
 
 def extraction(root: Path, cache: Path, *more: object) -> list[str]:
     """The command line."""
-    small = ("--variant", "tiny", "--frames", 2, "--size", 32, "--workers", 1, "--flush-seconds", 0)
+    small = ("--variant", "tiny", "--num-frames", 2, "--size", 32, "--workers", 1, "--flush-seconds", 0)
     return list(map(str, (sys.executable, "-m", "actionvit", "extract", root, "--cache", cache, *small, *more)))
 
 

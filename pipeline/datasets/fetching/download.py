@@ -166,5 +166,5 @@ def _check_room(url: str, part: Path, have: int, total: int | None, max_bytes: i
     if (free := shutil.disk_usage(part.parent).free) < total - have:
         raise ActionVitError(
             f"download of {url}: {total - have:,} bytes to come, {free:,} free in `{part.parent}`;"
-            " make room or choose another disk with --to"
+            " make room or choose another disk with --output"
         )

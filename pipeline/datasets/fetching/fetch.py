@@ -153,7 +153,7 @@ def _already(to: Path) -> Fetched:
     try:
         scan = scan_tree(to)
     except ActionVitError as error:
-        raise ActionVitError(f"data fetch: `{to}` holds other files; give a new folder with --to") from error
+        raise ActionVitError(f"data fetch: `{to}` holds other files; give a new folder with --output") from error
     return Fetched(to, len(scan.found), len(scan.folders), new=False)
 
 
