@@ -92,7 +92,7 @@ def _draw(video: Path, stem: Path, look: Look, animate: Literal["gif", "webp", "
     import numpy as np
     from PIL import Image
 
-    from actionvit.features.atomic import publish
+    from actionvit.features.atomic import atomic_write
     from actionvit.features.decoding.decode import decode
     from actionvit.pipeline.reporting.pictures import GAP, animation, evenly, overlay, strip
 
@@ -107,7 +107,7 @@ def _draw(video: Path, stem: Path, look: Look, animate: Literal["gif", "webp", "
     if animate != "none":
         files[stem.with_name(f"{stem.name}.{animate}")] = animation(np.concatenate([seen, shown], axis=2), animate)
     for path, data in files.items():
-        publish(path, data)
+        atomic_write(path, data)
     return list(files)
 
 

@@ -1,22 +1,21 @@
-"""Files that are there whole or not at all, whatever stops the process or the machine."""
+"""Atomic, durable writes: after a crash or a power cut a file is there complete or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from actionvit.errors import ActionVitError
 
-TEMPORARY = ".tmp-"
+TEMPORARY_PREFIX = ".tmp-"
 
 
-def publish(path: Path, data: bytes) -> None:
-    """Write `data` to a temporary file, fsync, rename to `path`, fsync the folder. Raises like `publishing`."""
-    with publishing(path) as temporary:
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write `data` to a temporary file, fsync, rename to `path`, fsync the folder. Raises like `atomic_path`."""
+    with atomic_path(path) as temporary:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
             view = memoryview(data)
@@ -27,15 +26,15 @@ def publish(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def publishing(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; at the end it is synced and renamed to `path`, after an exception removed.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write to; then sync it and rename it to `path`, or remove it after an exception.
 
     Raises
     ------
     ActionVitError
-        If the disk is full or fails, or the folder is gone or read-only; `path` is then as it was.
+        If the disk is full or fails, or the folder is missing or read-only; `path` is then unchanged.
     """
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
         try:
             yield temporary
@@ -54,24 +53,24 @@ def publishing(path: Path) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    """Make a file's bytes, or a folder's names, survive a power cut."""
+    """Fsync a file's bytes, or the names in a folder."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():  # some disks sync no folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():  # not every file system can
             raise
     finally:
         os.close(handle)
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and what is missing above it, each name synced: else a power cut could take all that is in it.
+    """Make a folder and its missing parents, and fsync each name: a power cut must not lose the folder's content.
 
     Raises
     ------
     ActionVitError
-        If it cannot be made.
+        If the folder cannot be made.
     """
     try:
         missing = [folder for folder in (path, *path.parents) if not folder.is_dir()]
@@ -83,7 +82,7 @@ def make_folder(path: Path) -> None:
 
 
 def remove(paths: Iterable[Path]) -> None:
-    """Unlink files for good; those already gone are fine. Raises ActionVitError if the folder forbids it."""
+    """Remove files durably; missing ones are ignored. Raises ActionVitError if the folder is not writable."""
     folders = set()
     for path in paths:
         try:
@@ -92,19 +91,10 @@ def remove(paths: Iterable[Path]) -> None:
             raise ActionVitError(f"{path}: cannot be removed: {error.strerror}; make its folder writable") from error
         folders.add(path.parent)
     for folder in folders:
-        with contextlib.suppress(OSError):  # what a power cut brings back is removed again by the next writer
+        with contextlib.suppress(OSError):  # if a power cut restores the file, the next writer removes it
             _sync(folder)
 
 
-def sweep(folder: Path) -> None:
-    """Remove the temporary files that a killed writer left; only the holder of the folder's lock may."""
-    remove(folder.glob(f"{TEMPORARY}*"))
-
-
-def file_digest(path: Path) -> str:
-    """Return the sha256 of a file's bytes, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+def remove_stale_temporaries(folder: Path) -> None:
+    """Remove temporary files of killed writers. Only the holder of the folder's lock may call this."""
+    remove(folder.glob(f"{TEMPORARY_PREFIX}*"))

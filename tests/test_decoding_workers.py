@@ -22,7 +22,9 @@ import actionvit.pipeline.extraction.extract as stage
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
 from actionvit.features.decoding.decode import decode
-from actionvit.features.decoding.pool.supervisor import Decoded, DecodeRequest, Failure, decode_stream
+from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest
+from actionvit.features.decoding.pool.supervisor import decode_stream
+from actionvit.features.failures import Failure
 from actionvit.features.sampling import ClipSpec
 
 SPECS = (ClipSpec(num_frames=8, size=224),)
@@ -147,7 +149,8 @@ def test_workers_keep_within_a_limit_that_was_set_for_good(named: Named) -> None
         "import resource, sys; from pathlib import Path\n"
         "resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))\n"
         "from actionvit.features.sampling import ClipSpec\n"
-        "from actionvit.features.decoding.pool.supervisor import Decoded, DecodeRequest, decode_stream\n"
+        "from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest\n"
+        "from actionvit.features.decoding.pool.supervisor import decode_stream\n"
         "request = DecodeRequest('a', Path(sys.argv[1]), (ClipSpec(num_frames=8, size=32),))\n"
         "assert all(isinstance(one, Decoded) for one in decode_stream([request] * 9, workers=1))\n"
     )
@@ -250,7 +253,8 @@ import signal, sys, time
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have background jobs ignore it
 from actionvit.features.sampling import ClipSpec
-from actionvit.features.decoding.pool.supervisor import DecodeRequest, decode_stream
+from actionvit.features.decoding.pool.messages import DecodeRequest
+from actionvit.features.decoding.pool.supervisor import decode_stream
 spec = ClipSpec(num_frames=2, size=8)
 requests = [DecodeRequest(Path(name).stem, Path(name), (spec,)) for name in sys.argv[2:]]
 sys.path.insert(0, sys.argv[1])

@@ -24,12 +24,13 @@ from safetensors.numpy import load_file
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding.pool.supervisor import Failure
+from actionvit.features.decoding.decode import decoder_version
+from actionvit.features.failures import Failure
+from actionvit.features.fingerprint import fingerprint
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
-from actionvit.pipeline.extraction.extract import note_failure
 from actionvit.pipeline.finetuning import tokens
 from actionvit.pipeline.finetuning.classifier import Classifier, Frozen
 from actionvit.pipeline.finetuning.clips import FileClips
@@ -183,7 +184,8 @@ def test_tokens_that_only_the_machine_failed_to_make_are_tried_again(
         for id, reason, path in (
             (late.id, "timeout", late.path), (broken.id, "corrupt", broken.path), ("gone.avi", "corrupt", late.path),
         ):  # fmt: skip
-            note_failure(writer, Failure(id, reason, "not decoded within 60 s", "decord", 0), path)
+            failure = Failure(id=id, reason=reason, detail="not decoded within 60 s", fingerprint=fingerprint(path))
+            writer.add_failure(replace(failure, decoder_version=decoder_version()))
     found = train(dataset, weights, tmp_path / "b", **how, on_video=lambda done, total: seen.append(total))
     assert seen == [1] and found.failures == {broken.id: "corrupt"}
 

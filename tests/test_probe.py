@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from fake_features import CLASSES, write_dataset, write_store
+from fake_store import failed
 
 from actionvit.commands.probe import command
 from actionvit.errors import ActionVitError
@@ -40,8 +41,8 @@ def test_other_files_under_the_same_ids_are_told(tmp_path: Path, caplog: pytest.
     dataset = write_dataset(tmp_path / "films", sources=2)
     store = write_store(tmp_path / "cache", dataset)
     with store.writer() as out:
-        out.fail("no/longer.avi", "corrupt", "says so")
-        out.fail(dataset.videos[0].id, "corrupt", "says so")
+        out.add_failure(failed("no/longer.avi", "corrupt", "says so"))
+        out.add_failure(failed(dataset.videos[0].id, "corrupt", "says so"))
     dataset.videos[1].path.write_bytes(b"another video")
     dataset.videos[2].path.unlink()
     dataset.videos[3].path.touch()

@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from fake_store import KEY, arrays_of, check_rows, fill, make, numbered
+from fake_store import KEY, arrays_of, check_rows, failed, fill, make, numbered
 
 from actionvit.errors import ActionVitError
 from actionvit.features.fingerprint import fingerprint
@@ -73,7 +73,7 @@ def test_names_may_hold_anything_a_file_name_may(tmp_path: Path) -> None:
     with make(tmp_path).writer() as out:
         for name in names:
             out.append(Row(name, "0" * 64, fingerprint(Path(__file__)), 1, (), "", arrays_of("0" * 64)))
-            out.fail(name + "?", "corrupt", 'two\nlines, "quoted"')
+            out.add_failure(failed(name + "?", "corrupt", 'two\nlines, "quoted"'))
     store = FeatureStore.open(tmp_path)
     assert set(store.ids) == set(names) and verify(tmp_path) == []
     assert store.read(names, "clip").shape == (4, 1, 16)

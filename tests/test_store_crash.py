@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 from disk_model import Disk
-from fake_store import TESTS, check_rows, environment, fill, make, numbered
+from fake_store import TESTS, check_rows, environment, failed, fill, make, numbered
 from small_extraction import draw, extract, extraction, rows_of, store_in, undisturbed
 
 from actionvit.errors import ActionVitError
 from actionvit.features import atomic
-from actionvit.features.atomic import publishing, sweep
+from actionvit.features.atomic import atomic_path, remove_stale_temporaries
 from actionvit.features.store import writer
 from actionvit.features.store.parts import list_parts
 from actionvit.features.store.store import FeatureStore
@@ -226,7 +226,7 @@ def cut_the_power_everywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         again = len(disk.log)
         with FeatureStore.open(place).writer() as out:
             out.append(numbered(2))
-            out.fail("bad", "corrupt", "says so")
+            out.add_failure(failed("bad", "corrupt", "says so"))
     promised.append((len(disk.log), promised[-1][1]))
     check_rows(FeatureStore.open(place))
     for at in range(len(disk.log) + 1):
@@ -270,7 +270,7 @@ def test_that_test_fails_where_one_sync_is_left_out(
 
 def test_a_published_file_that_fails_half_way_leaves_the_old_one(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
-    with pytest.raises(ZeroDivisionError), publishing(tmp_path / "file") as temporary:
+    with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / "file") as temporary:
         temporary.write_text("new")
         raise ZeroDivisionError
     assert (tmp_path / "file").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
@@ -284,5 +284,5 @@ def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
     check_rows(make(tmp_path))
     assert not list(tmp_path.glob(".tmp-*"))
     (tmp_path / ".tmp-3-part").write_bytes(b"half")
-    sweep(tmp_path)
+    remove_stale_temporaries(tmp_path)
     assert len(list_parts(tmp_path)) == 1

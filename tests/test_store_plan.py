@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fake_store import check_rows, embed, make
+from fake_store import check_rows, embed, failed, make
 
-from actionvit.features.fingerprint import content_digest, fingerprint
-from actionvit.features.store.failures import Failure, parse, render
+from actionvit.features.failures import Failure
+from actionvit.features.fingerprint import Fingerprint, content_digest, fingerprint
+from actionvit.features.store.failures import parse, render
 from actionvit.features.store.parts import list_parts
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.store.verify import verify
@@ -110,7 +111,7 @@ def test_rows_that_cannot_be_copied_are_left_to_embed(tmp_path: Path, videos: li
     plan = store.plan(videos, lenders=[damaged, lender])
     assert dict(plan.copies) == {id: (lender, "old/" + id) for id in "abcd"}, "a damaged store is passed over"
     with make(lender.folder).writer() as out:
-        out.fail("old/b", "corrupt", "meanwhile")
+        out.add_failure(failed("old/b", "corrupt", "meanwhile"))
     with store.writer() as out:
         lost = out.adopt(plan)
     assert "b" in lost and sorted([*store.ids, *lost]) == ["a", "b", "c", "d"]
@@ -167,7 +168,7 @@ def test_failures_are_tried_again_when_file_or_decoder_changed(tmp_path: Path, v
     store = make(tmp_path / "store")
     with store.writer() as out:
         for id, path in videos:
-            out.fail(id, "corrupt", "says so", "pyav", 3, fingerprint(path), "1")
+            out.add_failure(failed(id, "corrupt", "says so", "pyav", 3, fingerprint(path), "1"))
     assert store.plan(videos, decoder="1").failed == ("a", "b", "c", "d")
     assert len(store.plan(videos, decoder="2").missing) == 4
     assert len(store.plan(videos, decoder="1", retry_failed=True).missing) == 4
@@ -182,8 +183,8 @@ def test_failures_are_tried_again_when_file_or_decoder_changed(tmp_path: Path, v
 def test_a_file_that_could_not_be_read_is_tried_once_it_can(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
     store = make(tmp_path / "store")
     with store.writer() as out:
-        out.fail("a", "missing", "Permission denied", fingerprint=fingerprint(videos[0][1]), decoder="1")
-        out.fail("away", "missing", "No such file", decoder="1")
+        out.add_failure(failed("a", "missing", "Permission denied", fingerprint=fingerprint(videos[0][1]), decoder="1"))
+        out.add_failure(failed("away", "missing", "No such file", decoder="1"))
     plan = store.plan([videos[0], ("away", tmp_path / "away")], decoder="1")
     assert (plan.missing, plan.failed) == (("a",), ("away",)), "no other fingerprint tells that it may be read now"
 
@@ -192,7 +193,7 @@ def test_a_failure_of_a_video_that_is_no_more_is_forgotten(tmp_path: Path, video
     store = make(tmp_path / "store")
     with store.writer() as out:
         for id in ("a", "renamed since"):
-            out.fail(id, "corrupt", "", fingerprint=fingerprint(videos[0][1]), decoder="1")
+            out.add_failure(failed(id, "corrupt", "", fingerprint=fingerprint(videos[0][1]), decoder="1"))
     plan = store.plan(videos, decoder="1")
     assert (plan.failed, plan.forgotten, plan.adoptable) == (("a",), ("renamed since",), True)
     with store.writer() as out:
@@ -208,13 +209,13 @@ def test_a_video_that_broke_loses_every_row_it_had(tmp_path: Path, videos: list[
     embed_all(store, videos[:1])
     videos[0][1].write_bytes(b"broken")
     with store.writer() as out:
-        out.fail("a", "corrupt", "", "pyav", 0, fingerprint(videos[0][1]), "1")
+        out.add_failure(failed("a", "corrupt", "", "pyav", 0, fingerprint(videos[0][1]), "1"))
     assert store.ids == ["b", "c", "d"]
     assert store.plan(videos, decoder="1").failed == ("a",)
 
 
 def test_the_ledger_survives_spreadsheets_and_shows_edits() -> None:
-    line = Failure('a,"b"\'', "corrupt", 'x "y", z', "pyav", 1, 2, 3, "v1")
+    line = failed('a,"b"\'', "corrupt", 'x "y", z', "pyav", 1, Fingerprint(2, 3), "v1")
     data = render(Failure, [line])
     assert parse(Failure, data) == ({line.id: line}, [])
     good, bad = parse(Failure, data.replace(b"corrupt", b"corrvpt"))
@@ -225,7 +226,7 @@ def test_the_ledger_survives_spreadsheets_and_shows_edits() -> None:
 def test_a_failure_is_known_again_whatever_its_name(tmp_path: Path, id: str) -> None:
     store = make(tmp_path)
     with store.writer() as out:
-        out.fail(id, "corrupt", 'two\nlines,\0 "quoted"', "pyav", 3, decoder="1")
+        out.add_failure(failed(id, "corrupt", 'two\nlines,\0 "quoted"', "pyav", 3, decoder="1"))
     assert verify(tmp_path) == []
     (failure,) = store.failures()
     assert (failure.id, failure.detail) == (id, 'two lines, "quoted"')
@@ -235,7 +236,7 @@ def test_a_failure_is_known_again_whatever_its_name(tmp_path: Path, id: str) -> 
 def test_a_table_that_is_no_csv_any_more_is_one_problem(tmp_path: Path) -> None:
     store = make(tmp_path)
     with store.writer() as out:
-        out.fail("a", "corrupt", "")
+        out.add_failure(failed("a", "corrupt", ""))
     (tmp_path / "failures.csv").write_bytes((tmp_path / "failures.csv").read_bytes() + b'"' + b"x" * 200_000)
     assert [problem.file for problem in verify(tmp_path, repair=True)] == ["failures.csv"]
     assert verify(tmp_path) == []

@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from fake_store import arrays_of, check_rows, embed, environment, fill, make
+from fake_store import arrays_of, check_rows, embed, environment, failed, fill, make
 from numpy.typing import NDArray
 from small_extraction import draw, extract, extraction, rows_of, store_in, undisturbed
 
@@ -277,13 +277,13 @@ def test_shards_of_real_processes_join_to_the_store_of_one(tmp_path: Path, clips
 def test_any_number_of_shards_joins_to_the_same_digest(tmp_path: Path, shards: int) -> None:
     whole = fill(tmp_path / "whole", range(40))
     with whole.writer() as out:
-        out.fail("bad", "corrupt", "says so")
+        out.add_failure(failed("bad", "corrupt", "says so"))
     stores = []
     for number in range(1, shards + 1):
         mine = [at for at in range(40) if in_shard(f"v{at:03}", (number, shards))]
         stores.append(fill(tmp_path / f"{number}", mine))
     with stores[-1].writer() as out:
-        out.fail("bad", "corrupt", "says so")
+        out.add_failure(failed("bad", "corrupt", "says so"))
     merged = merge(stores[::-1], tmp_path / "merged")
     assert merged.digest() == whole.digest() and merged.failures() == whole.failures()
     check_rows(merged)
@@ -310,7 +310,7 @@ def test_merging_again_takes_no_row_away_and_counts_no_extraction_twice(tmp_path
     shards = [fill(tmp_path / "1", (0, 2)), fill(tmp_path / "2", (1, 3))]
     note_speed(shards[0].folder, Speed(videos=3, seconds=1.0, device="cpu"))
     with shards[0].writer() as out:
-        out.fail("v004", "corrupt", "says so", fingerprint=Fingerprint(9, 9))
+        out.add_failure(failed("v004", "corrupt", "says so", fingerprint=Fingerprint(9, 9)))
     merged = merge(shards, tmp_path / "merged")
     assert [failure.id for failure in merged.failures()] == ["v004"]
     fill(tmp_path / "merged", (4,))

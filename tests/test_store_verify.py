@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from fake_store import KEY, arrays_of, check_rows, embed, fill, make, numbered
+from fake_store import KEY, arrays_of, check_rows, embed, failed, fill, make, numbered
 
 from actionvit.errors import ActionVitError
 from actionvit.features.store import parts
@@ -38,7 +38,7 @@ def pristine(tmp_path: Path) -> Path:
     with store.writer() as out:
         for id, path in videos:
             out.append(embed(id, path))
-        out.fail(bad := 'bad, \r\n "worse"', "corrupt", "says so", "pyav", 3)
+        out.add_failure(failed(bad := 'bad, \r\n "worse"', "corrupt", "says so", "pyav", 3))
     os.utime(videos[0][1], ns=(1, 1))
     with store.writer() as out:
         out.adopt(store.plan([*videos, (bad, tmp_path / "away")]))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.features.decoding.frames import DecodeError, Frames, Reason
+from actionvit.features.decoding.frames import DecodeError, Frames
+from actionvit.features.failures import Reason
 
 if TYPE_CHECKING:
     from av import VideoFrame

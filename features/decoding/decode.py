@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from actionvit.features.decoding.convert import Allocate
 from actionvit.features.decoding.decord import decode_decord
 from actionvit.features.decoding.frame_folder import decode_folder
-from actionvit.features.decoding.frames import DecodeError, Frames, Reason
+from actionvit.features.decoding.frames import DecodeError, Frames
 from actionvit.features.decoding.pyav import decode_pyav
+from actionvit.features.failures import Reason
 from actionvit.features.sampling import ClipSpec, clip_indices
 
 Backend = Literal["auto", "decord", "pyav"]

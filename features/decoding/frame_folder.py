@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from actionvit.features.decoding.convert import Allocate
 from actionvit.features.decoding.frames import DecodeError, Frames
-from actionvit.features.fingerprint import frame_files
+from actionvit.features.media import frame_files
 
 if TYPE_CHECKING:
     from actionvit.features.decoding.pyav import Wanted

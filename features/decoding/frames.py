@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-
-Reason = Literal[
-    "missing", "empty", "not_video", "truncated", "corrupt", "too_large", "timeout", "crashed", "memory", "unsupported"
-]
+from actionvit.features.failures import Reason
 
 
 class DecodeError(ActionVitError):

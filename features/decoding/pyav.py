@@ -19,7 +19,8 @@ from actionvit.features.decoding.bitstream import BrokenError, Picture, picture_
 from actionvit.features.decoding.container import Demuxed, open_video
 from actionvit.features.decoding.convert import Allocate, Picked
 from actionvit.features.decoding.damage import Shown, bad_packets, touched
-from actionvit.features.decoding.frames import DecodeError, Frames, Reason
+from actionvit.features.decoding.frames import DecodeError, Frames
+from actionvit.features.failures import Reason
 
 if TYPE_CHECKING:
     from av import VideoCodecContext, VideoFrame

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.features.atomic import publish, remove
+from actionvit.features.atomic import atomic_write, remove
 from actionvit.features.store.parts import (
     DamagedPart,
     Table,
@@ -30,7 +30,7 @@ def publish_part(
     """Publish rows as the part of that place in the order; `description` is what a part says of its store."""
     image = encode_part(table, arrays, {"sequence": sequence, **description})
     path = folder / part_name(sequence, image)
-    publish(path, image)
+    atomic_write(path, image)
     return path
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.features.atomic import publishing
+from actionvit.features.atomic import atomic_path
 from actionvit.features.store.store import FeatureStore
 
 Form = Literal["npz", "parquet", "h5"]
@@ -54,7 +54,7 @@ def export(
     texts = {"id": ids, "label": [labels.get(id, "") for id in ids]}
     about = {"dataset": store.dataset, "variant": store.variant, "digest": store.digest(), "key": store.key.to_dict()}
     write = {"npz": _write_npz, "parquet": _write_parquet, "h5": _write_h5}[form]
-    with publishing(out) as temporary:
+    with atomic_path(out) as temporary:
         blocks = {name: _Blocks(store, ids, name) for name in dict.fromkeys(names)}
         write(temporary, texts, blocks, json.dumps(about))
         if store.digest_of(ids) != about["digest"]:

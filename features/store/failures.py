@@ -10,41 +10,17 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 from actionvit.errors import ActionVitError
-from actionvit.features.atomic import publish
+from actionvit.features.atomic import atomic_write
+from actionvit.features.failures import Failure, Reason
 from actionvit.features.fingerprint import Fingerprint
 
 FAILURES = "failures.csv"
 SEEN = "seen.csv"
-NOWHERE = Fingerprint(-1, -1)
-"""The fingerprint of a file that is not there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A video that gave no row."""
-
-    id: str
-    reason: str
-    """From the closed list of `frames.Reason`."""
-    detail: str
-    backend: str
-    """The decoder that gave up."""
-    frames: int
-    """Frames seen before it did."""
-    size: int
-    mtime_ns: int
-    decoder: str
-    """Version of the decoding code; another one is worth another try."""
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """Of the file when it failed."""
-        return Fingerprint(self.size, self.mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +40,11 @@ class Seen:
 
 
 Line = TypeVar("Line", Failure, Seen)
+COLUMNS = {
+    Failure: ("id", "reason", "detail", "backend", "frames", "size", "mtime_ns", "decoder"),
+    Seen: ("id", "digest", "size", "mtime_ns"),
+}
+"""Column names on disk, before the column `check`."""
 
 
 def render(kind: type[Line], lines: Iterable[Line]) -> bytes:
@@ -71,16 +52,16 @@ def render(kind: type[Line], lines: Iterable[Line]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)  # the other one lets a lone \r through
-    writer.writerow([*(field.name for field in fields(kind)), "check"])
+    writer.writerow([*COLUMNS[kind], "check"])
     for line in sorted(lines, key=lambda line: line.id):
-        texts: list[str] = [str(value) for value in astuple(line)]
+        texts: list[str] = _texts(line)
         (quoting if "\r" in "".join(texts) else writer).writerow([*texts, _check(texts)])
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def parse(kind: type[Line], data: bytes) -> tuple[dict[str, Line], list[str]]:
     """Return the lines that are as written, by id, and what is wrong with the others."""
-    names = [*(field.name for field in fields(kind)), "check"]
+    names = [*COLUMNS[kind], "check"]
     good: dict[str, Line] = {}
     bad: list[str] = []
     try:
@@ -93,9 +74,7 @@ def parse(kind: type[Line], data: bytes) -> tuple[dict[str, Line], list[str]]:
         if len(row) != len(names) or row[-1] != _check(row[:-1]):
             bad.append(f"line {number}: not as written ({(row or ['empty'])[0]!r})")
             continue
-        values: dict[str, Any] = dict(zip(names, row[:-1], strict=False))
-        values |= {name: int(values[name]) for name in ("frames", "size", "mtime_ns") if name in values}
-        good[row[0]] = kind(**values)
+        good[row[0]] = cast(Line, _line(kind, row))
     return good, bad
 
 
@@ -115,7 +94,31 @@ def save(kind: type[Line], path: Path, lines: Mapping[str, Line]) -> None:
     """Publish a table; nothing is written where nothing would change."""
     data = render(kind, lines.values())
     if (path.read_bytes() if path.exists() else render(kind, ())) != data:
-        publish(path, data)
+        atomic_write(path, data)
+
+
+def _texts(line: Failure | Seen) -> list[str]:
+    if isinstance(line, Seen):
+        return [line.id, line.digest, str(line.size), str(line.mtime_ns)]
+    size, mtime_ns = line.fingerprint
+    numbers = (str(number) for number in (line.frames_decoded, size, mtime_ns))
+    return [line.id, line.reason, line.detail, line.backend, *numbers, line.decoder_version]
+
+
+def _line(kind: type[Failure | Seen], row: list[str]) -> Failure | Seen:
+    if kind is Seen:
+        id, digest, size, mtime_ns, _ = row
+        return Seen(id, digest, int(size), int(mtime_ns))
+    id, reason, detail, backend, frames, size, mtime_ns, version, _ = row
+    return Failure(
+        id=id,
+        reason=cast(Reason, reason),
+        detail=detail,
+        backend=backend,
+        frames_decoded=int(frames),
+        fingerprint=Fingerprint(int(size), int(mtime_ns)),
+        decoder_version=version,
+    )
 
 
 def _check(values: list[str]) -> str:

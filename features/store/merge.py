@@ -55,7 +55,7 @@ def merge(stores: Sequence[FeatureStore], out: Path, *, wait: bool = False) -> F
             for failure in store.failures():
                 if failure.id not in held:
                     held.add(failure.id)
-                    writer.note(failure)
+                    writer.add_failure(failure)
             for speed in read_speed(store.folder):
                 if store.folder != merged.folder and speed not in before:  # else these stores were merged before
                     note_speed(merged.folder, speed)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from actionvit.errors import ActionVitError
-from actionvit.features.fingerprint import Fingerprint, content_digest, fingerprint, frame_files
-from actionvit.features.store.failures import NOWHERE, Failure
+from actionvit.features.failures import Failure
+from actionvit.features.fingerprint import NO_FILE, Fingerprint, content_digest, fingerprint
+from actionvit.features.media import frame_files
 from actionvit.features.store.index import Index
 
 if TYPE_CHECKING:
@@ -116,10 +117,10 @@ class _Planner:
         try:
             now = fingerprint(path)
         except OSError:
-            now = NOWHERE
+            now = NO_FILE
         if row is None:
             self._place_unknown(id, path, now)
-        elif now == NOWHERE:
+        elif now == NO_FILE:
             self.known.append(id)
             self.unreachable += 1
         elif now == self._recorded[row] and not verify:
@@ -145,7 +146,7 @@ class _Planner:
 
     def _failed_before(self, id: str, path: Path, now: Fingerprint) -> bool:
         failure = self.failures.get(id)
-        if failure is None or failure.fingerprint != now or failure.decoder != self.decoder:
+        if failure is None or failure.fingerprint != now or failure.decoder_version != self.decoder:
             return False
         return failure.reason != "missing" or not _readable(path)  # permissions are no part of a fingerprint
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from actionvit.features.atomic import publish
+from actionvit.features.atomic import atomic_write
 
 SPEED = "speed.csv"
 COLUMNS = ("videos", "seconds", "device")
@@ -31,7 +31,7 @@ def note_speed(folder: Path, speed: Speed) -> None:
     writer.writerow(COLUMNS)
     for one in (*read_speed(folder), speed):
         writer.writerow((one.videos, f"{one.seconds:.3f}", one.device))
-    publish(folder / SPEED, text.getvalue().encode())
+    atomic_write(folder / SPEED, text.getvalue().encode())
 
 
 def read_speed(folder: Path) -> list[Speed]:

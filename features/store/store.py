@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.features.atomic import TEMPORARY, make_folder, publish, sweep
+from actionvit.features.atomic import TEMPORARY_PREFIX, atomic_write, make_folder, remove_stale_temporaries
+from actionvit.features.failures import Failure
 from actionvit.features.fingerprint import Fingerprint
-from actionvit.features.store.failures import FAILURES, Failure, load
+from actionvit.features.store.failures import FAILURES, load
 from actionvit.features.store.index import Index, RowInfo
 from actionvit.features.store.keys import FeatureKey, describe
 from actionvit.features.store.locks import locked
@@ -78,10 +79,10 @@ class FeatureStore:
                     self.save_description()
         there = self.open(self.folder)
         there._expect(self.key)
-        if there.info != self.info or any(self.folder.glob(f"{TEMPORARY}*")):
+        if there.info != self.info or any(self.folder.glob(f"{TEMPORARY_PREFIX}*")):
             # What a killed writer left is swept; a living one holds the lock, and sees to both itself.
             with contextlib.suppress(ActionVitError), locked(self.folder):
-                sweep(self.folder)
+                remove_stale_temporaries(self.folder)
                 self.save_description()
 
     def _expect(self, key: FeatureKey) -> None:
@@ -120,7 +121,7 @@ class FeatureStore:
         data = render_description(value | {"key": self.key.to_dict()})
         path = self.folder / KEY
         if not path.exists() or path.read_bytes() != data:
-            publish(path, data)
+            atomic_write(path, data)
 
     @property
     def index(self) -> Index:

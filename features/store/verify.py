@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.features.atomic import TEMPORARY, file_digest, publish, remove, sweep
+from actionvit.features.atomic import TEMPORARY_PREFIX, atomic_write, remove, remove_stale_temporaries
+from actionvit.features.failures import Failure
+from actionvit.features.fingerprint import NO_FILE, file_digest
 from actionvit.features.store.compaction import publish_part, remove_rows
-from actionvit.features.store.failures import FAILURES, NOWHERE, SEEN, Failure, Line, Seen, parse, render
+from actionvit.features.store.failures import FAILURES, SEEN, Line, Seen, parse, render
 from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.locks import LOCK, is_as_written, locked
 from actionvit.features.store.parts import (
@@ -97,7 +99,7 @@ def verify(folder: Path, *, repair: bool = False) -> list[Problem]:
         problems += [part.problem() for part in parts]
         problems += _check_table(Failure, folder / FAILURES, repair) + _check_table(Seen, folder / SEEN, repair)
         if repair and problems:
-            sweep(folder)
+            remove_stale_temporaries(folder)
             store.save_description()
             for part in parts:
                 _mend(part, store)
@@ -124,7 +126,7 @@ def _check_names(store: FeatureStore, repair: bool) -> list[Problem]:
     """Find parts that no reader sees, as their names are not what they were; a repair names them by their content."""
     problems = []
     for path in sorted(store.folder.iterdir()):
-        passed_over = PART.fullmatch(path.name) or path.name.startswith(TEMPORARY)
+        passed_over = PART.fullmatch(path.name) or path.name.startswith(TEMPORARY_PREFIX)
         if passed_over or not path.is_file() or not h5py.is_hdf5(path):
             continue
         with contextlib.suppress(DamagedPart, KeyError, OSError), open_part(path) as part:
@@ -195,7 +197,7 @@ def _mend(part: _Part, store: FeatureStore) -> None:
     """Put the good rows into a new part in the same place; the table's fingerprints are vouched for by nothing now."""
     if part.table is not None and part.good.any():
         table = part.table[part.good]
-        table["size"], table["mtime_ns"] = NOWHERE
+        table["size"], table["mtime_ns"] = NO_FILE
         with open_part(part.path) as file:
             arrays = {name: _read(file[name])[part.good] for name in file if name != "rows"}
         publish_part(store.folder, sequence_of(part.path), table, arrays, store.description)
@@ -224,5 +226,5 @@ def _check_table(kind: type[Line], path: Path, repair: bool) -> list[Problem]:
     if fresh == data:
         return []
     if repair:
-        publish(path, fresh)
+        atomic_write(path, fresh)
     return [Problem(file=path.name, detail=bad[0] if bad else "not as it was written", rows=len(bad))]

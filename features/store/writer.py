@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
 from actionvit.features import atomic
-from actionvit.features.fingerprint import Fingerprint
+from actionvit.features.failures import Failure
 from actionvit.features.store import failures
 from actionvit.features.store.compaction import publish_part, remove_rows, replace_parts
-from actionvit.features.store.failures import FAILURES, NOWHERE, SEEN, Failure, Seen
+from actionvit.features.store.failures import FAILURES, SEEN, Seen
 from actionvit.features.store.locks import locked
 from actionvit.features.store.parts import Quantities, Row, list_parts, plain, record_of, sequence_of, table_of
 from actionvit.features.store.plan import Plan
@@ -62,7 +62,7 @@ class Writer:
         """Take the lock, sweep what a killed writer left, read what is there."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(locked(self.store.folder, wait=self.wait))
-            atomic.sweep(self.store.folder)
+            atomic.remove_stale_temporaries(self.store.folder)
             self.store.save_description()
             remove_rows(self.store)
             self._quantities = dict(self.store.quantities)
@@ -100,23 +100,8 @@ class Writer:
         self._bytes += RECORD_BYTES + sum(array.nbytes for array in arrays.values())
         self._flush_if_due()
 
-    def fail(
-        self,
-        id: str,
-        reason: str,
-        detail: str,
-        backend: str = "",
-        frames: int = 0,
-        fingerprint: Fingerprint = NOWHERE,
-        decoder: str = "",
-    ) -> None:
-        """Note that a video gave no row; a row that it gave in an earlier session, from another file, is removed."""
-        self.note(
-            Failure(id, reason, " ".join(detail.replace("\0", " ").split()), backend, frames, *fingerprint, decoder)
-        )
-
-    def note(self, failure: Failure) -> None:
-        """Take a line of the ledger, like `fail`."""
+    def add_failure(self, failure: Failure) -> None:
+        """Record that a video gave no row; a row from an earlier session, of another file, is removed."""
         self._failed[failure.id] = failure
         self._flush_if_due()
 

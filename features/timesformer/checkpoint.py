@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actionvit.errors import ActionVitError
-from actionvit.features.atomic import file_digest
+from actionvit.features.fingerprint import file_digest
 from actionvit.features.timesformer.state_dict import check_tensors, from_original, from_transformers
 from actionvit.features.timesformer.tiny import TINY, TINY_FILE, untrained_weights
 from actionvit.features.timesformer.variants import BUILT_IN, UNTRAINED, VARIANTS, ModelShape, variant_named

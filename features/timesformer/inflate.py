@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actionvit.errors import ActionVitError
-from actionvit.features.atomic import publish
+from actionvit.features.atomic import atomic_write
 from actionvit.features.timesformer.checkpoint import channels
 from actionvit.features.timesformer.state_dict import tensor_shapes, to_transformers
 from actionvit.features.timesformer.variants import ModelShape
@@ -106,7 +106,7 @@ def inflate(source: Path, out: Path) -> ModelShape:
     named = {to_transformers(name): tensor.contiguous() for name, tensor in ours.items()}
     _write_json(out / "config.json", _config(shape))
     _write_json(out / "preprocessor_config.json", {"image_mean": mean, "image_std": std})
-    publish(out / "model.safetensors", save(named, metadata={"format": "pt"}))  # last: with it the folder is whole
+    atomic_write(out / "model.safetensors", save(named, metadata={"format": "pt"}))  # last: with it the folder is whole
     return shape
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding.pool.supervisor import Decoded, DecodeRequest, decode_stream
+from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest
+from actionvit.features.decoding.pool.supervisor import decode_stream
 from actionvit.features.fingerprint import fingerprint
 from actionvit.features.sampling import ClipSpec, clip_indices
 from actionvit.pipeline.datasets.dataset import Dataset, Split

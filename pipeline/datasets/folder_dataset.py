@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from actionvit.errors import ActionVitError
-from actionvit.features.fingerprint import IMAGE_SUFFIXES
-
-VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
-_IMAGE_SUFFIXES = tuple(IMAGE_SUFFIXES)
+from actionvit.features.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 
 class Found(NamedTuple):
@@ -135,7 +132,7 @@ def _is_video_file(entry: os.DirEntry[str]) -> bool:
 
 def is_frame_folder(entry: os.DirEntry[str] | Path) -> bool:
     """Tell whether an entry of a class folder is a folder of images."""
-    return entry.name[0] != "." and entry.is_dir() and _holds(entry, _IMAGE_SUFFIXES)
+    return entry.name[0] != "." and entry.is_dir() and _holds(entry, IMAGE_SUFFIXES)
 
 
 def _holds(folder: os.PathLike[str] | str, suffixes: tuple[str, ...]) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
 from actionvit.features.decoding.frames import Frames
-from actionvit.features.decoding.pool.supervisor import Decoded
+from actionvit.features.decoding.pool.messages import Decoded
 from actionvit.features.store.parts import Row
 from actionvit.features.store.writer import Writer
 

@@ -16,10 +16,10 @@ import numpy as np
 
 from actionvit.errors import ActionVitError
 from actionvit.features.decoding.decode import DecodePolicy, decoder_version
-from actionvit.features.decoding.pool.supervisor import Decoded, DecodeRequest, Failure, available_cores, decode_stream
+from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest
+from actionvit.features.decoding.pool.supervisor import available_cores, decode_stream
 from actionvit.features.fingerprint import fingerprint
 from actionvit.features.store.catalog import in_shard, lenders, other_keys, store_folder
-from actionvit.features.store.failures import NOWHERE
 from actionvit.features.store.plan import Plan
 from actionvit.features.store.speed import Speed, note_speed
 from actionvit.features.store.store import KEY, FeatureStore
@@ -235,7 +235,6 @@ def _run(
 ) -> None:
     """Decode each video once, for every lane that lacks it."""
     wanted = [video for video in videos if any(video.id in lane.todo for _, lane in lanes)]
-    paths = {video.id: video.path for video in wanted}
     requests = (
         DecodeRequest(video.id, video.path, tuple(target.job.spec for target, lane in lanes if video.id in lane.todo))
         for video in wanted
@@ -251,30 +250,13 @@ def _run(
                 else:
                     target.failed.add(item.id)
                     assert target.writer is not None
-                    note_failure(target.writer, item, paths[item.id])
+                    target.writer.add_failure(item)
             if isinstance(item, Decoded):
                 summary.decoded += 1
                 summary.clock.decode += item.seconds
             on_video(done, len(wanted))
     for _, lane in lanes:
         lane.finish()
-
-
-def note_failure(writer: Writer, failure: Failure, path: Path) -> None:
-    """Put a failure into the ledger, with what identifies the file that failed."""
-    try:
-        vouch = fingerprint(path)
-    except OSError:
-        vouch = NOWHERE
-    writer.fail(
-        failure.id,
-        failure.reason,
-        failure.detail,
-        failure.backend,
-        failure.frames,
-        fingerprint=vouch,
-        decoder=decoder_version(),
-    )
 
 
 def _outcome(target: _Target, ids: Sequence[str], dry_run: bool) -> Outcome:

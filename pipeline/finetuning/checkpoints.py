@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from actionvit.errors import ActionVitError
-from actionvit.features.atomic import make_folder, publish
+from actionvit.features.atomic import atomic_write, make_folder
 
 FILE = "checkpoint.safetensors"
 SCHEMA = 1
@@ -28,7 +28,7 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
 
     make_folder(folder)
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    publish(folder / FILE, save(kept, {"state": json.dumps({"schema": SCHEMA, **state})}))
+    atomic_write(folder / FILE, save(kept, {"state": json.dumps({"schema": SCHEMA, **state})}))
 
 
 def has_checkpoint(folder: Path) -> bool:

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from actionvit.errors import ActionVitError
 from actionvit.features.decoding.decode import DecodePolicy, decoder_version
-from actionvit.features.decoding.frames import Reason
-from actionvit.features.decoding.pool.supervisor import Decoded, DecodeRequest, Failure, decode_stream
+from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest
+from actionvit.features.decoding.pool.supervisor import decode_stream
+from actionvit.features.failures import Failure, Reason
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.store.catalog import store_folder
 from actionvit.features.store.keys import FeatureKey
@@ -28,7 +29,6 @@ from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.outputs import RESIZE
 from actionvit.pipeline.datasets.dataset import Dataset, Video
-from actionvit.pipeline.extraction.extract import note_failure
 from actionvit.pipeline.finetuning.augment import CANDIDATES
 from actionvit.pipeline.finetuning.classifier import Frozen
 from actionvit.pipeline.finetuning.clips import Held, Loaded, ViewSpec, in_threads
@@ -170,7 +170,7 @@ def extract_tokens(
     ):
         for done, (item, pixels) in enumerate(made, start=1):
             if isinstance(item, Failure):
-                note_failure(writer, item, by_id[item.id].path)
+                writer.add_failure(item)
             else:
                 arrays = {name: tokens(view) for name, view in pixels.items()}
                 frames = item.frames
@@ -224,7 +224,9 @@ class CachedClips:
         self.videos, self.store, self.spec = videos, store, spec
         self._room, self._kept = memory, dict[tuple[int, str], NDArray[Any]]()
         ids = {video.id for video in videos}  # the store may know of videos that are gone
-        self.failures = {failure.id: failure.reason for failure in store.failures() if failure.id in ids}
+        self.failures: dict[str, str] = {
+            failure.id: failure.reason for failure in store.failures() if failure.id in ids
+        }
 
     def train(self, steps: Iterable[Sequence[Item]]) -> Iterator[Loaded]:
         """Yield each step's input as it is kept, (b, T, 1 + P, D), or (b, D) where all blocks are frozen."""

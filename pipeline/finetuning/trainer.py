@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actionvit.errors import ActionVitError
-from actionvit.features.atomic import sweep
+from actionvit.features.atomic import remove_stale_temporaries
 from actionvit.pipeline.finetuning.checkpoints import (
     load_checkpoint,
     optimizer_tensors,
@@ -105,7 +105,7 @@ class Training:
             into memory; if the loss stops being a number.
         """
         if self.ranks.first:
-            sweep(self.folder)
+            remove_stale_temporaries(self.folder)
         self._resume(resume)
         if self.state.epoch < 0:
             self.ranks.agree(list(self.parameters.values()))

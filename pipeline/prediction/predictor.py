@@ -16,7 +16,9 @@ from torch import Tensor
 
 from actionvit.errors import ActionVitError
 from actionvit.features.decoding.decode import DecodePolicy
-from actionvit.features.decoding.pool.supervisor import Decoded, DecodeRequest, Failure, decode_stream
+from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest
+from actionvit.features.decoding.pool.supervisor import decode_stream
+from actionvit.features.failures import Failure
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.checkpoint import Weights, find_weights

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.features.store.failures import NOWHERE
+from actionvit.features.fingerprint import NO_FILE
 
 if TYPE_CHECKING:
     from actionvit.features.store.store import FeatureStore
@@ -111,7 +111,7 @@ def shared_videos(dataset: Dataset, stores: Sequence[FeatureStore]) -> list[Vide
     for store in stores:
         rows, _ = store.index.locate(list(sizes))
         recorded = store.index.columns["size"][rows]
-        if other := int(((recorded != list(sizes.values())) & (recorded != NOWHERE.size)).sum()):
+        if other := int(((recorded != list(sizes.values())) & (recorded != NO_FILE.size)).sum()):
             logger.warning(
                 "%s: embeddings of %d videos are of other files than those in %s; run `actionvit extract` on it",
                 *(store.folder, other, dataset.root),

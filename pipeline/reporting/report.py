@@ -12,7 +12,7 @@ import numpy as np
 
 from actionvit.errors import ActionVitError
 from actionvit.evaluation.metrics import METRICS
-from actionvit.features.atomic import publish, remove
+from actionvit.features.atomic import atomic_write, remove
 from actionvit.pipeline.reporting import csv_tables
 from actionvit.pipeline.reporting.compare import compare_all
 from actionvit.pipeline.reporting.curves import charts
@@ -219,7 +219,7 @@ def _write(out: Path, data: Mapping[str, bytes]) -> None:
         raise ActionVitError(f"{out}: cannot be made: {error.strerror}; choose another --output") from error
     remove(out / name for name in _earlier(out) if name not in data)
     for name, content in data.items():
-        publish(out / name, content)
+        atomic_write(out / name, content)
 
 
 def _earlier(out: Path) -> list[str]:

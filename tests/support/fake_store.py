@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from actionvit.features.fingerprint import Fingerprint, content_digest, fingerprint
+from actionvit.features.failures import Failure
+from actionvit.features.fingerprint import NO_FILE, Fingerprint, content_digest, fingerprint
 from actionvit.features.store import compaction, writer
 from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.parts import Row, record_of
@@ -31,6 +32,27 @@ KEY: dict[str, Any] = {
     "outputs": {"frame_pool": "cls"},
     "schema": 1,
 }
+
+
+def failed(
+    id: str,
+    reason: Any,
+    detail: str,
+    backend: str = "",
+    frames: int = 0,
+    fingerprint: Fingerprint = NO_FILE,
+    decoder: str = "",
+) -> Failure:
+    """Return a line of the failure log."""
+    return Failure(
+        id=id,
+        reason=reason,
+        detail=detail,
+        backend=backend,
+        frames_decoded=frames,
+        fingerprint=fingerprint,
+        decoder_version=decoder,
+    )
 
 
 def make(folder: Path, **changes: Any) -> FeatureStore:
@@ -82,7 +104,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def break_on_purpose(how: str) -> None:
     """Make the writer wrong: numbers of every second row it takes, a row but not its digest, or a part's bytes."""
-    plain, publish, count = writer.plain, compaction.publish, 0
+    plain, atomic_write, count = writer.plain, compaction.atomic_write, 0
 
     def wrong(array: np.ndarray) -> np.ndarray:
         nonlocal count
@@ -99,7 +121,7 @@ def break_on_purpose(how: str) -> None:
     elif how == "digest":
         writer.record_of = late
     else:
-        compaction.publish = lambda path, data: publish(path, data[:-1] + bytes([data[-1] ^ 1]))
+        compaction.atomic_write = lambda path, data: atomic_write(path, data[:-1] + bytes([data[-1] ^ 1]))
 
 
 if "STORE_BROKEN" in os.environ:

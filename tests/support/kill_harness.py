@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fake_store import check_rows, embed, make
+from fake_store import check_rows, embed, failed, make
 
 from actionvit.features.fingerprint import fingerprint
 from actionvit.features.store import writer
@@ -73,7 +73,7 @@ def made_up(cache: Path, data: Path) -> None:
         for id in plan.todo:
             time.sleep(0.002)
             if (data / id).read_bytes().startswith(b"broken"):
-                out.fail(id, "corrupt", "says so", "pyav", 3, fingerprint(data / id), "1")
+                out.add_failure(failed(id, "corrupt", "says so", "pyav", 3, fingerprint(data / id), "1"))
             else:
                 out.append(embed(id, data / id))
 

@@ -14,8 +14,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from actionvit.features.decoding.pool.buffers import Slots, set_limit
-from actionvit.features.decoding.pool.messages import Decoder, DecodeRequest, Failure, decode_one, find_decoder
+from actionvit.features.decoding.pool.messages import Decoder, DecodeRequest, decode_one, fail, find_decoder
 from actionvit.features.decoding.pool.worker import Setup
+from actionvit.features.failures import Failure
 from actionvit.features.sampling import ClipSpec
 
 
@@ -47,7 +48,7 @@ def _answer(connection: Connection, slots: Slots, request: DecodeRequest, setup:
     try:
         lent, handle = slots.lend(result)
     except MemoryError:
-        failure = Failure(request.id, "memory", "needs more memory than a worker may have", result.frames.backend, 0)
+        failure = fail(request, "memory", "needs more memory than a worker may have", result.frames.backend)
         connection.send((time.monotonic(), failure))
         return
     connection.send((time.monotonic(), lent))

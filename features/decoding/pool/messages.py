@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from actionvit.features.decoding.convert import Allocate
-from actionvit.features.decoding.decode import DecodePolicy, decode
-from actionvit.features.decoding.frames import DecodeError, Frames, Reason
-from actionvit.features.fingerprint import Fingerprint, content_digest, fingerprint
+from actionvit.features.decoding.decode import DecodePolicy, decode, decoder_version
+from actionvit.features.decoding.frames import DecodeError, Frames
+from actionvit.features.failures import Failure, Reason
+from actionvit.features.fingerprint import NO_FILE, Fingerprint, content_digest, fingerprint
 from actionvit.features.sampling import ClipSpec
 
 
@@ -40,18 +41,6 @@ class Decoded:
     """Time the worker spent on it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A video that gave no frames: one ledger line."""
-
-    id: str
-    reason: Reason
-    detail: str
-    backend: str
-    frames: int
-    """Frames seen before it failed."""
-
-
 Decoder = Callable[[Path, Sequence[ClipSpec], DecodePolicy, Allocate], Frames]
 """What `decode` is, or does its work in a test."""
 
@@ -70,16 +59,33 @@ def decode_one(
     start = time.perf_counter()
     try:
         for _ in range(2):
-            vouch, digest = fingerprint(request.path), content_digest(request.path)
+            before, digest = fingerprint(request.path), content_digest(request.path)
             frames = decoder(request.path, request.specs, policy, allocate)
-            if fingerprint(request.path) == vouch:
-                return Decoded(request.id, frames, digest, vouch, time.perf_counter() - start)
+            if fingerprint(request.path) == before:
+                return Decoded(request.id, frames, digest, before, time.perf_counter() - start)
     except MemoryError:
-        return Failure(request.id, "memory", "needs more memory than a worker may have", policy.decoder, 0)
+        return fail(request, "memory", "needs more memory than a worker may have", policy.decoder)
     except DecodeError as error:
-        return Failure(request.id, error.reason, error.detail, error.backend, error.frames)
+        return fail(request, error.reason, error.detail, error.backend, error.frames)
     except OSError as error:
-        return Failure(request.id, "missing", error.strerror or str(error), "", 0)
-    except Exception as error:  # of a decoder that met what nobody foresaw; it costs this video alone, by name
-        return Failure(request.id, "crashed", f"{type(error).__name__}: {' '.join(str(error).split())}", "", 0)
-    return Failure(request.id, "corrupt", "the file changes while it is read", policy.decoder, 0)
+        return fail(request, "missing", error.strerror or str(error))
+    except Exception as error:  # an unexpected decoder error: fail this video only
+        return fail(request, "crashed", f"{type(error).__name__}: {error}")
+    return fail(request, "corrupt", "the file changes while it is read", policy.decoder)
+
+
+def fail(request: DecodeRequest, reason: Reason, detail: str, backend: str = "", frames_decoded: int = 0) -> Failure:
+    """Return the record of a failure, with the file's present fingerprint."""
+    try:
+        now = fingerprint(request.path)
+    except OSError:
+        now = NO_FILE
+    return Failure(
+        id=request.id,
+        reason=reason,
+        detail=detail,
+        backend=backend,
+        frames_decoded=frames_decoded,
+        fingerprint=now,
+        decoder_version=decoder_version(),
+    )

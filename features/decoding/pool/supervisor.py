@@ -18,11 +18,9 @@ from multiprocessing.connection import wait
 from types import TracebackType
 
 from actionvit.features.decoding.decode import DecodePolicy
-from actionvit.features.decoding.frames import Reason
-from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest, Failure, decode_one, find_decoder
+from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest, decode_one, fail, find_decoder
 from actionvit.features.decoding.pool.worker import Setup, Worker
-
-__all__ = ["DecodeRequest", "Decoded", "Failure", "available_cores", "decode_stream"]
+from actionvit.features.failures import Failure, Reason
 
 DEFAULT_POLICY = DecodePolicy()
 DEPTH = 2
@@ -219,5 +217,5 @@ class _Pool:
         self._workers.remove(worker)
         if reason is not None:
             task = worker.queue.popleft()
-            self._results[task.number] = Failure(task.request.id, reason, detail, self._setup.policy.decoder, 0)
+            self._results[task.number] = fail(task.request, reason, detail, self._setup.policy.decoder)
         self._backlog.extendleft((task.number, task.request) for task in reversed(worker.queue))

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
 from actionvit.features.decoding.decode import DecodePolicy
-from actionvit.features.decoding.frames import Frames, Reason
-from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest, Failure
+from actionvit.features.decoding.frames import Frames
+from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest
+from actionvit.features.failures import Failure, Reason
 from actionvit.features.fingerprint import Fingerprint
 from actionvit.features.sampling import ClipSpec
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from actionvit.errors import ActionVitError
+from actionvit.features.media import VIDEO_SUFFIXES
 from actionvit.pipeline.datasets.fetching.download import download
 from actionvit.pipeline.datasets.fetching.unpack import BadArchiveError, Budget, find_program, unpack
-from actionvit.pipeline.datasets.folder_dataset import VIDEO_SUFFIXES, is_frame_folder, scan_tree
+from actionvit.pipeline.datasets.folder_dataset import is_frame_folder, scan_tree
 from actionvit.pipeline.datasets.official import FOLDER_NAMES
 
 logger = logging.getLogger(__name__)
