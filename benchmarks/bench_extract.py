@@ -26,7 +26,7 @@ from actionvit.features.decoding.pool.supervisor import decode_stream
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.variants import VARIANTS, clip_spec
-from actionvit.pipeline.datasets.dataset import load_dataset
+from actionvit.pipeline.datasets import load_dataset
 from actionvit.pipeline.extraction.extract import extract
 from actionvit.pipeline.extraction.job import Job
 

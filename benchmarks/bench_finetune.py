@@ -24,7 +24,7 @@ import peers
 from actionvit.features.decoding.decode import DecodePolicy
 from actionvit.features.timesformer.checkpoint import Weights, find_weights
 from actionvit.features.timesformer.variants import VARIANTS, clip_spec
-from actionvit.pipeline.datasets.dataset import Dataset, load_dataset
+from actionvit.pipeline.datasets import Dataset, load_dataset
 from actionvit.pipeline.datasets.synthetic.dataset import draw_clip, draw_scene, write_avi
 from actionvit.pipeline.finetuning.augment import AugmentSpec
 from actionvit.pipeline.finetuning.classifier import Frozen

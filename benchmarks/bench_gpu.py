@@ -191,7 +191,7 @@ def end_to_end(variant: str, folder: Path, root: Path, scratch: Path, device: st
     from transformers import TimesformerModel
 
     from actionvit.features.timesformer.checkpoint import find_weights
-    from actionvit.pipeline.datasets.dataset import load_dataset
+    from actionvit.pipeline.datasets import load_dataset
     from actionvit.pipeline.extraction.extract import extract
     from actionvit.pipeline.extraction.job import Job
 

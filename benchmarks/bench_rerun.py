@@ -26,7 +26,7 @@ from actionvit.features.store.catalog import store_folder
 from actionvit.features.store.store import FeatureStore, Row
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.variants import clip_spec
-from actionvit.pipeline.datasets.dataset import Dataset, load_dataset
+from actionvit.pipeline.datasets import Dataset, load_dataset
 from actionvit.pipeline.extraction.job import Job, feature_key
 
 ARRAYS = {"index": np.zeros((1, 1), np.int8)}

@@ -59,13 +59,15 @@ def fetch(name: str, to: Path | None, sources: tuple[str, ...]) -> None:
     outside the folder. Rar needs bsdtar, unrar or 7z on the machine.
     """
     from actionvit.pipeline.datasets.fetching import fetch as stage
-    from actionvit.pipeline.datasets.folder_dataset import counted
+    from actionvit.pipeline.text import pluralize
 
     recipe = stage.find_recipe(name)
     click.echo(f"{recipe.title}. Licence: {recipe.licence}. Cite: {recipe.citation}")
     with _Bars() as bars:
         fetched = stage.fetch(name, to or Path("data") / name, sources=sources, track=bars.update)
-    there = f"{counted(fetched.videos, 'video')} of {counted(fetched.classes, 'class', 'classes')} in `{fetched.root}`"
+    there = (
+        f"{pluralize(fetched.videos, 'video')} of {pluralize(fetched.classes, 'class', 'classes')} in `{fetched.root}`"
+    )
     click.echo(there if fetched.new else f"there already: {there}; nothing to do")
     if fetched.videos != recipe.videos:
         click.echo(f"note: the whole of it has {recipe.videos:,} videos", err=True)

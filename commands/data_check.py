@@ -92,13 +92,13 @@ def _say_decoded(found: Findings) -> None:
 
 
 def _say_duplicates(pairs: Sequence[Pair]) -> None:
-    from actionvit.pipeline.datasets.folder_dataset import counted
+    from actionvit.pipeline.text import pluralize
 
     for identical, name in ((True, "byte for byte the same"), (False, "of look-alikes")):
         alike = [pair for pair in pairs if pair.identical == identical]
         across = [pair for pair in alike if pair.splits]
         if alike:
-            click.echo(f"{counted(len(alike), 'pair')} {name}, {len(across)} on both sides of a split")
+            click.echo(f"{pluralize(len(alike), 'pair')} {name}, {len(across)} on both sides of a split")
             _lines([f"{pair.first} = {pair.second} ({', '.join(pair.splits)})" for pair in across])
 
 

@@ -265,13 +265,13 @@ def _say(summary: Summary, dataset: str, dry_run: bool) -> None:
 
 
 def _say_where_time_went(summary: Summary) -> None:
-    from actionvit.pipeline.datasets.folder_dataset import counted
+    from actionvit.pipeline.text import pluralize
 
     (bound, share), clock = summary.limit, summary.clock
     rate = summary.decoded / summary.loop
-    within = f"over {counted(summary.workers, 'process', 'processes')}" if summary.workers else "in this process"
+    within = f"over {pluralize(summary.workers, 'process', 'processes')}" if summary.workers else "in this process"
     click.echo(
-        f"{counted(summary.decoded, 'video')} in {summary.loop:.1f} s ({rate:.2f} a second)"
+        f"{pluralize(summary.decoded, 'video')} in {summary.loop:.1f} s ({rate:.2f} a second)"
         f" after {summary.start:.1f} s of start-up\n"
         f"  busy, side by side: decoding {clock.decode:.1f} s {within},"
         f" copying {clock.copy:.1f} s, resizing {clock.prepare:.1f} s,\n"

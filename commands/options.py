@@ -133,7 +133,7 @@ def words(choices: Sequence[str]) -> Callable[[click.Context, click.Parameter, s
 
 def open_dataset(root: Path, options: Mapping[str, Any]) -> Dataset:
     """Read the dataset that ROOT and `dataset_options` name, and say on stderr what a user must know of it."""
-    from actionvit.pipeline.datasets.dataset import load_dataset
+    from actionvit.pipeline.datasets import load_dataset
 
     dataset = load_dataset(root, splits_dir=options["splits_dir"], name=options["name"], layout=options["layout"])
     for note in dataset.notes:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from actionvit.errors import ActionVitError
-from actionvit.pipeline.datasets.dataset import clip_metadata, load_dataset
-from actionvit.pipeline.datasets.names import HMDB51_CLASSES, parse_source
+from actionvit.pipeline.datasets import load_dataset
+from actionvit.pipeline.datasets.names import HMDB51_CLASSES, parse_metadata, parse_source, stem
 
 STRANGE = (
     "#20_Rhythm_clap_u_nm_np1_fr_goo_0.avi",
@@ -90,7 +90,7 @@ def test_real_jhmdb_clips_match_the_lists_but_for_what_is_said(real_data):
     assert "30 listed classes not here, with 3,728 videos" in notes
     for split in dataset.official:
         assert len(split.train) + len(split.test) <= 519
-    assert all(clip_metadata(video) for video in dataset.videos)
+    assert all(parse_metadata(stem(video.id)) for video in dataset.videos)
     by_source = {video.source for video in dataset.videos}
     assert "Drink_@18_-_Apple_martini" in by_source and len(by_source) == 183
 
@@ -370,7 +370,7 @@ def test_sources(stem, label, source):
 def test_metadata(tmp_path):
     root = make(tmp_path / "set", "clap/Film_clap_u_cm_np2_le_bad_7.avi", "clap/free.avi")
     known, free = load_dataset(root).videos
-    metadata = clip_metadata(known)
+    metadata = parse_metadata(stem(known.id))
     assert metadata is not None
     assert metadata._asdict() == {
         "body_part": "upper body",
@@ -379,7 +379,7 @@ def test_metadata(tmp_path):
         "viewpoint": "left",
         "quality": "bad",
     }
-    assert clip_metadata(free) is None
+    assert parse_metadata(stem(free.id)) is None
     dataset = load_dataset(root)
     assert dataset.sources_known
     assert "1 name without a source, each its own: `clap/free.avi`" in dataset.notes
@@ -388,6 +388,6 @@ def test_metadata(tmp_path):
 
 def test_datasets_load_without_torch_and_its_like():
     code = (
-        "import sys, actionvit.pipeline.datasets.dataset; print({'torch', 'sklearn', 'av', 'h5py'} & set(sys.modules))"
+        "import sys, actionvit.pipeline.datasets.loading; print({'torch', 'sklearn', 'av', 'h5py'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

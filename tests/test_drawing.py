@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from actionvit.errors import ActionVitError
-from actionvit.pipeline.datasets.dataset import clip_metadata, load_dataset
+from actionvit.pipeline.datasets import load_dataset
+from actionvit.pipeline.datasets.names import parse_metadata, stem
 from actionvit.pipeline.datasets.splits import leaking_sources
 from actionvit.pipeline.datasets.synthetic.dataset import draw_dataset, plan_clips, write_avi
 from actionvit.pipeline.datasets.synthetic.motions import MOTIONS, draw_clip, draw_scene
@@ -125,8 +126,8 @@ def test_the_dataset_looks_like_hmdb51(drawn):
     assert set(data.class_names) == set(MOTIONS) and 110 <= len(data.videos) <= 150
     assert max(counts.values()) >= 3 * min(counts.values()) and min(counts.values()) >= 5
     assert [note for note in data.notes if "read from" not in note] == []
-    assert {clip_metadata(video).camera_motion for video in data.videos} == {"camera moves", "camera still"}
-    assert {clip_metadata(video).quality for video in data.videos} == {"good", "medium", "bad"}
+    assert {parse_metadata(stem(video.id)).camera_motion for video in data.videos} == {"camera moves", "camera still"}
+    assert {parse_metadata(stem(video.id)).quality for video in data.videos} == {"good", "medium", "bad"}
     per_source = Counter(video.source for video in data.videos)
     assert max(per_source.values()) > 2 and len(per_source) > 40
 

@@ -14,7 +14,7 @@ from planted_runs import planted
 
 from actionvit.commands.experiment import command
 from actionvit.evaluation.metrics import predicted
-from actionvit.pipeline.datasets.dataset import Dataset, load_dataset
+from actionvit.pipeline.datasets import Dataset, load_dataset
 from actionvit.pipeline.experiments.differences import differences, findings
 from actionvit.pipeline.experiments.grids import STRATEGIES, applies, heads_cells, imbalance_cells, thirds_of
 from actionvit.pipeline.experiments.sharding import assign_shards, class_histograms, distance_from_whole

@@ -25,7 +25,7 @@ from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.variants import clip_spec
-from actionvit.pipeline.datasets.dataset import load_dataset
+from actionvit.pipeline.datasets import load_dataset
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.extraction.extract import extract
 from actionvit.pipeline.extraction.job import Job
@@ -173,7 +173,7 @@ def test_a_killed_extraction_resumes_to_the_same_store(root: Path, tmp_path: Pat
         "import os, signal, sys\nfrom pathlib import Path\n"
         "from actionvit.features.timesformer.variants import clip_spec\n"
         "from actionvit.features.timesformer.checkpoint import find_weights\n"
-        "from actionvit.pipeline.datasets.dataset import load_dataset\n"
+        "from actionvit.pipeline.datasets import load_dataset\n"
         "from actionvit.pipeline.extraction.extract import extract\n"
         "from actionvit.pipeline.extraction.job import Job\n"
         "kill = lambda done, total: done == 10 and os.kill(os.getpid(), signal.SIGKILL)\n"

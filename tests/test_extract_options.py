@@ -32,7 +32,7 @@ from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.variants import clip_spec
 from actionvit.features.transforms import resized
-from actionvit.pipeline.datasets.dataset import load_dataset
+from actionvit.pipeline.datasets import load_dataset
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.extraction.extract import extract
 from actionvit.pipeline.extraction.job import Job

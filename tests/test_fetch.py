@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from actionvit.errors import ActionVitError
-from actionvit.pipeline.datasets.dataset import load_dataset
+from actionvit.pipeline.datasets import load_dataset
 from actionvit.pipeline.datasets.fetching import unpack as unpacking
 from actionvit.pipeline.datasets.fetching.download import download
 from actionvit.pipeline.datasets.fetching.fetch import RECIPES, fetch

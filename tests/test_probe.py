@@ -16,7 +16,7 @@ from fake_store import failed
 from actionvit.commands.probe import command
 from actionvit.errors import ActionVitError
 from actionvit.heads.saving import load_head
-from actionvit.pipeline.datasets.dataset import Dataset, load_dataset
+from actionvit.pipeline.datasets import Dataset, load_dataset
 from actionvit.pipeline.probing.features import coverage, read_tables
 from actionvit.pipeline.probing.probe import TOGETHER, probe
 from actionvit.pipeline.probing.results import ProbeResult, videos_digest

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from actionvit.errors import ActionVitError
-from actionvit.pipeline.datasets.dataset import Dataset, Split, Video, load_dataset
+from actionvit.pipeline.datasets import Dataset, Split, Video, load_dataset
 from actionvit.pipeline.datasets.splits import leaking_sources, make_splits
 
 PROTOCOLS = ("grouped", "stratified", "random")

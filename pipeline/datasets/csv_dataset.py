@@ -1,4 +1,4 @@
-"""What videos a CSV file lists: `path,label[,split[,source]]`."""
+"""Read a CSV file of videos: `path,label[,split[,source]]`."""
 
 from __future__ import annotations
 
@@ -8,47 +8,72 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from actionvit.errors import ActionVitError
-from actionvit.pipeline.datasets.folder_dataset import Found, Scan, counted, printable
+from actionvit.pipeline.datasets.dataset import Split, Video
+from actionvit.pipeline.datasets.folder_dataset import Reading
+from actionvit.pipeline.datasets.names import parse_source, stem
+from actionvit.pipeline.text import abbreviate, pluralize, printable
 
 
-def read_csv(file: Path) -> Scan:
-    """Read a list of videos: columns `path`, `label` and, if wanted, `split` (train or test) and `source`.
+def read_csv(file: Path) -> Reading:
+    """Read a list of videos: columns `path`, `label` and optionally `split` (train, test or val) and `source`.
 
     Paths are relative to the file's folder; a path to a folder of images is a video too.
 
     Raises
     ------
     ActionVitError
-        If a column is missing, a path is missing on disk or stands there twice, a label is empty, or a split
+        If a column is missing, a path is missing on disk or listed twice, a label is empty, or a split
         is none of train, test, val and empty.
     """
-    found: dict[str, Found] = {}
+    videos: dict[str, Video] = {}
     lines: dict[str, int] = {}
-    spare = 0
+    sets: dict[str, list[str]] = {"train": [], "test": [], "val": [], "": []}
     for line, row in _rows(file):
-        at = f"`{file}` line {line}"
+        place = f"`{file}` line {line}"
         if not row["path"] or not row["label"]:
-            raise ActionVitError(f"{at}: empty {'path' if not row['path'] else 'label'}; fill it in or remove the line")
+            empty = "path" if not row["path"] else "label"
+            raise ActionVitError(f"{place}: empty {empty}; fill it in or remove the line")
         split = row.get("split", "").lower()
-        if split not in ("", "train", "test", "val"):
-            raise ActionVitError(f"{at}: split `{printable(split)}`; expected train, test, val (set aside) or nothing")
-        spare += split == "val"
+        if split not in sets:
+            raise ActionVitError(
+                f"{place}: split `{printable(split)}`; expected train, test, val (set aside) or nothing"
+            )
         path = Path(os.path.normpath(file.parent / row["path"]))
-        key = _csv_id(row["path"], file.parent)
-        if key in found:
-            raise ActionVitError(f"{at}: `{printable(key)}` stands in line {lines[key]} already; keep one of the two")
-        found[key] = Found(key, path, row["label"], "" if split == "val" else split, row.get("source", ""))
-        lines[key] = line
-    if not found:
+        id = _csv_id(row["path"], file.parent)
+        if id in videos:
+            raise ActionVitError(f"{place}: `{printable(id)}` stands in line {lines[id]} already; keep one of the two")
+        source = row.get("source") or parse_source(stem(path.name), row["label"]) or id
+        videos[id] = Video(id=id, path=path, label=row["label"], source=source)
+        lines[id] = line
+        sets[split].append(id)
+    if not videos:
         raise ActionVitError(f"`{file}` lists no video; expected lines `path,label` below the header")
-    if absent := [key for key, item in found.items() if not item.path.exists()]:
+    if absent := [id for id, video in videos.items() if not video.path.exists()]:
         raise ActionVitError(
             f"`{file}` line {lines[absent[0]]}: no video `{printable(absent[0])}` in `{file.parent}`"
-            f" ({counted(len(absent), 'path')} missing); mend the path or remove the line"
+            f" ({pluralize(len(absent), 'path')} missing); mend the path or remove the line"
         )
-    folders = [item.path.is_dir() for item in found.values()]
-    notes = [f"{counted(spare, 'video')} of split val set aside: neither train nor test"] if spare else []
-    return Scan(tuple(sorted(found.values())), all(folders), (), tuple(notes))
+    reading = Reading(
+        videos=sorted(videos.values(), key=lambda video: video.id),
+        frames=all(video.path.is_dir() for video in videos.values()),
+    )
+    _add_split(reading, file, sets)
+    return reading
+
+
+def _add_split(reading: Reading, file: Path, sets: dict[str, list[str]]) -> None:
+    """Add the split of the column `split`, if the column is filled in anywhere."""
+    if sets["val"]:
+        reading.notes.append(f"{pluralize(len(sets['val']), 'video')} of split val set aside: neither train nor test")
+    if not sets["train"] and not sets["test"]:
+        return
+    if not sets["train"] or not sets["test"]:
+        missing = "test" if sets["train"] else "train"
+        raise ActionVitError(f"`{file}`: column `split` names no {missing} video; name some of each")
+    if unused := [*sets["val"], *sets[""]]:
+        reading.notes.append(f"{pluralize(len(unused), 'video')} in neither train nor test: {abbreviate(unused)}")
+    split = Split(name="official-1", train=tuple(sorted(sets["train"])), test=tuple(sorted(sets["test"])))
+    reading.splits.append(split)
 
 
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:

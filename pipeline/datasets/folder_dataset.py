@@ -1,66 +1,34 @@
-"""What videos a folder holds: sorted, and everything passed over told."""
+"""Read a folder of class folders; everything passed over is noted."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from actionvit.errors import ActionVitError
 from actionvit.features.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from actionvit.pipeline.datasets.dataset import Split, Video
+from actionvit.pipeline.datasets.names import parse_source, stem
+from actionvit.pipeline.text import abbreviate, pluralize, printable
 
 
-class Found(NamedTuple):
-    """One video file or frame folder, as found."""
+@dataclass(slots=True, kw_only=True)
+class Reading:
+    """The videos and splits that a reader found, before they become a `Dataset`."""
 
-    id: str
-    path: Path
-    label: str
-    split: str = ""
-    """A CSV's `train` or `test`; empty where it says nothing."""
-    source: str = ""
-    """A CSV's source; empty where it says nothing."""
-
-    @property
-    def stem(self) -> str:
-        """The name without a video's suffix (a frame folder's name has none, whatever dots it holds)."""
-        name = self.path.name
-        return name[: name.rindex(".")] if name.lower().endswith(VIDEO_SUFFIXES) else name
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """What was found, sorted by id."""
-
-    found: tuple[Found, ...]
-    frames: bool
+    videos: list[Video]
+    """Sorted by id."""
+    frames: bool = False
     """Whether the videos are frame folders."""
-    folders: tuple[str, ...]
-    """The class folders' names; none for a CSV."""
-    notes: tuple[str, ...]
+    folders: tuple[str, ...] = ()
+    """The names of the class folders, if there are any."""
+    splits: list[Split] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-def some(names: Iterable[str], shown: int = 3) -> str:
-    """Return the first few names in backticks, printable whatever bytes they hold, and how many more there are."""
-    names = sorted(names)
-    quoted = ", ".join(f"`{printable(name)}`" for name in names[:shown])
-    return f"{quoted} and {len(names) - shown} more" if len(names) > shown else quoted
-
-
-def printable(name: str) -> str:
-    """Return a file name with undecodable bytes and control characters escaped, so that it prints as one line."""
-    name = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
-
-
-def counted(count: int, noun: str, plural: str | None = None) -> str:
-    """Return `1 video` or `1,234 videos`."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
-
-
-def scan_tree(root: Path, *, frames: bool | None = None) -> Scan:
+def scan_tree(root: Path, *, frames: bool | None = None) -> Reading:
     """Find the class folders of `root` and the videos in them: files, or folders of images where there are no files.
 
     Parameters
@@ -88,7 +56,7 @@ def scan_tree(root: Path, *, frames: bool | None = None) -> Scan:
         raise ActionVitError(f"dataset: cannot read `{name}` ({error.strerror}); check its permissions") from error
 
 
-def _scan(root: Path, frames: bool | None) -> Scan:
+def _scan(root: Path, frames: bool | None) -> Reading:
     top = _entries(root)
     tree = {entry.name: _entries(entry.path) for entry in top if entry.is_dir() and entry.name[0] != "."}
     files = {label: [entry for entry in entries if _is_video_file(entry)] for label, entries in tree.items()}
@@ -102,21 +70,22 @@ def _scan(root: Path, frames: bool | None) -> Scan:
         raise ActionVitError(_nothing_found(root))
     if empty := [label for label, entries in tree.items() if all(entry.name[0] == "." for entry in entries)]:
         raise ActionVitError(
-            f"dataset: class folder {some(empty)} in `{root}` is empty; put its videos there or remove the folder"
+            f"dataset: class folder {abbreviate(empty)} in `{root}` is empty; put its videos there or remove the folder"
         )
-    found, unreadable = [], []
+    videos, unreadable = [], []
     for label, entries in taken.items():
         for entry in entries:
             name = f"{label}/{entry.name}"
             if _is_text(name):
-                found.append(Found(name, Path(entry.path), label))
+                source = parse_source(stem(name), label) or name
+                videos.append(Video(id=name, path=Path(entry.path), label=label, source=source))
             else:
                 unreadable.append(name)
-    return Scan(
-        tuple(sorted(found)),
-        frames,
-        tuple(sorted(label for label, entries in taken.items() if entries)),
-        tuple(_notes(top, tree, taken, unreadable)),
+    return Reading(
+        videos=sorted(videos, key=lambda video: video.id),
+        frames=frames,
+        folders=tuple(sorted(label for label, entries in taken.items() if entries)),
+        notes=list(_notes(top, tree, taken, unreadable)),
     )
 
 
@@ -165,18 +134,18 @@ def _notes(
 ) -> Iterator[str]:
     """Tell of everything that lies in or beside the class folders and was not taken."""
     if unreadable:
-        yield f"{counted(len(unreadable), 'name')} left out, not UTF-8: {some(unreadable)}; rename to use"
+        yield f"{pluralize(len(unreadable), 'name')} left out, not UTF-8: {abbreviate(unreadable)}; rename to use"
     if loose := [entry.name for entry in top if _is_video_file(entry)]:
-        yield f"{counted(len(loose), 'video')} outside the class folders passed over: {some(loose)}"
+        yield f"{pluralize(len(loose), 'video')} outside the class folders passed over: {abbreviate(loose)}"
     lists = {label for label, entries in tree.items() if any("_test_split" in entry.name for entry in entries)}
     if beside := [label for label, entries in taken.items() if not entries and label not in lists]:
-        yield f"{counted(len(beside), 'folder')} without videos passed over: {some(beside)}"
+        yield f"{pluralize(len(beside), 'folder')} without videos passed over: {abbreviate(beside)}"
     used = {entry.path for entries in taken.values() for entry in entries}
     stray = [
         f"{label}/{entry.name}" for label in taken if taken[label] for entry in tree[label] if entry.path not in used
     ]
     hidden = [name for name in stray if "/." in name]
     if hidden:
-        yield f"{counted(len(hidden), 'hidden file')} passed over: {some(hidden)}"
+        yield f"{pluralize(len(hidden), 'hidden file')} passed over: {abbreviate(hidden)}"
     if other := sorted(set(stray) - set(hidden)):
-        yield f"{counted(len(other), 'entry', 'entries')} passed over, no video: {some(other)}"
+        yield f"{pluralize(len(other), 'entry', 'entries')} passed over, no video: {abbreviate(other)}"

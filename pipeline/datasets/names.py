@@ -1,9 +1,11 @@
-"""What a clip's file name tells: the film or upload it was cut from, and how it was shot."""
+"""Read a video's source and metadata from its file name."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
+
+from actionvit.features.media import VIDEO_SUFFIXES
 
 # fmt: off
 HMDB51_CLASSES = (
@@ -32,22 +34,28 @@ _MEANING = {
 
 
 class ClipMetadata(NamedTuple):
-    """What an HMDB51 name says of its clip (Kuehne et al., ICCV 2011, table 3)."""
+    """The properties in an HMDB51 file name (Kuehne et al., ICCV 2011, table 3)."""
 
     body_part: str
     """`head`, `upper body`, `full body` or `lower body`."""
     camera_motion: str
     """`camera moves` or `camera still`."""
     people: int
-    """How many take part in the action."""
+    """People who take part in the action."""
     viewpoint: str
     """`front`, `back`, `left` or `right`."""
     quality: str
     """`good`, `medium` or `bad`."""
 
 
+def stem(id: str) -> str:
+    """Return the last part of an id without a video's suffix; a frame folder's name has none, whatever its dots."""
+    name = id.rpartition("/")[2]
+    return name[: name.rindex(".")] if name.lower().endswith(VIDEO_SUFFIXES) else name
+
+
 def parse_metadata(stem: str) -> ClipMetadata | None:
-    """Return what an HMDB51 name (without suffix) says, or None if it follows another pattern."""
+    """Return the metadata in an HMDB51 name (without suffix), or None if the name follows another pattern."""
     if (match := _HMDB51.fullmatch(stem)) is None:
         return None
     body, motion, view, quality = (_MEANING[part][match[part]] for part in ("body", "motion", "view", "quality"))
@@ -55,7 +63,7 @@ def parse_metadata(stem: str) -> ClipMetadata | None:
 
 
 def parse_source(stem: str, label: str) -> str | None:
-    """Return the source a clip was cut from, or None where the name does not tell.
+    """Return the source that a video was cut from, or None where its name does not contain one.
 
     HMDB51 names begin with `<source>_<class>_`, whatever folder they lie in: a relabelled clip keeps its source.
     UCF101's `v_Class_gNN_cNN` gives the group `v_Class_gNN`.

@@ -1,4 +1,4 @@
-"""The split lists that HMDB51 comes with: `<class>_test_split<N>.txt`, a line `NAME.avi CODE` a video."""
+"""Read HMDB51's split lists: `<class>_test_split<N>.txt`, one line `NAME.avi CODE` per video."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 from actionvit.errors import ActionVitError
-from actionvit.pipeline.datasets.folder_dataset import Found, counted, printable, some
+from actionvit.pipeline.datasets.dataset import Split, Video
+from actionvit.pipeline.datasets.names import stem
+from actionvit.pipeline.text import abbreviate, pluralize, printable
 
 FOLDER_NAMES = ("testTrainMulti_7030_splits", "test_train_splits", "hmdb51_splits", "splits")
 """Where people keep the lists; looked at first, and one level deeper than other folders."""
@@ -19,21 +20,6 @@ FOLDER_NAMES = ("testTrainMulti_7030_splits", "test_train_splits", "hmdb51_split
 _LOOKED_AT = 2000  # HMDB51 has 153 lists; a folder of a million files beside ROOT must not cost seconds
 _LINE = re.compile(r"(?P<stem>.+?)(\.[A-Za-z0-9]{2,4})?\s+(?P<code>[012])")
 _FILE = re.compile(r"(?P<label>.+)_test_split(?P<number>\d+)\.txt")
-
-
-class OfficialSplit(NamedTuple):
-    """One split's lists, restricted to the videos that are there."""
-
-    name: str
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-
-
-class Official(NamedTuple):
-    """The splits that were found, and what was odd."""
-
-    splits: tuple[OfficialSplit, ...]
-    notes: tuple[str, ...]
 
 
 def find_lists(root: Path, labels: Iterable[str]) -> Path | None:
@@ -72,8 +58,8 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: (path.name not in FOLDER_NAMES, path.name))
 
 
-def read_official(folder: Path, found: Sequence[Found], *, certain: bool = True) -> Official:
-    """Read every list in `folder` and match its names to the videos that are there.
+def read_official(folder: Path, videos: Sequence[Video], *, certain: bool = True) -> tuple[list[Split], list[str]]:
+    """Read every list in `folder` and match its names to the videos on disk; return splits and notes.
 
     A name matches the video of the same class and name, suffix apart; failing that, the one whose name differs only
     in characters that are neither letters nor digits (`@18` for `#18`), if there is exactly one on either side.
@@ -86,24 +72,24 @@ def read_official(folder: Path, found: Sequence[Found], *, certain: bool = True)
     """
     lists = _read_lists(folder)
     ids: dict[str, dict[str, str]] = {}
-    for video in found:
-        ids.setdefault(video.label, {})[video.stem] = video.id
+    for video in videos:
+        ids.setdefault(video.label, {})[stem(video.id)] = video.id
     listed: dict[str, set[str]] = {}
     for (_, label), codes in lists.items():
         listed.setdefault(label, set()).update(codes)
     matches = {label: _match(listed[label], ids.get(label, {})) for label in listed}
     if not certain and not any(matches.values()):
-        return Official((), (f"split lists in `{folder}` passed over: they name none of these videos",))
+        return [], [f"split lists in `{folder}` passed over: they name none of these videos"]
     for (number, label), codes in lists.items():
         if label in ids and not any(name in matches[label] for name in codes):
-            file, videos = folder / f"{label}_test_split{number}.txt", counted(len(ids[label]), "video")
+            file, count = folder / f"{label}_test_split{number}.txt", pluralize(len(ids[label]), "video")
             raise ActionVitError(
-                f"split list `{file}` names none of the {videos} in class folder `{label}`;"
+                f"split list `{file}` names none of the {count} in class folder `{label}`;"
                 " put its videos there, or mend or remove the list"
             )
-    splits = tuple(_split(number, lists, matches, folder) for number in sorted({number for number, _ in lists}))
-    beside = () if certain else (f"official split lists read from `{folder}`",)
-    return Official(splits, (*beside, *_notes(listed, matches, ids)))
+    splits = [_split(number, lists, matches, folder) for number in sorted({number for number, _ in lists})]
+    beside = [] if certain else [f"official split lists read from `{folder}`"]
+    return splits, [*beside, *_notes(listed, matches, ids)]
 
 
 def _read_lists(folder: Path) -> dict[tuple[int, str], dict[str, str]]:
@@ -156,19 +142,19 @@ def _split(
     lists: Mapping[tuple[int, str], Mapping[str, str]],
     matches: Mapping[str, Mapping[str, str]],
     folder: Path,
-) -> OfficialSplit:
-    sides: dict[str, list[str]] = {"0": [], "1": [], "2": []}  # unused, train, test
+) -> Split:
+    sets: dict[str, list[str]] = {"0": [], "1": [], "2": []}  # unused, train, test
     for (other, label), codes in lists.items():
         if other == number:
             for name, video in matches[label].items():
                 if name in codes:
-                    sides[codes[name]].append(video)
-    if not sides["1"] or not sides["2"]:
+                    sets[codes[name]].append(video)
+    if not sets["1"] or not sets["2"]:
         raise ActionVitError(
-            f"split lists in `{folder}`: split {number} has {counted(len(sides['1']), 'training video')} and"
-            f" {counted(len(sides['2']), 'test video')} here; complete the dataset or give another --splits-dir"
+            f"split lists in `{folder}`: split {number} has {pluralize(len(sets['1']), 'training video')} and"
+            f" {pluralize(len(sets['2']), 'test video')} here; complete the dataset or give another --splits-dir"
         )
-    return OfficialSplit(f"official-{number}", tuple(sorted(sides["1"])), tuple(sorted(sides["2"])))
+    return Split(name=f"official-{number}", train=tuple(sorted(sets["1"])), test=tuple(sorted(sets["2"])))
 
 
 def _notes(
@@ -178,17 +164,17 @@ def _notes(
 ) -> Iterator[str]:
     if gone := sorted(listed.keys() - ids.keys()):
         videos = sum(len(listed[label]) for label in gone)
-        classes = counted(len(gone), "listed class", "listed classes")
-        yield f"{classes} not here, with {counted(videos, 'video')}: {some(gone)}"
+        classes = pluralize(len(gone), "listed class", "listed classes")
+        yield f"{classes} not here, with {pluralize(videos, 'video')}: {abbreviate(gone)}"
     absent = [f"{label}/{name}" for label in ids for name in listed.get(label, set()) - matches.get(label, {}).keys()]
     if absent:
-        yield f"{counted(len(absent), 'video')} in the official lists, but not here: {some(absent)}"
+        yield f"{pluralize(len(absent), 'video')} in the official lists, but not here: {abbreviate(absent)}"
     known = {video for by_name in matches.values() for video in by_name.values()}
     unlisted = [video for by_stem in ids.values() for video in by_stem.values() if video not in known]
     if unlisted:
-        yield f"{counted(len(unlisted), 'video')} here, but in no official list: {some(unlisted)}"
+        yield f"{pluralize(len(unlisted), 'video')} here, but in no official list: {abbreviate(unlisted)}"
     respelt = [
         video for label, by_name in matches.items() for name, video in by_name.items() if ids[label].get(name) != video
     ]
     if respelt:
-        yield f"{counted(len(respelt), 'video')} matched to the lists but for punctuation: {some(respelt)}"
+        yield f"{pluralize(len(respelt), 'video')} matched to the lists but for punctuation: {abbreviate(respelt)}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from actionvit.errors import ActionVitError
 from actionvit.features.store.store import FeatureStore
-from actionvit.pipeline.datasets.dataset import load_dataset
+from actionvit.pipeline.datasets import load_dataset
 
 
 def labels_of(store: FeatureStore, root: Path | None = None) -> dict[str, str]:

@@ -25,7 +25,6 @@ from actionvit.features.timesformer.outputs import quantities
 from actionvit.heads.linear import LinearProbe
 from actionvit.heads.selection import select
 from actionvit.pipeline.datasets.dataset import Dataset, Split, Video
-from actionvit.pipeline.datasets.folder_dataset import some
 from actionvit.pipeline.datasets.splits import default_protocol, make_splits
 from actionvit.pipeline.finetuning.checkpoints import has_checkpoint
 from actionvit.pipeline.finetuning.classifier import Classifier, Frozen, first_trained
@@ -39,6 +38,7 @@ from actionvit.pipeline.finetuning.spec import FinetuneSpec, Progress, State
 from actionvit.pipeline.finetuning.tokens import CachedClips, extract_tokens, token_store
 from actionvit.pipeline.finetuning.trainer import Training
 from actionvit.pipeline.finetuning.validation import validation_part
+from actionvit.pipeline.text import abbreviate
 
 logger = logging.getLogger(__name__)
 
@@ -112,11 +112,13 @@ def finetune(dataset: Dataset, weights: Weights, spec: FinetuneSpec, place: Work
     splits = chosen_splits(dataset, spec)
     quantities(weights.shape, spec.clip)  # raises if the size is no whole number of patches
     if spec.augment and (unknown := sorted(set(spec.augment.keep_sides) - set(dataset.class_names))):
-        raise ActionVitError(f"--no-flip-class {unknown[0]}: no such class; there are {some(dataset.class_names)}")
+        raise ActionVitError(
+            f"--no-flip-class {unknown[0]}: no such class; there are {abbreviate(dataset.class_names)}"
+        )
     if len(dataset.class_names) < 2:
         raise ActionVitError(f"dataset `{dataset.name}`: has one class, and nothing to tell it from")
     for split in splits:  # a split that cannot be is found before others are trained
-        _parts(dataset, split, _class_numbers(dataset), spec)
+        _parts(dataset, split, dataset.y, spec)
     with in_a_line():
         clips = _clips(dataset, splits, weights, spec, place)
         return [_tune(dataset, split, weights, clips, spec, place) for split in splits]
@@ -189,11 +191,11 @@ def _tune(
 ) -> Tuned:
     began, ranks = time.perf_counter(), place.ranks
     _require_tests(split, ranks.union(clips.failures))
-    y = _class_numbers(dataset)
+    y = dataset.y
     fit, held = _parts(dataset, split, y, spec)
     unseen = [dataset.class_names[label] for label in np.setdiff1d(y[fit], y[held])]
     if unseen and ranks.first:
-        logger.warning("%s: the validation part shows no clip of %s", split.name, some(unseen))
+        logger.warning("%s: the validation part shows no clip of %s", split.name, abbreviate(unseen))
     sampling, n_classes = spec.training.sampling, len(dataset.class_names)
     histograms = class_counts(y[fit], sampling, epoch=1, world=ranks.world, n_classes=n_classes)
     place.on_split(split, Parts(fit=fit, held=held, histograms=histograms))
@@ -267,12 +269,6 @@ def rows_of(dataset: Dataset, ids: Sequence[str]) -> NDArray[np.intp]:
     """Return the videos' numbers, in the order of ids."""
     at = {video.id: row for row, video in enumerate(dataset.videos)}
     return np.array([at[id] for id in ids], dtype=np.intp)
-
-
-def _class_numbers(dataset: Dataset) -> NDArray[np.intp]:
-    """Return each video's class, (N,), in the order of `class_names`."""
-    number = {name: i for i, name in enumerate(dataset.class_names)}
-    return np.array([number[video.label] for video in dataset.videos], dtype=np.intp)
 
 
 def _parts(

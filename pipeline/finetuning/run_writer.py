@@ -95,13 +95,12 @@ def history(tuned: Sequence[Tuned]) -> str:
 
 
 def _predictions(dataset: Dataset, tuned: Sequence[Tuned]) -> Predictions:
-    number = {name: i for i, name in enumerate(dataset.class_names)}
     videos = [video for one in tuned for video in one.tested]
     scores = [view_mean(one.logits, one.temperature) for one in tuned]
     return Predictions(
         id=np.array([video.id for video in videos]),
         split=np.array([one.split.name for one in tuned for _ in one.tested]),
-        true=np.array([number[video.label] for video in videos], dtype=np.int64),
+        true=dataset.labels_of(videos).astype(np.int64),
         scores=np.concatenate(scores).astype(np.float32),
         source=np.array([video.source if dataset.sources_known else "" for video in videos]),
         class_names=dataset.class_names,

@@ -133,13 +133,12 @@ def _size_of(path: Path) -> int | None:
 
 def table_of(dataset: Dataset, store: FeatureStore, videos: Sequence[Video], quantity: Quantity) -> FeatureTable:
     """Return a store's embeddings of these videos. Raises ActionVitError if it holds no such quantity."""
-    number = {name: i for i, name in enumerate(dataset.class_names)}
     ids = [video.id for video in videos]
     return FeatureTable(
         variant=store.variant,
         id=np.array(ids),
         X=_read(store, ids, quantity),
-        y=np.array([number[video.label] for video in videos], dtype=np.intp),
+        y=dataset.labels_of(videos),
         source=np.array([video.source if dataset.sources_known else "" for video in videos]),
         class_names=dataset.class_names,
         store=store,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from actionvit.errors import ActionVitError
 from actionvit.evaluation.intervals import paired_interval, share_interval
 from actionvit.evaluation.metrics import cmc, confusion, per_class, predicted, reliability
-from actionvit.pipeline.datasets.dataset import Video, clip_metadata
+from actionvit.pipeline.datasets.names import parse_metadata, stem
 from actionvit.pipeline.runs import Predictions, Run
 
 CONFUSED_PAIRS = 12
@@ -133,9 +132,8 @@ def _recall_interval(found: Predictions, number: int) -> list[float] | None:
 
 
 def _metadata(found: Predictions, row: int) -> dict[str, Any] | None:
-    id_, label = str(found.id[row]), found.class_names[found.true[row]]
-    told = clip_metadata(Video(id=id_, path=Path(id_), label=label, source=str(found.source[row])))
-    return told._asdict() if told else None
+    metadata = parse_metadata(stem(str(found.id[row])))
+    return metadata._asdict() if metadata else None
 
 
 def _rounded(interval: tuple[float, float]) -> list[float]:

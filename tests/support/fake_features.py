@@ -14,7 +14,7 @@ from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.parts import Row
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.variants import ModelShape
-from actionvit.pipeline.datasets.dataset import Dataset, load_dataset
+from actionvit.pipeline.datasets import Dataset, load_dataset
 
 CLASSES = ("clap", "jump", "run", "wave")
 VIEWS, FRAMES, WIDTH = 2, 4, 12

@@ -22,7 +22,7 @@ from actionvit.features.sampling import ClipSpec
 from actionvit.features.timesformer.checkpoint import Weights, find_weights
 from actionvit.features.timesformer.state_dict import tensor_shapes, to_transformers
 from actionvit.features.timesformer.variants import ModelShape
-from actionvit.pipeline.datasets.dataset import Dataset, load_dataset
+from actionvit.pipeline.datasets import Dataset, load_dataset
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.datasets.synthetic.motions import draw_clip, draw_scene
 from actionvit.pipeline.finetuning.augment import AugmentSpec

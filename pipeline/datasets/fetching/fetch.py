@@ -146,7 +146,7 @@ def fetch(name: str, to: Path, *, sources: Sequence[str] = (), track: Track | No
         target.rmdir()
     ready.rename(target)
     shutil.rmtree(work)
-    return Fetched(to, len(scan.found), len(scan.folders), new=True)
+    return Fetched(to, len(scan.videos), len(scan.folders), new=True)
 
 
 def _already(to: Path) -> Fetched:
@@ -155,7 +155,7 @@ def _already(to: Path) -> Fetched:
         scan = scan_tree(to)
     except ActionVitError as error:
         raise ActionVitError(f"data fetch: `{to}` holds other files; give a new folder with --output") from error
-    return Fetched(to, len(scan.found), len(scan.folders), new=False)
+    return Fetched(to, len(scan.videos), len(scan.folders), new=False)
 
 
 def _obtain(source: str, work: Path, max_bytes: int, track: Track | None) -> Path:
