@@ -82,6 +82,6 @@ def _steps(out: Path) -> Iterator[Step]:
     names = [f"{variant}-linear{suffix}" for suffix in ("", "-balanced") for variant in VARIANTS]
     yield Step(
         "Report: per class, per split, base against HR, as a page and as files",
-        ("report", *(str(out / "runs" / name) for name in names), "-o", "--output", "out", str(out / "report")),
+        ("report", *(str(out / "runs" / name) for name in names), "--output", str(out / "report")),
         "",
     )
