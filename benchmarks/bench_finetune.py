@@ -27,14 +27,15 @@ from actionvit.features.timesformer.variants import VARIANTS, clip_spec
 from actionvit.pipeline.datasets import Dataset, load_dataset
 from actionvit.pipeline.datasets.synthetic.dataset import draw_clip, draw_scene, write_avi
 from actionvit.pipeline.finetuning.augment import AugmentSpec
-from actionvit.pipeline.finetuning.classifier import Frozen
+from actionvit.pipeline.finetuning.classifier import FrozenBlocks
 from actionvit.pipeline.finetuning.clips import Clips, FileClips
-from actionvit.pipeline.finetuning.distributed import Ranks
-from actionvit.pipeline.finetuning.finetune import load_model, view_spec
+from actionvit.pipeline.finetuning.distributed import ProcessGroup
+from actionvit.pipeline.finetuning.finetune import view_spec
 from actionvit.pipeline.finetuning.sampling import SamplingSpec
 from actionvit.pipeline.finetuning.spec import FinetuneSpec, TrainSpec
+from actionvit.pipeline.finetuning.split import load_model
 from actionvit.pipeline.finetuning.tokens import CachedClips, extract_tokens, token_store
-from actionvit.pipeline.finetuning.trainer import Training
+from actionvit.pipeline.finetuning.trainer import Trainer
 
 
 def drawn(root: Path, clips: int) -> Dataset:
@@ -48,15 +49,24 @@ def drawn(root: Path, clips: int) -> Dataset:
     return load_dataset(root)
 
 
-def epochs(spec: FinetuneSpec, weights: Weights, clips: Clips, frozen: Frozen, folder: Path) -> list[dict[str, float]]:
+def epochs(
+    spec: FinetuneSpec, weights: Weights, clips: Clips, frozen: FrozenBlocks, folder: Path
+) -> list[dict[str, float]]:
     """Train on all clips; return each epoch's seconds, those of all cores together, and its loss."""
     rows, found = np.arange(len(clips.videos)), []
     model = load_model(weights, 2, spec, "cpu")
-    parts = {"fit": rows, "held": rows, "spec": spec.training, "ranks": Ranks(), "folder": folder, "identity": {}}
-    training = Training(model, frozen, clips, rows % 2, **parts)
+    parts = {
+        "train_rows": rows,
+        "val_rows": rows,
+        "spec": spec.training,
+        "ranks": ProcessGroup(),
+        "folder": folder,
+        "identity": {},
+    }
+    trainer = Trainer(model, frozen, clips, rows % 2, **parts)
     for epoch in range(1, spec.training.epochs + 1):
         before = time.process_time()
-        row = training._epoch(epoch, lambda progress: None)
+        row = trainer._epoch(epoch, lambda progress: None)
         found.append({"s": row["seconds"], "cpu_s": time.process_time() - before, "loss": row["loss"]})
     return found
 
@@ -73,7 +83,7 @@ def measure(train: str, dataset: Dataset, weights: Weights, options: argparse.Na
     )
     views = view_spec(weights, spec)
     model = load_model(weights, 2, spec, "cpu")
-    frozen = Frozen(model.encoder, spec.clip, model.first, "cpu")
+    frozen = FrozenBlocks(model.encoder, spec.clip, model.num_frozen, "cpu")
     began = time.perf_counter()
     where = {"variant": options.variant, "cache": scratch / "cache", "policy": DecodePolicy()}
     store = token_store(dataset, dataset.videos, weights, frozen, views, **where)

@@ -25,9 +25,9 @@ from actionvit.commands.options import (
 if TYPE_CHECKING:
     from actionvit.features.timesformer.checkpoint import Weights
     from actionvit.pipeline.datasets.dataset import Split
-    from actionvit.pipeline.finetuning.distributed import Ranks
-    from actionvit.pipeline.finetuning.finetune import Parts, Workplace
+    from actionvit.pipeline.finetuning.distributed import ProcessGroup
     from actionvit.pipeline.finetuning.spec import FinetuneSpec, Progress
+    from actionvit.pipeline.finetuning.split import TrainingContext, TrainValRows
     from actionvit.pipeline.runs import Run
 
 
@@ -63,13 +63,13 @@ def command(**options: Any) -> None:
     """
     from actionvit.features.timesformer.checkpoint import find_weights
     from actionvit.features.timesformer.outputs import resolve
-    from actionvit.pipeline.finetuning.distributed import ranks
+    from actionvit.pipeline.finetuning.distributed import init_distributed
 
     if options["resume"] and options["restart"]:
         raise click.UsageError("--resume goes on, --restart begins again; give one of them")
     device, precision = resolve(options["device"], options["precision"])
     weights = find_weights(options["variant"], options["weights"])
-    with ranks(device) as group:
+    with init_distributed(device) as group:
         run = _run(options, weights, _spec(options, precision == "bf16"), group)
     if run is None:
         return
@@ -81,24 +81,25 @@ def command(**options: Any) -> None:
         click.get_current_context().exit(3)
 
 
-def _run(options: dict[str, Any], weights: Weights, spec: FinetuneSpec, group: Ranks) -> Run | None:
+def _run(options: dict[str, Any], weights: Weights, spec: FinetuneSpec, group: ProcessGroup) -> Run | None:
     """Train; the first of several processes writes the run."""
     import shutil
 
-    from actionvit.pipeline.finetuning.finetune import Workplace, finetune
-    from actionvit.pipeline.finetuning.run_writer import run_name, write_tuned
+    from actionvit.pipeline.finetuning.finetune import finetune
+    from actionvit.pipeline.finetuning.run_writer import run_name, write_finetuned
+    from actionvit.pipeline.finetuning.split import TrainingContext
     from actionvit.pipeline.runs import check_place
 
-    if group.first:
+    if group.is_main:
         _warn_of_the_idle(options, spec)
     dataset = open_dataset(options["root"], options)
     folder = options["runs"] / (options["run"] or run_name(spec))
     check_place(folder, overwrite=options["overwrite"])  # before the training, not only after it
     work = folder.with_name(f"{folder.name}.training")
-    if options["restart"] and group.first:
+    if options["restart"] and group.is_main:
         shutil.rmtree(work, ignore_errors=True)
-    group.wait()
-    place = Workplace(
+    group.barrier()
+    place = TrainingContext(
         cache=options["cache"],
         folder=work,
         ranks=group,
@@ -108,11 +109,11 @@ def _run(options: dict[str, Any], weights: Weights, spec: FinetuneSpec, group: R
         resume=options["resume"],
         flush_seconds=options["flush_seconds"],
     )
-    with _progress(place, spec.training.epochs, quiet=options["as_json"] or not group.first):
+    with _progress(place, spec.training.epochs, quiet=options["as_json"] or not group.is_main):
         tuned = finetune(dataset, weights, spec, place)
-    if not group.first:
+    if not group.is_main:
         return None
-    run = write_tuned(
+    run = write_finetuned(
         folder,
         dataset,
         weights,
@@ -190,7 +191,7 @@ def _warn_of_the_idle(options: dict[str, Any], spec: FinetuneSpec) -> None:
 
 
 @contextmanager
-def _progress(place: Workplace, epochs: int, *, quiet: bool) -> Iterator[None]:
+def _progress(place: TrainingContext, epochs: int, *, quiet: bool) -> Iterator[None]:
     """Show bars, and a line an epoch."""
     from tqdm import tqdm
 
@@ -208,13 +209,13 @@ def _progress(place: Workplace, epochs: int, *, quiet: bool) -> Iterator[None]:
             videos.total = total
             videos.update(done - videos.n)
 
-        def on_split(split: Split, parts: Parts) -> None:
+        def on_split(split: Split, rows: TrainValRows) -> None:
             if quiet:
                 return
-            click.echo(f"{split.name}: {len(parts.fit)} clips to train on, {len(parts.held)} to choose the epoch by")
-            if len(parts.histograms) > 1:
-                for rank, counts in enumerate(parts.histograms):
-                    click.echo(f"  rank {rank}: {' '.join(map(str, counts))} clips a class")
+            click.echo(f"{split.name}: {len(rows.train)} clips to train on, {len(rows.val)} to choose the epoch by")
+            if len(rows.histograms) > 1:
+                for rank, counts in enumerate(rows.histograms):
+                    click.echo(f"  rank {rank}: {' '.join(map(str, counts))} clips per class")
 
         def on_step(split: Split, now: Progress) -> None:
             if (now.epoch, now.step) == (1, 1):

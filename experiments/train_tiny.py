@@ -44,7 +44,7 @@ from actionvit.pipeline.finetuning.checkpoints import (
     restore_optimizer,
     save_checkpoint,
 )
-from actionvit.pipeline.finetuning.schedule import MovingAverage, rate_at
+from actionvit.pipeline.finetuning.schedule import EMA, lr_factor
 
 SHAPES = ("disc", "box", "triangle", "ring", "cross", "drop")
 REVERSED = np.array([MOTIONS.index({**BACKWARDS, **{v: k for k, v in BACKWARDS.items()}}.get(m, m)) for m in MOTIONS])
@@ -282,7 +282,7 @@ def main() -> None:
     torch.manual_seed(SEED)
     plan, student = Plan(arguments.steps, arguments.clips), Student()
     parameters = dict(student.named_parameters())
-    optimizers, average = _optimizers(student), MovingAverage(parameters, 0.998)
+    optimizers, average = _optimizers(student), EMA(parameters, 0.998)
     rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in optimizers.items()}
     first = _resume(arguments.work, parameters, average, optimizers)
     began, told = time.perf_counter(), []
@@ -292,7 +292,7 @@ def main() -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         for name, optimizer in optimizers.items():
-            optimizer.param_groups[0]["lr"] = rates[name] * rate_at(step, plan.steps, 0.01)
+            optimizer.param_groups[0]["lr"] = rates[name] * lr_factor(step, plan.steps, 0.01)
             optimizer.step()
             optimizer.zero_grad()
         average.update(parameters)
@@ -311,16 +311,14 @@ def main() -> None:
 Optimizers = dict[str, torch.optim.Optimizer]
 
 
-def _save(
-    work: Path, step: int, parameters: dict[str, nn.Parameter], average: MovingAverage, optimizers: Optimizers
-) -> None:
+def _save(work: Path, step: int, parameters: dict[str, nn.Parameter], average: EMA, optimizers: Optimizers) -> None:
     groups = {"now": parameters, "average": average.values}
     groups |= {name: optimizer_tensors(optimizer) for name, optimizer in optimizers.items()}
     tensors = {f"{kind}/{name}": value for kind, group in groups.items() for name, value in group.items()}
     save_checkpoint(work, tensors, {"step": step})
 
 
-def _resume(work: Path, parameters: dict[str, nn.Parameter], average: MovingAverage, optimizers: Optimizers) -> int:
+def _resume(work: Path, parameters: dict[str, nn.Parameter], average: EMA, optimizers: Optimizers) -> int:
     """Bring back what a checkpoint holds; return the step to go on with."""
     if (found := load_checkpoint(work)) is None:
         return 0

@@ -1,7 +1,7 @@
-"""What a training clip looks like this time: a random stretch of time, a random crop, mirrored or not, recoloured.
+"""Augmentation of training views: random segment in time, random crop, mirroring and color changes.
 
-One draw holds for all frames of a view: a crop that jumped from frame to frame would be motion. Everything random
-comes from the generator that is handed in, so that the same generator gives the same view on every machine and rank.
+One draw holds for all frames of a view: a crop that jumped from frame to frame would be motion. All randomness comes
+from the generator passed in, so the same generator gives the same view on every machine and rank.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 CANDIDATES = 4
-"""Frames decoded for every frame of a training view: what random stretches of time are taken from."""
+"""Frames decoded per frame of a training view; random segments in time are taken from them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentSpec:
-    """How far a training view may stray from the plain one."""
+    """Ranges of the random changes."""
 
     window: float = 0.7
-    """Shortest stretch of time a view may cover, as a share of the video; 1 for all of it, always."""
+    """Minimum duration of a view, as a fraction of the video; 1 always takes all of it."""
     area: float = 0.4
-    """Smallest crop, as a share of the picture's largest square; 1 for about all of it, at random places."""
+    """Minimum crop area, as a fraction of the largest square of the frame."""
     flip: bool = True
-    """Whether every second view is mirrored."""
+    """Whether half of the views are mirrored."""
     keep_sides: tuple[str, ...] = ()
-    """Classes that are never mirrored, because left and right are what tells them."""
+    """Classes that are never mirrored, because they differ by left and right."""
     colours: int = 2
-    """Colour changes a view, drawn from `COLOURS`; 0 for none."""
+    """Color operations per view, drawn from `COLOR_OPS`; 0 disables them."""
     strength: float = 0.5
-    """How far they go, 0 to 1."""
+    """Magnitude of the color operations, 0 to 1."""
 
     def __post_init__(self) -> None:
-        """Refuse what no view can be."""
+        """Validate the fields."""
         for name in ("window", "area"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected more than 0, at most 1")
@@ -46,19 +46,20 @@ class AugmentSpec:
 
 
 def draw_times(count: int, frames: int, shortest: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return `frames` rising positions below `count`: one at random in each equal part of a random stretch."""
-    share = rng.uniform(shortest, 1)
-    start = rng.uniform(0, 1 - share)
-    place = start + share * (np.arange(frames) + rng.uniform(0, 1, frames)) / frames
+    """Return `frames` increasing positions below `count`: one at random in each equal part of a random segment."""
+    duration = rng.uniform(shortest, 1)
+    start = rng.uniform(0, 1 - duration)
+    place = start + duration * (np.arange(frames) + rng.uniform(0, 1, frames)) / frames
     return np.minimum((place * count).astype(np.int64), count - 1)
 
 
 def draw_box(height: int, width: int, smallest: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Return (top, left, height, width) of a crop: a random share of the largest square, sides up to 4 : 3."""
-    share, ratio = rng.uniform(smallest, 1), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
-    side = np.sqrt(share) * min(height, width)
+    """Return (top, left, height, width) of a crop: a random fraction of the largest square, aspect up to 4 : 3."""
+    area, ratio = rng.uniform(smallest, 1), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+    side = np.sqrt(area) * min(height, width)
     h, w = (
-        int(min(max(round(side * stretch), 1), most)) for stretch, most in ((ratio**-0.5, height), (ratio**0.5, width))
+        int(min(max(round(side * stretch), 1), limit))
+        for stretch, limit in ((ratio**-0.5, height), (ratio**0.5, width))
     )
     return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
 
@@ -71,29 +72,29 @@ def draw_view(
     Parameters
     ----------
     frames : Tensor of shape (F, 3, h, w), uint8
-        Candidates spread evenly over the video, in order.
+        Candidate frames, evenly spaced over the video.
     spec : AugmentSpec
     rng : numpy.random.Generator
-        Decides everything.
+        Source of all randomness.
     num_frames, size : int
         T and S.
     label : str
-        The class, for `spec.keep_sides`.
+        The video's class, for `spec.keep_sides`.
     """
     rows = draw_times(len(frames), num_frames, spec.window, rng)
     top, left, h, w = draw_box(frames.shape[2], frames.shape[3], spec.area, rng)
-    mirrored = rng.random() < 0.5  # drawn in any case: one switch must not change all the other draws
+    mirrored = rng.random() < 0.5  # always drawn, so that `flip` does not change the other draws
     cut = frames[torch.from_numpy(rows), :, top : top + h, left : left + w]
     view = F.interpolate(cut.float(), size=(size, size), mode="bilinear", antialias=True, align_corners=False)
     if spec.flip and mirrored and label not in spec.keep_sides:
         view = view.flip(-1)
-    for number in rng.permutation(len(COLOURS))[: spec.colours]:
-        view = COLOURS[number](view, spec.strength * rng.uniform(-1, 1))
+    for number in rng.permutation(len(COLOR_OPS))[: spec.colours]:
+        view = COLOR_OPS[number](view, spec.strength * rng.uniform(-1, 1))
     return view.clamp_(0, 255)
 
 
-def normalised(view: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Return pixels of 0 to 255 as a model takes them; channels on the third axis from the end."""
+def normalize(view: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return normalized pixels, from values of 0 to 255; channels on the third axis from the end."""
     scale = torch.tensor([1 / (255 * s) for s in std]).view(3, 1, 1)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).view(3, 1, 1)
     return view * scale + shift
@@ -104,13 +105,13 @@ def _brightness(view: Tensor, by: float) -> Tensor:
 
 
 def _contrast(view: Tensor, by: float) -> Tensor:
-    grey = view.mean()
-    return grey + (view - grey) * (1 + 0.8 * by)
+    gray = view.mean()
+    return gray + (view - gray) * (1 + 0.8 * by)
 
 
 def _saturation(view: Tensor, by: float) -> Tensor:
-    grey = _grey(view)
-    return grey + (view - grey) * (1 + 1.6 * by)
+    gray = _gray(view)
+    return gray + (view - gray) * (1 + 1.6 * by)
 
 
 def _gamma(view: Tensor, by: float) -> Tensor:
@@ -118,7 +119,7 @@ def _gamma(view: Tensor, by: float) -> Tensor:
 
 
 def _tint(view: Tensor, by: float) -> Tensor:
-    """Shift red against blue, as another white balance does."""
+    """Shift the white balance: red against blue."""
     return view * torch.tensor([1 + 0.4 * by, 1.0, 1 - 0.4 * by]).view(3, 1, 1)
 
 
@@ -129,15 +130,15 @@ def _sharpness(view: Tensor, by: float) -> Tensor:
 
 
 def _drain(view: Tensor, by: float) -> Tensor:
-    """Go towards grey: a film without colour is still the same action."""
-    return view + abs(by) * (_grey(view) - view)
+    """Blend towards gray."""
+    return view + abs(by) * (_gray(view) - view)
 
 
-def _grey(view: Tensor) -> Tensor:
+def _gray(view: Tensor) -> Tensor:
     return (view * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
 
 
-COLOURS: tuple[Callable[[Tensor, float], Tensor], ...] = (
+COLOR_OPS: tuple[Callable[[Tensor, float], Tensor], ...] = (
     _brightness,
     _contrast,
     _saturation,
@@ -146,4 +147,4 @@ COLOURS: tuple[Callable[[Tensor, float], Tensor], ...] = (
     _sharpness,
     _drain,
 )
-"""Changes of colour that leave outlines where they are, each by a number from -1 to 1 (after RandAugment, 2020)."""
+"""Color operations that keep shapes in place, each with a magnitude from -1 to 1 (after RandAugment, 2020)."""

@@ -1,4 +1,4 @@
-"""A training's state as one file: there whole or not at all, without pickle."""
+"""Checkpoints: a training's state as one safetensors file, replaced atomically."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ SCHEMA = 1
 
 
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write tensors and what JSON can hold as `folder/checkpoint.safetensors`, atomically.
+    """Write tensors and a JSON-serializable state to `folder/checkpoint.safetensors`, atomically.
 
     Raises
     ------
     ActionVitError
-        If the disk is full or read-only; the checkpoint before is then still there.
+        If the disk is full or read-only; the previous checkpoint is then unchanged.
     """
     from safetensors.torch import save
 
     make_folder(folder)
-    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    atomic_write(folder / FILE, save(kept, {"state": json.dumps({"schema": SCHEMA, **state})}))
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    atomic_write(folder / FILE, save(on_cpu, {"state": json.dumps({"schema": SCHEMA, **state})}))
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether there is a checkpoint."""
+    """Return whether the folder holds a checkpoint."""
     return (folder / FILE).is_file()
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return tensors and state, or None where there is no checkpoint.
+    """Return tensors and state, or None without a checkpoint.
 
     Raises
     ------
     ActionVitError
-        If it cannot be read.
+        If the file cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -61,13 +61,13 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return an optimizer's moments by parameter number."""
+    """Return an optimizer's state as tensors, named PARAMETER_NUMBER.NAME."""
     states = optimizer.state_dict()["state"]
     return {f"{number}.{name}": value for number, state in states.items() for name, value in state.items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Undo `optimizer_tensors`."""
+    """Load the state that `optimizer_tensors` returned."""
     states: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, _, name = key.partition(".")

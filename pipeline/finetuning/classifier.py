@@ -1,4 +1,4 @@
-"""An encoder with a classifier on top, cut in two: blocks that stay as they are, and blocks that are trained."""
+"""TimeSformer with a classifier, divided into frozen blocks and trained blocks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from actionvit.features.timesformer.forward import embed, full_block, run
 from actionvit.features.timesformer.model import TimeSformer
 
 
-def first_trained(train: str, depth: int) -> int:
-    """Return how many blocks stay frozen: all for `head`, all but K for `last:K`, -1 for `all`, embeddings included.
+def num_frozen_blocks(train: str, depth: int) -> int:
+    """Return the number of frozen blocks: all for `head`, all but K for `last:K`; -1 for `all`, embeddings included.
 
     Raises
     ------
     ActionVitError
-        If it is none of these, or the model has fewer than K blocks.
+        If `train` is none of these, or the model has fewer than K blocks.
     """
     if train == "head":
         return depth
@@ -36,60 +36,60 @@ def first_trained(train: str, depth: int) -> int:
 
 
 class Classifier(nn.Module):
-    """TimeSformer and a linear layer on its clip embedding.
+    """TimeSformer and a linear layer, initialized to zero, on its clip embedding.
 
     Parameters
     ----------
     encoder : TimeSformer
     n_classes : int
-    first : int
-        As `first_trained` gives it.
+    num_frozen : int
+        As `num_frozen_blocks` returns it.
     checkpointing : bool
-        Recompute blocks on the way back instead of keeping what they computed: a third more time, far less memory.
+        Activation checkpointing: recompute blocks in the backward pass. A third more time, far less memory.
     """
 
-    def __init__(self, encoder: TimeSformer, n_classes: int, *, first: int, checkpointing: bool = False) -> None:
+    def __init__(self, encoder: TimeSformer, n_classes: int, *, num_frozen: int, checkpointing: bool = False) -> None:
         super().__init__()
-        self.encoder, self.first, self.checkpointing = encoder, first, checkpointing
+        self.encoder, self.num_frozen, self.checkpointing = encoder, num_frozen, checkpointing
         self.head = nn.Linear(encoder.shape.width, n_classes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        encoder.requires_grad_(first < 0)
-        if 0 <= first < encoder.shape.depth:
-            encoder.blocks[first:].requires_grad_(True)
+        encoder.requires_grad_(num_frozen < 0)
+        if 0 <= num_frozen < encoder.shape.depth:
+            encoder.blocks[num_frozen:].requires_grad_(True)
             encoder.norm.requires_grad_(True)
 
     @property
     def depth(self) -> int:
-        """Blocks of the encoder."""
+        """Number of blocks of the encoder."""
         return self.encoder.shape.depth
 
     @property
     def recomputable(self) -> bool:
-        """Whether checkpointing would save anything: the last block keeps what it computed in any case."""
-        return self.first < self.depth - 1
+        """Whether checkpointing saves memory: the last block always keeps its activations."""
+        return self.num_frozen < self.depth - 1
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """Return the parameters that training changes, by name: the encoder's as in its weights, and the head's."""
+        """Return the trainable parameters by name: the encoder's as in its weights, and the head's."""
         return {name.removeprefix("encoder."): p for name, p in self.named_parameters() if p.requires_grad}
 
     def logits(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Return logits (B, C), in fp32 whatever the products are in: two classes are seldom equal; see `embedding`."""
+        """Return logits (B, C); always computed in fp32, where ties between classes are rare. See `embedding`."""
         embedding = self.embedding(x, keep).float()
         with torch.autocast(x.device.type, enabled=False):
             return self.head(embedding)  # type: ignore[no-any-return]
 
     def embedding(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Return clip embeddings (B, D) of what `Frozen` gives for B views, or of pixels if all is trained.
+        """Return clip embeddings (B, D) of the outputs of `FrozenBlocks` for B views, or of pixels if all is trained.
 
-        `keep`, (B, depth), holds 0 for a block that is left out of a view's way and 1 / share kept for one that is not
-        (stochastic depth, Huang et al., ECCV 2016); the last block is never left out.
+        `keep`, (B, depth), implements stochastic depth (Huang et al., ECCV 2016): 0 for a block that is dropped for a
+        view, 1 / keep probability otherwise. The last block is never dropped.
         """
-        if self.first == self.depth:
+        if self.num_frozen == self.depth:
             return x
-        pixels = self.first < 0
+        pixels = self.num_frozen < 0
         x = embed(x, self.encoder.stem(x.shape[1], x.shape[-1])) if pixels else x.transpose(0, 1).contiguous()
-        model = self.encoder.fold(max(self.first, 0))
+        model = self.encoder.fold(max(self.num_frozen, 0))
         for number, block in enumerate(model.blocks[:-1], start=model.first):
             if self.checkpointing:
                 y = checkpoint(full_block, x, block, model, use_reentrant=False)[0]
@@ -100,54 +100,56 @@ class Classifier(nn.Module):
         return run(x, last).clip
 
 
-class Frozen:
-    """The blocks below `first`, folded once: what a cache of tokens holds, and what training through them computes.
+class FrozenBlocks:
+    """The frozen blocks, folded once: computes the tokens that are cached, or that training takes directly.
 
-    Returns the residual stream (B, T, 1 + P, D) after `first` blocks, the clip embedding (B, D) where all blocks are
-    frozen, and the pixels untouched where none is; in float32 on the device, whatever was computed in. On the CPU views
-    are computed one by one, so that none depends on the others: a cache gives the very bits of training without it.
+    Returns the residual stream (B, T, 1 + P, D) after the frozen blocks, the clip embedding (B, D) if all blocks are
+    frozen, and the pixels unchanged if none is; in float32 on the device. On the CPU views are computed one by one, so
+    that none depends on the others: cached tokens give the same bits as training without a cache.
 
     Parameters
     ----------
     encoder : TimeSformer
-        Copied: the trained blocks change with every step, and these must not follow them.
+        Copied, as its trained blocks change with every step.
     spec : ClipSpec
         Frames and size of a view.
-    first : int
-        As `first_trained` gives it.
+    num_frozen : int
+        As `num_frozen_blocks` returns it.
     device : str
     bf16 : bool
         Compute in bfloat16 throughout.
     """
 
-    def __init__(self, encoder: TimeSformer, spec: ClipSpec, first: int, device: str, *, bf16: bool = False) -> None:
-        self.first, self.device = first, torch.device(device)
+    def __init__(
+        self, encoder: TimeSformer, spec: ClipSpec, num_frozen: int, device: str, *, bf16: bool = False
+    ) -> None:
+        self.num_frozen, self.device = num_frozen, torch.device(device)
         self.precision, self.dtype = ("bf16", torch.bfloat16) if bf16 else ("fp32", torch.float32)
-        if first < 0:
+        if num_frozen < 0:
             return
         tokens = spec.num_frames * (1 + (spec.size // encoder.shape.patch) ** 2)
         with torch.no_grad():
-            whole = encoder.fold()
-            used = replace(whole, blocks=whole.blocks[: first or None])
+            folded = encoder.fold()
+            frozen = replace(folded, blocks=folded.blocks[: num_frozen or None])
             self._stem = encoder.stem(spec.num_frames, spec.size).to(self.device, self.dtype)
-            self._blocks: Folded = used.to(self.device, self.dtype)
+            self._blocks: Folded = frozen.to(self.device, self.dtype)
             if self.device.type == "cpu":
                 self._stem, self._blocks = self._stem.pack(), self._blocks.pack(tokens)
-        self._whole = first == encoder.shape.depth
+        self._all_frozen = num_frozen == encoder.shape.depth
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Return what the trained part takes in."""
+        """Return the input of the trained part."""
         pixels = pixels.to(self.device, non_blocking=True)
-        if self.first < 0:
+        if self.num_frozen < 0:
             return pixels
         parts = torch.split(pixels, 1 if self.device.type == "cpu" else len(pixels))
         return torch.cat([self._tokens(part.to(self.dtype)) for part in parts]).float()
 
     def _tokens(self, pixels: Tensor) -> Tensor:
         x = embed(pixels, self._stem)
-        if self._whole:
+        if self._all_frozen:
             return run(x, self._blocks).clip
-        for block in self._blocks.blocks[: self.first]:
+        for block in self._blocks.blocks[: self.num_frozen]:
             x, _ = full_block(x, block, self._blocks)
         return x.transpose(0, 1)

@@ -1,4 +1,4 @@
-"""Training clips from video files: decoded, shrunk, kept in memory as far as that goes, made into views."""
+"""Model inputs from video files: frames are decoded, resized, cached in memory up to a limit, and made into views."""
 
 from __future__ import annotations
 
@@ -26,48 +26,48 @@ from actionvit.features.fingerprint import fingerprint
 from actionvit.features.sampling import ClipSpec, clip_indices
 from actionvit.features.transforms import resized, views
 from actionvit.pipeline.datasets.dataset import Video
-from actionvit.pipeline.finetuning.augment import CANDIDATES, AugmentSpec, draw_view, normalised
-from actionvit.pipeline.finetuning.sampling import Item
+from actionvit.pipeline.finetuning.augment import CANDIDATES, AugmentSpec, draw_view, normalize
+from actionvit.pipeline.finetuning.sampling import Sample
 
 logger = logging.getLogger(__name__)
-Kind = Literal["plain", "drawn"]
-MOST_THREADS = 16
-"""That make views: each holds a video's frames and views in memory."""
+ViewKind = Literal["plain", "drawn"]
+MAX_THREADS = 16
+"""Threads that make views; each holds a video's frames and views in memory."""
 S_ = TypeVar("S_")
 T_ = TypeVar("T_")
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A step's input on one rank; b clips of the n asked for, those left out having failed to decode."""
+class Batch:
+    """A step's input on one rank: b clips; clips that do not decode are left out."""
 
-    items: Sequence[Item]
-    """b, in the order of x."""
+    samples: Sequence[Sample]
+    """b samples, in the order of x."""
     x: Tensor
-    """(b, ...), what `Frozen` or the model takes in."""
-    share: NDArray[np.float64]
-    """(b,), what of each input is the item's own clip; below 1 where another is mixed in."""
+    """(b, ...), input of `FrozenBlocks` or of the trained part."""
+    weight: NDArray[np.float64]
+    """(b,), weight of each sample's own clip; below 1 where another is blended in."""
 
 
 class Clips(Protocol):
-    """Where a training's inputs come from: files, or cached tokens."""
+    """A source of model inputs: video files, or cached tokens."""
 
     cached: bool
-    """Whether inputs have seen the frozen blocks already."""
+    """Whether inputs are outputs of the frozen blocks."""
     videos: Sequence[Video]
-    """What rows and items number."""
+    """The videos that rows and samples index."""
     spec: ViewSpec
     failures: dict[str, str]
-    """Reason by id of videos that gave nothing."""
+    """Reason by id of the videos that failed."""
 
-    def train(self, steps: Iterable[Sequence[Item]]) -> Iterator[Loaded]:
+    def train(self, steps: Iterable[Sequence[Sample]]) -> Iterator[Batch]:
         """Yield each step's input."""
 
     def test(self, rows: Sequence[int], *, once: bool = False) -> Iterator[tuple[int, Tensor]]:
-        """Yield (row, its K plain views) for each video that decodes, in order; `once` if not again in every epoch."""
+        """Yield (row, its K plain views) for each video that decodes, in order; `once`: not needed in later epochs."""
 
-    def marks(self, rows: Sequence[int]) -> list[str]:
-        """Return a word a video that changes with its content, as far as that can be told without reading it."""
+    def content_ids(self, rows: Sequence[int]) -> list[str]:
+        """Return a string per video that changes with its content, as far as known without reading the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,85 +75,88 @@ class ViewSpec:
     """How pixels become views, plain ones and training ones."""
 
     clip: ClipSpec
-    """The plain views; T and S of all."""
+    """The plain views; num_frames and size of all views."""
     augment: AugmentSpec | None
     """None to train on the plain views."""
     views: int = 0
-    """Training views a clip has, in all epochs the same: the first plain one and augmented ones; 0 for fresh ones."""
+    """Training views per clip, the same in all epochs: the first plain one, then augmented ones; 0: always new."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     seed: int = 0
 
     @property
     def candidates(self) -> ClipSpec:
-        """Which frames training views are drawn from, and how small they are kept: an eighth larger than a view."""
+        """Frames that augmented views are drawn from, resized to an eighth more than a view."""
         T, S = self.clip.num_frames, self.clip.size
         return ClipSpec(num_frames=T * CANDIDATES, size=S + S // 8)
 
     def choose(self, rng: np.random.Generator) -> int | None:
-        """Return the number of the training view that it is this time; None for a fresh one."""
+        """Return the number of the training view to use; None for a new one."""
         number = self.clip.views if self.augment is None else self.views
         return int(rng.integers(number)) if number else None
 
-    def kind(self, number: int | None) -> Kind:
+    def kind(self, number: int | None) -> ViewKind:
         """Return which frames a training view is made of."""
         return "plain" if self.augment is None or number == 0 else "drawn"
 
-    def frames(self, kind: Kind) -> ClipSpec:
-        """Return what to decode."""
+    def frames(self, kind: ViewKind) -> ClipSpec:
+        """Return the frames to decode for a kind of view."""
         return self.clip if kind == "plain" else self.candidates
 
-    def plain(self, held: Held) -> Tensor:
+    def plain(self, cached: CachedFrames) -> Tensor:
         """Return the plain views (K, T, 3, S, S)."""
-        rows = torch.from_numpy(held.positions(clip_indices(held.count, self.clip)))
-        return views(held.pixels, rows, self.clip, self.mean, self.std)
+        rows = torch.from_numpy(cached.positions(clip_indices(cached.count, self.clip)))
+        return views(cached.pixels, rows, self.clip, self.mean, self.std)
 
-    def training(self, held: Held, video: Video, number: int | None, rng: np.random.Generator | None = None) -> Tensor:
-        """Return a training view (T, 3, S, S) of frames of its kind; a fresh one, number None, is drawn from `rng`."""
+    def training(
+        self, cached: CachedFrames, video: Video, number: int | None, rng: np.random.Generator | None = None
+    ) -> Tensor:
+        """Return a training view (T, 3, S, S) from frames of its kind; if `number` is None, drawn from `rng`."""
         if self.augment is None or number == 0:
-            return self.plain(held)[number]
+            return self.plain(cached)[number]
         if number is not None:
             rng = np.random.default_rng([self.seed, number, zlib.crc32(video.id.encode("utf-8", "surrogateescape"))])
         assert rng is not None
         T, S = self.clip.num_frames, self.clip.size
-        view = draw_view(held.pixels.permute(0, 3, 1, 2), self.augment, rng, num_frames=T, size=S, label=video.label)
-        return normalised(view, self.mean, self.std)
+        view = draw_view(cached.pixels.permute(0, 3, 1, 2), self.augment, rng, num_frames=T, size=S, label=video.label)
+        return normalize(view, self.mean, self.std)
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """A video's frames for one purpose, shrunk."""
+class CachedFrames:
+    """A video's resized frames for one kind of view."""
 
     pixels: Tensor
     """(F, h, w, 3), uint8."""
     index: NDArray[np.int64]
-    """(F,), where in the video they lie."""
+    """(F,), their positions in the video."""
     count: int
+    """Frames of the video."""
 
     @classmethod
-    def of(cls, frames: Frames, spec: ClipSpec) -> Held:
-        """Keep what a spec asks for, the short side at its size."""
+    def of(cls, frames: Frames, spec: ClipSpec) -> CachedFrames:
+        """Keep the frames that a spec needs, resized to its size."""
         index = np.unique(clip_indices(frames.count, spec))
         data = torch.from_numpy(frames.data[frames.positions(index)])
         return cls(resized(data, spec.size).permute(0, 2, 3, 1).contiguous(), index, frames.count)
 
     def positions(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return where in `pixels` frames of the video lie."""
+        """Return the rows of `pixels` that hold these frames of the video."""
         return np.searchsorted(self.index, index).astype(np.int64)
 
 
 class FileClips:
-    """Inputs from the videos themselves.
+    """Model inputs decoded from the video files.
 
     Parameters
     ----------
     videos : sequence of Video
-        What rows and items number.
+        The videos that rows and samples index.
     spec : ViewSpec
     policy, workers, timeout
-        As `decode_stream` takes them.
+        As for `decode_stream`.
     memory : int
-        Bytes of shrunk frames to keep; what does not fit is decoded again in every epoch.
+        Bytes of resized frames to cache; other frames are decoded again in every epoch.
     """
 
     cached = False
@@ -170,79 +173,84 @@ class FileClips:
     ) -> None:
         self.videos, self.spec, self.policy, self.workers, self.timeout = videos, spec, policy, workers, timeout
         self.failures: dict[str, str] = {}
-        self._room, self._kept = memory, dict[tuple[Kind, int], Held]()
+        self._free, self._cache = memory, dict[tuple[ViewKind, int], CachedFrames]()
 
-    def train(self, steps: Iterable[Sequence[Item]]) -> Iterator[Loaded]:
-        """Yield each step's input, the next ones being decoded meanwhile."""
-        chosen = [[(item, self._choices(item)) for item in items] for items in steps]
-        wanted = [(self.spec.kind(one.number), one.row) for step in chosen for _, ones in step for one in ones]
-        with closing(self._stream(wanted)) as stream:
-            held = ([(one, next(stream)) for one in ones] for step in chosen for _, ones in step)
-            with closing(in_threads(self._views, held)) as made:
-                for step in chosen:
-                    yield _loaded([(item, next(made)) for item, _ in step])
+    def train(self, steps: Iterable[Sequence[Sample]]) -> Iterator[Batch]:
+        """Yield each step's input while the next ones are decoded."""
+        planned = [[(sample, self._choices(sample)) for sample in samples] for samples in steps]
+        choices = [choices for step in planned for _, choices in step]
+        requests = [(self.spec.kind(choice.number), choice.row) for pair in choices for choice in pair]
+        with closing(self._stream(requests)) as stream:
+            frames = ([(choice, next(stream)) for choice in pair] for pair in choices)
+            with closing(thread_map(self._views, frames)) as views:
+                for step in planned:
+                    yield _batch([(sample, next(views)) for sample, _ in step])
 
     def test(self, rows: Sequence[int], *, once: bool = False) -> Iterator[tuple[int, Tensor]]:
-        """Yield (row, plain views (K, T, 3, S, S)) of the videos that decode; frames needed `once` take no memory.
+        """Yield (row, plain views (K, T, 3, S, S)) of the videos that decode.
 
-        Unless training views are made of the same frames.
+        Frames needed `once` are not cached, unless training views are made of the same frames.
         """
         keep = not once or self.spec.augment is None or self.spec.views > 0
         with closing(self._stream([("plain", row) for row in rows], keep=keep)) as stream:
-            for row, held in zip(rows, stream, strict=True):
-                if held is not None:
-                    yield row, self.spec.plain(held)
+            for row, frames in zip(rows, stream, strict=True):
+                if frames is not None:
+                    yield row, self.spec.plain(frames)
 
-    def marks(self, rows: Sequence[int]) -> list[str]:
-        """Return the videos' sizes in bytes: times change where files are only copied."""
+    def content_ids(self, rows: Sequence[int]) -> list[str]:
+        """Return the videos' sizes in bytes; modification times change where files are only copied."""
         return [_size(self.videos[row].path) for row in rows]
 
-    def _choices(self, item: Item) -> list[_Choice]:
-        """Return the item's clip, and the one blended into it."""
-        found = []
-        for second, row in enumerate([item.video] if item.mix is None else [item.video, item.mix.video]):
-            rng = item.rng("view", second=second == 1)
-            found.append(_Choice(row, self.spec.choose(rng), rng))
-        return found
+    def _choices(self, sample: Sample) -> list[_Choice]:
+        """Return the view of the sample's clip, and that of the clip blended into it."""
+        choices = []
+        for second, row in enumerate([sample.video] if sample.mix is None else [sample.video, sample.mix.video]):
+            rng = sample.rng("view", second=second == 1)
+            choices.append(_Choice(row, self.spec.choose(rng), rng))
+        return choices
 
-    def _views(self, chosen: Sequence[tuple[_Choice, Held | None]]) -> list[Tensor | None]:
-        """Return an item's views, None for a video that failed."""
+    def _views(self, choices: Sequence[tuple[_Choice, CachedFrames | None]]) -> list[Tensor | None]:
+        """Return a sample's views, None for a video that failed."""
         return [
-            None if held is None else self.spec.training(held, self.videos[one.row], one.number, one.rng)
-            for one, held in chosen
+            None if frames is None else self.spec.training(frames, self.videos[choice.row], choice.number, choice.rng)
+            for choice, frames in choices
         ]
 
-    def _stream(self, wanted: Sequence[tuple[Kind, int]], *, keep: bool = True) -> Generator[Held | None, None, None]:
+    def _stream(
+        self, requests: Sequence[tuple[ViewKind, int]], *, keep: bool = True
+    ) -> Generator[CachedFrames | None, None, None]:
         """Yield the frames of each kind and row, in order, from memory or file; None for a video that fails."""
-        known = {at for at in wanted if at in self._kept or self.videos[at[1]].id in self.failures}
-        requests = [
+        resolved = {
+            request for request in requests if request in self._cache or self.videos[request[1]].id in self.failures
+        }
+        pending = [
             DecodeRequest(self.videos[row].id, self.videos[row].path, (self.spec.frames(kind),))
-            for kind, row in wanted
-            if (kind, row) not in known
+            for kind, row in requests
+            if (kind, row) not in resolved
         ]
-        workers = self.workers if requests else 0
-        with closing(decode_stream(requests, policy=self.policy, workers=workers, timeout=self.timeout)) as stream:
-            for at in wanted:
-                if at in known:
-                    yield self._kept.get(at)
+        workers = self.workers if pending else 0
+        with closing(decode_stream(pending, policy=self.policy, workers=workers, timeout=self.timeout)) as stream:
+            for request in requests:
+                if request in resolved:
+                    yield self._cache.get(request)
                     continue
-                item = next(stream)
-                if isinstance(item, Failure):
-                    self._fail(item)
+                decoded = next(stream)
+                if isinstance(decoded, Failure):
+                    self._fail(decoded)
                     yield None
                 else:
-                    held = Held.of(item.frames, self.spec.frames(at[0]))
-                    yield self._keep(at, held) if keep else held
+                    frames = CachedFrames.of(decoded.frames, self.spec.frames(request[0]))
+                    yield self._keep(request, frames) if keep else frames
 
-    def _keep(self, at: tuple[Kind, int], held: Held) -> Held:
-        if at not in self._kept and held.pixels.nbytes <= self._room:
-            self._room -= held.pixels.nbytes
-            self._kept[at] = held
-        return held
+    def _keep(self, request: tuple[ViewKind, int], frames: CachedFrames) -> CachedFrames:
+        if request not in self._cache and frames.pixels.nbytes <= self._free:
+            self._free -= frames.pixels.nbytes
+            self._cache[request] = frames
+        return frames
 
     def _fail(self, failure: Failure) -> None:
         if failure.id not in self.failures:
-            logger.warning("%s: %s (%s): takes no part", failure.id, failure.reason, failure.detail)
+            logger.warning("%s: %s (%s): skipped", failure.id, failure.reason, failure.detail)
         self.failures[failure.id] = failure.reason
 
 
@@ -255,61 +263,61 @@ def _size(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """A training view to come."""
+    """A training view to make."""
 
     row: int
     number: int | None
     rng: np.random.Generator
 
 
-def _loaded(views: Sequence[tuple[Item, Sequence[Tensor | None]]]) -> Loaded:
-    """Blend and stack; an item goes with any of its clips."""
-    items, inputs, shares = [], [], []
-    for item, parts in views:
-        whole = [part for part in parts if part is not None]
-        if len(whole) < len(parts):
+def _batch(views: Sequence[tuple[Sample, Sequence[Tensor | None]]]) -> Batch:
+    """Blend and stack views; a sample is left out if any of its clips failed."""
+    samples, inputs, weights = [], [], []
+    for sample, clips in views:
+        decoded = [clip for clip in clips if clip is not None]
+        if len(decoded) < len(clips):
             continue
-        x, share = (whole[0], 1.0) if item.mix is None else _blend(item, whole[0], whole[1])
-        items.append(item)
+        x, weight = (decoded[0], 1.0) if sample.mix is None else _blend(sample, decoded[0], decoded[1])
+        samples.append(sample)
         inputs.append(x)
-        shares.append(share)
-    return Loaded(items, torch.stack(inputs) if inputs else torch.empty(0), np.array(shares))
+        weights.append(weight)
+    return Batch(samples, torch.stack(inputs) if inputs else torch.empty(0), np.array(weights))
 
 
-def _blend(item: Item, first: Tensor, second: Tensor) -> tuple[Tensor, float]:
-    """Return two views (T, 3, S, S) as one, and the first one's share of it."""
-    assert item.mix is not None
-    if not item.mix.cut:
-        return item.mix.share * first + (1 - item.mix.share) * second, item.mix.share
-    S, rng = first.shape[-1], item.rng("drop")
-    side = round(S * np.sqrt(1 - item.mix.share))
+def _blend(sample: Sample, first: Tensor, second: Tensor) -> tuple[Tensor, float]:
+    """Return two views (T, 3, S, S) blended into one, and the weight of the first."""
+    assert sample.mix is not None
+    if not sample.mix.cut:
+        return sample.mix.weight * first + (1 - sample.mix.weight) * second, sample.mix.weight
+    S, rng = first.shape[-1], sample.rng("drop")
+    side = round(S * np.sqrt(1 - sample.mix.weight))
     top, left = (int(rng.integers(S - side + 1)) for _ in range(2))
     first = first.clone()
     first[..., top : top + side, left : left + side] = second[..., top : top + side, left : left + side]
     return first, 1 - side**2 / S**2
 
 
-def in_threads(make: Callable[[S_], T_], items: Iterable[S_]) -> Generator[T_, None, None]:
-    """Yield what `make` makes of each item, in order: a thread a core, each computing alone, as many items ahead.
+def thread_map(function: Callable[[S_], T_], items: Iterable[S_]) -> Generator[T_, None, None]:
+    """Yield `function(item)` in order, computed ahead by a thread per core, each with one torch thread.
 
-    Alone, so that sums are in the same order on every machine.
+    One torch thread each, so that sums are taken in the same order on every machine.
     """
-    count, threads = min(available_cores(), MOST_THREADS), torch.get_num_threads()
-    waiting: deque[Future[T_]] = deque()
+    count, threads = min(available_cores(), MAX_THREADS), torch.get_num_threads()
+    pending: deque[Future[T_]] = deque()
     try:
         with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for item in items:
-                waiting.append(pool.submit(make, item))
-                if len(waiting) > count:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                pending.append(pool.submit(function, item))
+                if len(pending) > count:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
     finally:
-        torch.set_num_threads(threads)  # what the pool's threads set holds for later threads of others too
+        torch.set_num_threads(threads)  # the setting of the pool's threads would apply to later threads too
 
 
-def ahead(items: Iterator[T_]) -> Iterator[T_]:
-    """Yield what an iterator yields, the next one being made in a thread meanwhile."""
+def prefetch(items: Iterator[T_]) -> Iterator[T_]:
+    """Yield an iterator's items while a thread computes the next one."""
     end = object()
     with ThreadPoolExecutor(1) as thread:
         future = thread.submit(next, items, end)

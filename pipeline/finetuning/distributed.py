@@ -1,8 +1,8 @@
-"""Several processes as one training: gradients are summed, everything else is computed by all alike.
+"""Data-parallel training: gradients are summed over ranks, everything else is computed identically on each rank.
 
-No wrapper around the model: each rank adds up the gradients of its share, divided by the size of the whole step, and
-one sum over ranks makes them what one process would have computed. Ranks may cut their share into different
-micro-batches, so that one of them running out of memory stops nobody.
+The model is not wrapped in DistributedDataParallel: each rank accumulates the gradients of its clips, divided by the
+size of the whole step, and one all-reduce gives the gradients that a single process would have computed. Ranks may use
+different micro-batch sizes, so one rank that runs out of memory does not stop the others.
 """
 
 from __future__ import annotations
@@ -28,86 +28,88 @@ SET_BY_TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True, slots=True)
-class Ranks:
-    """One process among those that train together."""
+class ProcessGroup:
+    """Rank of this process among the processes that train together, and the collectives between them."""
 
     rank: int = 0
     world: int = 1
     device: str = "cpu"
 
     @property
-    def first(self) -> bool:
-        """Whether this process writes and speaks for all."""
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes files and prints."""
         return self.rank == 0
 
-    def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors by their sums over all ranks: one message for all of them."""
+    def all_reduce_(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by their sums over all ranks, in one message."""
         if self.world == 1 or not tensors:
             return
         flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
-        with _together():
+        with _collective():
             dist.all_reduce(flat)
         start = 0
         for tensor in tensors:
             tensor.detach().copy_(flat[start : start + tensor.numel()].view_as(tensor))
             start += tensor.numel()
 
-    def share(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Return the sum over all ranks of an array in which each filled its own rows and left the rest at 0."""
+    def all_reduce(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Return the sum of an array over all ranks."""
         if self.world == 1:
             return array
-        with _together():
+        with _collective():
             tensor = torch.from_numpy(array).to(self.device)
             dist.all_reduce(tensor)
             return np.asarray(tensor.cpu().numpy())
 
-    def union(self, found: Mapping[str, str]) -> dict[str, str]:
-        """Return what all ranks found, by name, the same on each."""
-        every: list[Any] = [dict(found)] * self.world
+    def gather_dict(self, values: Mapping[str, str]) -> dict[str, str]:
+        """Return the union of all ranks' dictionaries, the same on each rank."""
+        gathered: list[Any] = [dict(values)] * self.world
         if self.world > 1:
-            with _together():
-                dist.all_gather_object(every, dict(found))
-        return {name: value for each in every for name, value in each.items()}
+            with _collective():
+                dist.all_gather_object(gathered, dict(values))
+        return {name: value for part in gathered for name, value in part.items()}
 
-    def agree(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors by the first rank's."""
-        with _together():
+    def broadcast_(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by those of rank 0."""
+        with _collective():
             for tensor in tensors if self.world > 1 else ():
                 dist.broadcast(tensor.detach(), 0)
 
-    def wait(self) -> None:
-        """Return when all ranks have come here."""
+    def barrier(self) -> None:
+        """Wait until all ranks have reached this call."""
         if self.world > 1:
-            with _together():
+            with _collective():
                 dist.barrier()
 
 
 @contextmanager
-def _together() -> Iterator[None]:
-    """Say in a line that another rank is gone; the traceback here would hide why."""
+def _collective() -> Iterator[None]:
+    """Turn the error of a lost rank into one line: the traceback here would hide the cause, which that rank prints."""
     try:
         yield
     except RuntimeError as error:
-        if out_of_memory(error) or str(error).startswith("CUDA error"):  # this rank's own trouble
+        if out_of_memory(error) or str(error).startswith("CUDA error"):  # a failure of this rank
             raise
-        said = str(error).splitlines()[0]
-        raise ActionVitError(f"another process of this training has stopped, and says why itself ({said})") from error
+        reason = str(error).splitlines()[0]
+        raise ActionVitError(
+            f"another process of this training has stopped; its own message has the cause ({reason})"
+        ) from error
 
 
 @contextmanager
-def ranks(device: str) -> Iterator[Ranks]:
-    """Join the processes that `torchrun` started, for a while; by itself a process is all there is.
+def init_distributed(device: str) -> Iterator[ProcessGroup]:
+    """Join the process group that `torchrun` started: gloo on CPUs, NCCL on GPUs, one GPU per process.
 
-    gloo on the CPU, NCCL on GPUs, one GPU a process.
+    Without `torchrun` (WORLD_SIZE unset or 1) the group is this process alone.
 
     Raises
     ------
     ActionVitError
-        If WORLD_SIZE is set and what else `torchrun` sets is not, or there are fewer GPUs than processes.
+        If WORLD_SIZE is set without the other variables of `torchrun`, or there are fewer GPUs than processes.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield Ranks(device=device)
+        yield ProcessGroup(device=device)
         return
     if missing := [name for name in SET_BY_TORCHRUN if name not in os.environ]:
         raise ActionVitError(
@@ -115,17 +117,19 @@ def ranks(device: str) -> Iterator[Ranks]:
         )
     on_gpu = device.startswith("cuda")
     if on_gpu:
-        here, there = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
-        if here > there:
-            raise ActionVitError(f"{here} processes on this machine, and torch finds {there} GPUs: start one for each")
+        processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+        if processes > gpus:
+            raise ActionVitError(
+                f"{processes} processes on this machine, and torch finds {gpus} GPUs: start one process per GPU"
+            )
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
-    # Optimizers import it, and imported when there is a group it keeps that as a default argument for good: gloo's
-    # threads then outlive the farewell below, and one that is late aborts an interpreter that is ending.
+    # Imported before the group exists: imported later (by an optimizer) it would keep the group as a default argument,
+    # gloo's threads would outlive `destroy_process_group`, and could abort the interpreter at exit.
     importlib.import_module("torch.distributed.nn.functional")
-    # The first rank may take hours to extract tokens while the others wait; torch would give up after ten minutes.
+    # Rank 0 may extract tokens for hours while the others wait; torch's default timeout is ten minutes.
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(days=7))
-    yield Ranks(dist.get_rank(), world, device)
-    # Not after an exception: NCCL would wait here for the others, and they for this process in a sum that never comes,
-    # its message unprinted. Once it has ended, torchrun ends the others.
+    yield ProcessGroup(dist.get_rank(), world, device)
+    # Not after an exception: NCCL would wait here for the other ranks, which wait for this one in a collective, and the
+    # error would never be printed. Once this process has ended, torchrun ends the others.
     dist.destroy_process_group()

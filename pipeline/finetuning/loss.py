@@ -1,4 +1,4 @@
-"""What a training clip costs: cross-entropy with soft targets, class weights, logit adjustment and focus."""
+"""Training loss: cross-entropy with soft targets, class weights, logit adjustment and focal weighting."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actionvit.heads.weighting import ClassWeight, class_weights, log_prior
-from actionvit.pipeline.finetuning.clips import Loaded
+from actionvit.pipeline.finetuning.clips import Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossSpec:
-    """The same choices as a probe's, and label smoothing."""
+    """The loss settings of a probe, and label smoothing."""
 
     class_weight: ClassWeight = "none"
     logit_adjust: float = 0.0
@@ -23,16 +23,16 @@ class LossSpec:
     focal: float = 0.0
     """γ of the focal loss (Lin et al., ICCV 2017)."""
     label_smoothing: float = 0.1
-    """Share of every target that goes to all classes alike."""
+    """Fraction of every target that is spread evenly over all classes."""
 
     def __post_init__(self) -> None:
-        """Refuse what no loss can be."""
+        """Validate the fields."""
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing: got {self.label_smoothing}, expected 0 to below 1")
 
 
 class Loss:
-    """Losses of a training set with these labels.
+    """Per-clip loss, with class weights and priors estimated from the training labels.
 
     Parameters
     ----------
@@ -46,33 +46,33 @@ class Loss:
     def __init__(self, spec: LossSpec, y: NDArray[np.intp], n_classes: int, device: str) -> None:
         self.spec, self.n_classes = spec, n_classes
         weight = class_weights(y, n_classes, spec.class_weight)
-        # A class without a clip counts as if it had one: with a share near 0 in its place, label smoothing would raise
-        # its logit in every step.
+        # A class without clips is given the prior of one clip: with a prior near 0, label smoothing would raise its
+        # logit in every step.
         shift = spec.logit_adjust * np.maximum(log_prior(y, n_classes), -np.log(len(y)))
         self.weight = torch.from_numpy(weight.astype(np.float32)).to(device)
         self.shift = torch.from_numpy(shift.astype(np.float32)).to(device)
 
-    def targets(self, loaded: Loaded, y: NDArray[np.intp]) -> Tensor:
-        """Return the share of each class in each input, (b, C), not smoothed; y holds the class of each video."""
-        share = np.zeros((len(loaded.items), self.n_classes), dtype=np.float32)
-        for row, (item, own) in enumerate(zip(loaded.items, loaded.share, strict=True)):
-            share[row, y[item.video]] += own
-            if item.mix is not None:
-                share[row, y[item.mix.video]] += 1 - own
-        return torch.from_numpy(share).to(self.weight.device)
+    def targets(self, batch: Batch, y: NDArray[np.intp]) -> Tensor:
+        """Return class probabilities of each input, (b, C), before label smoothing; y holds each video's class."""
+        target = np.zeros((len(batch.samples), self.n_classes), dtype=np.float32)
+        for row, (sample, weight) in enumerate(zip(batch.samples, batch.weight, strict=True)):
+            target[row, y[sample.video]] += weight
+            if sample.mix is not None:
+                target[row, y[sample.mix.video]] += 1 - weight
+        return torch.from_numpy(target).to(self.weight.device)
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return each clip's loss, (b,), of logits and targets (b, C)."""
+        """Return the loss of each clip, (b,), from logits and targets (b, C)."""
         log_proba = (logits.float() + self.shift).log_softmax(1)
         smoothed = target * (1 - self.spec.label_smoothing) + self.spec.label_smoothing / self.n_classes
         loss = -(smoothed * log_proba).sum(1) * (target @ self.weight)
         if self.spec.focal:
-            # Not from 0: below γ = 1 the power's slope is infinite there, and the gradient of a sure clip no number.
+            # Clamped above 0: for γ < 1 the slope of x**γ is infinite at 0, and the gradient would be NaN.
             missed = (1 - (target * log_proba).sum(1).exp()).clamp_min(torch.finfo(torch.float32).eps)
             loss = loss * missed**self.spec.focal
         return loss
 
 
-def right(logits: Tensor, target: Tensor) -> int:
-    """Return how many of the highest logits stand at the highest target."""
+def num_correct(logits: Tensor, target: Tensor) -> int:
+    """Return the number of rows whose highest logit is at the highest target."""
     return int((logits.argmax(1) == target.argmax(1)).sum())

@@ -1,4 +1,4 @@
-"""Running out of memory: fewer views at once where that helps, one line where it does not."""
+"""Out-of-memory handling: halve the micro-batch where that helps, otherwise fail with a one-line error."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from actionvit.errors import ActionVitError
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# What torch says where it has no exception of its own: of the CPU, of cuBLAS' workspace, of Apple's GPUs.
-_SAID = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory")
+# Messages where torch raises no OutOfMemoryError: the CPU allocator, cuBLAS' workspace, Apple's GPUs.
+_MESSAGES = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory")
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a device's memory is full, or the machine's."""
-    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in _SAID)
+    """Return whether an error means that the device's or the machine's memory is full."""
+    return isinstance(error, torch.OutOfMemoryError) or any(message in str(error) for message in _MESSAGES)
 
 
 @contextmanager
-def in_a_line() -> Iterator[None]:
-    """Make of memory that ends where no smaller piece would help what the command line prints."""
+def oom_as_user_error() -> Iterator[None]:
+    """Raise ActionVitError for an out-of-memory error that no smaller micro-batch could avoid."""
     try:
         yield
     except RuntimeError as error:
@@ -36,22 +36,22 @@ def in_a_line() -> Iterator[None]:
         ) from error
 
 
-class Pieces:
-    """How many views are computed at once: half as many from each time on that memory is full.
+class MicroBatcher:
+    """Computes a batch in micro-batches, and halves their size each time memory runs out.
 
     Parameters
     ----------
-    most : int or None
-        To begin with; None for all that there are.
+    size : int or None
+        Initial number of views per micro-batch; None for the whole batch.
     remedy : str
-        What may be done where a single view is too much.
+        Advice for the error message when a single view does not fit.
     """
 
-    def __init__(self, most: int | None, *, remedy: str) -> None:
-        self.most, self.remedy = most, remedy
+    def __init__(self, size: int | None, *, remedy: str) -> None:
+        self.size, self.remedy = size, remedy
 
-    def over(self, number: int, compute: Callable[[slice], T], *, begin: Callable[[], None] = lambda: None) -> list[T]:
-        """Return what `compute` makes of each piece of `number` views; each attempt starts with `begin`.
+    def map(self, count: int, compute: Callable[[slice], T], *, begin: Callable[[], None] = lambda: None) -> list[T]:
+        """Return `compute(rows)` for each micro-batch of `count` views; each attempt starts with `begin()`.
 
         Raises
         ------
@@ -59,17 +59,19 @@ class Pieces:
             If a single view does not fit into memory.
         """
         while True:
-            piece = min(self.most or number, number)
+            size = min(self.size or count, count)
             try:
                 begin()
-                return [compute(slice(start, start + piece)) for start in range(0, number, piece or 1)]
+                return [compute(slice(start, start + size)) for start in range(0, count, size or 1)]
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
-                if piece <= 1:
+                if size <= 1:
                     raise ActionVitError(f"one view does not fit into memory; {self.remedy}") from error
-                self.most = piece // 2
-                logger.warning("out of memory: going on with %d views at once, the batch as it was", self.most)
-            # Not in the handler: the exception holds on to all that was computed.
+                self.size = size // 2
+                logger.warning(
+                    "out of memory: continuing with %d views at once; the batch size is unchanged", self.size
+                )
+            # Outside the handler: the exception keeps all computed tensors alive.
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()

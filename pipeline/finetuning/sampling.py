@@ -1,7 +1,7 @@
-"""Which clips make which step of which epoch on which rank: pure functions of the seed, so that nothing needs saving.
+"""Assignment of clips to steps and ranks: pure functions of the seed, so no random state has to be saved.
 
 Every random choice of training follows from (seed, epoch, position in the epoch): a resumed training, and one on
-another number of ranks, draws the same clips and the same views without any generator's state.
+another number of ranks, draws the same clips and the same views.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from numpy.typing import NDArray
 
 from actionvit.heads.weighting import Sampler, sampling_rates
 
-Deal = Literal["shuffled", "class-aware", "sharded"]
+RankSampling = Literal["shuffled", "class-aware", "sharded"]
 Purpose = Literal["view", "drop"]
 
 
 @dataclass(frozen=True, slots=True)
-class Mix:
-    """A second clip blended into an item."""
+class MixPartner:
+    """A second clip that mixup or CutMix blends into a sample."""
 
     video: int
     position: int
-    share: float
-    """Of the first clip."""
+    weight: float
+    """Weight of the first clip."""
     cut: bool
-    """Whether a box of the second clip replaces the first's pixels (CutMix), or all pixels are averaged (mixup)."""
+    """CutMix: a box of the second clip replaces the first's pixels. Otherwise mixup: all pixels are averaged."""
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class Sample:
     """One clip of one step."""
 
     video: int
@@ -39,75 +39,77 @@ class Item:
     seed: int
     epoch: int
     position: int
-    """In the epoch, over all ranks."""
-    mix: Mix | None = None
+    """Position in the epoch, counted over all ranks."""
+    mix: MixPartner | None = None
 
     def rng(self, purpose: Purpose, *, second: bool = False) -> np.random.Generator:
-        """Return the generator of one thing that is random about the item, or about the clip blended into it."""
+        """Return the random generator for one purpose, of the sample's own clip or of its `second`, blended one."""
         position = self.mix.position if second and self.mix else self.position
         return np.random.default_rng([self.seed, self.epoch, position, ("view", "drop").index(purpose)])
 
-    def of_rows(self, rows: NDArray[np.intp]) -> Item:
-        """Return the item with its videos numbered as `rows` does: rows[0] for 0."""
+    def of_rows(self, rows: NDArray[np.intp]) -> Sample:
+        """Return the sample with video i renumbered to rows[i]."""
         mix = self.mix and replace(self.mix, video=int(rows[self.mix.video]))
         return replace(self, video=int(rows[self.video]), mix=mix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingSpec:
-    """How an epoch is cut into steps."""
+    """How an epoch is divided into steps."""
 
     batch: int
-    """Clips a step, over all ranks."""
+    """Clips per step, over all ranks."""
     sampler: Sampler = "uniform"
-    """Every clip once an epoch, or as many draws in which all classes come alike."""
-    deal: Deal = "shuffled"
-    """How a step's clips go to ranks: in turn; in turn by class, so that ranks see the same classes; or `sharded`, each
-    rank drawing from a fixed part of the training set in the order of ids, as naive data parallelism does."""
+    """`uniform`: every clip once per epoch. `balanced`: as many draws, with all classes equally likely."""
+    deal: RankSampling = "shuffled"
+    """Assignment of a step's clips to ranks. `shuffled`: in turn. `class-aware`: in turn by class, so that all
+    ranks see the same classes. `sharded`: each rank draws from a fixed part of the training set, in id order."""
     mixup: float = 0.0
-    """α of Beta(α, α), the share of the first clip (Zhang et al., ICLR 2018); 0 for none."""
+    """α of Beta(α, α), the weight of the first clip (Zhang et al., ICLR 2018); 0 disables mixup."""
     cutmix: float = 0.0
-    """α likewise (Yun et al., ICCV 2019); with both, either is drawn half of the time."""
+    """α of CutMix (Yun et al., ICCV 2019); with both, each is drawn half of the time."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what no sampling can be."""
-        if self.deal not in get_args(Deal):
-            raise ValueError(f"deal: got {self.deal!r}, expected one of {', '.join(get_args(Deal))}")
+        """Validate the fields."""
+        if self.deal not in get_args(RankSampling):
+            raise ValueError(f"deal: got {self.deal!r}, expected one of {', '.join(get_args(RankSampling))}")
         if self.batch < 1:
             raise ValueError(f"batch: got {self.batch}, expected at least 1")
 
 
 def epoch_steps(
     y: NDArray[np.intp], spec: SamplingSpec, *, epoch: int, rank: int = 0, world: int = 1
-) -> tuple[list[list[Item]], list[int]]:
-    """Return a rank's items of each step, and each step's number of items over all ranks.
+) -> tuple[list[list[Sample]], list[int]]:
+    """Return a rank's samples of each step, and each step's number of samples over all ranks.
 
     Parameters
     ----------
     y : ndarray of shape (n,)
         Class numbers of the training videos.
     spec : SamplingSpec
-    epoch, rank, world : int
-        Which epoch, which of how many ranks.
+    epoch : int
+        From 1.
+    rank, world : int
+        This rank and the number of ranks.
     """
     rng = np.random.default_rng([spec.seed, epoch])
     number = -(-len(y) // spec.batch)
     if spec.deal == "sharded":
         shards = [_order(y[part], spec.sampler, rng, part) for part in np.array_split(np.arange(len(y)), world)]
-        shares = list(zip(*(np.array_split(shard, number) for shard in shards), strict=True))
-        steps = [np.concatenate(each) for each in shares]
-        dealt = [np.repeat(np.arange(world), [len(share) for share in each]) for each in shares]
+        parts = list(zip(*(np.array_split(shard, number) for shard in shards), strict=True))
+        steps = [np.concatenate(step) for step in parts]
+        owners = [np.repeat(np.arange(world), [len(part) for part in step]) for step in parts]
     else:
         steps = np.array_split(_order(y, spec.sampler, rng, np.arange(len(y))), number)
-        dealt = [_dealt(rows, y, spec.deal, step, world) for step, rows in enumerate(steps)]
-    items, position = [], 0
-    for step, (rows, to) in enumerate(zip(steps, dealt, strict=True)):
-        # Items first, then who gets them: what an item shows must not depend on the number of ranks.
-        whole = _items(rows, spec, epoch, position, step)
-        items.append([item for item, owner in zip(whole, to, strict=True) if owner == rank])
+        owners = [assign_ranks(rows, y, spec.deal, step, world) for step, rows in enumerate(steps)]
+    samples, position = [], 0
+    for step, (rows, owner) in enumerate(zip(steps, owners, strict=True)):
+        # All samples first, then the ranks: what a sample shows must not depend on the number of ranks.
+        in_step = _samples(rows, spec, epoch, position, step)
+        samples.append([sample for sample, its_rank in zip(in_step, owner, strict=True) if its_rank == rank])
         position += len(rows)
-    return items, [len(rows) for rows in steps]
+    return samples, [len(rows) for rows in steps]
 
 
 def _order(y: NDArray[np.intp], sampler: Sampler, rng: np.random.Generator, rows: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -116,40 +118,45 @@ def _order(y: NDArray[np.intp], sampler: Sampler, rng: np.random.Generator, rows
     return rng.choice(rows, len(rows), p=sampling_rates(y, sampler))
 
 
-def _dealt(rows: NDArray[np.intp], y: NDArray[np.intp], deal: Deal, step: int, world: int) -> NDArray[np.intp]:
-    """Return each clip's rank: in turn, or with `class-aware` in turn by class; the first card goes round."""
-    order = np.argsort(y[rows], kind="stable") if deal == "class-aware" else np.arange(len(rows))
+def assign_ranks(
+    rows: NDArray[np.intp], y: NDArray[np.intp], rank_sampling: RankSampling, step: int, world: int
+) -> NDArray[np.intp]:
+    """Return each clip's rank: round-robin, with `class-aware` in the order of classes; the first rank rotates."""
+    order = np.argsort(y[rows], kind="stable") if rank_sampling == "class-aware" else np.arange(len(rows))
     rank = np.empty(len(rows), dtype=np.intp)
     rank[order] = (np.arange(len(rows)) + step) % world
     return rank
 
 
-def _items(rows: NDArray[np.intp], spec: SamplingSpec, epoch: int, first: int, step: int) -> list[Item]:
-    items = [Item(int(row), spec.seed, epoch, first + i) for i, row in enumerate(rows)]
+def _samples(rows: NDArray[np.intp], spec: SamplingSpec, epoch: int, first: int, step: int) -> list[Sample]:
+    samples = [Sample(int(row), spec.seed, epoch, first + i) for i, row in enumerate(rows)]
     kinds = [kind for kind in ("mixup", "cutmix") if getattr(spec, kind)]
     if not kinds:
-        return items
+        return samples
     rng = np.random.default_rng([spec.seed, epoch, step, len(rows)])
     mixed = []
-    for item, other in zip(items, rng.permutation(len(items)), strict=True):
+    for sample, partner in zip(samples, rng.permutation(len(samples)), strict=True):
         kind = kinds[rng.integers(len(kinds))]
-        share = float(rng.beta(getattr(spec, kind), getattr(spec, kind)))
-        mix = Mix(items[other].video, items[other].position, share, kind == "cutmix")
-        mixed.append(Item(item.video, item.seed, item.epoch, item.position, mix))
+        weight = float(rng.beta(getattr(spec, kind), getattr(spec, kind)))
+        mix = MixPartner(samples[partner].video, samples[partner].position, weight, kind == "cutmix")
+        mixed.append(replace(sample, mix=mix))
     return mixed
 
 
 def class_counts(
     y: NDArray[np.intp], spec: SamplingSpec, *, epoch: int, world: int, n_classes: int
 ) -> NDArray[np.int64]:
-    """Return how often each rank meets each class in an epoch, (R, C)."""
-    ranks = [epoch_steps(y, spec, epoch=epoch, rank=rank, world=world)[0] for rank in range(world)]
-    seen = [np.array([y[item.video] for step in steps for item in step], dtype=np.intp) for steps in ranks]
-    return np.stack([np.bincount(each, minlength=n_classes) for each in seen]).astype(np.int64)
+    """Return the number of clips of each class that each rank trains on in an epoch, (R, C)."""
+    counts = []
+    for rank in range(world):
+        steps, _ = epoch_steps(y, spec, epoch=epoch, rank=rank, world=world)
+        classes = np.array([y[sample.video] for step in steps for sample in step], dtype=np.intp)
+        counts.append(np.bincount(classes, minlength=n_classes))
+    return np.stack(counts).astype(np.int64)
 
 
 def unevenness(histograms: NDArray[np.int64]) -> float:
-    """Return the mean distance of ranks' class shares (R, C) from all ranks' together: 0 alike, towards 1 disjoint."""
+    """Return the mean total variation distance of each rank's class distribution (R, C) from that of all ranks."""
     shares = histograms / np.maximum(histograms.sum(1, keepdims=True), 1)
-    whole = histograms.sum(0) / max(histograms.sum(), 1)
-    return float(np.abs(shares - whole).sum(1).mean() / 2)
+    overall = histograms.sum(0) / max(histograms.sum(), 1)
+    return float(np.abs(shares - overall).sum(1).mean() / 2)

@@ -1,4 +1,4 @@
-"""Training views through the frozen blocks, once: a store of tokens that the last blocks train from."""
+"""Cached tokens: the outputs of the frozen blocks for a fixed set of views, in a store beside the embeddings."""
 
 from __future__ import annotations
 
@@ -30,30 +30,38 @@ from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.outputs import RESIZE
 from actionvit.pipeline.datasets.dataset import Dataset, Video
 from actionvit.pipeline.finetuning.augment import CANDIDATES
-from actionvit.pipeline.finetuning.classifier import Frozen
-from actionvit.pipeline.finetuning.clips import Held, Loaded, ViewSpec, in_threads
-from actionvit.pipeline.finetuning.micro_batch import Pieces
-from actionvit.pipeline.finetuning.sampling import Item
-from actionvit.pipeline.finetuning.spec import Kept
+from actionvit.pipeline.finetuning.classifier import FrozenBlocks
+from actionvit.pipeline.finetuning.clips import Batch, CachedFrames, ViewSpec, thread_map
+from actionvit.pipeline.finetuning.micro_batch import MicroBatcher
+from actionvit.pipeline.finetuning.sampling import Sample
+from actionvit.pipeline.finetuning.spec import TokenDtype
 
 logger = logging.getLogger(__name__)
 SCHEMA = 1
-OF_THE_MACHINE: tuple[Reason, ...] = ("timeout", "crashed", "memory")
-"""Failures that another try may not have: a training without a clip is another training."""
+RETRYABLE: tuple[Reason, ...] = ("timeout", "crashed", "memory")
+"""Failures of the machine, not of the video. They are retried: without these clips it would be a different training."""
 
 
 def token_key(
-    weights: Weights, frozen: Frozen, spec: ViewSpec, videos: Sequence[Video], *, policy: DecodePolicy, kept: Kept
+    weights: Weights,
+    frozen: FrozenBlocks,
+    spec: ViewSpec,
+    videos: Sequence[Video],
+    *,
+    policy: DecodePolicy,
+    kept: TokenDtype,
 ) -> FeatureKey:
-    """Return everything that the tokens depend on.
+    """Return the store key: everything that the tokens depend on.
 
-    Labels are no part of it but for classes that are never mirrored, whose videos' ids are digested.
+    Labels are not part of it, except that the ids of the videos of never-mirrored classes are digested.
     """
-    sided = sorted(video.id for video in videos if spec.augment and video.label in spec.augment.keep_sides)
+    not_mirrored = sorted(video.id for video in videos if spec.augment and video.label in spec.augment.keep_sides)
     augment = asdict(spec.augment) if spec.augment else None
     if augment:
         augment["keep_sides"] = (
-            hashlib.sha256("\n".join(sided).encode("utf-8", "surrogateescape")).hexdigest() if sided else None
+            hashlib.sha256("\n".join(not_mirrored).encode("utf-8", "surrogateescape")).hexdigest()
+            if not_mirrored
+            else None
         )
     return FeatureKey(
         weights=weights.digest,
@@ -63,7 +71,7 @@ def token_key(
         decoder=policy.key,
         precision=frozen.precision,
         outputs={
-            "frozen_blocks": frozen.first,
+            "frozen_blocks": frozen.num_frozen,
             "views": spec.views if spec.augment else 0,
             "augment": augment,
             "candidates": CANDIDATES if spec.augment else 0,
@@ -74,11 +82,11 @@ def token_key(
     )
 
 
-def token_bytes(weights: Weights, frozen: Frozen, spec: ViewSpec, kept: Kept) -> int:
-    """Return how many bytes a video's tokens take."""
+def token_bytes(weights: Weights, frozen: FrozenBlocks, spec: ViewSpec, kept: TokenDtype) -> int:
+    """Return the size of a video's tokens in bytes."""
     K, T, D = spec.clip.views, spec.clip.num_frames, weights.shape.width
     views = K + (max(spec.views - 1, 0) if spec.augment else 0)
-    if frozen.first == weights.shape.depth:
+    if frozen.num_frozen == weights.shape.depth:
         return views * D * 4
     return views * T * (1 + (spec.clip.size // weights.shape.patch) ** 2) * D * (2 if kept == "fp16" else 4)
 
@@ -89,7 +97,7 @@ def _check_room(folder: Path, needed: int, videos: int, spec: ViewSpec) -> None:
         return
     raise ActionVitError(
         f"{folder}: the tokens of {videos} videos would take {needed / 1e9:.0f} GB, and {free / 1e9:.0f} GB are free:"
-        f" give fewer --cached-views (now {spec.views}), another --cache, --train head, or --no-tokens"
+        f" use fewer --cached-views (now {spec.views}), another --cache, --train head, or --no-tokens"
     )
 
 
@@ -97,18 +105,15 @@ def token_store(
     dataset: Dataset,
     videos: Sequence[Video],
     weights: Weights,
-    frozen: Frozen,
+    frozen: FrozenBlocks,
     spec: ViewSpec,
     *,
     variant: str,
     cache: Path,
     policy: DecodePolicy,
-    kept: Kept = "fp16",
+    kept: TokenDtype = "fp16",
 ) -> FeatureStore:
-    """Return the store of some videos' tokens, beside the embeddings, as `DATASET/VARIANT-tokens-DIGEST`.
-
-    It may be empty; `extract_tokens` fills it.
-    """
+    """Open or create the store of the videos' tokens, `DATASET/VARIANT-tokens-DIGEST`; `extract_tokens` fills it."""
     key = token_key(weights, frozen, spec, videos, policy=policy, kept=kept)
     name = f"{variant}-tokens"
     info = {"root": str(dataset.root.resolve()), "layout": dataset.layout, "videos": len(dataset.videos)}
@@ -121,21 +126,21 @@ def extract_tokens(
     store: FeatureStore,
     videos: Sequence[Video],
     weights: Weights,
-    frozen: Frozen,
+    frozen: FrozenBlocks,
     spec: ViewSpec,
     *,
     policy: DecodePolicy,
-    kept: Kept = "fp16",
+    kept: TokenDtype = "fp16",
     retry: bool = True,
     workers: int | None = None,
     timeout: float = 60.0,
     on_start: Callable[[int, int], None] = lambda videos, size: None,
     on_video: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Compute what a `token_store` lacks of its videos' tokens: `plain (K, ...)`, and `view0`, `view1`, ... (...).
+    """Compute the missing tokens of a `token_store`: arrays `plain (K, ...)`, `view1 (1, ...)`, `view2`, ... per video.
 
-    The store resumes and verifies as those of embeddings do. With `retry`, videos are tried again whose failure lay
-    with the machine.
+    The store resumes and verifies like a store of embeddings. With `retry`, videos that timed out, crashed a decoder or
+    ran out of memory are tried again.
 
     Raises
     ------
@@ -145,122 +150,122 @@ def extract_tokens(
     by_id = {video.id: video for video in videos}
     plan = store.plan([(video.id, video.path) for video in videos], decoder=decoder_version())
     failed = store.failures() if retry else []
-    again = {failure.id for failure in failed if failure.reason in OF_THE_MACHINE} & by_id.keys()
-    # Not adopted from a video of the same content: which views are drawn follows from the id.
+    retried = {failure.id for failure in failed if failure.reason in RETRYABLE} & by_id.keys()
+    # Rows of videos with the same content are not reused: the views depend on the id.
     new = {*plan.todo, *plan.copies}
-    todo = sorted(new | again)
+    todo = sorted(new | retried)
     if not todo:
         return
     size = len(todo) * token_bytes(weights, frozen, spec, kept)
     _check_room(store.folder, size, len(todo), spec)
     on_start(len(todo), size)
     requests = [DecodeRequest(id, by_id[id].path, _frames(spec)) for id in todo]
-    pieces = Pieces(None, remedy="give fewer --num-frames or a smaller --size")
+    micro_batcher = MicroBatcher(None, remedy="give fewer --num-frames or a smaller --size")
 
-    def views(item: Decoded | Failure) -> tuple[Decoded | Failure, dict[str, Tensor]]:
-        return item, {} if isinstance(item, Failure) else dict(_views(spec, item.frames, by_id[item.id]))
+    def views(decoded: Decoded | Failure) -> tuple[Decoded | Failure, dict[str, Tensor]]:
+        return decoded, {} if isinstance(decoded, Failure) else dict(_views(spec, decoded.frames, by_id[decoded.id]))
 
     def tokens(view: Tensor) -> NDArray[Any]:
-        return np.concatenate(pieces.over(len(view), lambda part: _tokens(frozen, view[part], kept)))
+        return np.concatenate(micro_batcher.map(len(view), lambda part: _tokens(frozen, view[part], kept)))
 
     with (
-        store.writer(wait=not new) as writer,  # another training may be trying the same again
+        store.writer(wait=not new) as writer,  # another training may be retrying the same videos
         closing(decode_stream(requests, policy=policy, workers=workers, timeout=timeout)) as stream,
-        closing(in_threads(views, stream)) as made,
+        closing(thread_map(views, stream)) as viewed,
     ):
-        for done, (item, pixels) in enumerate(made, start=1):
-            if isinstance(item, Failure):
-                writer.add_failure(item)
+        for done, (decoded, pixels) in enumerate(viewed, start=1):
+            if isinstance(decoded, Failure):
+                writer.add_failure(decoded)
             else:
                 arrays = {name: tokens(view) for name, view in pixels.items()}
-                frames = item.frames
+                id, frames = decoded.id, decoded.frames
                 writer.append(
-                    Row(item.id, item.digest, item.fingerprint, frames.count, frames.flags, frames.backend, arrays)
+                    Row(id, decoded.digest, decoded.fingerprint, frames.count, frames.flags, frames.backend, arrays)
                 )
             on_video(done, len(requests))
 
 
 def _views(spec: ViewSpec, frames: Any, video: Video) -> Iterator[tuple[str, Tensor]]:
-    yield "plain", spec.plain(Held.of(frames, spec.clip))
+    yield "plain", spec.plain(CachedFrames.of(frames, spec.clip))
     if spec.augment is not None and spec.views > 1:
-        held = Held.of(frames, spec.candidates)
+        candidates = CachedFrames.of(frames, spec.candidates)
         for number in range(1, spec.views):
-            yield f"view{number}", spec.training(held, video, number)[None]
+            yield f"view{number}", spec.training(candidates, video, number)[None]
 
 
 def _frames(spec: ViewSpec) -> tuple[ClipSpec, ...]:
-    """Return what to decode for all views."""
+    """Return the frames to decode for all views."""
     return (spec.clip, spec.candidates) if spec.augment and spec.views > 1 else (spec.clip,)
 
 
-def _tokens(frozen: Frozen, pixels: Tensor, kept: Kept) -> NDArray[Any]:
-    """Return tokens (K, ...) of views as they are to be kept."""
+def _tokens(frozen: FrozenBlocks, pixels: Tensor, kept: TokenDtype) -> NDArray[Any]:
+    """Return tokens (K, ...) of views in the precision to store."""
     tokens = frozen(pixels)
-    if kept == "fp16" and tokens.ndim > 2:  # clip embeddings are small: no reason to round them
+    if kept == "fp16" and tokens.ndim > 2:  # clip embeddings are small and stay fp32
         tokens = tokens.half()
         if not torch.isfinite(tokens).all():
-            raise ActionVitError("tokens of these weights leave fp16's range (65,504): use --token-precision fp32")
+            raise ActionVitError("tokens of these weights exceed fp16's range (65,504): use --token-precision fp32")
     return np.asarray(tokens.cpu().numpy())
 
 
 class CachedClips:
-    """Inputs from a store of tokens: no video is opened, no frozen block computed.
+    """Model inputs from a store of tokens: no video is decoded and no frozen block is run.
 
     Parameters
     ----------
     videos : sequence of Video
-        What rows and items number.
+        The videos that rows and samples index.
     store : FeatureStore
-        A `token_store` that `extract_tokens` has filled.
+        A `token_store`, filled by `extract_tokens`.
     spec : ViewSpec
-        The store's.
+        The spec that the store was made with.
     memory : int
-        Bytes of tokens to keep; what does not fit is read again in every epoch.
+        Bytes of tokens to keep in memory; the rest is read again in every epoch.
     """
 
     cached = True
 
     def __init__(self, videos: Sequence[Video], store: FeatureStore, spec: ViewSpec, *, memory: int = 0) -> None:
         self.videos, self.store, self.spec = videos, store, spec
-        self._room, self._kept = memory, dict[tuple[int, str], NDArray[Any]]()
-        ids = {video.id for video in videos}  # the store may know of videos that are gone
+        self._free, self._cache = memory, dict[tuple[int, str], NDArray[Any]]()
+        ids = {video.id for video in videos}  # the store may have rows of videos that are gone
         self.failures: dict[str, str] = {
             failure.id: failure.reason for failure in store.failures() if failure.id in ids
         }
 
-    def train(self, steps: Iterable[Sequence[Item]]) -> Iterator[Loaded]:
-        """Yield each step's input as it is kept, (b, T, 1 + P, D), or (b, D) where all blocks are frozen."""
+    def train(self, steps: Iterable[Sequence[Sample]]) -> Iterator[Batch]:
+        """Yield each step's tokens, (b, T, 1 + P, D), or embeddings (b, D) where all blocks are frozen."""
         for step in steps:
-            items = [item for item in step if self.videos[item.video].id not in self.failures]
-            inputs = [torch.from_numpy(self._view(item)) for item in items]
+            samples = [sample for sample in step if self.videos[sample.video].id not in self.failures]
+            inputs = [torch.from_numpy(self._view(sample)) for sample in samples]
             x = torch.stack(inputs) if inputs else torch.empty(0)
-            yield Loaded(items, x, np.ones(len(items)))
+            yield Batch(samples, x, np.ones(len(samples)))
 
     def test(self, rows: Sequence[int], *, once: bool = False) -> Iterator[tuple[int, Tensor]]:
-        """Yield (row, its K plain views' tokens), which may be training views too: `once` changes nothing."""
+        """Yield (row, its K plain views' tokens); `once` has no effect, as training uses the plain views too."""
         for row in rows:
             if self.videos[row].id not in self.failures:
                 yield row, torch.from_numpy(self._read(row, "plain"))
 
-    def marks(self, rows: Sequence[int]) -> list[str]:
-        """Return the digests of the videos' bytes, as they were when they went through the frozen blocks."""
+    def content_ids(self, rows: Sequence[int]) -> list[str]:
+        """Return the digests of the videos' bytes at the time of extraction."""
         ids = [self.videos[row].id for row in rows]
-        known = [id for id in ids if id not in self.failures]
-        found = {row.id: row.digest for row in self.store.rows(known)}
-        return [found.get(id, "failed") for id in ids]
+        decoded = [id for id in ids if id not in self.failures]
+        digests = {row.id: row.digest for row in self.store.rows(decoded)}
+        return [digests.get(id, "failed") for id in ids]
 
-    def _view(self, item: Item) -> NDArray[Any]:
-        number = self.spec.choose(item.rng("view"))
+    def _view(self, sample: Sample) -> NDArray[Any]:
+        number = self.spec.choose(sample.rng("view"))
         assert number is not None
         if self.spec.kind(number) == "plain":
-            return np.asarray(self._read(item.video, "plain")[number])
-        return np.asarray(self._read(item.video, f"view{number}")[0])
+            return np.asarray(self._read(sample.video, "plain")[number])
+        return np.asarray(self._read(sample.video, f"view{number}")[0])
 
     def _read(self, row: int, name: str) -> NDArray[Any]:
-        if (found := self._kept.get((row, name))) is not None:
-            return found
-        found = np.asarray(self.store.read([self.videos[row].id], name)[0])
-        if found.nbytes <= self._room:
-            self._room -= found.nbytes
-            self._kept[row, name] = found
-        return found
+        if (tokens := self._cache.get((row, name))) is not None:
+            return tokens
+        tokens = np.asarray(self.store.read([self.videos[row].id], name)[0])
+        if tokens.nbytes <= self._free:
+            self._free -= tokens.nbytes
+            self._cache[row, name] = tokens
+        return tokens

@@ -1,7 +1,7 @@
-"""The training loop: epochs of steps, a validation part that decides, a checkpoint after every epoch.
+"""The training loop: epochs of steps, validation after each epoch, and checkpoints.
 
-Killed at any instant and resumed, a training on the CPU ends in the same bits: every random choice is a function of
-(seed, epoch, position), and weights, moving average and the optimizer's moments come back from the checkpoint.
+A CPU training that is killed at any time and resumed ends with the same bits: every random choice is a function of
+(seed, epoch, position), and weights, EMA and optimizer state come back from the checkpoint.
 """
 
 from __future__ import annotations
@@ -27,37 +27,37 @@ from actionvit.pipeline.finetuning.checkpoints import (
     save_checkpoint,
 )
 from actionvit.pipeline.finetuning.classifier import Classifier
-from actionvit.pipeline.finetuning.clips import Clips, Loaded, ahead
-from actionvit.pipeline.finetuning.distributed import Ranks
-from actionvit.pipeline.finetuning.loss import Loss, right
-from actionvit.pipeline.finetuning.micro_batch import Pieces
-from actionvit.pipeline.finetuning.sampling import Item, epoch_steps
-from actionvit.pipeline.finetuning.schedule import MovingAverage, kept_shares, parameter_groups, rate_at, set_rate
-from actionvit.pipeline.finetuning.scoring import judged, plain_outputs
-from actionvit.pipeline.finetuning.spec import Progress, State, TrainSpec
+from actionvit.pipeline.finetuning.clips import Batch, Clips, prefetch
+from actionvit.pipeline.finetuning.distributed import ProcessGroup
+from actionvit.pipeline.finetuning.loss import Loss, num_correct
+from actionvit.pipeline.finetuning.micro_batch import MicroBatcher
+from actionvit.pipeline.finetuning.sampling import Sample, epoch_steps
+from actionvit.pipeline.finetuning.schedule import EMA, drop_path_keep_probs, lr_factor, parameter_groups, set_lr
+from actionvit.pipeline.finetuning.scoring import predict_views, validation_metrics
+from actionvit.pipeline.finetuning.spec import Progress, TrainerState, TrainSpec
 
 
-class Training:
-    """A model being trained on some rows and judged on others.
+class Trainer:
+    """Trains a model on some rows of the dataset and selects the epoch on others.
 
     Parameters
     ----------
     model : Classifier
     frozen : callable
-        What turns pixels into the model's input; not called where clips are cached behind it.
+        Maps pixels to the model's input; not called if `clips` are cached outputs of the frozen blocks.
     clips : Clips
     y : ndarray of shape (N,)
         Class numbers of all rows.
-    fit, held : ndarray of int
-        Rows to train on, and rows of other sources to choose the epoch by.
+    train_rows, val_rows : ndarray of int
+        Rows to train on, and rows of other sources that select the epoch.
     spec : TrainSpec
-    ranks : Ranks
+    ranks : ProcessGroup
     folder : Path
-        Of the checkpoint.
+        Folder of the checkpoint.
     identity : dict
-        What must be the same for a checkpoint to be resumed, as JSON can hold it.
+        JSON-serializable settings that must be equal for a checkpoint to be resumed.
     flush_seconds : float
-        Write a checkpoint only where the last is so old, and at the end; 0: after every epoch.
+        Minimum time between checkpoints; there is always one at the end. 0: after every epoch.
     """
 
     def __init__(
@@ -67,27 +67,27 @@ class Training:
         clips: Clips,
         y: NDArray[np.intp],
         *,
-        fit: NDArray[np.intp],
-        held: NDArray[np.intp],
+        train_rows: NDArray[np.intp],
+        val_rows: NDArray[np.intp],
         spec: TrainSpec,
-        ranks: Ranks,
+        ranks: ProcessGroup,
         folder: Path,
         identity: dict[str, Any],
         flush_seconds: float = 0.0,
     ) -> None:
         self.model, self.frozen, self.clips, self.y = model, frozen, clips, y
-        self.fit_rows, self.held, self.spec, self.ranks = fit, held, spec, ranks
-        self.folder, self.identity, self.state = folder, json.loads(json.dumps(identity)), State()
+        self.train_rows, self.val_rows, self.spec, self.ranks = train_rows, val_rows, spec, ranks
+        self.folder, self.identity, self.state = folder, json.loads(json.dumps(identity)), TrainerState()
         self.parameters = model.trained()
         self.optimizer = torch.optim.AdamW(parameter_groups(self.parameters, spec.optim, model.depth), lr=0.0)
-        self.average = MovingAverage(self.parameters, spec.optim.ema) if spec.optim.ema else None
+        self.ema = EMA(self.parameters, spec.optim.ema) if spec.optim.ema else None
         self.best = _copy(self.parameters)
         recompute = "--activation-checkpointing, " if model.recomputable and not model.checkpointing else ""
-        self.pieces = Pieces(
+        self.micro_batcher = MicroBatcher(
             spec.micro_batch, remedy=f"use {recompute}fewer trained blocks, fewer --num-frames or a smaller --size"
         )
-        self.flush_seconds, self._flushed, self._kept = flush_seconds, time.monotonic(), -1
-        self.loss = Loss(spec.loss, y[fit], model.head.out_features, ranks.device)
+        self.flush_seconds, self._saved_at, self._saved_epoch = flush_seconds, time.monotonic(), -1
+        self.loss = Loss(spec.loss, y[train_rows], model.head.out_features, ranks.device)
 
     def run(
         self,
@@ -95,32 +95,32 @@ class Training:
         resume: bool,
         on_step: Callable[[Progress], None] = lambda progress: None,
         on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
-    ) -> State:
-        """Train to the end, or until patience is; leave the best epoch's weights in the model.
+    ) -> TrainerState:
+        """Train until the last epoch or until patience ends; leave the best epoch's weights in the model.
 
         Raises
         ------
         ActionVitError
-            If there is a checkpoint and `resume` is off, or it is of another training; if a single clip does not fit
-            into memory; if the loss stops being a number.
+            If there is a checkpoint and `resume` is off, or it belongs to another training; if a single clip does not
+            fit into memory; if the loss becomes NaN or infinite.
         """
-        if self.ranks.first:
+        if self.ranks.is_main:
             remove_stale_temporaries(self.folder)
         self._resume(resume)
         if self.state.epoch < 0:
-            self.ranks.agree(list(self.parameters.values()))
-            on_epoch(self._judge(0, {}))
+            self.ranks.broadcast_(list(self.parameters.values()))
+            on_epoch(self._validate(0, {}))
         spec = self.spec
         for epoch in range(self.state.epoch + 1, spec.epochs + 1):
             if spec.patience and epoch - 1 - self.state.best_epoch >= spec.patience:
                 break
-            on_epoch(self._judge(epoch, self._epoch(epoch, on_step)))
+            on_epoch(self._validate(epoch, self._epoch(epoch, on_step)))
         self._checkpoint(now=True)
         _load(self.parameters, self.best)
         return self.state
 
     def scores(self, rows: NDArray[np.intp], *, once: bool = False) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Return logits of rows' plain views (n, K, C), and which rows decode (n,); computed by all ranks together.
+        """Return logits of rows' plain views (n, K, C) and a mask of the rows that decode (n,), computed by all ranks.
 
         `once` for rows that are not scored in every epoch.
         """
@@ -131,155 +131,156 @@ class Training:
             with self._autocast():
                 return self.model.logits(x)
 
-        return plain_outputs(compute, self.clips, rows, self.model.head.out_features, self.ranks, once=once)
+        return predict_views(compute, self.clips, rows, self.model.head.out_features, self.ranks, once=once)
 
     def _epoch(self, epoch: int, on_step: Callable[[Progress], None]) -> dict[str, float]:
-        """Train an epoch; return what to tell of it."""
+        """Train for an epoch; return its row of the history."""
         began, spec = time.perf_counter(), self.spec
         self.model.train()
-        y, rank, world = self.y[self.fit_rows], self.ranks.rank, self.ranks.world
-        items, sizes = epoch_steps(y, spec.sampling, epoch=epoch, rank=rank, world=world)
-        done, total = np.zeros(3), len(items) * spec.epochs
-        rate = 0.0
-        for step, loaded in enumerate(ahead(self.clips.train(self._placed(items)))):
-            rate = spec.optim.lr * rate_at((epoch - 1) * len(items) + step, total, spec.optim.warmup)
-            done += self._step(loaded, sizes[step], rate)
-            seconds, clips = time.perf_counter() - began, max(done[2], 1)
+        y, rank, world = self.y[self.train_rows], self.ranks.rank, self.ranks.world
+        steps, sizes = epoch_steps(y, spec.sampling, epoch=epoch, rank=rank, world=world)
+        steps = [[sample.of_rows(self.train_rows) for sample in samples] for samples in steps]
+        sums, total = np.zeros(3), len(steps) * spec.epochs
+        lr = 0.0
+        for step, batch in enumerate(prefetch(self.clips.train(steps))):
+            lr = spec.optim.lr * lr_factor((epoch - 1) * len(steps) + step, total, spec.optim.warmup)
+            sums += self._step(batch, sizes[step], lr)
+            seconds, clips = time.perf_counter() - began, max(sums[2], 1)
             on_step(
                 Progress(
                     epoch=epoch,
                     step=step + 1,
-                    steps=len(items),
-                    loss=done[0] / clips,
-                    accuracy=done[1] / clips,
-                    lr=rate,
-                    clips_per_second=done[2] * world / seconds,
+                    steps=len(steps),
+                    loss=sums[0] / clips,
+                    accuracy=sums[1] / clips,
+                    lr=lr,
+                    clips_per_second=sums[2] * world / seconds,
                 )
             )
-        loss, hits, clips = self.ranks.share(done)
+        loss, correct, clips = self.ranks.all_reduce(sums)
         seconds = time.perf_counter() - began
         return {
-            "lr": rate,
+            "lr": lr,
             "loss": float(loss / max(clips, 1)),
-            "train_accuracy": float(hits / max(clips, 1)),
+            "train_accuracy": float(correct / max(clips, 1)),
             "seconds": seconds,
             "clips_per_second": float(clips / seconds),
         }
 
-    def _placed(self, steps: Sequence[Sequence[Item]]) -> list[list[Item]]:
-        """Return items that number all rows, not only those trained on."""
-        return [[item.of_rows(self.fit_rows) for item in items] for items in steps]
-
-    def _step(self, loaded: Loaded, size: int, rate: float) -> NDArray[np.float64]:
-        """Take one step; return (summed loss, right, clips) of this rank's share."""
-        found = self._gradients(loaded, size)
+    def _step(self, batch: Batch, size: int, lr: float) -> NDArray[np.float64]:
+        """Take one step; return (summed loss, correct clips, clips) of this rank's part of it."""
+        sums = self._gradients(batch, size)
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        self.ranks.add_up(gradients)
-        # Of the summed gradients, so that all ranks see the same and stop together.
+        self.ranks.all_reduce_(gradients)
+        # The norm of the summed gradients: all ranks see the same value and stop together.
         norm = torch.nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm):
-            raise _no_number(rate)
+            raise _diverged(lr)
         if self.spec.optim.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(list(self.parameters.values()), self.spec.optim.clip_norm, norm)
-        set_rate(self.optimizer, rate)
+        set_lr(self.optimizer, lr)
         self.optimizer.step()
-        if self.average:
-            self.average.update(self.parameters)
-        return found
+        if self.ema:
+            self.ema.update(self.parameters)
+        return sums
 
-    def _gradients(self, loaded: Loaded, size: int) -> NDArray[np.float64]:
-        """Add up the gradients of a share, in as small pieces as memory asks for."""
-        number = len(loaded.items)
+    def _gradients(self, batch: Batch, size: int) -> NDArray[np.float64]:
+        """Accumulate the gradients of a batch over micro-batches."""
 
         def begin() -> None:
             for parameter in self.parameters.values():
                 parameter.grad = torch.zeros_like(parameter)
 
-        return sum(
-            self.pieces.over(number, lambda part: self._piece(loaded, part, size), begin=begin), start=np.zeros(3)
+        sums = self.micro_batcher.map(
+            len(batch.samples), lambda rows: self._micro_batch(batch, rows, size), begin=begin
         )
+        return sum(sums, start=np.zeros(3))
 
-    def _piece(self, loaded: Loaded, rows: slice, size: int) -> NDArray[np.float64]:
-        part = Loaded(loaded.items[rows], loaded.x[rows], loaded.share[rows])
+    def _micro_batch(self, batch: Batch, rows: slice, size: int) -> NDArray[np.float64]:
+        part = Batch(batch.samples[rows], batch.x[rows], batch.weight[rows])
         target = self.loss.targets(part, self.y)
         x = self._input(part.x)
         with self._autocast():
-            logits = self.model.logits(x, self._keep(part.items))
+            logits = self.model.logits(x, self._keep(part.samples))
         losses = self.loss(logits, target)
         torch.autograd.backward(losses.sum() / size)
-        return np.array([float(losses.sum().detach()), right(logits.detach(), target), len(part.items)])
+        return np.array([float(losses.sum().detach()), num_correct(logits.detach(), target), len(part.samples)])
 
     def _input(self, x: Tensor) -> Tensor:
-        # Half of it to move where tokens are kept in fp16.
+        # Cast after the copy: fp16 tokens are half the size to move.
         return x.to(self.ranks.device, non_blocking=True).float() if self.clips.cached else self.frozen(x)
 
-    def _keep(self, items: Sequence[Item]) -> Tensor | None:
-        """Return what each block counts on each clip's way, (b, depth); see `Classifier.logits`."""
+    def _keep(self, samples: Sequence[Sample]) -> Tensor | None:
+        """Return the stochastic-depth factors of each clip and block, (b, depth); see `Classifier.embedding`."""
         depth = self.model.depth
         if not self.spec.drop_path or depth < 2:
             return None
-        share = kept_shares(self.spec.drop_path, depth)
-        drawn = np.stack([item.rng("drop").random(depth) for item in items])
-        return torch.from_numpy(((drawn < share) / share).astype(np.float32)).to(self.ranks.device)
+        keep_prob = drop_path_keep_probs(self.spec.drop_path, depth)
+        drawn = np.stack([sample.rng("drop").random(depth) for sample in samples])
+        return torch.from_numpy(((drawn < keep_prob) / keep_prob).astype(np.float32)).to(self.ranks.device)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        kind = torch.device(self.ranks.device).type
-        return torch.autocast(kind, torch.bfloat16) if self.spec.autocast else nullcontext()
+        device = torch.device(self.ranks.device).type
+        return torch.autocast(device, torch.bfloat16) if self.spec.autocast else nullcontext()
 
-    def _judge(self, epoch: int, told: dict[str, float]) -> dict[str, float]:
-        """Score the validation part, keep the weights if they are the best so far, write a checkpoint if it is time."""
-        state, values = self.state, self.average.values if self.average and epoch else self.parameters
-        with _holding(self.parameters, values):
-            found = judged(*self.scores(self.held), self.y[self.held])
-            if not np.isfinite(found["log_loss"]):  # the last step's doing, whose gradients were numbers still
+    def _validate(self, epoch: int, train_row: dict[str, float]) -> dict[str, float]:
+        """Score the validation set, keep the weights if they are the best so far, write a checkpoint if one is due."""
+        state, values = self.state, self.ema.values if self.ema and epoch else self.parameters
+        with _swapped(self.parameters, values):
+            logits, decoded = self.scores(self.val_rows)
+            if not np.isfinite(logits[decoded]).all():  # caused by the last step, whose gradients were still finite
                 raise (
-                    _no_number(told["lr"]) if told else ActionVitError("these weights give scores that are no numbers")
+                    _diverged(train_row["lr"]) if train_row else ActionVitError("these weights give NaN or Inf scores")
                 )
-            score = (-found["log_loss"] if self.spec.criterion == "log_loss" else found[self.spec.criterion],)
-            ranked = (*score, -found["log_loss"])
+            metrics = validation_metrics(logits, decoded, self.y[self.val_rows])
+            score = -metrics["log_loss"] if self.spec.criterion == "log_loss" else metrics[self.spec.criterion]
+            ranked = (score, -metrics["log_loss"])
             if ranked > tuple(state.best_score):
                 state.best_epoch, state.best_score, self.best = epoch, ranked, _copy(self.parameters)
-        state.epoch, state.averaged = epoch, self.average.steps if self.average else 0
-        state.failures = self.ranks.union(self.clips.failures)
-        state.history.append({"epoch": epoch, **told, **{f"validation_{name}": found[name] for name in found}})
+        state.epoch, state.averaged = epoch, self.ema.steps if self.ema else 0
+        state.failures = self.ranks.gather_dict(self.clips.failures)
+        row = {"epoch": epoch, **train_row, **{f"validation_{name}": value for name, value in metrics.items()}}
+        state.history.append(row)
         self._checkpoint()
-        return state.history[-1]
+        return row
 
     def _checkpoint(self, *, now: bool = False) -> None:
-        """Write the checkpoint if it is time, or `now`, unless there is one of this epoch."""
-        due = now or time.monotonic() - self._flushed >= self.flush_seconds
-        if self.ranks.first and due and self._kept < self.state.epoch:
+        """Write the checkpoint if it is due, or `now`, unless this epoch's is already written."""
+        due = now or time.monotonic() - self._saved_at >= self.flush_seconds
+        if self.ranks.is_main and due and self._saved_epoch < self.state.epoch:
             self._save()
-            self._flushed, self._kept = time.monotonic(), self.state.epoch
-        self.ranks.wait()
+            self._saved_at, self._saved_epoch = time.monotonic(), self.state.epoch
+        self.ranks.barrier()
 
     def _save(self) -> None:
-        named: dict[str, Mapping[str, Tensor]] = {
+        groups: dict[str, Mapping[str, Tensor]] = {
             "now": self.parameters,
             "best": self.best,
             "optimizer": optimizer_tensors(self.optimizer),
         }
-        if self.average:
-            named["average"] = self.average.values
-        tensors = {f"{kind}/{name}": value for kind, group in named.items() for name, value in group.items()}
-        state = {name: getattr(self.state, name) for name in State.__dataclass_fields__}
+        if self.ema:
+            groups["average"] = self.ema.values
+        tensors = {f"{group}/{name}": value for group, named in groups.items() for name, value in named.items()}
+        state = {name: getattr(self.state, name) for name in TrainerState.__dataclass_fields__}
         save_checkpoint(self.folder, tensors, {**state, "identity": self.identity})
 
     def _resume(self, resume: bool) -> None:
-        found = load_checkpoint(self.folder)
-        if found is None:
+        checkpoint = load_checkpoint(self.folder)
+        if checkpoint is None:
             return
-        tensors, state = found
+        tensors, state = checkpoint
         if not resume:
-            raise ActionVitError(f"{self.folder} holds an unfinished training: --resume it, or --restart from nothing")
-        if state["identity"] != self.identity:
-            names = [name for name in self.identity if self.identity[name] != state["identity"].get(name, "not said")]
             raise ActionVitError(
-                f"{self.folder}: the checkpoint is of another training ({', '.join(names)} differ); --restart, or"
-                " give the options and the dataset it was started with"
+                f"{self.folder} holds an unfinished training: add --resume, or --restart to discard it"
             )
-        self.state = State(**{name: state[name] for name in State.__dataclass_fields__})
-        self._kept = self.state.epoch
+        if state["identity"] != self.identity:
+            names = [name for name in self.identity if self.identity[name] != state["identity"].get(name, "missing")]
+            raise ActionVitError(
+                f"{self.folder}: the checkpoint belongs to another training ({', '.join(names)} differ): use the"
+                " options and the dataset that it was started with, or --restart"
+            )
+        self.state = TrainerState(**{name: state[name] for name in TrainerState.__dataclass_fields__})
+        self._saved_epoch = self.state.epoch
         self.clips.failures.update(self.state.failures)
         self.state.best_score = (state["best_score"][0], state["best_score"][1])
 
@@ -289,15 +290,13 @@ class Training:
         _load(self.parameters, group("now"))
         self.best = {name: value.to(self.ranks.device) for name, value in group("best").items()}
         restore_optimizer(self.optimizer, group("optimizer"))
-        if self.average:
-            self.average.steps = self.state.averaged
-            _load(self.average.values, group("average"))
+        if self.ema:
+            self.ema.steps = self.state.averaged
+            _load(self.ema.values, group("average"))
 
 
-def _no_number(rate: float) -> ActionVitError:
-    return ActionVitError(
-        f"the loss is no number any more at a learning rate of {rate:.1e}: --restart with a lower --lr"
-    )
+def _diverged(lr: float) -> ActionVitError:
+    return ActionVitError(f"the loss is NaN or Inf at a learning rate of {lr:.1e}: --restart with a lower --lr")
 
 
 def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -311,14 +310,14 @@ def _load(into: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
 
 
 @contextmanager
-def _holding(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Iterator[None]:
-    """Give a model other weights for a while."""
+def _swapped(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Load other weights into the model inside the `with` block."""
     if values is parameters:
         yield
         return
-    own = _copy(parameters)
+    original = _copy(parameters)
     _load(parameters, values)
     try:
         yield
     finally:
-        _load(parameters, own)
+        _load(parameters, original)

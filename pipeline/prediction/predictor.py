@@ -27,7 +27,7 @@ from actionvit.features.timesformer.outputs import FramePool, Precision
 from actionvit.heads.fusion import LateFusion
 from actionvit.heads.saving import load_head
 from actionvit.pipeline.finetuning.run_writer import KIND
-from actionvit.pipeline.finetuning.scoring import fit_temperature, view_mean
+from actionvit.pipeline.finetuning.scoring import fit_temperature, mean_softmax
 from actionvit.pipeline.probing.tasks import predict_views
 from actionvit.pipeline.runs import Run
 
@@ -37,7 +37,7 @@ AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trained(Weights):
+class FinetunedWeights(Weights):
     """Weights of which a fine-tuning changed some."""
 
     changed: Mapping[str, NDArray[np.float32]]
@@ -157,11 +157,11 @@ def _tuned(run: Run, tensors: dict[str, NDArray[Any]], config: dict[str, Any], s
 
     def classify(embedded: Sequence[NDArray[np.float32]]) -> Scores:
         (X,) = embedded
-        return view_mean(X.astype(np.float64) @ weight.T.astype(np.float64) + bias, temperature)
+        return mean_softmax(X.astype(np.float64) @ weight.T.astype(np.float64) + bias, temperature)
 
     return Predictor(
         class_names=run.predictions.class_names,
-        parts=(Part(weights=Trained(**plain, changed=changed), spec=ClipSpec(**config["clip"])),),
+        parts=(Part(weights=FinetunedWeights(**plain, changed=changed), spec=ClipSpec(**config["clip"])),),
         classify=classify,
         temperature=temperature,
         calibrated_on="the validation part of its training set",
@@ -182,7 +182,7 @@ def _probed(run: Run, tensors: dict[str, NDArray[Any]], config: dict[str, Any], 
     def classify(embedded: Sequence[NDArray[np.float32]]) -> Scores:
         log_proba = predict_views(head, embedded, views)
         scores = np.zeros((len(log_proba), len(known.class_names)))
-        scores[:, head.classes_] = view_mean(log_proba[:, None], temperature)
+        scores[:, head.classes_] = mean_softmax(log_proba[:, None], temperature)
         return scores
 
     return Predictor(

@@ -111,17 +111,17 @@ def spec(**changes: Any) -> FinetuneSpec:
 
 def die_in_step(number: int) -> None:
     """Kill this process once the gradients of a step are there and before anything is done with them."""
-    from actionvit.pipeline.finetuning.trainer import Training
+    from actionvit.pipeline.finetuning.trainer import Trainer
 
-    gradients, count = Training._gradients, iter(range(1, sys.maxsize))
+    gradients, count = Trainer._gradients, iter(range(1, sys.maxsize))
 
-    def counted(self: Training, *arguments: Any) -> Any:
+    def counted(self: Trainer, *arguments: Any) -> Any:
         found = gradients(self, *arguments)
         if next(count) == number:
             os.kill(os.getpid(), signal.SIGKILL)
         return found
 
-    Training._gradients = counted  # type: ignore[method-assign]
+    Trainer._gradients = counted  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,230 @@
+"""Fine-tuning on one split: divide the training set, train, and score the test set once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actionvit.errors import ActionVitError
+from actionvit.features.decoding.decode import DecodePolicy
+from actionvit.features.timesformer.checkpoint import Weights
+from actionvit.features.timesformer.model import pretrained
+from actionvit.heads.linear import LinearProbe
+from actionvit.heads.selection import select
+from actionvit.pipeline.datasets.dataset import Dataset, Split, Video
+from actionvit.pipeline.finetuning.checkpoints import has_checkpoint
+from actionvit.pipeline.finetuning.classifier import Classifier, FrozenBlocks, num_frozen_blocks
+from actionvit.pipeline.finetuning.clips import Clips
+from actionvit.pipeline.finetuning.distributed import ProcessGroup
+from actionvit.pipeline.finetuning.identity import training_identity
+from actionvit.pipeline.finetuning.sampling import class_counts
+from actionvit.pipeline.finetuning.scoring import fit_temperature, predict_views
+from actionvit.pipeline.finetuning.spec import FinetuneSpec, Progress, TrainerState
+from actionvit.pipeline.finetuning.tensorboard import tensorboard_log
+from actionvit.pipeline.finetuning.trainer import Trainer
+from actionvit.pipeline.finetuning.validation import validation_mask
+from actionvit.pipeline.text import abbreviate
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainValRows:
+    """A training set divided into rows to train on and rows that select the epoch."""
+
+    train: NDArray[np.intp]
+    val: NDArray[np.intp]
+    """Rows of other sources."""
+    histograms: NDArray[np.int64]
+    """(R, C): clips of each class that each rank trains on in the first epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneResult:
+    """The outcome of one split."""
+
+    split: Split
+    state: TrainerState
+    weights: dict[str, NDArray[np.float32]]
+    """Trained tensors by name, at the best epoch."""
+    temperature: float
+    """Fitted to the validation set; logits are divided by it."""
+    logits: NDArray[np.float64]
+    """(m, K, C) of the test videos' plain views."""
+    tested: tuple[Video, ...]
+    """The m test videos that decode."""
+    trained: tuple[str, ...]
+    """Ids of the training videos that decode, including the validation set."""
+    histograms: NDArray[np.int64]
+    """(R, C): clips of each class that each rank trained on in the first epoch."""
+    failures: dict[str, str]
+    """Reason by id of the videos that do not decode."""
+    seconds: float
+
+
+@dataclass(slots=True, kw_only=True)
+class TrainingContext:
+    """Folders, processes, resources and callbacks of a fine-tuning; none of them changes a number."""
+
+    cache: Path
+    folder: Path
+    """Folder of the checkpoints, one subfolder per split."""
+    ranks: ProcessGroup = field(default_factory=ProcessGroup)
+    policy: DecodePolicy = field(default_factory=DecodePolicy)
+    workers: int | None = None
+    timeout: float = 60.0
+    memory: int = 2 << 30
+    """Bytes of decoded frames, or of tokens, to keep in memory."""
+    resume: bool = False
+    flush_seconds: float = 0.0
+    """Minimum time between checkpoints."""
+    on_split: Callable[[Split, TrainValRows], None] = lambda split, rows: None
+    on_step: Callable[[Split, Progress], None] = lambda split, progress: None
+    on_epoch: Callable[[Split, dict[str, float]], None] = lambda split, row: None
+    on_tokens: Callable[[int, int], None] = lambda videos, size: None
+    """Called with the number of videos to run through the frozen blocks and the size of their tokens in bytes."""
+    on_video: Callable[[int, int], None] = lambda done, total: None
+
+
+def load_model(weights: Weights, n_classes: int, spec: FinetuneSpec, device: str) -> Classifier:
+    """Return the pretrained encoder with a classifier that is initialized to zero."""
+    num_frozen = num_frozen_blocks(spec.train, weights.shape.depth)
+    model = Classifier(pretrained(weights), n_classes, num_frozen=num_frozen, checkpointing=spec.checkpointing)
+    return model.to(device)
+
+
+def finetune_split(
+    dataset: Dataset, split: Split, weights: Weights, clips: Clips, spec: FinetuneSpec, context: TrainingContext
+) -> FinetuneResult:
+    """Train on a split's training set, select the epoch on its validation part, and score the test set once.
+
+    Raises
+    ------
+    ActionVitError
+        If no test clip decodes, no validation set can be formed, or training fails (see `Trainer.run`).
+    """
+    began, ranks = time.perf_counter(), context.ranks
+    _require_test_clips(split, ranks.gather_dict(clips.failures))
+    y = dataset.y
+    train_rows, val_rows = train_val_rows(dataset, split, y, spec)
+    missing = [dataset.class_names[label] for label in np.setdiff1d(y[train_rows], y[val_rows])]
+    if missing and ranks.is_main:
+        logger.warning("%s: the validation set has no clip of %s", split.name, abbreviate(missing))
+    sampling, n_classes = spec.training.sampling, len(dataset.class_names)
+    histograms = class_counts(y[train_rows], sampling, epoch=1, world=ranks.world, n_classes=n_classes)
+    context.on_split(split, TrainValRows(train=train_rows, val=val_rows, histograms=histograms))
+    model = load_model(weights, n_classes, spec, ranks.device)
+    frozen = FrozenBlocks(model.encoder, spec.clip, model.num_frozen, ranks.device, bf16=spec.training.autocast)
+    folder = context.folder / split.name
+    if spec.start == "probe" and not has_checkpoint(folder):
+
+        def embed(x: Tensor) -> Tensor:
+            return model.embedding(x.to(ranks.device).float() if clips.cached else frozen(x))
+
+        X, decoded = predict_views(embed, clips, train_rows, weights.shape.width, ranks, once=True)
+        sources = [dataset.videos[row].source for row in train_rows[decoded]]
+        init_head_from_probe(model, X[decoded].mean(1), y[train_rows][decoded], sources, spec)
+    trainer = Trainer(
+        model,
+        frozen,
+        clips,
+        y,
+        train_rows=train_rows,
+        val_rows=val_rows,
+        spec=spec.training,
+        ranks=ranks,
+        folder=folder,
+        identity=training_identity(dataset, train_rows, val_rows, weights, spec, clips, world=ranks.world),
+        flush_seconds=context.flush_seconds,
+    )
+    with tensorboard_log(folder, enabled=ranks.is_main) as log:
+
+        def on_epoch(row: dict[str, float]) -> None:
+            log(row)
+            context.on_epoch(split, row)
+
+        state = trainer.run(
+            resume=context.resume, on_step=lambda progress: context.on_step(split, progress), on_epoch=on_epoch
+        )
+    logits, decoded = trainer.scores(val_rows)
+    temperature = fit_temperature(logits[decoded], y[val_rows][decoded])
+    test_rows = video_rows(dataset, split.test)
+    logits, decoded = trainer.scores(test_rows, once=True)
+    failures = ranks.gather_dict(clips.failures)
+    _require_test_clips(split, failures)
+    tensors = {name: value.detach().cpu().numpy() for name, value in model.trained().items()}
+    return FinetuneResult(
+        split=split,
+        state=state,
+        weights=tensors,
+        temperature=temperature,
+        logits=logits[decoded],
+        tested=tuple(dataset.videos[row] for row in test_rows[decoded]),
+        histograms=histograms,
+        trained=tuple(id for id in split.train if id not in failures),
+        failures=failures,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _require_test_clips(split: Split, failures: Mapping[str, str]) -> None:
+    """Raise if every test clip has failed: before training if a cache knows it, otherwise after."""
+    if set(split.test) <= failures.keys():
+        first = split.test[0]
+        raise ActionVitError(
+            f"split {split.name}: none of its {len(split.test)} test clips decodes ({first}: {failures[first]});"
+            " repair them and add --resume"
+        )
+
+
+def video_rows(dataset: Dataset, ids: Sequence[str]) -> NDArray[np.intp]:
+    """Return the row of each video id in `dataset.videos`."""
+    row_of = {video.id: row for row, video in enumerate(dataset.videos)}
+    return np.array([row_of[id] for id in ids], dtype=np.intp)
+
+
+def train_val_rows(
+    dataset: Dataset, split: Split, y: NDArray[np.intp], spec: FinetuneSpec
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Divide a training set by source: return the rows to train on and the validation rows.
+
+    Raises
+    ------
+    ActionVitError
+        If no source can be spared for validation.
+    """
+    rows = video_rows(dataset, split.train)
+    sources = np.array([dataset.videos[row].source for row in rows])
+    in_val = validation_mask(y[rows], sources, share=spec.validation, seed=spec.training.sampling.seed)
+    if not in_val.any():
+        raise ActionVitError(
+            f"split {split.name}: no training source can be spared for validation: each is the only source of a class,"
+            " or too large; add sources, raise --val-fraction, or use `actionvit probe`"
+        )
+    return rows[~in_val], rows[in_val]
+
+
+def init_head_from_probe(
+    model: Classifier, X: NDArray[np.float64], y: NDArray[np.intp], sources: Sequence[str], spec: FinetuneSpec
+) -> None:
+    """Set the classifier to the linear probe of embeddings X (n, D) with classes y; C is selected by source."""
+    if len(np.unique(y)) < 2 or len(set(sources)) < 2:
+        return
+    loss = spec.training.loss
+    head = LinearProbe(class_weight=loss.class_weight, logit_adjust=loss.logit_adjust)
+    probe = select(head, X, y, grid=head.default_grid, groups=sources, criterion=spec.training.criterion).head
+    assert isinstance(probe, LinearProbe)
+    logger.info("the head starts as a linear probe with C = %g", probe.C)
+    with torch.no_grad():
+        # For classes without training clips: low enough never to win, but finite, so that gradients are not zero.
+        model.head.bias.fill_(-20.0)
+        model.head.weight[probe.classes_] = torch.from_numpy(probe.coef_).to(model.head.weight)
+        model.head.bias[probe.classes_] = torch.from_numpy(probe.intercept_).to(model.head.bias)
