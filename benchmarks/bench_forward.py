@@ -27,7 +27,7 @@ from transformers import TimesformerModel
 
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.encoder import DTYPES, Encoder
-from actionvit.features.timesformer.matmul_peak import products
+from actionvit.features.timesformer.matmul_peak import matmul_rates
 from actionvit.features.timesformer.variants import VARIANTS, clip_spec, gmac
 
 
@@ -46,10 +46,10 @@ def compare(folder: Path, variant: str, precision: str, options) -> dict:
         expected, found = theirs(pixels).last_hidden_state[:, 0].float(), encoder.forward(pixels).clip.float()
         ours_s, theirs_s, peaks = [], [], []
         for _ in range(options.repeats):
-            peaks.append(products("cpu", precision, seconds=options.probe))
+            peaks.append(matmul_rates("cpu", precision, seconds=options.probe))
             theirs_s.append(timed(lambda: theirs(pixels)))
             ours_s.append(timed(lambda: encoder.forward(pixels)))
-    shape = encoder.weights.shape
+    shape = encoder.weights.config
     needed = gmac(shape, spec, needed=True)
     best = {rows: max(peak[rows] for peak in peaks) for rows in peaks[0]}
     peak = max(best.values())

@@ -109,7 +109,7 @@ def forwards(variant: str, folder: Path, device: str, options, peak: float) -> l
     from actionvit.features.timesformer.variants import gmac
 
     spec, weights = sized(variant, options), find_weights("base", folder)
-    needed = gmac(weights.shape, spec, needed=True)
+    needed = gmac(weights.config, spec, needed=True)
     found = [*eager_forwards(folder, spec, device, options)]
     for compiled in (False, True) if options.compile else (False,):
         found.append(own_forward(weights, spec, device, options, variant, compiled))
@@ -261,14 +261,16 @@ def measure(options, scratch: Path) -> None:
     import peers
     import torch
 
-    from actionvit.features.timesformer.matmul_peak import products
+    from actionvit.features.timesformer.matmul_peak import matmul_rates
 
     if not torch.cuda.is_available() and not options.small:
         raise SystemExit("torch sees no GPU here; --small tries the script on the CPU")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"drawing {options.clips} clips")
     draw_all(scratch / "clips", options.clips, options.small)
-    best = products(device, "bf16", shapes=[(64, 64, 64)] if options.small else None, seconds=min(options.seconds, 1.0))
+    best = matmul_rates(
+        device, "bf16", shapes=[(64, 64, 64)] if options.small else None, seconds=min(options.seconds, 1.0)
+    )
     peak = max(best.values())
     rows: dict[str, list[dict]] = {"forward": [], "end_to_end": []}
     for variant in options.variant:

@@ -60,12 +60,12 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     """
     from actionvit.features.decoding.frames import DecodeError
     from actionvit.features.timesformer.checkpoint import find_weights
-    from actionvit.features.timesformer.rollout import Attention
+    from actionvit.features.timesformer.rollout import AttentionRollout
     from actionvit.features.timesformer.variants import clip_spec
 
     views = {name: options[name] for name in ("frames", "size", "sampling", "stride")}
     spec = clip_spec(options["variant"], **views)
-    look = Attention(find_weights(options["variant"], options["weights"]), spec, device=options["device"])
+    look = AttentionRollout(find_weights(options["variant"], options["weights"]), spec, device=options["device"])
     options["out"].mkdir(parents=True, exist_ok=True)
     done: list[dict[str, Any]] = []
     failed = 0

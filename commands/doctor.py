@@ -10,7 +10,7 @@ import click
 from actionvit.commands.options import device_option, echo_json, json_option, precision_option
 
 if TYPE_CHECKING:
-    from actionvit.features.timesformer.outputs import Precision
+    from actionvit.features.device import Precision
 
 PACKAGES = ("actionvit", "torch", "transformers", "numpy", "h5py", "scikit-learn", "safetensors", "huggingface_hub")
 # Of the measured peak of its matrix products, what a forward reaches (docs/encoder.md); on GPUs assumed, not measured.
@@ -25,9 +25,9 @@ def command(device: str, precision: Precision, as_json: bool) -> None:
     """Print versions, decoders, the device, which weights are at hand, and how fast extraction will be about."""
     import platform
 
-    from actionvit.features.timesformer.outputs import resolve
+    from actionvit.features.device import resolve_device
 
-    place, resolved = resolve(device, precision)
+    place, resolved = resolve_device(device, precision)
     speed = _speed(place, resolved)
     found = {
         "python": f"{platform.python_version()} on {platform.platform()}",
@@ -102,15 +102,16 @@ def _weights() -> dict[str, str]:
 
 def _speed(place: str, precision: Precision) -> dict[str, float]:
     """Return the peak, and about how many videos of one view a second each variant's forward does."""
-    from actionvit.features.timesformer.matmul_peak import peak
-    from actionvit.features.timesformer.variants import BUILT_IN, VARIANTS, ModelShape, clip_spec, gmac
+    from actionvit.features.timesformer.config import TimeSformerConfig
+    from actionvit.features.timesformer.matmul_peak import peak_matmul_rate
+    from actionvit.features.timesformer.variants import BUILT_IN, VARIANTS, clip_spec, gmac
 
-    most = peak(place, precision)
+    most = peak_matmul_rate(place, precision)
     reached = most * REACHED[place.partition(":")[0]]
     rates = {}
     for name, variant in VARIANTS.items():
         tiny = variant.weights == BUILT_IN  # too small for its products to come near the peak, and quickly tried
-        cost = gmac(ModelShape(), clip_spec(name), needed=True)
+        cost = gmac(TimeSformerConfig(), clip_spec(name), needed=True)
         rates[name] = _tried(name, place, precision) if tiny else reached / cost
     return {"peak": most, **rates}
 
@@ -134,6 +135,6 @@ def _tried(variant: str, place: str, precision: Precision) -> float:
     for _ in range(4):
         batch = [frames] * encoder.batch_videos
         began = time.perf_counter()
-        encoder.start(batch).result()
+        encoder.submit(batch).result()
         times.append((time.perf_counter() - began) / len(batch))
     return 1 / min(times)

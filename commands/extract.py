@@ -185,14 +185,14 @@ PASSED_ON = ("workers", "timeout", "shard", "wait", "flush_seconds", "verify", "
 
 def _jobs(options: dict[str, Any]) -> list[Job]:
     """Turn the options into one job a variant."""
+    from actionvit.features.device import resolve_device
     from actionvit.features.timesformer.checkpoint import find_weights
-    from actionvit.features.timesformer.outputs import resolve
     from actionvit.features.timesformer.variants import clip_spec
     from actionvit.pipeline.extraction.job import Job
 
     variants = list(dict.fromkeys(options["variants"]))
     sources = weights_by_variant(options["sources"], variants)
-    device, precision = resolve(options["device"], options["precision"])
+    device, precision = resolve_device(options["device"], options["precision"])
     options["device"] = device
     views = {name: options[name] for name in ("frames", "size", "sampling", "stride", "clips", "flip")}
     return [

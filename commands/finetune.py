@@ -61,13 +61,13 @@ def command(**options: Any) -> None:
     what came out from the cache in every epoch. Several processes: `torchrun --nproc-per-node N -m --
     actionvit finetune ...`.
     """
+    from actionvit.features.device import resolve_device
     from actionvit.features.timesformer.checkpoint import find_weights
-    from actionvit.features.timesformer.outputs import resolve
     from actionvit.pipeline.finetuning.distributed import init_distributed
 
     if options["resume"] and options["restart"]:
         raise click.UsageError("--resume goes on, --restart begins again; give one of them")
-    device, precision = resolve(options["device"], options["precision"])
+    device, precision = resolve_device(options["device"], options["precision"])
     weights = find_weights(options["variant"], options["weights"])
     with init_distributed(device) as group:
         run = _run(options, weights, _spec(options, precision == "bf16"), group)

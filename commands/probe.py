@@ -202,7 +202,7 @@ def command(**options: Any) -> None:
 
 def _specs(options: dict[str, Any]) -> list[ProbeSpec]:
     """Return one spec a weighting."""
-    from actionvit.features.timesformer.outputs import resolve
+    from actionvit.features.device import resolve_device
     from actionvit.heads.saving import head_class
     from actionvit.pipeline.probing.tasks import ProbeSpec
 
@@ -211,7 +211,7 @@ def _specs(options: dict[str, Any]) -> list[ProbeSpec]:
         raise click.UsageError("--fuse joins several variants' heads; name them with --variant A --variant B")
     if "device" not in head_class(options["head"])().get_params() and options["device"] == "auto":
         options["device"] = "cpu"
-    options["device"], _ = resolve(options["device"], "fp32")
+    options["device"], _ = resolve_device(options["device"], "fp32")
     if options["balanced"] and options["class_weights"]:
         raise click.UsageError("--balanced says --class-weight balanced already; give one of them")
     weights = ("balanced",) if options["balanced"] else options["class_weights"] or ("none",)

@@ -11,7 +11,7 @@ import click
 from actionvit.commands.options import device_option, echo_json, json_option, setting
 
 if TYPE_CHECKING:
-    from actionvit.features.timesformer.rollout import Attention
+    from actionvit.features.timesformer.rollout import AttentionRollout
     from actionvit.pipeline.reporting.analysis import Embeddings
     from actionvit.pipeline.runs import Run
 
@@ -115,7 +115,7 @@ def _embeddings(run: Run, quiet: bool) -> Embeddings | None:
     return found
 
 
-def _look(run: Run, given: str | None, device: str) -> Attention:
+def _look(run: Run, given: str | None, device: str) -> AttentionRollout:
     """Return the encoder of the run's embeddings.
 
     Raises
@@ -127,7 +127,7 @@ def _look(run: Run, given: str | None, device: str) -> Attention:
     from actionvit.features.sampling import ClipSpec
     from actionvit.features.store.store import FeatureStore
     from actionvit.features.timesformer.checkpoint import find_weights
-    from actionvit.features.timesformer.rollout import Attention
+    from actionvit.features.timesformer.rollout import AttentionRollout
 
     known = run.info.get("store") or {}
     if "key" not in known:
@@ -141,4 +141,4 @@ def _look(run: Run, given: str | None, device: str) -> Attention:
             f"--attention: {weights.source} is not what made the embeddings of {run.folder}: its sha256 begins with"
             f" {weights.digest[:12]}, not {known['key']['weights'][:12]}; give --weights SRC"
         )
-    return Attention(weights, ClipSpec(**known["key"]["clip"]), device=device)
+    return AttentionRollout(weights, ClipSpec(**known["key"]["clip"]), device=device)

@@ -125,14 +125,14 @@ def _check(specs: Sequence[ProbeSpec]) -> None:
 
 def _jobs(options: dict[str, Any]) -> list[Job]:
     """Return one job a setting of the encoder."""
+    from actionvit.features.device import resolve_device
     from actionvit.features.timesformer.checkpoint import find_weights
-    from actionvit.features.timesformer.outputs import resolve
     from actionvit.features.timesformer.variants import clip_spec
     from actionvit.pipeline.extraction.job import Job
 
     sources = weights_by_variant(options["sources"], list(options["variants"]))
     weights = {variant: find_weights(variant, sources.get(variant)) for variant in options["variants"]}
-    options["device"], precision = resolve(options["device"], options["precision"])
+    options["device"], precision = resolve_device(options["device"], options["precision"])
     views = {"clips": options["clips"], "crops": int(options["crops"])}
     specs = [
         (variant, clip_spec(variant, frames=frames, size=size, **views))

@@ -32,7 +32,7 @@ def show(source: str, as_json: bool) -> None:
         "labels": len(weights.labels),
         "licence": weights.licence or "unknown",
         "notes": weights.notes,
-        "shape": asdict(weights.shape),
+        "shape": asdict(weights.config),
     }
     if as_json:
         echo_json(value)

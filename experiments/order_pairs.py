@@ -76,7 +76,7 @@ def shuffled(run: Run, root: Path, seed: int = 0) -> dict[str, Any]:
         frames = decode(root / id, (part.spec,), DecodePolicy())
         index = np.unique(clip_indices(frames.count, part.spec))
         data = frames.data[frames.positions(index)][rng.permutation(len(index))]
-        rows = encoder.start([replace(frames, data=data, index=index)]).result()
+        rows = encoder.submit([replace(frames, data=data, index=index)]).result()
         scores.append(predictor.classify([part.embeddings(rows)])[0])
     found = replace(run.predictions, scores=np.array(scores, dtype=np.float32))
     return measure(found, n_train={name: len(ids) for name, ids in run.train.items()})

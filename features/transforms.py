@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from actionvit.features.resizing import resize
+from actionvit.features import resizing
 from actionvit.features.sampling import ClipSpec
+
+Resize = Callable[[Tensor], Tensor]
+"""Frames (F, H, W, 3) uint8 -> (F, 3, h, w) uint8."""
 
 
 def resized(frames: Tensor, size: int) -> Tensor:
@@ -21,7 +24,7 @@ def resized(frames: Tensor, size: int) -> Tensor:
     height, width = frames.shape[1:3]
     short = min(height, width)
     shape = (height * size // short, width * size // short)
-    small = frames if (height, width) == shape else resize(frames, *shape)
+    small = frames if (height, width) == shape else resizing.resize(frames, *shape)
     return small.permute(0, 3, 1, 2)  # a view: channels stay last in memory
 
 
@@ -39,6 +42,7 @@ def views(
     mean: Sequence[float],
     std: Sequence[float],
     dtype: torch.dtype = torch.float32,
+    resize: Resize | None = None,
 ) -> Tensor:
     """Return every view of a video, or of several of one size, normalised.
 
@@ -54,6 +58,8 @@ def views(
         Of pixel values in [0, 1], by channel.
     dtype : torch.dtype
         Of the result; arithmetic is float32.
+    resize : callable, optional
+        Resizes the frames; by default `resized` to the size of `spec`.
 
     Returns
     -------
@@ -62,7 +68,7 @@ def views(
     """
     if len(positions) % spec.views or positions.shape[1:] != (spec.num_frames,):
         raise ValueError(f"positions: got {tuple(positions.shape)}, expected {(spec.views, spec.num_frames)} a video")
-    small = resized(frames, spec.size)
+    small = resize(frames) if resize else resized(frames, spec.size)
     S, corners = spec.size, crop_corners(small.shape[2], small.shape[3], spec.size, spec.crops)
     mirrorings = 2 if spec.flip else 1
     cut = []

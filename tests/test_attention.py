@@ -14,7 +14,7 @@ from PIL import Image
 from actionvit.cli import cli
 from actionvit.features.decoding.decode import decode
 from actionvit.features.timesformer.checkpoint import find_weights
-from actionvit.features.timesformer.rollout import Attention
+from actionvit.features.timesformer.rollout import AttentionRollout
 from actionvit.features.timesformer.variants import clip_spec
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.reporting.pictures import animation, evenly, faces, overlay, strip, strips
@@ -74,7 +74,7 @@ def test_a_folder_of_frames_is_named_from_inside_as_from_outside(
 def test_the_upper_row_is_what_the_encoder_sees_and_the_lower_its_rollout(video: Path, tmp_path: Path) -> None:
     assert run(video, "--variant", "tiny", "--output", tmp_path, "--animate", "none").exit_code == 0
     spec = clip_spec("tiny")
-    seen, shares = Attention(find_weights("tiny"), spec, device="cpu")(decode(video, [spec]))
+    seen, shares = AttentionRollout(find_weights("tiny"), spec, device="cpu")(decode(video, [spec]))
     with Image.open(tmp_path / "clip.png") as png:
         rows = np.asarray(png)
     S, gap = spec.size, spec.size // 56
@@ -144,7 +144,7 @@ def test_strips_keep_to_their_limit_and_leave_out_what_does_not_decode(video: Pa
 
 def test_with_attention_a_strip_shows_the_encoders_own_frames(video: Path) -> None:
     spec = clip_spec("tiny")
-    look = Attention(find_weights("tiny"), spec, device="cpu")
+    look = AttentionRollout(find_weights("tiny"), spec, device="cpu")
     found = strips([("a", video)], look=look)["a"]
     seen, shares = look(decode(video, [spec]))
     at = evenly(8, 6)

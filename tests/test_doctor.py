@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from actionvit.cli import cli
-from actionvit.features.timesformer.matmul_peak import products
+from actionvit.features.timesformer.matmul_peak import matmul_rates
 from actionvit.features.timesformer.variants import VARIANTS
 
 
@@ -37,7 +37,7 @@ def test_doctor_says_versions_decoders_device_weights_and_speed(
 
 def test_a_product_is_measured_as_its_multiply_adds_by_its_time() -> None:
     small, large = (256, 64, 64), (1024, 512, 512)
-    rates = products("cpu", "fp32", shapes=(small, large), seconds=0.05)
+    rates = matmul_rates("cpu", "fp32", shapes=(small, large), seconds=0.05)
     assert set(rates) == {small, large}
     # No core does a thousand; a loaded one may do hardly any.
     assert all(0 < rate < 1000 * torch.get_num_threads() for rate in rates.values())

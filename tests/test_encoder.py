@@ -14,14 +14,15 @@ from transformers_reference import cosine, noise
 
 from actionvit.errors import ActionVitError
 from actionvit.features.sampling import ClipSpec
+from actionvit.features.timers import PhaseTimer
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.encoder import Encoder
-from actionvit.features.timesformer.forward import Embedding
-from actionvit.features.timesformer.outputs import encoder_key
+from actionvit.features.timesformer.forward import EncoderOutput
+from actionvit.features.timesformer.outputs import cache_key_fields
 from actionvit.features.timesformer.state_dict import tensor_shapes
-from actionvit.features.timesformer.timers import Phases
 from actionvit.features.timesformer.tiny import TINY, untrained_weights
 from actionvit.features.timesformer.variants import clip_spec
+from actionvit.pipeline.extraction.job import Job
 
 SPEC = ClipSpec(num_frames=4, size=32, clips=3)
 
@@ -41,7 +42,7 @@ def test_the_built_in_variants_give_what_they_always_gave() -> None:
 def test_the_untrained_weights_are_the_same_numbers_everywhere() -> None:
     untrained, trained = find_weights("tiny", "untrained"), find_weights("tiny")
     assert untrained.digest == "9b050614582ead9f125a0bf41898847a89dd71371f388b5f75ac251e665d4bc7"
-    assert trained.digest != untrained.digest and trained.shape == untrained.shape == find_weights("tiny-hr").shape
+    assert trained.digest != untrained.digest and trained.config == untrained.config == find_weights("tiny-hr").config
     assert trained.file is not None and trained.file.stat().st_size <= 4e6, "what every installation carries"
 
 
@@ -54,7 +55,7 @@ class Scarce:
         encoder.batch_views = 16
         encoder._compute = self
 
-    def __call__(self, pixels: torch.Tensor) -> Embedding:
+    def __call__(self, pixels: torch.Tensor) -> EncoderOutput:
         self.given.append(len(pixels))
         if len(pixels) > self.room:
             raise torch.OutOfMemoryError(f"tried to hold {len(pixels)} views")
@@ -67,21 +68,21 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(
 ) -> None:
     """Videos of two sizes, more of one than are copied at once."""
     videos = [noise(9), noise(4), noise(12, 40, 52), noise(5, 40, 52), noise(7), noise(30), noise(6)]
-    monkeypatch.setattr("actionvit.features.timesformer.preprocess._BYTES_AT_ONCE", 2 * videos[4].data.nbytes)
+    monkeypatch.setattr("actionvit.features.preprocess._MAX_GROUP_BYTES", 2 * videos[4].data.nbytes)
     encoder = Encoder(find_weights("tiny"), SPEC, device="cpu")
     alone = [encoder.encode(frames) for frames in videos]
     scarce = Scarce(encoder, room)
     with caplog.at_level(logging.WARNING):
-        found = encoder.start(videos).result()
+        found = encoder.submit(videos).result()
     assert encoder.batch_views == batch
     assert max(scarce.given[-3:]) <= room
     assert len(found) == len(videos)
-    assert ("going on with" in caplog.text) == (room < 15)
+    assert ("continuing with" in caplog.text) == (room < 15)
     for one, other in zip(alone, found, strict=True):
         np.testing.assert_array_equal(one["index"], other["index"])
         np.testing.assert_allclose(one["clip"], other["clip"], atol=2e-5)
         np.testing.assert_allclose(one["frame"], other["frame"], atol=2e-5)
-    encoder.start(videos[:2]).result()
+    encoder.submit(videos[:2]).result()
     assert max(scarce.given[-2:]) <= room, "what did not fit once is not tried again"
 
 
@@ -89,7 +90,7 @@ def test_a_device_that_holds_not_one_view_is_told_in_one_line() -> None:
     encoder = Encoder(find_weights("tiny"), SPEC, device="cpu")
     Scarce(encoder, 0)
     with pytest.raises(ActionVitError, match="one view of 4 × 32 pixels does not fit") as caught:
-        encoder.start([noise(9)])
+        encoder.submit([noise(9)])
     assert "\n" not in str(caught.value)
 
 
@@ -100,8 +101,8 @@ def test_seconds_are_counted_by_phase() -> None:
     first = encoder.seconds
     encoder.encode(noise(20, 240, 320))
     assert all(encoder.seconds[name] > first[name] > 0 for name in ("prepare", "forward"))
-    phases = Phases(torch.device("cpu"))
-    with pytest.raises(KeyError), phases.of("copy"):
+    phases = PhaseTimer(torch.device("cpu"))
+    with pytest.raises(KeyError), phases.time("copy"):
         raise KeyError
     assert phases.seconds["copy"] == 0, "what failed counts for nothing"
 
@@ -116,12 +117,12 @@ def test_the_key_says_everything_that_changes_numbers() -> None:
         "compiled": (True,),
     }
     plain = {"precision": "fp32"}
-    keys = [encoder_key(weights, SPEC, **plain)]  # type: ignore[arg-type]
-    keys += [encoder_key(weights, SPEC, **{**plain, name: v}) for name, vs in settings.items() for v in vs]  # type: ignore[arg-type]
+    keys = [cache_key_fields(weights, SPEC, **plain)]  # type: ignore[arg-type]
+    keys += [cache_key_fields(weights, SPEC, **{**plain, name: v}) for name, vs in settings.items() for v in vs]  # type: ignore[arg-type]
     texts = {json.dumps(key, sort_keys=True) for key in keys}
     assert len(texts) == len(keys)
-    encoder = Encoder(weights, SPEC, device="cpu", layers=(2,), frame_pool="mean", precision="bf16")
-    assert encoder.key_fields() == encoder_key(weights, SPEC, precision="bf16", frame_pool="mean", layers=(2,))
+    job = Job(variant="tiny", weights=weights, spec=SPEC, layers=(2,), frame_pool="mean", precision="bf16")
+    assert job.key_fields() == cache_key_fields(weights, SPEC, precision="bf16", frame_pool="mean", layers=(2,))
 
 
 @pytest.mark.slow
@@ -134,8 +135,8 @@ def test_a_compiled_encoder_gives_the_same_embeddings_under_a_key_of_its_own() -
     right, found = plain.encode(frames), compiled.encode(frames)
     for name in right:
         np.testing.assert_allclose(found[name], right[name], atol=1e-4)
-    assert compiled.key_fields() != plain.key_fields()
-    assert compiled.key_fields()["precision"] == "fp32, compiled"
+    job = Job(variant="tiny", weights=find_weights("tiny"), spec=spec, compile=True)
+    assert job.key_fields()["precision"] == "fp32, compiled"
 
 
 def test_half_precision_of_tiny_stays_close() -> None:

@@ -52,7 +52,7 @@ class Counting:
     def __init__(self) -> None:
         self.seen: list[int] = []
 
-    def start(self, videos: Sequence[Frames]) -> Done:
+    def submit(self, videos: Sequence[Frames]) -> Done:
         self.seen += [frames.count for frames in videos]
         return Done([{"clip": np.full((1, 4), frames.data.mean(), np.float32)} for frames in videos])
 
@@ -62,7 +62,9 @@ class Done:
     """What `Counting` gives back."""
 
     rows: list[dict[str, NDArray[np.generic]]]
-    ready = True
+
+    def done(self) -> bool:
+        return True
 
     def result(self) -> list[dict[str, NDArray[np.generic]]]:
         return self.rows

@@ -231,11 +231,11 @@ def test_frames_are_let_go_once_the_encoder_has_them(clips: Path, monkeypatch: p
     class Slow:
         batch_videos, seconds = 1000, {"copy": 0.0, "prepare": 0.0, "forward": 0.0}
 
-        def start(self, videos: Sequence[Frames]) -> Any:
+        def submit(self, videos: Sequence[Frames]) -> Any:
             sizes.append(count := len(videos))
             index = np.zeros((1, 4), np.int32)
             arrays = {"clip": np.zeros((1, 8), np.float32), "frame": np.zeros((1, 4, 8), np.float32), "index": index}
-            return SimpleNamespace(ready=False, result=lambda: [arrays] * count)
+            return SimpleNamespace(done=lambda: False, result=lambda: [arrays] * count)
 
     with ThreadPoolExecutor(1) as thread:
         lane = encode_queue.Lane(
@@ -262,7 +262,7 @@ def test_what_overflows_is_not_cached(clips: Path, tmp_path: Path) -> None:
     def large(job: Job, device: str) -> Encoder:
         encoder = Encoder(job.weights, job.spec, device="cpu", precision="fp16")
         with torch.inference_mode():
-            encoder._stem.table.mul_(1e6)
+            encoder._embedding.table.mul_(1e6)
         return encoder
 
     with pytest.raises(ActionVitError, match=r"not finite; fp16 ends at 65,504: use --precision bf16"):

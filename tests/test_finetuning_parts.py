@@ -454,13 +454,13 @@ def test_a_dropped_block_is_no_block_and_a_kept_one_counts_more() -> None:
     keep = torch.tensor([[1.0, 1.0, 1.0], [0.0, 2.0, 1.0]])
     found = own.logits(pixels, keep)
     torch.testing.assert_close(found[:1], own.logits(pixels[:1]))
-    from actionvit.features.timesformer.forward import embed, full_block, run
+    from actionvit.features.timesformer.forward import apply_block, embed_patches, run_blocks
 
-    x = embed(pixels[1:], own.encoder.stem(4, 32))
+    x = embed_patches(pixels[1:], own.encoder.patch_embedding(4, 32))
     folded = own.encoder.fold()
-    x = x + 2 * (full_block(x, folded.blocks[1], folded)[0] - x)
+    x = x + 2 * (apply_block(x, folded.blocks[1], folded)[0] - x)
     last = replace(folded, blocks=folded.blocks[2:], first=2)
-    torch.testing.assert_close(found[1:], own.head(run(x, last).clip), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found[1:], own.head(run_blocks(x, last).clip), atol=1e-5, rtol=1e-4)
 
 
 def test_logits_are_fp32_where_products_are_bf16() -> None:
@@ -561,4 +561,4 @@ def test_without_tensorboard_no_event_file_is_written(tmp_path: Path, monkeypatc
 
 
 def test_the_small_model_is_read_as_any_other(tmp_path: Path) -> None:
-    assert find_weights("tiny", tiny_model.write_weights(tmp_path)).shape == tiny_model.SHAPE
+    assert find_weights("tiny", tiny_model.write_weights(tmp_path)).config == tiny_model.SHAPE

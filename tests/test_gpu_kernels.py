@@ -21,17 +21,16 @@ def test_the_kernels_compute_in_tritons_interpreter() -> None:
     """In fp16 and fp32: the interpreter does not know bf16."""
     code = f"""
 import torch
-from actionvit.features.timesformer.attention import attend_time
-from actionvit.features.timesformer.folded import normalise
-from actionvit.features.timesformer.gpu_kernels import attend_time_fused, normalise_fused
+from actionvit.features.timesformer.attention import attend_time_torch, normalize
+from actionvit.features.timesformer.gpu_kernels import attend_time_fused, normalize_fused
 torch.manual_seed(0)
 for dtype, most in ((torch.float16, 5e-3), (torch.float32, 1e-5)):
     for T, B, N, H, d in {SHAPES}:
         qkv = torch.randn(T, B, N, 3 * H * d).to(dtype)
-        difference = (attend_time_fused(qkv, H).float() - attend_time(qkv.float(), H)).abs().max().item()
+        difference = (attend_time_fused(qkv, H).float() - attend_time_torch(qkv.float(), H)).abs().max().item()
         assert difference <= most, (dtype, T, N, difference)
         x = 3 * torch.randn(T, B, N, H * d).to(dtype) + 1
-        difference = (normalise_fused(x, 1e-6).float() - normalise(x.float(), 1e-6)).abs().max().item()
+        difference = (normalize_fused(x, 1e-6).float() - normalize(x.float(), 1e-6)).abs().max().item()
         assert difference <= most, (dtype, x.shape, difference)
 """
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
@@ -44,13 +43,12 @@ for dtype, most in ((torch.float16, 5e-3), (torch.float32, 1e-5)):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_the_kernels_agree_with_torch_on_a_gpu(dtype: torch.dtype) -> None:
-    from actionvit.features.timesformer.attention import attend_time
-    from actionvit.features.timesformer.folded import normalise
-    from actionvit.features.timesformer.gpu_kernels import attend_time_fused, normalise_fused
+    from actionvit.features.timesformer.attention import attend_time_torch, normalize
+    from actionvit.features.timesformer.gpu_kernels import attend_time_fused, normalize_fused
 
     for T, B, N, H, d in SHAPES:
         qkv = torch.randn(T, B, N, 3 * H * d, device="cuda", dtype=dtype)
-        right = attend_time(qkv.float(), H)
+        right = attend_time_torch(qkv.float(), H)
         assert (attend_time_fused(qkv, H).float() - right).abs().max() <= 2e-2
         x = 3 * torch.randn(T, B, N, H * d, device="cuda", dtype=dtype) + 1
-        assert (normalise_fused(x, 1e-6).float() - normalise(x.float(), 1e-6)).abs().max() <= 2e-2
+        assert (normalize_fused(x, 1e-6).float() - normalize(x.float(), 1e-6)).abs().max() <= 2e-2

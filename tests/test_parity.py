@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from transformers import TimesformerConfig, TimesformerModel
 from transformers_reference import SMALL, Expected, cosine, expected, noise, own, reference
 
+from actionvit.features.device import Precision
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.timesformer.attention import attend_space, attend_time
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.encoder import Encoder
-from actionvit.features.timesformer.outputs import Precision
 from actionvit.features.timesformer.tiny import TINY
 
 HR, LARGE = {"num_frames": 16, "image_size": 448}, {"num_frames": 96, "image_size": 224}

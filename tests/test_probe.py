@@ -341,9 +341,9 @@ def test_another_question_does_not_overwrite_a_run(dataset, cache, tmp_path) -> 
         (["--head", "knn", "--grid", "k=0"], "head knn: k"),
         (["--head", "mlp", "--grid", "width=0"], "head mlp: width: got 0"),
         (["--grid", "device=cuda"], "--grid device: the head `linear` has C, class_weight, logit_adjust, max_iter"),
-        (["--device", "cuda:99"], "--device cuda"),
-        (["--device", "cpu:first"], "--device: got 'cpu:first'"),
-        (["--device", "gpu"], "--device: got 'gpu', expected auto, cpu, cuda"),
+        (["--device", "cuda:99"], "device cuda"),
+        (["--device", "cpu:first"], "device: got 'cpu:first'"),
+        (["--device", "gpu"], "device: got 'gpu', expected auto, cpu, cuda"),
         (["--features", "layers", "--variant", "base"], None),
     ],
 )

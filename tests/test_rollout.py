@@ -15,7 +15,7 @@ from actionvit.features.decoding.frames import Frames
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.model import TimeSformer
-from actionvit.features.timesformer.rollout import Attention, rollout
+from actionvit.features.timesformer.rollout import AttentionRollout, attention_rollout
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
 
@@ -30,7 +30,7 @@ def pair(folder: Path, **config: object) -> tuple[TimesformerModel, TimeSformer]
             parameter.add_(torch.randn_like(parameter) * 0.2)
     theirs.save_pretrained(folder)
     weights = find_weights("base", folder)
-    ours = TimeSformer(weights.shape)
+    ours = TimeSformer(weights.config)
     ours.load_state_dict(weights.load())
     return theirs, ours.eval()
 
@@ -87,7 +87,7 @@ def test_it_is_the_product_of_whole_matrices(tmp_path: Path, frames: int, size: 
     theirs, ours = pair(tmp_path, image_size=size, num_frames=frames)
     pixels = torch.randn(2, frames, 3, size, size)
     with torch.inference_mode():
-        found = rollout(ours, pixels)
+        found = attention_rollout(ours, pixels)
     assert found.shape == (2, frames, size // 16, size // 16)
     for view, shares in zip(pixels, found, strict=True):
         expected = product_of_whole_matrices(*attentions(theirs, view[None]))
@@ -100,7 +100,7 @@ def test_the_order_time_then_space_matters(tmp_path: Path) -> None:
     theirs, ours = pair(tmp_path, image_size=48, num_frames=4)
     pixels = torch.randn(1, 4, 3, 48, 48)
     with torch.inference_mode():
-        found = rollout(ours, pixels).flatten()
+        found = attention_rollout(ours, pixels).flatten()
     time, space = attentions(theirs, pixels)
     backwards = product_of_whole_matrices(time[::-1], space[::-1])[1:]
     assert (found - backwards).abs().max() > 1e-3
@@ -118,7 +118,7 @@ def test_other_frame_counts_and_sizes_than_the_stored_ones(tmp_path: Path) -> No
     theirs.load_state_dict(state)
     pixels = torch.randn(1, 6, 3, 64, 64)
     with torch.inference_mode():
-        found = rollout(stored, pixels)[0]
+        found = attention_rollout(stored, pixels)[0]
     expected = product_of_whole_matrices(*attentions(theirs, pixels))[1:]
     torch.testing.assert_close(found.flatten(), expected, atol=1e-6, rtol=1e-4)
 
@@ -134,7 +134,7 @@ def test_a_time_attention_behind_a_zero_projection_counts_for_nothing(tmp_path: 
             layer.temporal_dense.bias.zero_()
     pixels = torch.randn(1, 3, 3, 32, 32)
     with torch.inference_mode():
-        found = rollout(ours, pixels)[0].flatten()
+        found = attention_rollout(ours, pixels)[0].flatten()
     _, space = attentions(theirs, pixels)
     nowhere = [torch.eye(3).expand(4, 3, 3)] * len(space)
     torch.testing.assert_close(found, product_of_whole_matrices(nowhere, space)[1:], atol=1e-6, rtol=1e-4)
@@ -145,7 +145,7 @@ def test_what_is_shown_beside_it_are_the_views_pixels() -> None:
     data = rng.integers(0, 256, (6, 32, 40, 3), dtype=np.uint8)
     frames = Frames(data=data, index=np.arange(6), count=6, backend="folder")
     spec = ClipSpec(num_frames=3, size=32, clips=2, crops=3, flip=True)
-    seen, shares = Attention(find_weights("tiny"), spec, device="cpu")(frames)
+    seen, shares = AttentionRollout(find_weights("tiny"), spec, device="cpu")(frames)
     assert seen.shape == (12, 3, 32, 32, 3) and shares.shape == (12, 3, 2, 2)
     np.testing.assert_array_equal(seen[0], data[[0, 2, 4], :, :32])  # left crop of the first clip
     np.testing.assert_array_equal(seen[1], data[[0, 2, 4], :, 31::-1])  # mirrored
@@ -154,4 +154,4 @@ def test_what_is_shown_beside_it_are_the_views_pixels() -> None:
 
 def test_a_size_of_no_whole_patches_is_refused() -> None:
     with pytest.raises(ActionVitError, match="multiple of the model's patch"):
-        Attention(find_weights("tiny"), ClipSpec(num_frames=2, size=40))
+        AttentionRollout(find_weights("tiny"), ClipSpec(num_frames=2, size=40))

@@ -192,7 +192,7 @@ def test_a_video_that_fails_is_left_out_under_all_settings(clips, tmp_path) -> N
 
 def test_an_impossible_setting_is_told_before_anything_is_done(clips, tmp_path) -> None:
     where = ["--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "out")]
-    with pytest.raises(ActionVitError, match="--size: got 50, expected a multiple of the model's patch"):
+    with pytest.raises(ActionVitError, match="size: got 50, expected a multiple of the model's patch"):
         CliRunner().invoke(
             command, [str(clips), "--variant", "tiny", "--size", "48,50", *where], catch_exceptions=False
         )

@@ -22,14 +22,16 @@ from transformers import (
 from transformers_reference import SMALL, noise, own, reference
 
 from actionvit.errors import ActionVitError
+from actionvit.features.device import resolve_device
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.timesformer.checkpoint import find_weights
+from actionvit.features.timesformer.config import TimeSformerConfig
 from actionvit.features.timesformer.encoder import Encoder
+from actionvit.features.timesformer.forward import run_blocks
 from actionvit.features.timesformer.inflate import inflate
-from actionvit.features.timesformer.outputs import resolve
 from actionvit.features.timesformer.state_dict import from_original, tensor_shapes
 from actionvit.features.timesformer.tiny import TINY
-from actionvit.features.timesformer.variants import VARIANTS, ModelShape, clip_spec, gmac
+from actionvit.features.timesformer.variants import VARIANTS, clip_spec, gmac
 
 
 def test_going_on_from_tokens_gives_the_same_embedding(tmp_path: Path) -> None:
@@ -38,7 +40,7 @@ def test_going_on_from_tokens_gives_the_same_embedding(tmp_path: Path) -> None:
     with torch.inference_mode():
         whole = model(pixels, tokens_after=2, layers=(1, 3))
         assert whole.tokens is not None
-        rest = model.forward_from(whole.tokens, 2)
+        rest = run_blocks(whole.tokens.transpose(0, 1), model.fold(2))
     assert torch.allclose(rest.clip, whole.clip, atol=1e-5)
     assert set(whole.layers) == {1, 3}
 
@@ -189,7 +191,7 @@ def test_a_configuration_that_no_model_has_is_one_line(
 )
 def test_a_device_that_is_not_here_is_one_line(device: str, said: str) -> None:
     with pytest.raises(ActionVitError, match=said):
-        resolve(device)
+        resolve_device(device)
 
 
 def test_inflation_refuses_what_it_cannot_place(tmp_path: Path) -> None:
@@ -220,7 +222,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path, change: str
 
 def test_an_original_checkpoint_maps_without_a_key_missing_or_left_over(tmp_path: Path) -> None:
     names = {}
-    shape = ModelShape(width=128, depth=2, heads=2, mlp=256, num_frames=4, image_size=32)
+    shape = TimeSformerConfig(width=128, depth=2, heads=2, mlp=256, num_frames=4, image_size=32)
     torch.manual_seed(2)
     theirs = {
         "cls": "cls_token",
@@ -246,7 +248,7 @@ def test_an_original_checkpoint_maps_without_a_key_missing_or_left_over(tmp_path
     torch.save({"epoch": 1, "model_state": names}, tmp_path / "k400.pyth")
     weights = find_weights("base", tmp_path / "k400.pyth")
     loaded = weights.load()
-    assert weights.shape == shape
+    assert weights.config == shape
     assert {name for name in loaded if not name.startswith("head.")} == set(tensor_shapes(shape))
     torch.save({"model_state": names}, tmp_path / "older.pyth", _use_new_zipfile_serialization=False)
     older = find_weights("base", tmp_path / "older.pyth").load()
@@ -266,7 +268,7 @@ def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", list(VARIANTS))
 def test_costs_are_those_of_the_table(name: str) -> None:
-    shape = TINY if name.startswith("tiny") else ModelShape()
+    shape = TINY if name.startswith("tiny") else TimeSformerConfig()
     assert gmac(shape, clip_spec(name)) == pytest.approx(VARIANTS[name].gmac, rel=0.02)
     assert gmac(shape, clip_spec(name), needed=True) < gmac(shape, clip_spec(name))
 
@@ -275,7 +277,7 @@ def test_a_row_never_depends_on_its_neighbours() -> None:
     spec = ClipSpec(num_frames=4, size=32, clips=2, crops=3, flip=True)
     encoder = Encoder(find_weights("tiny"), spec, device="cpu")
     a, b = noise(9), noise(5)
-    alone, together = encoder.encode(a), encoder.start([b, a]).result()[1]
+    alone, together = encoder.encode(a), encoder.submit([b, a]).result()[1]
     assert alone["clip"].shape == (12, 128) and alone["frame"].shape == (12, 4, 128)
     for name in alone:
         np.testing.assert_array_equal(alone[name], together[name])

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from actionvit.errors import ActionVitError
 from actionvit.features.fingerprint import file_digest
+from actionvit.features.timesformer.config import TimeSformerConfig
 from actionvit.features.timesformer.state_dict import check_tensors, from_original, from_transformers
 from actionvit.features.timesformer.tiny import TINY, TINY_FILE, untrained_weights
-from actionvit.features.timesformer.variants import BUILT_IN, UNTRAINED, VARIANTS, ModelShape, variant_named
+from actionvit.features.timesformer.variants import BUILT_IN, UNTRAINED, VARIANTS, variant_named
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["VARIANTS", "ModelShape", "Weights", "find_weights"]
+__all__ = ["VARIANTS", "TimeSformerConfig", "Weights", "find_weights"]
 
 MEAN, STD = (0.45,) * 3, (0.225,) * 3  # what TimeSformer was trained with; not ImageNet's
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -35,7 +36,7 @@ class Weights:
 
     source: str
     """What the user or the variant named: a folder, a file, a hub id, `built-in`, `untrained`."""
-    shape: ModelShape
+    config: TimeSformerConfig
     digest: str
     """sha256 of the weights' bytes: of the file, or of the untrained arrays."""
     file: Path | None = None
@@ -61,7 +62,7 @@ class Weights:
         if self.file is None:
             return {name: torch.from_numpy(array) for name, array in untrained_weights().items()}
         tensors, unknown = _translated(_read_tensors(self.file))
-        check_tensors({name: tuple(t.shape) for name, t in tensors.items()}, unknown, self.shape, self.source)
+        check_tensors({name: tuple(t.shape) for name, t in tensors.items()}, unknown, self.config, self.source)
         return {name: tensor.float() for name, tensor in tensors.items()}
 
 
@@ -90,10 +91,10 @@ def find_weights(variant: str, source: str | Path | None = None) -> Weights:
         )
     if name == BUILT_IN:
         digest, notes = file_digest(TINY_FILE), ("trained on drawn motions, on no real video",)
-        return Weights(source=name, shape=TINY, digest=digest, file=TINY_FILE, licence="MIT", notes=notes)
+        return Weights(source=name, config=TINY, digest=digest, file=TINY_FILE, licence="MIT", notes=notes)
     if name == UNTRAINED:
         return Weights(
-            source=name, shape=TINY, digest=_untrained_digest(), licence="MIT", notes=("random, from a fixed seed",)
+            source=name, config=TINY, digest=_untrained_digest(), licence="MIT", notes=("random, from a fixed seed",)
         )
     path = Path(name).expanduser()
     if path.is_dir():
@@ -124,13 +125,13 @@ def _from_folder(folder: Path, name: str) -> Weights:
     pixels = _json(processor, name) if processor.is_file() else {}
     shape, labels = _shape(config, name), config.get("id2label") or {}
     try:
-        mean, std = channels(pixels, MEAN, STD)
+        mean, std = image_mean_std(pixels, MEAN, STD)
         names = tuple(str(labels[key]) for key in sorted(labels, key=int))
     except (TypeError, ValueError, AttributeError) as error:
         raise ActionVitError(f"weights {name}: {processor.name} or the labels in config.json: {error}") from error
     return Weights(
         source=name,
-        shape=shape,
+        config=shape,
         digest=file_digest(file),
         file=file,
         mean=mean,
@@ -152,13 +153,13 @@ def _from_file(file: Path, name: str) -> Weights:
         mlp, frames = tensors["blocks.0.mlp_in.weight"].shape[0], tensors["time"].shape[1]
     except (KeyError, ValueError) as error:
         raise ActionVitError(f"weights {name}: holds no divided space-time TimeSformer ({error})") from error
-    shape = ModelShape(
+    shape = TimeSformerConfig(
         width=width, depth=depth, heads=width // 64, mlp=mlp, patch=patch, num_frames=frames, image_size=side * patch
     )
-    return Weights(source=name, shape=shape, digest=file_digest(file), file=file, licence="CC BY-NC 4.0")
+    return Weights(source=name, config=shape, digest=file_digest(file), file=file, licence="CC BY-NC 4.0")
 
 
-def _shape(config: dict[str, Any], name: str) -> ModelShape:
+def _shape(config: dict[str, Any], name: str) -> TimeSformerConfig:
     """Read transformers' TimesformerConfig (its defaults where a key is absent) and our two additions."""
     kind = config.get("model_type")
     if kind not in ("timesformer", "actionvit_timesformer"):
@@ -170,25 +171,12 @@ def _shape(config: dict[str, Any], name: str) -> ModelShape:
     if attention != "divided_space_time":
         raise ActionVitError(f"weights {name}: attention_type {attention!r}, only 'divided_space_time' is supported")
     try:
-        return ModelShape(
-            width=int(config.get("hidden_size", 768)),
-            depth=int(config.get("num_hidden_layers", 12)),
-            heads=int(config.get("num_attention_heads", 12)),
-            mlp=int(config.get("intermediate_size", 3072)),
-            patch=int(config.get("patch_size", 16)),
-            num_frames=int(config.get("num_frames", 8)),
-            image_size=int(config.get("image_size", 224)),
-            act=config.get("hidden_act", "gelu"),
-            eps=float(config.get("layer_norm_eps", 1e-6)),
-            qkv_bias=bool(config.get("qkv_bias", True)),
-            pre_norm=bool(config.get("pre_norm", False)),
-            patch_bias=bool(config.get("patch_bias", True)),
-        )
+        return TimeSformerConfig.from_hf(config)
     except (TypeError, ValueError) as error:
         raise ActionVitError(f"weights {name}: config.json: {error}") from error
 
 
-def channels(
+def image_mean_std(
     pixels: Mapping[str, Any], mean: Sequence[float], std: Sequence[float]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and deviation of pixels in [0, 1] by a processor's configuration; what it leaves open is given.

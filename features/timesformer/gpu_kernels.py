@@ -1,12 +1,12 @@
-"""Two GPU kernels of our own: attention over frames and LayerNorm; they need Triton, which CUDA builds of torch bring.
+"""Two Triton kernels: attention over frames, and LayerNorm. Triton comes with CUDA builds of torch.
 
-Over frames the sequences are short (T of 8 to 96) and there are very many (tokens × heads). The general kernels give
-each of them a tile of 64 or 128 rows, mostly empty; here a tile holds as many as fit, kept apart by a mask. It reads
-queries, keys and values once, in the layout the projection leaves them in, and writes what the next one takes.
+Over frames the sequences are short (T from 8 to 96) and very many (tokens × heads). General kernels give each sequence
+a tile of 64 or 128 rows, mostly empty; here a tile holds as many sequences as fit, separated by a mask. Queries, keys
+and values are read once, in the layout of the projection, and the output is written in the layout of the next layer.
 torch's LayerNorm reaches a third of an H200's memory rate on rows of 768; this one holds whole rows in registers.
 """
 
-# Triton compiles a kernel's annotations with it, and knows its own only.
+# Triton compiles a kernel's annotations and accepts only its own.
 # ruff: noqa: ANN001, ANN202
 # mypy: disable-error-code="no-untyped-def"
 
@@ -39,23 +39,23 @@ def _attention(
     time, slot = row % SLOT, row // SLOT
     sequence = (program // HEADS).to(tl.int64) * (ROWS // SLOT) + slot
     column = tl.arange(0, d)
-    at = (time * sequences + sequence) * (HEADS * d) + head * d
-    whole = ((time < T) & (sequence < sequences))[:, None]
-    source = qkv + (3 * at - 2 * head * d)[:, None] + column[None, :]
-    q = tl.load(source, mask=whole, other=0.0)
-    k = tl.load(source + HEADS * d, mask=whole, other=0.0)
-    v = tl.load(source + 2 * HEADS * d, mask=whole, other=0.0)
+    offset = (time * sequences + sequence) * (HEADS * d) + head * d
+    valid = ((time < T) & (sequence < sequences))[:, None]
+    source = qkv + (3 * offset - 2 * head * d)[:, None] + column[None, :]
+    q = tl.load(source, mask=valid, other=0.0)
+    k = tl.load(source + HEADS * d, mask=valid, other=0.0)
+    v = tl.load(source + 2 * HEADS * d, mask=valid, other=0.0)
     logits = tl.dot(q, tl.trans(k)) * scale
-    seen = (slot[:, None] == slot[None, :]) & (time < T)[None, :]
-    logits = tl.where(seen, logits, float("-inf"))
+    same = (slot[:, None] == slot[None, :]) & (time < T)[None, :]
+    logits = tl.where(same, logits, float("-inf"))
     power = tl.exp(logits - tl.max(logits, 1)[:, None])
-    share = power / tl.sum(power, 1)[:, None]
-    mixed = tl.dot(share.to(v.dtype), v)
-    tl.store(out + at[:, None] + column[None, :], mixed.to(v.dtype), mask=whole)
+    weight = power / tl.sum(power, 1)[:, None]
+    mixed = tl.dot(weight.to(v.dtype), v)
+    tl.store(out + offset[:, None] + column[None, :], mixed.to(v.dtype), mask=valid)
 
 
 def attend_time_fused(qkv: Tensor, heads: int) -> Tensor:
-    """Attention of each token over the frames: (T, B, N, 3D) -> (T, B, N, D), as `attention.attend_time`."""
+    """Compute `attention.attend_time`: (T, B, N, 3D) -> (T, B, N, D)."""
     T, B, N, D3 = qkv.shape
     qkv = qkv.contiguous()
     out = qkv.new_empty(T, B, N, D3 // 3)
@@ -70,17 +70,17 @@ def attend_time_fused(qkv: Tensor, heads: int) -> Tensor:
 def _norm(x, out, rows, eps, ROWS: tl.constexpr, D: tl.constexpr, WIDE: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, WIDE)
-    at = row[:, None] * D + column[None, :]
+    offset = row[:, None] * D + column[None, :]
     inside = (column < D)[None, :]
-    whole = (row < rows)[:, None] & inside
-    values = tl.load(x + at, mask=whole, other=0.0).to(tl.float32)
-    off = tl.where(inside, values - (tl.sum(values, 1) / D)[:, None], 0.0)
-    scale = 1.0 / tl.sqrt(tl.sum(off * off, 1) / D + eps)
-    tl.store(out + at, (off * scale[:, None]).to(out.dtype.element_ty), mask=whole)
+    valid = (row < rows)[:, None] & inside
+    values = tl.load(x + offset, mask=valid, other=0.0).to(tl.float32)
+    centered = tl.where(inside, values - (tl.sum(values, 1) / D)[:, None], 0.0)
+    scale = 1.0 / tl.sqrt(tl.sum(centered * centered, 1) / D + eps)
+    tl.store(out + offset, (centered * scale[:, None]).to(out.dtype.element_ty), mask=valid)
 
 
-def normalise_fused(x: Tensor, eps: float) -> Tensor:
-    """LayerNorm of each row (..., D), without scale and shift, in float32 inside: as `folded.normalise`."""
+def normalize_fused(x: Tensor, eps: float) -> Tensor:
+    """Compute `attention.normalize` on rows (..., D), in float32 inside."""
     x = x.contiguous()
     D, out = x.shape[-1], torch.empty_like(x)
     rows = x.numel() // D
@@ -88,6 +88,6 @@ def normalise_fused(x: Tensor, eps: float) -> Tensor:
     return out
 
 
-def suits(frames: int, head_width: int, dtype: torch.dtype) -> bool:
-    """Whether `attend_time_fused` is made for these shapes; the rest goes to torch's own attention."""
+def supported(frames: int, head_width: int, dtype: torch.dtype) -> bool:
+    """Return whether `attend_time_fused` supports these shapes."""
     return frames <= 128 and head_width in (16, 32, 64, 128) and dtype in (torch.bfloat16, torch.float16)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from actionvit.errors import ActionVitError
 from actionvit.features.atomic import atomic_write
-from actionvit.features.timesformer.checkpoint import channels
+from actionvit.features.timesformer.checkpoint import image_mean_std
+from actionvit.features.timesformer.config import TimeSformerConfig
 from actionvit.features.timesformer.state_dict import tensor_shapes, to_transformers
-from actionvit.features.timesformer.variants import ModelShape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +61,7 @@ _LEFT_OUT = (
 )
 
 
-def inflate(source: Path, out: Path) -> ModelShape:
+def inflate(source: Path, out: Path) -> TimeSformerConfig:
     """Write a TimeSformer folder out of an image ViT's.
 
     Parameters
@@ -73,7 +73,7 @@ def inflate(source: Path, out: Path) -> ModelShape:
 
     Returns
     -------
-    ModelShape
+    TimeSformerConfig
         Of what was written.
 
     Raises
@@ -96,35 +96,27 @@ def inflate(source: Path, out: Path) -> ModelShape:
     if kind not in ("clip_vision_model", "vit"):
         raise ActionVitError(f"{source}: model_type is {kind!r}, expected 'clip_vision_model' or 'vit'")
     try:
-        shape = _shape(config, clip=kind == "clip_vision_model")
+        shape = _architecture(config, clip=kind == "clip_vision_model")
         mean, std = _pixels(source, shape)
     except (OSError, TypeError, ValueError, AttributeError) as error:
         raise ActionVitError(f"{source}: config.json or preprocessor_config.json: {error}; fetch them again") from error
-    ours = _blown_up(_renamed(tensors, _CLIP if shape.pre_norm else _VIT, source), shape)
+    ours = _add_time_dimension(_renamed(tensors, _CLIP if shape.pre_norm else _VIT, source), shape)
     _check(ours, shape, source)
     out.mkdir(parents=True, exist_ok=True)
     named = {to_transformers(name): tensor.contiguous() for name, tensor in ours.items()}
-    _write_json(out / "config.json", _config(shape))
+    _write_json(out / "config.json", shape.to_hf())
     _write_json(out / "preprocessor_config.json", {"image_mean": mean, "image_std": std})
     atomic_write(out / "model.safetensors", save(named, metadata={"format": "pt"}))  # last: with it the folder is whole
     return shape
 
 
-def _shape(config: dict[str, Any], *, clip: bool) -> ModelShape:
-    return ModelShape(
-        width=config.get("hidden_size", 768),
-        depth=config.get("num_hidden_layers", 12),
-        heads=config.get("num_attention_heads", 12),
-        mlp=config.get("intermediate_size", 3072),
-        patch=config.get("patch_size", 32 if clip else 16),
-        num_frames=FRAMES,
-        image_size=config.get("image_size", 224),
-        act=config.get("hidden_act", "quick_gelu" if clip else "gelu"),
-        eps=config.get("layer_norm_eps", 1e-5 if clip else 1e-12),
-        qkv_bias=config.get("qkv_bias", True),
-        pre_norm=clip,
-        patch_bias=not clip,
-    )
+def _architecture(config: dict[str, Any], *, clip: bool) -> TimeSformerConfig:
+    """Return the architecture of an image model of transformers, with its own defaults."""
+    if clip:
+        defaults = {"patch": 32, "act": "quick_gelu", "eps": 1e-5, "pre_norm": True, "patch_bias": False}
+    else:
+        defaults = {"eps": 1e-12}
+    return TimeSformerConfig.from_hf({**config, "num_frames": FRAMES}, **defaults)
 
 
 def _renamed(tensors: dict[str, Tensor], table: dict[str, str], source: Path) -> dict[str, Tensor]:
@@ -144,7 +136,7 @@ def _renamed(tensors: dict[str, Tensor], table: dict[str, str], source: Path) ->
     return found
 
 
-def _blown_up(tensors: dict[str, Tensor], shape: ModelShape) -> dict[str, Tensor]:
+def _add_time_dimension(tensors: dict[str, Tensor], shape: TimeSformerConfig) -> dict[str, Tensor]:
     """Join queries, keys and values, and add what an image model has not: time."""
     import torch
 
@@ -169,39 +161,19 @@ def _blown_up(tensors: dict[str, Tensor], shape: ModelShape) -> dict[str, Tensor
     return out
 
 
-def _check(tensors: dict[str, Tensor], shape: ModelShape, source: Path) -> None:
+def _check(tensors: dict[str, Tensor], shape: TimeSformerConfig, source: Path) -> None:
     from actionvit.features.timesformer.state_dict import check_tensors
 
     check_tensors({name: tuple(tensor.shape) for name, tensor in tensors.items()}, (), shape, str(source))
     assert set(tensors) == set(tensor_shapes(shape))
 
 
-def _config(shape: ModelShape) -> dict[str, Any]:
-    """Return a TimesformerConfig; with CLIP's `pre_norm`, which transformers lacks, under a model type of our own."""
-    return {
-        "model_type": "actionvit_timesformer" if shape.pre_norm else "timesformer",
-        "attention_type": "divided_space_time",
-        "hidden_size": shape.width,
-        "num_hidden_layers": shape.depth,
-        "num_attention_heads": shape.heads,
-        "intermediate_size": shape.mlp,
-        "patch_size": shape.patch,
-        "num_frames": shape.num_frames,
-        "image_size": shape.image_size,
-        "hidden_act": shape.act,
-        "layer_norm_eps": shape.eps,
-        "qkv_bias": shape.qkv_bias,
-        "pre_norm": shape.pre_norm,
-        "patch_bias": shape.patch_bias,
-    }
-
-
-def _pixels(source: Path, shape: ModelShape) -> tuple[list[float], list[float]]:
+def _pixels(source: Path, shape: TimeSformerConfig) -> tuple[list[float], list[float]]:
     """Return mean and deviation that the image model was trained with."""
     file = source / "preprocessor_config.json"
     given = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     mean, std = (CLIP_MEAN, CLIP_STD) if shape.pre_norm else (VIT_MEAN, VIT_STD)
-    found = channels(given, mean, std)
+    found = image_mean_std(given, mean, std)
     return list(found[0]), list(found[1])
 
 

@@ -1,4 +1,4 @@
-"""The machine's limit for a forward: how many multiply-adds a second its matrix products reach."""
+"""The machine's limit for a forward: its matmul rate in multiply-adds per second."""
 
 from __future__ import annotations
 
@@ -7,76 +7,76 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from actionvit.features.timesformer.fused_linear import Linear
-from actionvit.features.timesformer.outputs import Precision
+from actionvit.features.batching import DTYPES
+from actionvit.features.device import Precision
+from actionvit.features.timesformer.fused_linear import FusedLinear
 
-Product = tuple[int, int, int]
-# (rows, in, out): a base view's own products, and a square that no cache holds.
-BASE: tuple[Product, ...] = ((1576, 768, 768), (1576, 768, 2304), (1576, 768, 3072), (1576, 3072, 768))
-SQUARES: dict[str, tuple[Product, ...]] = {
+Shape = tuple[int, int, int]
+"""(rows, in, out)"""
+# The matmuls of one base view, and squares too large for any cache.
+BASE: tuple[Shape, ...] = ((1576, 768, 768), (1576, 768, 2304), (1576, 768, 3072), (1576, 3072, 768))
+SQUARES: dict[str, tuple[Shape, ...]] = {
     "cpu": ((2048, 2048, 2048),),
     "cuda": ((8192, 8192, 8192), (16384, 4096, 4096)),
     "mps": ((4096, 4096, 4096),),
 }
 
 
-def products(
-    device: str, precision: Precision, *, shapes: Sequence[Product] | None = None, seconds: float = 0.2
-) -> dict[Product, float]:
-    """Return 10⁹ multiply-adds a second of each product, the best of some repetitions.
+def matmul_rates(
+    device: str, precision: Precision, *, shapes: Sequence[Shape] | None = None, seconds: float = 0.2
+) -> dict[Shape, float]:
+    """Return the rate of each matmul in 10⁹ multiply-adds per second, the best of several repetitions.
 
     Parameters
     ----------
     device, precision : str
-        Resolved ones, as `outputs.resolve` returns them.
+        Resolved, as `resolve_device` returns them.
     shapes : sequence of (rows, in, out), optional
-        By default a base view's four products and large squares.
+        By default the four matmuls of a base view and large squares.
     seconds : float
-        For each shape; at least three repetitions are made.
+        Time per shape; at least three repetitions are made.
     """
-    from actionvit.features.timesformer.encoder import DTYPES
-
     place, dtype = torch.device(device), DTYPES[precision]
-    found = {}
+    rates = {}
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     try:
-        for rows, wide, out in shapes or (*BASE, *SQUARES[place.type]):
-            x = torch.randn(rows, wide, device=place).to(dtype)
-            weight, bias = torch.randn(out, wide, device=place).to(dtype), torch.zeros(out, device=place, dtype=dtype)
-            found[rows, wide, out] = rows * wide * out / _best(_ways(x, weight, bias), place, seconds) / 1e9
+        for rows, width, out in shapes or (*BASE, *SQUARES[place.type]):
+            x = torch.randn(rows, width, device=place).to(dtype)
+            weight, bias = torch.randn(out, width, device=place).to(dtype), torch.zeros(out, device=place, dtype=dtype)
+            rates[rows, width, out] = rows * width * out / _best(_kernels(x, weight, bias), place, seconds) / 1e9
     finally:
         torch.set_float32_matmul_precision(before)
-    return found
+    return rates
 
 
-def peak(device: str, precision: Precision, *, seconds: float = 0.2) -> float:
-    """Return the most 10⁹ multiply-adds a second that any of `products` reaches."""
-    return max(products(device, precision, seconds=seconds).values())
+def peak_matmul_rate(device: str, precision: Precision, *, seconds: float = 0.2) -> float:
+    """Return the highest rate of `matmul_rates`."""
+    return max(matmul_rates(device, precision, seconds=seconds).values())
 
 
-def _ways(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> list[Callable[[], object]]:
-    """Return the products that a machine may have for one shape: torch's own, and oneDNN's prepacked one."""
-    plain, packed = Linear(weight, bias), Linear(weight, bias).pack(len(x))
+def _kernels(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> list[Callable[[], object]]:
+    """Return the available kernels for one shape: torch's own, and on CPUs oneDNN's prepacked one."""
+    plain, packed = FusedLinear(weight, bias), FusedLinear(weight, bias).prepack(len(x))
     return [lambda: plain(x)] if x.device.type != "cpu" else [lambda: plain(x), lambda: packed(x)]
 
 
-def _best(ways: Sequence[Callable[[], object]], device: torch.device, seconds: float) -> float:
+def _best(kernels: Sequence[Callable[[], object]], device: torch.device, seconds: float) -> float:
     times: list[float] = []
     with torch.inference_mode():
-        for way in ways:
-            way()  # the first call sets up
-            end = time.perf_counter() + seconds / len(ways)
+        for kernel in kernels:
+            kernel()  # the first call sets up
+            end = time.perf_counter() + seconds / len(kernels)
             while len(times) < 3 or time.perf_counter() < end:
-                _wait(device)
-                began = time.perf_counter()
-                way()
-                _wait(device)
-                times.append(time.perf_counter() - began)
+                _synchronize(device)
+                start = time.perf_counter()
+                kernel()
+                _synchronize(device)
+                times.append(time.perf_counter() - start)
     return min(times)
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from actionvit.errors import ActionVitError
-from actionvit.features.timesformer.variants import ModelShape
+from actionvit.features.timesformer.config import TimeSformerConfig
 
 # One line a module: ours, transformers' and the original's; N stands for the block.
 _MODULES = (
@@ -59,7 +59,7 @@ def to_transformers(name: str, *, prefix: str = "timesformer.") -> str:
     return found if found.startswith("classifier.") else prefix + found
 
 
-def tensor_shapes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(shape: TimeSformerConfig) -> dict[str, tuple[int, ...]]:
     """Return every tensor a model of this shape has, by our name; the classifier `head` is not part of it."""
     D = shape.width
     linear = {"qkv": (3 * D, D), "in": (shape.mlp, D), "out": (D, shape.mlp)}
@@ -83,7 +83,9 @@ def tensor_shapes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def check_tensors(found: Mapping[str, tuple[int, ...]], unknown: Iterable[str], shape: ModelShape, where: str) -> None:
+def check_tensors(
+    found: Mapping[str, tuple[int, ...]], unknown: Iterable[str], shape: TimeSformerConfig, where: str
+) -> None:
     """Refuse weights that are not exactly a model of this shape, with or without a classifier.
 
     Raises

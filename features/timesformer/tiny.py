@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from actionvit.features.timesformer.config import TimeSformerConfig
 from actionvit.features.timesformer.state_dict import tensor_shapes
-from actionvit.features.timesformer.variants import ModelShape
 
-TINY = ModelShape(width=128, depth=4, heads=4, mlp=512, patch=16, num_frames=8, image_size=112)
+TINY = TimeSformerConfig(width=128, depth=4, heads=4, mlp=512, patch=16, num_frames=8, image_size=112)
 TINY_FILE = Path(__file__).with_name("tiny.safetensors")
 """Made by `experiments/train_tiny.py`, half precision, transformers' names; docs/finetuning.md says how."""
 SEED = 51

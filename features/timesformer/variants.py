@@ -4,59 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Literal
 
 from actionvit.errors import ActionVitError
 from actionvit.features.sampling import ClipSpec, Sampling
+from actionvit.features.timesformer.config import TimeSformerConfig
 
 logger = logging.getLogger(__name__)
 
-Activation = Literal["gelu", "quick_gelu"]
 BUILT_IN, UNTRAINED = "built-in", "untrained"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelShape:
-    """Everything of a TimeSformer but its numbers."""
-
-    width: int = 768
-    """D, the residual stream's width."""
-    depth: int = 12
-    """Blocks, each time attention, space attention, MLP."""
-    heads: int = 12
-    mlp: int = 3072
-    """The MLP's hidden width."""
-    patch: int = 16
-    """Side of a square patch in pixels."""
-    num_frames: int = 8
-    """Length of the stored time embedding; other lengths are interpolated."""
-    image_size: int = 224
-    """Side in pixels that the stored position embedding is for; others are interpolated."""
-    act: Activation = "gelu"
-    eps: float = 1e-6
-    """Epsilon of every LayerNorm."""
-    qkv_bias: bool = True
-    pre_norm: bool = False
-    """A LayerNorm before the first block, as CLIP has."""
-    patch_bias: bool = True
-    """False for CLIP's patch convolution."""
-
-    def __post_init__(self) -> None:
-        """Refuse what no model can be."""
-        sizes = ("width", "depth", "heads", "mlp", "patch", "num_frames", "image_size")
-        if wrong := [name for name in sizes if not isinstance(getattr(self, name), int) or getattr(self, name) < 1]:
-            raise ValueError(f"{wrong[0]}: got {getattr(self, wrong[0])!r}, expected a whole number of at least 1")
-        if self.image_size < self.patch:
-            raise ValueError(f"image_size: got {self.image_size}, expected at least one patch of {self.patch}")
-        if self.width % self.heads:
-            raise ValueError(f"width: got {self.width}, expected a multiple of heads = {self.heads}")
-        if self.act not in ("gelu", "quick_gelu"):
-            raise ValueError(f"act: got {self.act!r}, expected one of gelu, quick_gelu")
-
-    @property
-    def patches(self) -> int:
-        """P for the stored position embedding."""
-        return (self.image_size // self.patch) ** 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,14 +97,14 @@ def clip_spec(
         raise ActionVitError(f"variant {variant}: {error}") from error
 
 
-def gmac(shape: ModelShape, spec: ClipSpec, *, needed: bool = False) -> float:
+def gmac(shape: TimeSformerConfig, spec: ClipSpec, *, needed: bool = False) -> float:
     """Return the multiply-adds of one view in 10⁹.
 
     Counts the products: linear layers, attention's two, the patch projection.
 
     Parameters
     ----------
-    shape : ModelShape
+    shape : TimeSformerConfig
         The model.
     spec : ClipSpec
         Frames and size of the view.

@@ -59,7 +59,7 @@ class Planned:
     @property
     def gmac(self) -> float:
         """10⁹ multiply-adds a video, all its views."""
-        return gmac(self.job.weights.shape, self.job.spec) * self.job.spec.views
+        return gmac(self.job.weights.config, self.job.spec) * self.job.spec.views
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,11 +100,11 @@ def measured_rate(planned: Planned, device: str) -> float:
     noise = np.random.default_rng(0).integers(0, 256, (count, side, side + side // 3, 3), dtype=np.uint8)
     frames = Frames(data=noise, index=np.arange(count), count=count, backend="noise")
     batch = [frames] * encoder.batch_videos
-    encoder.start(batch).result()
+    encoder.submit(batch).result()
     times: list[float] = []
     while sum(times) < 0.5:
         start = time.perf_counter()
-        encoder.start(batch).result()
+        encoder.submit(batch).result()
         times.append(time.perf_counter() - start)
     return planned.gmac * len(batch) / float(np.median(times))
 

@@ -4,53 +4,23 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding.frames import Frames
 from actionvit.features.decoding.pool.messages import Decoded
+from actionvit.features.encoder import EncodeFuture, VideoEncoder
 from actionvit.features.store.parts import Row
 from actionvit.features.store.writer import Writer
-
-Arrays = dict[str, NDArray[Any]]
 
 IN_FLIGHT = 2
 """Batches a lane hands to the encoder before it waits for the first: one computing, one ready."""
 BATCH_VIDEOS, BATCH_BYTES = 128, 512 << 20
 """What a batch may hold of videos, each of which is an open file, and of frames; with `IN_FLIGHT` this bounds both."""
-
-
-class Encoded(Protocol):
-    """Videos on their way through an encoder."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether `result` would return at once."""
-
-    def result(self) -> list[Arrays]:
-        """Return each video's `clip (K, D)`, `frame (K, T, D)`, `index (K, T)` and what else was asked for."""
-
-
-class VideoEncoder(Protocol):
-    """What the loop asks of an encoder; `features.timesformer.encoder.Encoder` is one."""
-
-    @property
-    def batch_videos(self) -> int:
-        """Videos to hand over at once; 1 on the CPU, so that a row's bytes never depend on its neighbours."""
-
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        """Seconds the device was busy so far with `copy`, `prepare`, `forward`."""
-
-    def start(self, videos: Sequence[Frames]) -> Encoded:
-        """Take videos; a GPU works on them while the next ones are handed over."""
 
 
 @dataclass(slots=True)
@@ -83,7 +53,7 @@ class Lane:
     thread: ThreadPoolExecutor
     clock: Clock
     _batch: list[Decoded] = field(default_factory=list)
-    _flying: deque[tuple[list[partial[Row]], Future[Encoded]]] = field(default_factory=deque)
+    _flying: deque[tuple[list[partial[Row]], Future[EncodeFuture]]] = field(default_factory=deque)
     """Rows that still lack their arrays; frames are gone once the encoder has taken them."""
 
     @property
@@ -112,11 +82,11 @@ class Lane:
     def _submit(self) -> None:
         batch, self._batch = self._batch, []
         rows = [_row(video) for video in batch]
-        self._flying.append((rows, self.thread.submit(self.encoder.start, [video.frames for video in batch])))
+        self._flying.append((rows, self.thread.submit(self.encoder.submit, [video.frames for video in batch])))
 
     def _first_is_ready(self) -> bool:
         future = self._flying[0][1]
-        return future.done() and future.result().ready
+        return future.done() and future.result().done()
 
     def _write(self) -> None:
         rows, future = self._flying.popleft()

@@ -18,6 +18,7 @@ from actionvit.errors import ActionVitError
 from actionvit.features.decoding.decode import DecodePolicy, decoder_version
 from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest
 from actionvit.features.decoding.pool.supervisor import available_cores, decode_stream
+from actionvit.features.encoder import EncoderJob, VideoEncoder
 from actionvit.features.fingerprint import fingerprint
 from actionvit.features.store.catalog import in_shard, lenders, other_keys, store_folder
 from actionvit.features.store.plan import Plan
@@ -25,19 +26,19 @@ from actionvit.features.store.speed import Speed, note_speed
 from actionvit.features.store.store import KEY, FeatureStore
 from actionvit.features.store.writer import Writer
 from actionvit.pipeline.datasets.dataset import Dataset, Video
-from actionvit.pipeline.extraction.encode_queue import Clock, Lane, VideoEncoder
-from actionvit.pipeline.extraction.job import Job, feature_key, load_encoder
+from actionvit.pipeline.extraction.encode_queue import Clock, Lane
+from actionvit.pipeline.extraction.job import feature_key
 from actionvit.pipeline.extraction.summary import Outcome, Summary
 
 Shard = tuple[int, int]
-MakeEncoder = Callable[[Job, str], VideoEncoder]
+MakeEncoder = Callable[[EncoderJob, str], VideoEncoder]
 
 
 @dataclass(slots=True)
 class _Target:
     """A job, its store, and what is left to do there."""
 
-    job: Job
+    job: EncoderJob
     store: FeatureStore
     other_keys: list[str]
     plan: Plan
@@ -54,7 +55,7 @@ class _Target:
 
 def extract(
     dataset: Dataset,
-    jobs: Sequence[Job],
+    jobs: Sequence[EncoderJob],
     *,
     cache: Path,
     policy: DecodePolicy = DecodePolicy(),
@@ -78,7 +79,7 @@ def extract(
     ----------
     dataset : Dataset
         Its labels are not looked at: relabelling re-extracts nothing.
-    jobs : sequence of Job
+    jobs : sequence of EncoderJob
         One a variant; each has its own store below `cache/DATASET/`.
     shard : (i, n), optional
         Only the videos whose id falls to part i of n; each part is a store of its own, to be merged.
@@ -113,7 +114,7 @@ def extract(
     videos = [video for video in dataset.videos if shard is None or in_shard(video.id, shard)]
     files = [(video.id, video.path) for video in videos]
     count = available_cores() if workers is None else workers
-    load = make_encoder or load_encoder
+    load = make_encoder or (lambda job, device: job.load(device))
     summary = Summary(outcomes=[], videos=len(videos), workers=count, clock=Clock(), seconds=0.0, start=0.0)
 
     def review(store: FeatureStore) -> Plan:
@@ -159,11 +160,11 @@ def extract(
     return summary
 
 
-def _info(dataset: Dataset, job: Job) -> dict[str, Any]:
+def _info(dataset: Dataset, job: EncoderJob) -> dict[str, Any]:
     """Return what a store records that changes no number."""
     info = {"root": str(dataset.root.resolve()), "layout": dataset.layout, "videos": len(dataset.videos)}
     csv = {} if dataset.file is None else {"csv": str(dataset.file)}
-    return info | csv | {"weights": job.weights.source}
+    return info | csv | {"weights": job.source}
 
 
 def _refuse_another(dataset: Dataset, target: _Target) -> None:
@@ -194,7 +195,7 @@ def _is_as_embedded(store: FeatureStore, id: str, path: Path) -> bool:
 
 def _bytes_to_come(target: _Target) -> int:
     """Return what the rows still to embed will take on disk, but for a few bytes a row."""
-    arrays = target.job.quantities().values()
+    arrays = target.job.output_spec().values()
     return len(target.plan.todo) * sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in arrays)
 
 

@@ -1,16 +1,18 @@
-"""One variant to extract, and the key of everything that its numbers depend on; no torch until it is loaded."""
+"""One TimeSformer to extract with, and the cache key of an encoder's embeddings; imports no torch until it loads."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from actionvit.features.decoding.decode import DecodePolicy
+from actionvit.features.device import Precision
+from actionvit.features.encoder import EncoderJob, OutputSpec, VideoEncoder
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.store.keys import FeatureKey
 from actionvit.features.timesformer.checkpoint import Weights
-from actionvit.features.timesformer.outputs import FramePool, Precision, Quantities, encoder_key, quantities
+from actionvit.features.timesformer.outputs import FramePool, cache_key_fields, output_spec
 from actionvit.features.timesformer.variants import gmac
-from actionvit.pipeline.extraction.encode_queue import VideoEncoder
 
 SCHEMA = 1
 """Raised when the same key fields would mean other numbers or another layout of the store."""
@@ -18,69 +20,70 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One variant to extract: which weights, which views, which outputs."""
+    """A TimeSformer variant to extract with: weights, views, outputs. An `EncoderJob`."""
 
     variant: str
     weights: Weights
     spec: ClipSpec
     precision: Precision = "fp32"
-    """Resolved: never `auto`."""
+    """Resolved, never `auto`."""
     frame_pool: FramePool = "cls"
     layers: tuple[int, ...] = ()
-    """Blocks whose CLS is kept as well."""
+    """Blocks whose CLS token is stored as well."""
     tokens_after: int | None = None
-    """The block after which all tokens are kept as well."""
+    """Number of blocks after which all tokens are stored as well."""
     compile: bool = False
-    """Hand the forward to `torch.compile`."""
+    """Whether `torch.compile` builds the forward."""
+
+    @property
+    def source(self) -> str:
+        """The folder, file or hub id of the weights."""
+        return self.weights.source
 
     @property
     def gmac(self) -> float:
-        """Multiply-adds that one video's views need, in 10⁹."""
-        return gmac(self.weights.shape, self.spec, needed=True) * self.spec.views
+        """Multiply-adds needed for the views of one video, in 10⁹."""
+        return gmac(self.weights.config, self.spec, needed=True) * self.spec.views
 
-    def quantities(self) -> Quantities:
-        """Return name -> (shape, type) of what a video gives.
+    def output_spec(self) -> OutputSpec:
+        """Return the arrays per video; see `outputs.output_spec`."""
+        return output_spec(self.weights.config, self.spec, layers=self.layers, tokens_after=self.tokens_after)
 
-        Raises
-        ------
-        ActionVitError
-            If the model cannot do what is asked: a size of no whole patches, a block it has not.
-        """
-        return quantities(self.weights.shape, self.spec, layers=self.layers, tokens_after=self.tokens_after)
+    def key_fields(self) -> dict[str, Any]:
+        """Return everything of the encoder that changes its numbers; see `outputs.cache_key_fields`."""
+        return cache_key_fields(
+            self.weights,
+            self.spec,
+            precision=self.precision,
+            frame_pool=self.frame_pool,
+            layers=self.layers,
+            tokens_after=self.tokens_after,
+            compiled=self.compile,
+        )
+
+    def load(self, device: str) -> VideoEncoder:
+        """Return the encoder on a device; imports torch and reads the weights."""
+        from actionvit.features.timesformer.encoder import Encoder
+
+        return Encoder(
+            self.weights,
+            self.spec,
+            precision=self.precision,
+            device=device,
+            frame_pool=self.frame_pool,
+            layers=self.layers,
+            tokens_after=self.tokens_after,
+            compile=self.compile,
+        )
 
 
-def feature_key(job: Job, policy: DecodePolicy) -> FeatureKey:
+def feature_key(job: EncoderJob, policy: DecodePolicy) -> FeatureKey:
     """Return everything that a job's embeddings depend on; needs no torch.
 
     Raises
     ------
     ActionVitError
-        If the model cannot do what is asked: a size of no whole patches, a block it has not.
+        If the model does not support the settings, such as a size that is not a whole number of patches.
     """
-    job.quantities()
-    fields = encoder_key(
-        job.weights,
-        job.spec,
-        precision=job.precision,
-        frame_pool=job.frame_pool,
-        layers=job.layers,
-        tokens_after=job.tokens_after,
-        compiled=job.compile,
-    )
-    return FeatureKey(**fields, decoder=policy.key, schema=SCHEMA)
-
-
-def load_encoder(job: Job, device: str) -> VideoEncoder:
-    """Return the job's encoder on a device; imports torch, reads the weights."""
-    from actionvit.features.timesformer.encoder import Encoder
-
-    return Encoder(
-        job.weights,
-        job.spec,
-        precision=job.precision,
-        device=device,
-        frame_pool=job.frame_pool,
-        layers=job.layers,
-        tokens_after=job.tokens_after,
-        compile=job.compile,
-    )
+    job.output_spec()
+    return FeatureKey(**job.key_fields(), decoder=policy.key, schema=SCHEMA)

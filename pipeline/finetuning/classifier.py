@@ -10,8 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from actionvit.errors import ActionVitError
 from actionvit.features.sampling import ClipSpec
-from actionvit.features.timesformer.folded import Folded
-from actionvit.features.timesformer.forward import embed, full_block, run
+from actionvit.features.timesformer.forward import FoldedModel, apply_block, embed_patches, run_blocks
 from actionvit.features.timesformer.model import TimeSformer
 
 
@@ -51,18 +50,18 @@ class Classifier(nn.Module):
     def __init__(self, encoder: TimeSformer, n_classes: int, *, num_frozen: int, checkpointing: bool = False) -> None:
         super().__init__()
         self.encoder, self.num_frozen, self.checkpointing = encoder, num_frozen, checkpointing
-        self.head = nn.Linear(encoder.shape.width, n_classes)
+        self.head = nn.Linear(encoder.config.width, n_classes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         encoder.requires_grad_(num_frozen < 0)
-        if 0 <= num_frozen < encoder.shape.depth:
+        if 0 <= num_frozen < encoder.config.depth:
             encoder.blocks[num_frozen:].requires_grad_(True)
             encoder.norm.requires_grad_(True)
 
     @property
     def depth(self) -> int:
         """Number of blocks of the encoder."""
-        return self.encoder.shape.depth
+        return self.encoder.config.depth
 
     @property
     def recomputable(self) -> bool:
@@ -88,16 +87,20 @@ class Classifier(nn.Module):
         if self.num_frozen == self.depth:
             return x
         pixels = self.num_frozen < 0
-        x = embed(x, self.encoder.stem(x.shape[1], x.shape[-1])) if pixels else x.transpose(0, 1).contiguous()
+        x = (
+            embed_patches(x, self.encoder.patch_embedding(x.shape[1], x.shape[-1]))
+            if pixels
+            else x.transpose(0, 1).contiguous()
+        )
         model = self.encoder.fold(max(self.num_frozen, 0))
         for number, block in enumerate(model.blocks[:-1], start=model.first):
             if self.checkpointing:
-                y = checkpoint(full_block, x, block, model, use_reentrant=False)[0]
+                y = checkpoint(apply_block, x, block, model, use_reentrant=False)[0]
             else:
-                y = full_block(x, block, model)[0]
+                y = apply_block(x, block, model)[0]
             x = y if keep is None else x + keep[:, number, None, None] * (y - x)
         last = replace(model, blocks=model.blocks[-1:], first=self.depth - 1)
-        return run(x, last).clip
+        return run_blocks(x, last).clip
 
 
 class FrozenBlocks:
@@ -127,15 +130,15 @@ class FrozenBlocks:
         self.precision, self.dtype = ("bf16", torch.bfloat16) if bf16 else ("fp32", torch.float32)
         if num_frozen < 0:
             return
-        tokens = spec.num_frames * (1 + (spec.size // encoder.shape.patch) ** 2)
+        tokens = spec.num_frames * (1 + (spec.size // encoder.config.patch) ** 2)
         with torch.no_grad():
             folded = encoder.fold()
             frozen = replace(folded, blocks=folded.blocks[: num_frozen or None])
-            self._stem = encoder.stem(spec.num_frames, spec.size).to(self.device, self.dtype)
-            self._blocks: Folded = frozen.to(self.device, self.dtype)
+            self._embedding = encoder.patch_embedding(spec.num_frames, spec.size).to(self.device, self.dtype)
+            self._blocks: FoldedModel = frozen.to(self.device, self.dtype)
             if self.device.type == "cpu":
-                self._stem, self._blocks = self._stem.pack(), self._blocks.pack(tokens)
-        self._all_frozen = num_frozen == encoder.shape.depth
+                self._embedding, self._blocks = self._embedding.prepack(), self._blocks.prepack(tokens)
+        self._all_frozen = num_frozen == encoder.config.depth
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -147,9 +150,9 @@ class FrozenBlocks:
         return torch.cat([self._tokens(part.to(self.dtype)) for part in parts]).float()
 
     def _tokens(self, pixels: Tensor) -> Tensor:
-        x = embed(pixels, self._stem)
+        x = embed_patches(pixels, self._embedding)
         if self._all_frozen:
-            return run(x, self._blocks).clip
+            return run_blocks(x, self._blocks).clip
         for block in self._blocks.blocks[: self.num_frozen]:
-            x, _ = full_block(x, block, self._blocks)
+            x, _ = apply_block(x, block, self._blocks)
         return x.transpose(0, 1)

@@ -8,7 +8,7 @@ from typing import Any
 from actionvit.errors import ActionVitError
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.checkpoint import Weights
-from actionvit.features.timesformer.outputs import quantities
+from actionvit.features.timesformer.outputs import output_spec
 from actionvit.pipeline.datasets.dataset import Dataset, Split
 from actionvit.pipeline.datasets.splits import default_protocol, make_splits
 from actionvit.pipeline.finetuning.checkpoints import has_checkpoint
@@ -37,7 +37,7 @@ def finetune(dataset: Dataset, weights: Weights, spec: FinetuneSpec, context: Tr
         suffice.
     """
     splits = selected_splits(dataset, spec)
-    quantities(weights.shape, spec.clip)  # raises if the size is not a multiple of the patch size
+    output_spec(weights.config, spec.clip)  # raises if the size is not a multiple of the patch size
     if spec.augment and (unknown := sorted(set(spec.augment.keep_sides) - set(dataset.class_names))):
         raise ActionVitError(
             f"--no-flip-class {unknown[0]}: no such class; expected one of {abbreviate(dataset.class_names)}"
@@ -89,7 +89,7 @@ def _clips(
             memory=context.memory,
         )
     ids = {id for split in splits for id in (*split.train, *split.test)}
-    num_frozen = num_frozen_blocks(spec.train, weights.shape.depth)
+    num_frozen = num_frozen_blocks(spec.train, weights.config.depth)
     device = context.ranks.device
     encoder = load_model(weights, 1, spec, device).encoder
     frozen = FrozenBlocks(encoder, spec.clip, num_frozen, device, bf16=spec.training.autocast)

@@ -124,7 +124,7 @@ def _info(dataset: Dataset, weights: Weights, spec: FinetuneSpec, results: Seque
             "notes": list(dataset.notes),
         },
         "protocol": results[0].split.name.rpartition("-")[0],
-        "gmac": round(gmac(weights.shape, spec.clip) * spec.clip.views, 3),
+        "gmac": round(gmac(weights.config, spec.clip) * spec.clip.views, 3),
         "head": {"kind": KIND, "train": spec.train},
         "spec": plain,
         "weights": {"source": weights.source, "digest": weights.digest, "licence": weights.licence},

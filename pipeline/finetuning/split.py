@@ -16,7 +16,7 @@ from torch import Tensor
 from actionvit.errors import ActionVitError
 from actionvit.features.decoding.decode import DecodePolicy
 from actionvit.features.timesformer.checkpoint import Weights
-from actionvit.features.timesformer.model import pretrained
+from actionvit.features.timesformer.model import load_timesformer
 from actionvit.heads.linear import LinearProbe
 from actionvit.heads.selection import select
 from actionvit.pipeline.datasets.dataset import Dataset, Split, Video
@@ -96,8 +96,8 @@ class TrainingContext:
 
 def load_model(weights: Weights, n_classes: int, spec: FinetuneSpec, device: str) -> Classifier:
     """Return the pretrained encoder with a classifier that is initialized to zero."""
-    num_frozen = num_frozen_blocks(spec.train, weights.shape.depth)
-    model = Classifier(pretrained(weights), n_classes, num_frozen=num_frozen, checkpointing=spec.checkpointing)
+    num_frozen = num_frozen_blocks(spec.train, weights.config.depth)
+    model = Classifier(load_timesformer(weights), n_classes, num_frozen=num_frozen, checkpointing=spec.checkpointing)
     return model.to(device)
 
 
@@ -129,7 +129,7 @@ def finetune_split(
         def embed(x: Tensor) -> Tensor:
             return model.embedding(x.to(ranks.device).float() if clips.cached else frozen(x))
 
-        X, decoded = predict_views(embed, clips, train_rows, weights.shape.width, ranks, once=True)
+        X, decoded = predict_views(embed, clips, train_rows, weights.config.width, ranks, once=True)
         sources = [dataset.videos[row].source for row in train_rows[decoded]]
         init_head_from_probe(model, X[decoded].mean(1), y[train_rows][decoded], sources, spec)
     trainer = Trainer(

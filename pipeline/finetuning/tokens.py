@@ -65,7 +65,7 @@ def token_key(
         )
     return FeatureKey(
         weights=weights.digest,
-        model=asdict(weights.shape),
+        model=asdict(weights.config),
         clip=asdict(spec.clip),
         preprocessing={"resize": RESIZE, "mean": list(spec.mean), "std": list(spec.std)},
         decoder=policy.key,
@@ -84,11 +84,11 @@ def token_key(
 
 def token_bytes(weights: Weights, frozen: FrozenBlocks, spec: ViewSpec, kept: TokenDtype) -> int:
     """Return the size of a video's tokens in bytes."""
-    K, T, D = spec.clip.views, spec.clip.num_frames, weights.shape.width
+    K, T, D = spec.clip.views, spec.clip.num_frames, weights.config.width
     views = K + (max(spec.views - 1, 0) if spec.augment else 0)
-    if frozen.num_frozen == weights.shape.depth:
+    if frozen.num_frozen == weights.config.depth:
         return views * D * 4
-    return views * T * (1 + (spec.clip.size // weights.shape.patch) ** 2) * D * (2 if kept == "fp16" else 4)
+    return views * T * (1 + (spec.clip.size // weights.config.patch) ** 2) * D * (2 if kept == "fp16" else 4)
 
 
 def _check_room(folder: Path, needed: int, videos: int, spec: ViewSpec) -> None:

@@ -48,7 +48,7 @@ def export_hf(run: Run, folder: Path, *, weights: str | None = None) -> list[str
     predictor = load_predictor(run, weights=weights)
     weight, bias = _linear(run, predictor)
     (part,) = predictor.parts
-    if part.weights.shape.pre_norm:
+    if part.weights.config.pre_norm:
         raise ActionVitError(
             f"{run.folder}: its encoder, an inflated CLIP, begins with a LayerNorm that transformers' TimeSformer has"
             " no place for; export a run of other weights"
@@ -98,32 +98,23 @@ def _linear(run: Run, predictor: Predictor) -> tuple[NDArray[np.float64], NDArra
 def _tensors(weights: Weights, spec: ClipSpec) -> dict[str, Tensor]:
     """Return the encoder's tensors by transformers' names, its embeddings resampled to these frames and size."""
     named = {name: value for name, value in weights.load().items() if not name.startswith("head.")}
-    encoder = TimeSformer(weights.shape)
+    encoder = TimeSformer(weights.config)
     encoder.load_state_dict(named)
     with torch.no_grad():
-        named["position"] = encoder.positions(spec.size // weights.shape.patch)[None]
+        named["position"] = encoder.positions(spec.size // weights.config.patch)[None]
         named["time"] = encoder.times(spec.num_frames)[None]
     if "patch.bias" not in named:  # transformers always has one
-        named["patch.bias"] = torch.zeros(weights.shape.width)
+        named["patch.bias"] = torch.zeros(weights.config.width)
     return {to_transformers(name): value.contiguous() for name, value in named.items()}
 
 
 def _config(weights: Weights, spec: ClipSpec, class_names: tuple[str, ...]) -> Any:
     from transformers import TimesformerConfig
 
-    shape = replace(weights.shape, num_frames=spec.num_frames, image_size=spec.size)
+    config = replace(weights.config, num_frames=spec.num_frames, image_size=spec.size).to_hf()
+    del config["model_type"]
     return TimesformerConfig(
-        image_size=shape.image_size,
-        patch_size=shape.patch,
-        num_frames=shape.num_frames,
-        hidden_size=shape.width,
-        num_hidden_layers=shape.depth,
-        num_attention_heads=shape.heads,
-        intermediate_size=shape.mlp,
-        hidden_act=shape.act,
-        layer_norm_eps=shape.eps,
-        qkv_bias=shape.qkv_bias,
-        attention_type="divided_space_time",
+        **config,
         id2label=dict(enumerate(class_names)),
         label2id={name: number for number, name in enumerate(class_names)},
         architectures=["TimesformerForVideoClassification"],

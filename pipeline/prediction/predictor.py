@@ -18,12 +18,13 @@ from actionvit.errors import ActionVitError
 from actionvit.features.decoding.decode import DecodePolicy
 from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest
 from actionvit.features.decoding.pool.supervisor import decode_stream
+from actionvit.features.device import Precision
 from actionvit.features.failures import Failure
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.checkpoint import Weights, find_weights
 from actionvit.features.timesformer.encoder import Encoder
-from actionvit.features.timesformer.outputs import FramePool, Precision
+from actionvit.features.timesformer.outputs import FramePool
 from actionvit.heads.fusion import LateFusion
 from actionvit.heads.saving import load_head
 from actionvit.pipeline.finetuning.run_writer import KIND
@@ -137,7 +138,7 @@ def predict(
         while batch := list(islice(items, AT_ONCE)):
             frames = [item.frames for _, item in batch if isinstance(item, Decoded)]
             embedded = [
-                part.embeddings(encoder.start(frames).result())
+                part.embeddings(encoder.submit(frames).result())
                 for part, encoder in zip(predictor.parts, encoders, strict=True)
                 if frames
             ]

@@ -14,7 +14,8 @@ import numpy as np
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.store.speed import timings
 from actionvit.features.store.store import FeatureStore
-from actionvit.features.timesformer.variants import ModelShape, gmac
+from actionvit.features.timesformer.config import TimeSformerConfig
+from actionvit.features.timesformer.variants import gmac
 from actionvit.heads.base import Head
 from actionvit.heads.fusion import LateFusion
 from actionvit.heads.saving import dump_head
@@ -192,7 +193,7 @@ def _store(table: FeatureTable) -> dict[str, Any]:
 def _gmac(table: FeatureTable) -> float:
     """Return 10⁹ multiply-adds a video."""
     clip = ClipSpec(**table.store.key.clip)
-    return round(gmac(ModelShape(**table.store.key.model), clip) * clip.views, 3)
+    return round(gmac(TimeSformerConfig(**table.store.key.model), clip) * clip.views, 3)
 
 
 def _spec(spec: ProbeSpec) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from actionvit.features.sampling import ClipSpec
 from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.parts import Row
 from actionvit.features.store.store import FeatureStore
-from actionvit.features.timesformer.variants import ModelShape
+from actionvit.features.timesformer.config import TimeSformerConfig
 from actionvit.pipeline.datasets import Dataset, load_dataset
 
 CLASSES = ("clap", "jump", "run", "wave")
@@ -44,7 +44,7 @@ def write_store(
     """A store whose embeddings are a class mean, plus an offset a film, plus noise; the last `skip` videos missing."""
     rng = np.random.default_rng([seed, len(variant)])
     means = rng.normal(size=(len(dataset.class_names), WIDTH))
-    shape = ModelShape(width=WIDTH, heads=2, depth=2, mlp=24)
+    shape = TimeSformerConfig(width=WIDTH, heads=2, depth=2, mlp=24)
     key = FeatureKey(
         weights=weights,
         model=asdict(shape),

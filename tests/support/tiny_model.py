@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.timesformer.checkpoint import Weights, find_weights
+from actionvit.features.timesformer.config import TimeSformerConfig
 from actionvit.features.timesformer.state_dict import tensor_shapes, to_transformers
-from actionvit.features.timesformer.variants import ModelShape
 from actionvit.pipeline.datasets import Dataset, load_dataset
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.datasets.synthetic.motions import draw_clip, draw_scene
@@ -31,12 +31,12 @@ from actionvit.pipeline.finetuning.sampling import SamplingSpec
 from actionvit.pipeline.finetuning.schedule import OptimSpec
 from actionvit.pipeline.finetuning.spec import FinetuneSpec, TrainSpec
 
-SHAPE = ModelShape(width=32, depth=3, heads=2, mlp=48, patch=16, num_frames=4, image_size=32)
+SHAPE = TimeSformerConfig(width=32, depth=3, heads=2, mlp=48, patch=16, num_frames=4, image_size=32)
 CLIP = ClipSpec(num_frames=4, size=32)
 MOTIONS = ("move_left", "move_right", "grow")
 
 
-def write_weights(folder: Path, shape: ModelShape = SHAPE, seed: int = 0) -> Path:
+def write_weights(folder: Path, shape: TimeSformerConfig = SHAPE, seed: int = 0) -> Path:
     """Write random weights as a Hugging Face folder, as `--weights` takes it."""
     random = torch.Generator().manual_seed(seed)
     tensors = {}

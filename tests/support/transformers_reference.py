@@ -31,7 +31,7 @@ def reference(folder: Path, *, spread: float = 0.05, **config: object) -> Timesf
 
 def own(folder: Path) -> TimeSformer:
     weights = find_weights("base", folder)
-    model = TimeSformer(weights.shape)
+    model = TimeSformer(weights.config)
     model.load_state_dict(weights.load())
     return model.eval()
 
