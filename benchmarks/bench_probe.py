@@ -3,7 +3,6 @@
     python benchmarks/bench_probe.py                      # the whole grid twice; scikit-learn on 2 of its 12 parts
     python benchmarks/bench_probe.py --peer-parts 12      # scikit-learn on all of it (hours)
     python benchmarks/bench_probe.py --clips 400 --width 64 --classes 10   # a glance
-    python benchmarks/bench_probe.py --device cuda        # the grid on a GPU beside itself on the CPU; half a minute
 
 The grid: 2 variants × 3 splits × 2 weightings, each 7 values of C × 5 folds by source and a refit: 420 fits, 12 refits,
 at HMDB51's size. Embeddings are drawn (seeded) from a model of class, film and clip effects whose spectra were measured
@@ -16,15 +15,11 @@ scikit-learn stops by the largest entry of the gradient, which says little where
 losses are far above the optimum there. Hence it is timed at its default, and at the tolerance (in powers of ten) at
 which all its losses are within 1e-4, the same optimum that is asked of this package. It gets double precision, in
 which it takes fewer steps, and a process a core.
-
-On a GPU scikit-learn stays out: the grid is timed there and on this machine's CPU. Checked as well as timed are the C
-that wins and the refitted heads' predictions and losses in all parts, and the loss of every fit in `--peer-parts`.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import time
 import warnings
 from pathlib import Path
@@ -38,9 +33,9 @@ from sklearn.linear_model import LogisticRegressionCV
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from actionvit.heads.linear import SCAN_TOL, LinearProbe
-from actionvit.heads.logistic.path import Factorised, TrainingSet
-from actionvit.heads.selection import Search, assign_folds, select_all
+from actionvit.heads.linear import GRID_TOL, LinearProbe
+from actionvit.heads.logistic.path import RotatedData
+from actionvit.heads.selection import assign_folds, grid_search
 from actionvit.heads.weighting import class_weights
 
 HERE = Path(__file__).resolve().parent
@@ -108,34 +103,21 @@ def folds_of(part) -> tuple[list, list]:
     return folds, [of_class[y[train]] for train, _ in folds]
 
 
-def own_losses(part, device: str, jobs: int) -> np.ndarray:
-    """The objective that this package reaches, (folds, values of C), as selection finds it."""
+def own_losses(part, jobs: int) -> np.ndarray:
+    """Return the objective that this package reaches, (folds, values of C), as the grid search finds it."""
     X, y = part[:2]
     scaled = StandardScaler().fit_transform(X)
+
+    def losses(train, weight) -> np.ndarray:
+        data = RotatedData(scaled[train])
+        path = data.path(y[train], weight, GRID, tol=GRID_TOL)
+        coefs, intercepts = zip(*(data.to_input_space(solution.weights) for solution in path), strict=True)
+        return losses_of(scaled[train], y[train], weight, coefs, intercepts)
+
     folds, weights = folds_of(part)
-    width = int(y.max()) + 1
-    sets = [
-        TrainingSet(X=scaled[train], y=y[train], classes=width, share=np.ones(len(train)), weight=weight)
-        for (train, _), weight in zip(folds, weights, strict=True)
-    ]
     with threadpool_limits(1):
-        if device == "cpu":
-
-            def solved(one: TrainingSet) -> list:
-                solver = Factorised(one.X)
-                return [solver.unrotate(at.weights) for at in solver.path(one.y, one.weight, GRID, tol=SCAN_TOL)]
-
-            found = Parallel(n_jobs=jobs, prefer="threads")(map(delayed(solved), sets))
-        else:
-            from actionvit.heads.logistic.lockstep import Lockstep
-
-            together = Lockstep(sets, standardize=False, device=device)
-            path = np.repeat(np.array(GRID)[:, None], len(sets), axis=1)
-            steps = list(together.path(path, tol=SCAN_TOL))
-            found = [[together.unrotate(i, step[i])[:2] for step in steps] for i in range(len(sets))]
-    return np.array(
-        [losses_of(one.X, one.y, one.weight, *zip(*path, strict=True)) for one, path in zip(sets, found, strict=True)]
-    )
+        fits = (delayed(losses)(train, weight) for (train, _), weight in zip(folds, weights, strict=True))
+        return np.array(Parallel(n_jobs=jobs, prefer="threads")(fits))
 
 
 def compare(part, options) -> list[dict]:
@@ -144,7 +126,7 @@ def compare(part, options) -> list[dict]:
     scaler = StandardScaler().fit(X)
     scaled = scaler.transform(X)
     folds, weights = folds_of(part)
-    ours = own_losses(part, "cpu", options.jobs)
+    ours = own_losses(part, options.jobs)
     found, theirs = [], []
     for tol in PEER_TOLS:
         peer = LogisticRegressionCV(
@@ -182,45 +164,33 @@ def compare(part, options) -> list[dict]:
 
 
 class Fitted(NamedTuple):
-    """What a part of the grid gave."""
+    """Result of one part of the grid."""
 
     C: float
     score: float
-    predicted: np.ndarray
-    loss: float
 
 
-def run_grid(parts, device: str, jobs: int) -> tuple[list[Fitted], float, float]:
-    """The whole grid as `actionvit probe` does it: what was chosen and predicted, seconds, seconds of CPU."""
+def run_grid(parts, jobs: int) -> tuple[list[Fitted], float, float]:
+    """Run the whole grid as `actionvit probe` does; return the chosen C and scores, seconds, CPU seconds."""
 
-    def fit(parts) -> list[Fitted]:
-        asked = [
-            Search(head=LinearProbe(class_weight=weighting, device=device), X=X, y=y, groups=film)
-            for X, y, film, _, weighting in parts
-        ]
-        found = zip(select_all(asked), [part[3] for part in parts], strict=True)
-        return [
-            Fitted(one.setting["C"], max(one.search["scores"]), one.head.predict(test), one.head.loss_)
-            for one, test in found
-        ]
+    def fit(X, y, film, test, weighting) -> Fitted:
+        result = grid_search(LinearProbe(class_weight=weighting), X, y, groups=film)
+        result.head.predict(test)
+        return Fitted(result.best_params["C"], max(result.record["scores"]))
 
-    fit([(*(array[::9] for array in parts[0][:3]), parts[0][3][:9], "none")])  # libraries loaded, pools started
-    # On a GPU all splits go at once, a weighting after the other; else a thread does a split.
-    at_once = [parts[number :: len(WEIGHTINGS)] for number in range(len(WEIGHTINGS))]
-    batches = [[part] for part in parts] if device == "cpu" else at_once
+    fit(*(array[::9] for array in parts[0][:4]), "none")  # libraries loaded, pools started
     start, cpu = time.perf_counter(), time.process_time()
     with threadpool_limits(1):
-        own = Parallel(n_jobs=jobs, prefer="threads")(delayed(fit)(batch) for batch in batches)
-    by_part = [one for found in (zip(*own, strict=True) if device != "cpu" else own) for one in found]
-    return by_part, time.perf_counter() - start, time.process_time() - cpu
+        own = Parallel(n_jobs=jobs, prefer="threads")(delayed(fit)(*part) for part in parts)
+    return own, time.perf_counter() - start, time.process_time() - cpu
 
 
 def measure(share: float, options) -> dict:
     """One kind of data: the grid, and scikit-learn at every tolerance on as many parts as were asked for."""
     parts = parts_of(options, share)
-    own, seconds, cpu = run_grid(parts, "cpu", options.jobs)
+    own, seconds, cpu = run_grid(parts, options.jobs)
     compared = [compare(part, options) for part in parts[: options.peer_parts]]
-    again = run_grid(parts, "cpu", options.jobs)[1]  # before and after the peer: what other work did to both
+    again = run_grid(parts, options.jobs)[1]  # before and after the peer: what other work did to both
     peers = []
     for number, tol in enumerate(PEER_TOLS):
         rows = [one[number] for one in compared]
@@ -247,54 +217,25 @@ def measure(share: float, options) -> dict:
     }
 
 
-def measure_gpu(share: float, options) -> dict:
-    """One kind of data: the grid on a GPU at each number of threads, and on the CPU."""
-    parts = parts_of(options, share)
-    timed = {jobs: run_grid(parts, options.device, jobs) for jobs in options.gpu_jobs}
-    fitted, seconds, _ = min(timed.values(), key=lambda one: one[1])
-    on_cpu, cpu_seconds, _ = run_grid(parts, "cpu", options.jobs)
-    both = list(zip(fitted, on_cpu, strict=True))
-    losses = [
-        tuple(own_losses(part, device, options.jobs) for device in (options.device, "cpu"))
-        for part in parts[: options.peer_parts]
-    ]
-    return {
-        "seconds": round(seconds, 2),
-        "seconds_by_threads": {jobs: round(one[1], 2) for jobs, one in timed.items()},
-        "seconds_on_cpu": round(cpu_seconds, 2),
-        "accuracy": round(float(np.mean([one.score for one in fitted])), 3),
-        "same_C": sum(gpu.C == cpu.C for gpu, cpu in both),
-        "parts": len(parts),
-        "test_predictions_agree": min(float(np.mean(gpu.predicted == cpu.predicted)) for gpu, cpu in both),
-        "refits_loss_differs": max(abs(gpu.loss / cpu.loss - 1) for gpu, cpu in both if gpu.C == cpu.C),
-        "loss_above_the_cpus": max(float((gpu / cpu - 1).max()) for gpu, cpu in losses),
-        "parts_with_all_losses_compared": len(losses),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=3570)
     parser.add_argument("--test", type=int, default=1530)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--classes", type=int, default=51)
-    parser.add_argument("--jobs", type=int, help="threads on the CPU  [default: 2; beside a GPU all cores, 12 at most]")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--gpu-jobs", type=int, nargs="+", default=[2, 12], help="threads that feed a GPU, each timed")
+    parser.add_argument("--jobs", type=int, default=2, help="threads")
     parser.add_argument("--peer-parts", type=int, default=2, help="how many of the 12 parts scikit-learn does as well")
-    parser.add_argument("--out", type=Path, help="[default: results/probe.json, with a GPU results/probe-gpu.json]")
+    parser.add_argument("--out", type=Path, help="[default: results/probe.json]")
     options = parser.parse_args()
-    on_gpu = options.device != "cpu"
-    options.jobs = options.jobs or (min(12, os.cpu_count() or 1) if on_gpu else 2)
     grid = f"420 fits, 12 refits, {options.clips} × {options.width} × {options.classes}, {options.jobs} threads"
     blas = [f"{one['internal_api']} {one['version']} {one.get('architecture', '')}" for one in threadpool_info()]
     described = machine.describe("numpy", "scipy", "scikit-learn")
-    result = {"machine": {**described, "blas": sorted(set(blas)), "device": options.device}, "grid": grid}
+    result = {"machine": {**described, "blas": sorted(set(blas))}, "grid": grid}
     print(grid)
     for name, share in DATA.items():
-        found = result[name] = (measure_gpu if on_gpu else measure)(share, options)
-        (say_gpu if on_gpu else say)(name, found)
-    machine.write(options.out or HERE / "results" / ("probe-gpu.json" if on_gpu else "probe.json"), result)
+        found = result[name] = measure(share, options)
+        say(name, found)
+    machine.write(options.out or HERE / "results" / "probe.json", result)
 
 
 def say(name: str, found: dict) -> None:
@@ -309,18 +250,6 @@ def say(name: str, found: dict) -> None:
             f"{row['tol']:24.0e} {row['seconds']:9.1f} {row['times_slower']:14.1f}"
             f" {row['loss_above_best']:17.0e} {row['same_optimum']!s:>14} {row['test_predictions_agree']:19.4f}"
         )
-
-
-def say_gpu(name: str, found: dict) -> None:
-    """Print what a GPU took and whether it found the same."""
-    threads = ", ".join(f"{seconds} s with {jobs}" for jobs, seconds in found["seconds_by_threads"].items())
-    print(
-        f"\n{name}: {found['seconds']} s (by threads: {threads}), on the CPU {found['seconds_on_cpu']} s\n"
-        f"  same C in {found['same_C']} of {found['parts']} parts;"
-        f" predictions of test clips agree on {found['test_predictions_agree']:.2%} at least;\n"
-        f"  losses of refits differ by {found['refits_loss_differs']:.0e} at most;"
-        f" losses of fits are above the CPU's by {found['loss_above_the_cpus']:.0e} at most"
-    )
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ def _value(text: str) -> int | float | str | bool:
 )
 @click.option("--long-tail", type=FiniteRange(1), default=1.0, metavar="FACTOR", help="Thin training classes.")
 @click.option("--shots", type=click.IntRange(1), help="Training clips a class.  [default: all]")
-@device_option("Of linear, attentive and mlp:", default="cpu")
+@device_option("Of attentive and mlp:", default="cpu")
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Threads, a split each.")
 @json_option
 def command(**options: Any) -> None:

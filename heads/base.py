@@ -1,10 +1,9 @@
-"""What every head shares: checked input, classes, probabilities, and trying many settings at once."""
+"""Common parts of all heads: input checks, classes, probabilities and the interface of a grid search."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,30 +15,31 @@ from threadpoolctl import threadpool_limits
 
 Floats = NDArray[np.floating[Any]]
 
+Params = Mapping[str, Any]
+"""Values of a head's parameters by name, as in scikit-learn's `set_params`."""
+
+Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""Training rows and validation rows."""
+
 
 class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn ships no types
-    """A classifier on embeddings; a subclass gives `fit` and `predict_log_proba`.
+    """A classifier on embeddings; a subclass provides `fit` and `predict_log_proba`.
 
-    Settings are stored as given, learned state ends in `_`, as in scikit-learn.
+    Parameters are stored as given and learned state ends in `_`, as in scikit-learn.
     """
 
     default_grid: ClassVar[dict[str, tuple[Any, ...]]] = {}
-    """What selection searches by default, the simplest or strongest regularised value first."""
+    """Values that a grid search tries by default, the simplest or most strongly regularized first."""
 
-    tokens: ClassVar[bool] = False
+    accepts_frames: ClassVar[bool] = False
     """Whether rows may be (T, D) as well as (D,)."""
 
     classes_: NDArray[Any]
     n_features_in_: int
 
     def fit(self, X: Any, y: Any) -> Head:
-        """Learn from X (n, ...) and labels y (n,)."""
+        """Train on X (n, ...) and labels y (n,)."""
         raise NotImplementedError
-
-    @property
-    def together(self) -> bool:
-        """Whether `scan_all` and `fit_all` of many training sets at once beat one after another."""
-        return False
 
     def predict_log_proba(self, X: Any) -> Floats:
         """Return log-probabilities, (n, C), columns in the order of `classes_`."""
@@ -52,41 +52,39 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn shi
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class of each row, (n,)."""
-        best = np.argmax(self.predict_log_proba(X), axis=1)
-        return np.asarray(self.classes_[best])
+        codes = np.argmax(self.predict_log_proba(X), axis=1)
+        return np.asarray(self.classes_[codes])
 
-    def scan(self, X: Any, y: Any, held: Any, settings: Sequence[Mapping[str, Any]]) -> list[Floats]:
-        """Return log-probabilities of the rows `held`, one array a setting, each from a fit on (X, y).
+    def predict_grid(self, X: Any, y: Any, X_val: Any, grid: Sequence[Params]) -> list[Floats]:
+        """Return log-probabilities of X_val, one array (m, C) per entry of the grid, each from a fit on (X, y).
 
-        Where settings share work (a path of C, neighbours, epochs) a head overrides this.
+        Heads override this where entries share work (a path of C, neighbors, epochs).
         """
-        return [clone(self).set_params(**setting).fit(X, y).predict_log_proba(held) for setting in settings]
+        return [clone(self).set_params(**params).fit(X, y).predict_log_proba(X_val) for params in grid]
 
-    @staticmethod
-    def scan_all(scans: Sequence[Scan], *, jobs: int = 1) -> list[list[list[Floats]]]:
-        """Return what `scan` gives, of each part of each training set; in threads, a part each.
+    def fit_grid(self, X: Any, y: Any, folds: Sequence[Fold], grid: Sequence[Params], *, jobs: int = 1) -> GridFit:
+        """Fit every entry of a grid on every fold.
 
-        A head for which `together` holds overrides this, and `fit_all`.
+        Parameters
+        ----------
+        X : ndarray of shape (n, ...)
+        y : ndarray of shape (n,)
+        folds : sequence of (training rows, validation rows)
+        grid : sequence of mapping
+            Parameters of each entry.
+        jobs : int
+            Threads, each working on one fold.
         """
-        # Several products of matrices at once, each in as many threads as there are cores, get in each other's way.
+        # BLAS in several threads per fold would oversubscribe the cores.
         with threadpool_limits(1) if jobs > 1 else nullcontext():
-            found = Parallel(n_jobs=jobs, prefer="threads")(
-                delayed(one.head.scan)(one.X[train], one.y[train], one.X[held], one.settings)
-                for one in scans
-                for train, held in one.parts
+            predictions = Parallel(n_jobs=jobs, prefer="threads")(
+                delayed(self.predict_grid)(X[train], y[train], X[val], grid) for train, val in folds
             )
-        left = iter(found)
-        return [[next(left) for _ in one.parts] for one in scans]
-
-    @staticmethod
-    def fit_all(heads: Sequence[Head], data: Sequence[tuple[Any, Any]]) -> None:
-        """Fit each head to its (X, y)."""
-        for head, (X, y) in zip(heads, data, strict=True):
-            head.fit(X, y)
+        return GridFit(self, X, y, predictions)
 
     def _training_data(self, X: Any, y: Any) -> tuple[Floats, NDArray[np.intp]]:
         """Check (X, y), store the classes, return X as floats and y as class indices."""
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], allow_nd=self.tokens)
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], allow_nd=self.accepts_frames)
         if y.dtype.kind == "f" and np.any(y != np.round(y)):
             raise ValueError("Unknown label type: continuous; expected classes, got fractions")
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -95,23 +93,26 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn shi
         return X, codes.astype(np.intp)
 
     def _test_data(self, X: Any) -> Floats:
-        """Check that the head is fitted and that X fits it."""
+        """Check that the head is fitted and that X has the shape it was fitted on."""
         check_is_fitted(self)
-        checked: Floats = validate_data(self, X, dtype=[np.float64, np.float32], allow_nd=self.tokens, reset=False)
+        checked: Floats = validate_data(
+            self, X, dtype=[np.float64, np.float32], allow_nd=self.accepts_frames, reset=False
+        )
         return checked
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scan:
-    """A training set on which settings are to be tried."""
+class GridFit:
+    """Predictions of every fold under every entry of a grid, and the refit of one entry."""
 
-    head: Head
-    """Left untouched."""
-    X: NDArray[Any]
-    y: NDArray[Any]
-    parts: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]
-    """Rows that train, rows that are held."""
-    settings: Sequence[Mapping[str, Any]]
+    def __init__(self, head: Head, X: Any, y: Any, predictions: list[list[Floats]]) -> None:
+        self.head, self.X, self.y = head, X, y
+        self.predictions = predictions
+        """Log-probabilities of the validation rows, (m, C), per fold and entry."""
+
+    def refit(self, params: Params) -> Head:
+        """Return a head with these parameters fitted on all rows."""
+        head: Head = clone(self.head).set_params(**params)
+        return head.fit(self.X, self.y)
 
 
 def log_softmax(logits: Floats) -> Floats:

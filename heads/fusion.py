@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from actionvit.heads.base import Floats, Head, log_softmax
 from actionvit.heads.linear import LinearProbe
-from actionvit.heads.selection import select
+from actionvit.heads.selection import grid_search
 
 FusionRule = Literal["mean", "stacked"]
 
@@ -81,7 +81,7 @@ class LateFusion(Head):
     exponents_ : ndarray of shape (V,)
     """
 
-    tokens = True
+    accepts_frames = True
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class LateFusion(Head):
         """Choose and fit a member a block; `groups` (n,) keeps a source's rows in one fold."""
         X, codes = self._training_data(X, y)
         found = [
-            select(
+            grid_search(
                 LinearProbe() if self.head is None else self.head,
                 block,
                 self.classes_[codes],

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from actionvit.heads.base import Floats, Head, log_softmax
+from actionvit.heads.base import Floats, Head, Params, log_softmax
 from actionvit.heads.weighting import ClassWeight, Sampler, class_weights, log_prior, sampling_rates
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    Params = dict[str, Tensor]
+    Weights = dict[str, Tensor]
 
 BLOCK = 512
 """Rows predicted at once."""
@@ -28,7 +28,7 @@ class GradientHead(Head):
     run tries all numbers of epochs. On the CPU the same seed gives the same bits for the same number of threads.
     """
 
-    tokens = True
+    accepts_frames = True
 
     epochs: int
     lr: float
@@ -42,11 +42,11 @@ class GradientHead(Head):
     device: str
     random_state: int
 
-    def _initial(self, shape: tuple[int, ...], n_classes: int, generator: Generator) -> Params:
+    def _initial(self, shape: tuple[int, ...], n_classes: int, generator: Generator) -> Weights:
         """Return the network's weights for rows of a shape, (D,) or (T, D)."""
         raise NotImplementedError
 
-    def _logits(self, params: Params, x: Tensor, drop: Dropout | None) -> Tensor:
+    def _logits(self, params: Weights, x: Tensor, drop: Dropout | None) -> Tensor:
         """Return logits (B, C) of rows; without `drop` nothing is dropped."""
         raise NotImplementedError
 
@@ -67,20 +67,19 @@ class GradientHead(Head):
             pass
         return self
 
-    def scan(self, X: Any, y: Any, held: Any, settings: Sequence[Mapping[str, Any]]) -> list[Floats]:
-        """Try settings; those that differ in epochs alone come from one training."""
-        found: dict[int, Floats] = {}
-        rest = [{name: value for name, value in one.items() if name != "epochs"} for one in settings]
-        for first, other in enumerate(rest):
-            if rest.index(other) < first:
+    def predict_grid(self, X: Any, y: Any, X_val: Any, grid: Sequence[Params]) -> list[Floats]:
+        """Return log-probabilities of X_val per entry; entries that differ in epochs alone come from one training."""
+        predictions: dict[int, Floats] = {}
+        others = [{name: value for name, value in params.items() if name != "epochs"} for params in grid]
+        for first, other in enumerate(others):
+            if others.index(other) < first:
                 continue
-            same = [i for i, one in enumerate(rest) if one == other]
-            marks = {i: int(settings[i].get("epochs", self.epochs)) for i in same}
+            epochs = {i: int(grid[i].get("epochs", self.epochs)) for i in range(len(grid)) if others[i] == other}
             head = clone(self).set_params(**other)
-            for epoch in head._train(X, y, sorted(set(marks.values()))):
-                log_proba = head.predict_log_proba(held)
-                found.update({i: log_proba for i in same if marks[i] == epoch})
-        return [found[i] for i in range(len(settings))]
+            for epoch in head._train(X, y, sorted(set(epochs.values()))):
+                log_proba = head.predict_log_proba(X_val)
+                predictions.update({i: log_proba for i, number in epochs.items() if number == epoch})
+        return [predictions[i] for i in range(len(grid))]
 
     def predict_log_proba(self, X: Any) -> Floats:
         """Return log-probabilities, (n, C)."""

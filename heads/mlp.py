@@ -41,7 +41,7 @@ class MLPProbe(GradientHead):
     mean_, scale_ : ndarray of shape (D,)
     """
 
-    tokens = False
+    accepts_frames = False
     default_grid: ClassVar[dict[str, tuple[Any, ...]]] = {"width": (64, 256), "epochs": (10, 30, 100)}
 
     def __init__(

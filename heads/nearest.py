@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from actionvit.heads.base import Floats, Head, log_softmax
+from actionvit.heads.base import Floats, Head, Params, log_softmax
 from actionvit.heads.weighting import ClassWeight, class_weights
 
 FLOOR = float(np.finfo(np.float32).eps)
@@ -83,16 +83,16 @@ class KNNProbe(Head):
         """Return log-probabilities, (n, C)."""
         return self._log_votes(*self._neighbours(self._test_data(X), self.k), self.k, self.temperature)
 
-    def scan(self, X: Any, y: Any, held: Any, settings: Sequence[Mapping[str, Any]]) -> list[Floats]:
-        """Try settings; over k and temperature the neighbours are found once."""
-        if any(set(setting) - {"k", "temperature"} for setting in settings):
-            return super().scan(X, y, held, settings)
+    def predict_grid(self, X: Any, y: Any, X_val: Any, grid: Sequence[Params]) -> list[Floats]:
+        """Return log-probabilities of X_val per entry; over k and temperature the neighbors are found once."""
+        if any(set(params) - {"k", "temperature"} for params in grid):
+            return super().predict_grid(X, y, X_val, grid)
         head = clone(self).fit(X, y)
-        most = max(setting.get("k", self.k) for setting in settings)
-        near, similarity = head._neighbours(head._test_data(held), most)
+        largest = max(params.get("k", self.k) for params in grid)
+        near, similarity = head._neighbours(head._test_data(X_val), largest)
         return [
-            head._log_votes(near, similarity, one.get("k", self.k), one.get("temperature", self.temperature))
-            for one in settings
+            head._log_votes(near, similarity, params.get("k", self.k), params.get("temperature", self.temperature))
+            for params in grid
         ]
 
     def _neighbours(self, X: Floats, k: int) -> tuple[NDArray[np.intp], Floats]:

@@ -61,7 +61,9 @@ def load_head(tensors: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) ->
     KeyError
         If a tensor is missing.
     """
-    head = head_class(config["kind"])(**_load(config["settings"], tensors))
+    kind, settings = head_class(config["kind"]), _load(config["settings"], tensors)
+    # Runs of earlier versions also hold parameters that the head no longer has, such as a linear probe's `device`.
+    head = kind(**{name: value for name, value in settings.items() if name in kind().get_params(deep=False)})
     for name, value in config["state"].items():
         setattr(head, name, _load(value, tensors))
     return head

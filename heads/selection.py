@@ -1,215 +1,166 @@
-"""Choosing hyper-parameters inside the training set: folds by source, one score a setting, a refit of the winner."""
+"""Grid search inside the training set: folds by source, one score per entry of the grid, a refit of the best."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
 
-from actionvit.heads.base import Floats, Head, Scan
-
-Criterion = Literal["accuracy", "mean_class_accuracy", "log_loss"]
+from actionvit.heads.base import Fold, GridFit, Head, Params
+from actionvit.heads.criteria import FLOOR, Criterion, check_criterion, score_of
+from actionvit.heads.folds import grouped_folds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Selected:
-    """What won, and how it was found."""
+class SearchResult:
+    """The refitted winner of a grid search, with its out-of-fold predictions."""
 
     head: Head
-    """Refitted on the whole training set with the winning setting."""
-    setting: dict[str, Any]
+    """Fitted on the whole training set with the best parameters."""
+    best_params: dict[str, Any]
     out_of_fold: NDArray[np.float64]
-    """(n, C), log-probabilities of each training row from a head that did not see its fold; columns as in `classes_`.
+    """(n, C), log-probabilities of each training row from a head that was not trained on its fold.
 
-    nan in rows that could not be scored; the log of float32's epsilon for a class that a fold's training part lacks.
+    nan in rows that could not be scored; log(eps of float32) for a class that the fold's training rows lack.
     """
-    search: dict[str, Any]
-    """`parameter`, `values`, `scores` (higher is better), `chosen`, `criterion`, `folds`, `by`, `scored`,
-    and `at_edge`: the parameters of which no value inside the grid did as well."""
+    record: dict[str, Any]
+    """For `run.json`: `parameter`, `values`, `scores` (higher is better), `chosen`, `criterion`, `folds`, `by`,
+    `scored`, and `at_edge`: the parameters of which no value inside the grid scored as high."""
 
 
-def assign_folds(y: ArrayLike, groups: ArrayLike | None, *, folds: int, seed: int) -> NDArray[np.intp]:
-    """Return each row's fold, (n,), below `folds`: a group stays in one fold, and classes are spread over folds.
-
-    Groups, largest first and shuffled among equals, go to the fold that has least of their classes. Rows are their
-    own groups where `groups` is None. Fewer groups than folds leave folds empty.
-
-    Raises
-    ------
-    ValueError
-        If `folds` is below 2, or there is only one group.
-    """
-    label = np.unique(np.asarray(y), return_inverse=True)[1]
-    group = np.arange(len(label)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    if folds < 2 or group.max() < 1:
-        raise ValueError(f"folds: got {folds} for {group.max() + 1} groups, expected at least 2 of each")
-    counts = np.zeros((group.max() + 1, label.max() + 1))
-    np.add.at(counts, (group, label), 1)
-    share = counts / counts.sum(axis=0)  # a row of a rare class weighs more
-    order = np.random.default_rng(seed).permutation(len(counts))
-    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
-    filled, rows = np.zeros((folds, counts.shape[1])), np.zeros(folds)
-    fold = np.empty(len(counts), dtype=np.intp)
-    for one in order:
-        # Rounded, so that equal costs tie on every machine; then the emptiest fold takes it.
-        fold[one] = np.lexsort((rows, np.round(filled @ share[one], 9)))[0]
-        filled[fold[one]] += share[one]
-        rows[fold[one]] += counts[one].sum()
-    return fold[group]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
-    """A head and a training set to choose its hyper-parameters on."""
-
-    head: Head
-    """Left untouched."""
-    X: ArrayLike
-    """(n, ...)"""
-    y: ArrayLike
-    """(n,)"""
-    grid: Mapping[str, Sequence[Any]] | None = None
-    """Values by parameter; the head's `default_grid` without it."""
-    groups: ArrayLike | None = None
-    """The source of each row, (n,)."""
-    folds: int = 5
-    """Of the cross-validation."""
-    seed: int = 0
-    """Of the folds."""
-    criterion: Criterion = "accuracy"
-
-
-def select(head: Head, X: ArrayLike, y: ArrayLike, *, jobs: int = 1, **how: Any) -> Selected:
+def grid_search(
+    head: Head,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    groups: ArrayLike | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    criterion: Criterion = "accuracy",
+    jobs: int = 1,
+) -> SearchResult:
     """Search a grid by cross-validation and refit the winner.
 
-    Scores are taken over the out-of-fold predictions of all folds together, so that a rare class counts though it is
-    missing from some folds. Of equal scores the lower log-loss wins, then the earlier setting of the grid. Rows whose
-    class their fold's training part lacks (its only source was held out) cannot be right under any setting and are not
-    scored; where this leaves none, or there is one source, the head's own settings stay, but for those of one value.
+    Scores are taken over the pooled out-of-fold predictions, so that a class missing from some folds still counts.
+    Equal scores are decided by the lower log-loss, then by the earlier entry of the grid. Rows whose class is absent
+    from their fold's training rows (its only source was held out) are not scored; if no row is left, or there is only
+    one source, the head keeps its own parameters, except those that the grid fixes to one value.
 
     Parameters
     ----------
-    head, X, y, **how
-        As of `Search`.
+    head : Head
+        Not modified.
+    X : array-like of shape (n, ...)
+    y : array-like of shape (n,)
+    grid : mapping from parameter to values, optional
+        The head's `default_grid` by default.
+    groups : array-like of shape (n,), optional
+        Source of each row; a source stays in one fold.
+    folds : int
+    seed : int
+        Shuffles the folds.
+    criterion : {"accuracy", "mean_class_accuracy", "log_loss"}
     jobs : int
-        Threads, a fold each.
+        Threads, each working on one fold.
 
     Raises
     ------
     ValueError
         If the criterion is unknown, or there are too few groups or classes.
     """
-    return select_all([Search(head=head, X=X, y=y, **how)], jobs=jobs)[0]
+    check_criterion(criterion)
+    X, y = np.asarray(X), np.asarray(y)
+    classes, codes = np.unique(y, return_inverse=True)
+    grid = dict(head.default_grid if grid is None else grid)
+    entries: list[dict[str, Any]] = list(ParameterGrid(grid))
+    parts: list[Fold] = []
+    if groups is None or len(np.unique(np.asarray(groups))) > 1:
+        parts = list(_parts(assign_folds(codes, groups, folds=folds, seed=seed), codes))
+    fit = head.fit_grid(X, y, parts, entries, jobs=jobs)
+    log_proba, scored = _out_of_fold(fit, parts, codes, len(classes), len(entries))
+    scores = [score_of(codes[scored], values[scored], criterion) for values in log_proba]
+    losses = [score_of(codes[scored], values[scored], "log_loss") for values in log_proba]
+    best = min(range(len(scores)), key=lambda i: (-scores[i], -losses[i], i))
+    fixed = {name: values[0] for name, values in grid.items() if len(values) == 1}
+    best_params = dict(entries[best]) if scored.any() else fixed
+    log_proba[:, ~scored] = np.nan
+    return SearchResult(
+        head=fit.refit(best_params),
+        best_params=best_params,
+        out_of_fold=log_proba[best],
+        record={
+            **_search_record(grid, entries, scores, best_params),
+            "criterion": criterion,
+            "folds": len(parts),
+            "by": "row" if groups is None else "source",
+            "scored": int(scored.sum()),
+        },
+    )
 
 
-def select_all(searches: Sequence[Search], *, jobs: int = 1) -> list[Selected]:
-    """Do as `select` for each of several training sets, with heads of one kind; at once where the head can do that."""
-    together = type(searches[0].head)
-    asked = [_Asked(search) for search in searches]
-    scanned = together.scan_all([one.scan for one in asked], jobs=jobs)
-    found = [one.choose(tried) for one, tried in zip(asked, scanned, strict=True)]
-    together.fit_all([one.head for one in found], [(one.scan.X, one.scan.y) for one in asked])
-    return found
+def assign_folds(y: ArrayLike, groups: ArrayLike | None, *, folds: int, seed: int) -> NDArray[np.intp]:
+    """Return each row's fold, (n,), as `grouped_folds` does; rows are their own groups where `groups` is None.
+
+    Raises
+    ------
+    ValueError
+        If `folds` is below 2, or there is only one group.
+    """
+    groups = np.arange(len(np.asarray(y))) if groups is None else np.asarray(groups)
+    number = len(np.unique(groups))
+    if folds < 2 or number < 2:
+        raise ValueError(f"folds: got {folds} for {number} groups, expected at least 2 of each")
+    return grouped_folds(y, groups, folds=folds, random=np.random.default_rng(seed))
 
 
-class _Asked:
-    """A search: what is to be tried, and which of it won."""
-
-    def __init__(self, search: Search) -> None:
-        if search.criterion not in get_args(Criterion):
-            raise ValueError(f"criterion: got {search.criterion!r}, expected one of {', '.join(get_args(Criterion))}")
-        self.search = search
-        rows, target = np.asarray(search.X), np.asarray(search.y)
-        self.classes, self.codes = np.unique(target, return_inverse=True)
-        self.grid = dict(search.head.default_grid if search.grid is None else search.grid)
-        settings: list[dict[str, Any]] = list(ParameterGrid(self.grid))
-        parts: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
-        if search.groups is None or len(np.unique(np.asarray(search.groups))) > 1:
-            fold = assign_folds(self.codes, search.groups, folds=search.folds, seed=search.seed)
-            parts = list(_parts(fold, self.codes))
-        self.scan = Scan(head=search.head, X=rows, y=target, parts=parts, settings=settings)
-
-    def choose(self, scanned: Sequence[Sequence[Floats]]) -> Selected:
-        """Return the best of the log-probabilities, (held rows, C) a part and setting; its head is yet to be fitted."""
-        search, scan, codes = self.search, self.scan, self.codes
-        scored = np.zeros(len(codes), dtype=np.bool_)
-        log_proba = np.full((len(scan.settings), len(codes), len(self.classes)), np.nan)
-        for (train, held), found in zip(scan.parts, scanned, strict=True):
-            at = np.unique(codes[train])
-            scored[held] = np.isin(codes[held], at)
-            log_proba[:, held] = np.log(np.finfo(np.float32).eps)
-            for i, values in enumerate(found):
-                log_proba[i, held[:, None], at] = values
-        scores = [_score(codes[scored], one[scored], search.criterion) for one in log_proba]
-        losses = [_score(codes[scored], one[scored], "log_loss") for one in log_proba]
-        best = min(range(len(scores)), key=lambda i: (-scores[i], -losses[i], i))
-        fixed = {name: values[0] for name, values in self.grid.items() if len(values) == 1}
-        setting = dict(scan.settings[best]) if scored.any() else fixed
-        log_proba[:, ~scored] = np.nan
-        return Selected(
-            head=clone(search.head).set_params(**setting),
-            setting=setting,
-            out_of_fold=log_proba[best],
-            search={
-                **_trace(self.grid, scan.settings, scores, setting),
-                "criterion": search.criterion,
-                "folds": len(scan.parts),
-                "by": "row" if search.groups is None else "source",
-                "scored": int(scored.sum()),
-            },
-        )
-
-
-def _parts(fold: NDArray[np.intp], codes: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Yield (training rows, held rows) of each fold that leaves at least two classes to train on."""
+def _parts(fold: NDArray[np.intp], codes: NDArray[np.intp]) -> Iterator[Fold]:
+    """Yield (training rows, validation rows) of each fold with at least two classes to train on."""
     for number in np.unique(fold):
-        train, held = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        train, val = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         if len(np.unique(codes[train])) > 1:
-            yield train, held
+            yield train, val
 
 
-def _score(true: NDArray[np.intp], log_proba: NDArray[np.float64], criterion: Criterion) -> float:
-    """Return a score of which more is better; 0 where there is nothing to score."""
-    if not len(true):
-        return 0.0
-    if criterion == "log_loss":
-        own = log_proba[np.arange(len(true)), true]
-        return float(np.maximum(own, np.log(np.finfo(np.float32).eps)).mean())
-    right = log_proba.argmax(axis=1) == true
-    if criterion == "accuracy":
-        return float(right.mean())
-    counts = np.bincount(true)
-    return float((np.bincount(true, weights=right)[counts > 0] / counts[counts > 0]).mean())
+def _out_of_fold(
+    fit: GridFit, parts: Sequence[Fold], codes: NDArray[np.intp], n_classes: int, n_entries: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return out-of-fold log-probabilities (entries, n, C) and which rows can be scored, (n,)."""
+    scored = np.zeros(len(codes), dtype=np.bool_)
+    log_proba = np.full((n_entries, len(codes), n_classes), np.nan)
+    for (train, val), predictions in zip(parts, fit.predictions, strict=True):
+        columns = np.unique(codes[train])
+        scored[val] = np.isin(codes[val], columns)
+        log_proba[:, val] = np.log(FLOOR)
+        for i, values in enumerate(predictions):
+            log_proba[i, val[:, None], columns] = values
+    return log_proba, scored
 
 
-def _trace(
-    grid: Mapping[str, Sequence[Any]],
-    settings: Sequence[Mapping[str, Any]],
-    scores: Sequence[float],
-    setting: Mapping[str, Any],
+def _search_record(
+    grid: Mapping[str, Sequence[Any]], entries: Sequence[Params], scores: Sequence[float], best_params: Params
 ) -> dict[str, Any]:
     """Return what was searched and what won, for `run.json`."""
     names = sorted(grid)
 
-    def value(of: Mapping[str, Any]) -> Any:
-        return dict(of) if len(names) != 1 else of.get(names[0])
+    def value(params: Params) -> Any:
+        return dict(params) if len(names) != 1 else params.get(names[0])
 
-    best = [one for one, score in zip(settings, scores, strict=True) if score == max(scores)]
+    best = [params for params, score in zip(entries, scores, strict=True) if score == max(scores)]
     numeric = {name: values for name, values in grid.items() if len(values) > 2 and not isinstance(values[0], str)}
     edges = [
         name
         for name, values in numeric.items()
-        if setting and all(one[name] in (min(values), max(values)) for one in best)
+        if best_params and all(params[name] in (min(values), max(values)) for params in best)
     ]
     return {
         "parameter": " × ".join(names),
-        "values": [value(one) for one in settings],
+        "values": [value(params) for params in entries],
         "scores": [round(score, 6) for score in scores],
-        "chosen": value(setting),
+        "chosen": value(best_params),
         "at_edge": edges,
     }

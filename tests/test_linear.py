@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from threadpoolctl import threadpool_limits
 
-from actionvit.heads.base import Scan
-from actionvit.heads.linear import SCAN_TOL, LinearProbe
-from actionvit.heads.logistic.path import Factorised
-from actionvit.heads.selection import select
+from actionvit.heads.linear import GRID_TOL, LinearProbe
+from actionvit.heads.logistic.path import RotatedData
 
 C_VALUES = (1e-4, 1e-2, 1.0, 100.0)
 
@@ -41,13 +38,8 @@ def objective(X, y, coef, intercept, C, weight) -> float:
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """More threads only wait for each other on matrices this small."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     with threadpool_limits(1):
         yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -75,83 +67,26 @@ def test_the_optimum_is_scikit_learns(data, C, dtype, class_weight) -> None:
     assert np.abs(own.predict_proba(test.astype(dtype)) - peer.predict_proba(scaler.transform(test))).max() < 3e-4
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("C", C_VALUES)
-def test_torch_finds_the_same_optimum(data, C, dtype) -> None:
-    """What a GPU would do, with torch on the CPU."""
-    X, y, test = data[0].astype(dtype), data[1], data[2].astype(dtype)
-    plain, torch = (LinearProbe(C=C, tol=1e-6, device=device).fit(X, y) for device in ("cpu", "cpu:0"))
-    rounding = 3e-6 if dtype == np.float64 else 1e-3
-    np.testing.assert_allclose(torch.coef_, plain.coef_, atol=rounding * np.abs(plain.coef_).max())
-    np.testing.assert_allclose(torch.predict_proba(test), plain.predict_proba(test), atol=10 * rounding)
-    assert torch.loss_ == pytest.approx(plain.loss_, rel=1e-10 if dtype == np.float64 else 1e-6)
-
-
-@pytest.mark.parametrize("logit_adjust", [0.0, 1.0])
-@pytest.mark.parametrize("class_weight", [None, "balanced"])
-def test_folds_in_lockstep_find_what_each_finds_alone(data, class_weight, logit_adjust) -> None:
-    X, y, _ = data
-    fold = np.arange(len(y)) // 5 % 3
-    parts = [(np.flatnonzero(fold != one), np.flatnonzero(fold == one)) for one in range(3)]
-    parts[0] = parts[0][0][:-37], parts[0][1]  # of another length
-    settings = [{"C": value} for value in reversed(C_VALUES)]
-    head = LinearProbe(class_weight=class_weight, logit_adjust=logit_adjust, tol=1e-2)
-    alone = [head.scan(X[train], y[train], X[held], settings) for train, held in parts]
-    head = clone(head).set_params(device="cpu:0")
-    few = np.arange(0, len(y), 2)  # a training set of another size, with folds and values of C of its own
-    scans = [
-        Scan(head=head, X=X, y=y, parts=parts, settings=settings),
-        Scan(head=head, X=X[few], y=y[few], parts=[(few[:-60] // 2, few[-60:] // 2)], settings=settings[1:]),
-    ]
-    together = [of_part for found in LinearProbe.scan_all(scans) for of_part in found]
-    alone += [head.set_params(device="cpu").scan(X[few[:-60]], y[few[:-60]], X[few[-60:]], settings[1:])]
-    for one, other in zip(alone, together, strict=True):
-        for these, those in zip(one, other, strict=True):
-            np.testing.assert_allclose(np.exp(those), np.exp(these), atol=0.02)
-            assert np.mean(these.argmax(axis=1) == those.argmax(axis=1)) > 0.97
-
-
-def test_sets_in_lockstep_keep_their_own_settings(data) -> None:
-    X, y, _ = data
-    heads = [LinearProbe(C=C, standardize=on, device="cpu:0") for C, on in ((1e-2, True), (1.0, False), (0.1, True))]
-    backwards = X[::-1], y[::-1]  # no array that torch would take as it is
-    LinearProbe.fit_all(heads, [(X, y), (X, y), backwards])
-    for head in heads:
-        alone = clone(head).set_params(device="cpu").fit(X, y)
-        np.testing.assert_allclose(head.coef_, alone.coef_, atol=2e-3 * np.abs(alone.coef_).max())
-
-
 @pytest.mark.parametrize("C", [1e4, 1e6])
-def test_sure_of_every_row_the_solvers_still_end(C) -> None:
+def test_the_solver_ends_where_every_row_is_certain(C) -> None:
     rng = np.random.default_rng(0)
     for n, d in ((50, 1), (48, 23), (9, 4)):
         y = np.arange(n) % 2
         X = (rng.normal(size=(n, d)) + 9 * y[:, None]).astype(np.float32)
-        for device in ("cpu", "cpu:0"):
-            head = LinearProbe(C=C, device=device).fit(X, y)
-            assert np.isfinite(head.coef_).all() and head.score(X, y) == 1
-
-
-def test_a_fold_that_lacks_a_class_is_searched_on_torch_as_well(data) -> None:
-    X, y, _ = data
-    fold = np.where(y == 3, 0, np.arange(len(y)) % 3)
-    scores = []
-    for device in ("cpu", "cpu:0"):
-        found = select(LinearProbe(device=device), X, y, groups=fold, folds=3)
-        scores.append(found.search["scores"])
-    np.testing.assert_allclose(*scores, atol=0.01)
+        head = LinearProbe(C=C).fit(X, y)
+        assert np.isfinite(head.coef_).all() and head.score(X, y) == 1
 
 
 @pytest.mark.parametrize("C", C_VALUES)
 def test_the_certificate_bounds_the_true_distance(data, C) -> None:
     X, y, _ = data
     best = LinearProbe(C=C, tol=1e-7).fit(X, y)
-    rough = LinearProbe(C=C, tol=SCAN_TOL).fit(X, y)
+    rough = LinearProbe(C=C, tol=GRID_TOL).fit(X, y)
     assert best.gap_ < 1e-10 * best.loss_
     assert rough.loss_ - best.loss_ <= rough.gap_ <= 1e-4 * rough.loss_
     assert rough.loss_ > best.loss_  # or the certificate was not needed
     distance = np.linalg.norm(rough.coef_ * X.std(axis=0) - best.coef_ * X.std(axis=0))
-    assert distance <= SCAN_TOL * np.linalg.norm(best.coef_ * X.std(axis=0))
+    assert distance <= GRID_TOL * np.linalg.norm(best.coef_ * X.std(axis=0))
 
 
 @pytest.mark.parametrize(("n", "d"), [(40, 300), (300, 40), (60, 60)])
@@ -175,7 +110,7 @@ def test_separable_classes_converge_in_single_precision() -> None:
 def test_a_path_gives_what_single_fits_give(data) -> None:
     X, y, test = data
     settings = [{"C": C} for C in (1.0, 1e-4, 1e-2)]  # not in order, so that results must be put back
-    for setting, found in zip(settings, LinearProbe(tol=1e-5).scan(X, y, test, settings), strict=True):
+    for setting, found in zip(settings, LinearProbe(tol=1e-5).predict_grid(X, y, test, settings), strict=True):
         alone = LinearProbe(**setting, tol=1e-5).fit(X, y)
         assert np.abs(np.exp(found) - alone.predict_proba(test)).max() < 5e-3
         assert np.mean(found.argmax(axis=1) == alone.predict(test)) >= 0.99
@@ -242,10 +177,10 @@ def test_bad_settings_are_told(data) -> None:
 
 
 def test_the_factorisation_does_not_care_for_weights() -> None:
-    """One `Factorised` serves any weights: the optimum is the same as with a factorisation made for them."""
+    """One `RotatedData` serves any weights: the optimum is the same as with a factorisation made for them."""
     X, y = embeddings(200, 30, 4)
     X = StandardScaler().fit_transform(X)
     weight = np.random.default_rng(0).exponential(size=len(y))
-    shared, own = Factorised(X), Factorised(X, weight)
-    first, second = (one.unrotate(next(one.path(y, weight, [0.1], tol=1e-7)).weights) for one in (shared, own))
+    shared, own = RotatedData(X), RotatedData(X, weight)
+    first, second = (one.to_input_space(next(one.path(y, weight, [0.1], tol=1e-7)).weights) for one in (shared, own))
     np.testing.assert_allclose(first[0], second[0], atol=1e-7)

@@ -10,7 +10,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from actionvit.heads.base import Head
 from actionvit.heads.linear import LinearProbe
 from actionvit.heads.nearest import KNNProbe
-from actionvit.heads.selection import assign_folds, select
+from actionvit.heads.selection import assign_folds, grid_search
 from actionvit.heads.weighting import class_weights, log_prior, sampling_rates
 from actionvit.pipeline.probing.subsets import few_shot, long_tail, long_tail_counts
 
@@ -32,15 +32,15 @@ def test_selection_by_source_resists_a_planted_leak_and_selection_by_clip_does_n
     X, y, film = films()
     fresh, truth, _ = films(per_class=200, seed=1)
     grid = {"k": [1, 3, 30], "temperature": [0.3]}
-    by_clip = select(KNNProbe(), X, y, grid=grid)
-    by_film = select(KNNProbe(), X, y, grid=grid, groups=film)
-    assert by_clip.setting["k"] < 30
-    assert by_clip.search["scores"][by_clip.search["values"].index(by_clip.search["chosen"])] > 0.99
-    assert by_film.setting["k"] == 30
+    by_clip = grid_search(KNNProbe(), X, y, grid=grid)
+    by_film = grid_search(KNNProbe(), X, y, grid=grid, groups=film)
+    assert by_clip.best_params["k"] < 30
+    assert by_clip.record["scores"][by_clip.record["values"].index(by_clip.record["chosen"])] > 0.99
+    assert by_film.best_params["k"] == 30
     at_clip, at_film = by_clip.head.score(fresh, truth), by_film.head.score(fresh, truth)
     assert at_film > at_clip
-    assert max(by_film.search["scores"]) == pytest.approx(at_film, abs=0.1)  # honest
-    assert max(by_clip.search["scores"]) > at_clip + 0.3  # not
+    assert max(by_film.record["scores"]) == pytest.approx(at_film, abs=0.1)  # honest
+    assert max(by_clip.record["scores"]) > at_clip + 0.3  # not
 
 
 @pytest.mark.parametrize("folds", [2, 5])
@@ -94,7 +94,7 @@ def test_no_setting_is_tried_on_rows_of_a_film_it_was_trained_on() -> None:
     X, y, film = films()
     X[:, 0] = np.arange(len(X))
     Spy.seen = []
-    found = select(Spy(), X, y, grid={"knob": [1, 2, 3]}, groups=film)
+    found = grid_search(Spy(), X, y, grid={"knob": [1, 2, 3]}, groups=film)
     assert len(Spy.seen) == 15
     for trained, held in Spy.seen:
         assert not {film[int(row)] for row in trained} & {film[int(row)] for row in held}
@@ -104,27 +104,27 @@ def test_no_setting_is_tried_on_rows_of_a_film_it_was_trained_on() -> None:
 
 def test_out_of_fold_predictions_are_scikit_learns() -> None:
     X, y, film = films()
-    found = select(LinearProbe(), X, y, grid={"C": [1e-3]}, groups=film)
+    found = grid_search(LinearProbe(), X, y, grid={"C": [1e-3]}, groups=film)
     fold = assign_folds(y, film, folds=5, seed=0)
     splits = [(np.flatnonzero(fold != one), np.flatnonzero(fold == one)) for one in range(5)]
     expected = cross_val_predict(LinearProbe(C=1e-3), X, y, cv=splits, method="predict_proba")
     np.testing.assert_allclose(np.exp(found.out_of_fold), expected, atol=5e-3)
-    assert found.search["scores"] == [pytest.approx(np.mean(np.exp(found.out_of_fold).argmax(axis=1) == y), abs=1e-6)]
+    assert found.record["scores"] == [pytest.approx(np.mean(np.exp(found.out_of_fold).argmax(axis=1) == y), abs=1e-6)]
 
 
 def test_the_search_says_what_was_tried_and_warns_of_an_edge() -> None:
     X, y, film = films()
-    found = select(LinearProbe(), X, y, grid={"C": [1e-5, 1e-4, 1e-3]}, groups=film, criterion="log_loss")
-    search = found.search
+    found = grid_search(LinearProbe(), X, y, grid={"C": [1e-5, 1e-4, 1e-3]}, groups=film, criterion="log_loss")
+    search = found.record
     assert search["parameter"] == "C"
     assert search["values"] == [1e-5, 1e-4, 1e-3]
     assert len(search["scores"]) == 3
-    assert search["chosen"] == found.setting["C"] == found.head.C
+    assert search["chosen"] == found.best_params["C"] == found.head.C
     assert search["scores"].index(max(search["scores"])) == search["values"].index(search["chosen"])
     assert search["at_edge"] == (["C"] if search["chosen"] in (1e-5, 1e-3) else [])
     assert (search["by"], search["folds"], search["scored"]) == ("source", 5, len(y))
-    edge = select(LinearProbe(), X, y, grid={"C": [1e-9, 1e-7, 1e-4]}, groups=film, criterion="log_loss")
-    assert (edge.setting, edge.search["at_edge"]) == ({"C": 1e-4}, ["C"])
+    edge = grid_search(LinearProbe(), X, y, grid={"C": [1e-9, 1e-7, 1e-4]}, groups=film, criterion="log_loss")
+    assert (edge.best_params, edge.record["at_edge"]) == ({"C": 1e-4}, ["C"])
 
 
 def test_the_criterion_decides() -> None:
@@ -145,28 +145,28 @@ def test_the_criterion_decides() -> None:
     y = np.repeat([0, 1], [90, 10])
     X = np.repeat([[0.0], [1.0], [1.0]], [75, 15, 10], axis=0)
     grid = {"eager": [False, True]}
-    assert select(Eager(), X, y, grid=grid, criterion="accuracy").setting == {"eager": False}
-    assert select(Eager(), X, y, grid=grid, criterion="mean_class_accuracy").setting == {"eager": True}
+    assert grid_search(Eager(), X, y, grid=grid, criterion="accuracy").best_params == {"eager": False}
+    assert grid_search(Eager(), X, y, grid=grid, criterion="mean_class_accuracy").best_params == {"eager": True}
     with pytest.raises(ValueError, match="criterion: got 'f1'"):
-        select(Eager(), X, y, grid=grid, criterion="f1")
+        grid_search(Eager(), X, y, grid=grid, criterion="f1")
 
 
 def test_a_class_of_a_single_source_is_not_scored_and_one_clip_a_class_keeps_the_settings() -> None:
     X, y, film = films()
     film = np.where(y == 0, 1_000, film)
-    found = select(LinearProbe(), X, y, groups=film)
-    assert found.search["scored"] == np.sum(y != 0)
+    found = grid_search(LinearProbe(), X, y, groups=film)
+    assert found.record["scored"] == np.sum(y != 0)
     assert np.isnan(found.out_of_fold[y == 0]).all()
     assert set(found.head.classes_) == set(range(6))
     one = few_shot(y, 1, seed=0)
-    single = select(LinearProbe(C=0.123), X[one], y[one])
-    assert (single.setting, single.head.C, single.search["scored"]) == ({}, 0.123, 0)
+    single = grid_search(LinearProbe(C=0.123), X[one], y[one])
+    assert (single.best_params, single.head.C, single.record["scored"]) == ({}, 0.123, 0)
 
 
 def test_threads_change_nothing() -> None:
     X, y, film = films()
-    one, two = (select(LinearProbe(), X, y, groups=film, jobs=jobs) for jobs in (1, 2))
-    assert one.search == two.search
+    one, two = (grid_search(LinearProbe(), X, y, groups=film, jobs=jobs) for jobs in (1, 2))
+    assert one.record == two.record
     np.testing.assert_array_equal(one.head.coef_, two.head.coef_)
 
 

@@ -19,15 +19,13 @@ the objective of scikit-learn's LogisticRegression. What makes it fast:
 - *A certificate instead of a guess.* F - |W|²/2C is convex, so F is 1/C-strongly convex in W, hence
   F(W) - min F ≤ C/2 · |∂F/∂W|², and |W - W*|² ≤ 2C · (F(W) - min F). Iteration stops on the first bound, whatever C
   and however separable the classes.
-
-On a GPU `lockstep` does the same for several training sets at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,39 +36,48 @@ from actionvit.heads.logistic.objective import Floats, Point, Problem
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSet:
-    """Rows, their classes and what they weigh."""
+    """Training rows, their classes and weights."""
 
     X: Floats
-    """(n, d), as they come."""
+    """(n, d), not standardized."""
     y: NDArray[np.intp]
-    """(n,), class indices; of a row that weighs nothing, any."""
-    classes: int
-    """C; each has a row of positive weight."""
-    share: NDArray[np.float64]
-    """Weight of each row, (n,), before its class's; 0 for a row that is not trained on."""
-    weight: NDArray[np.float64]
-    """s, (n,)."""
+    """(n,), class indices 0 to C - 1, each with at least one row of positive weight."""
+    sample_weight: NDArray[np.float64]
+    """(n,), without the weight of the row's class."""
+    total_weight: NDArray[np.float64]
+    """s, (n,): `sample_weight` times the weight of the row's class."""
 
 
-Optimum = tuple[NDArray[np.float64], NDArray[np.float64], Solution]
-"""Coefficients (C, d) and intercepts (C,) for rows as they come, how they were found."""
+class LogisticFit(NamedTuple):
+    """A solution for unscaled features."""
+
+    coef: NDArray[np.float64]
+    """(C, d)"""
+    intercept: NDArray[np.float64]
+    """(C,)"""
+    solution: Solution
 
 
-def moments(X: Any, share: Any, eps: float) -> tuple[Any, Any]:
-    """Return each feature's weighted mean and deviation, (d,); the deviation of a constant is 1.
+def moments(X: Floats, sample_weight: Floats, eps: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the weighted mean and standard deviation of each feature, (d,); 1 for the deviation of a constant.
 
-    Of arrays or of tensors in double precision; `eps` is that of the precision in which X came.
+    Parameters
+    ----------
+    X : ndarray of shape (n, d), float64
+    sample_weight : ndarray of shape (n,)
+    eps : float
+        Machine epsilon of the precision in which X was stored.
     """
-    share = share / share.sum()
-    mean = share @ X
-    deviation = (share @ (X - mean) ** 2) ** 0.5
-    # A constant's deviation is rounding, not 0.
+    weight = sample_weight / sample_weight.sum()
+    mean = weight @ X
+    deviation = (weight @ (X - mean) ** 2) ** 0.5
+    # The computed deviation of a constant is rounding noise, not 0.
     constant = deviation <= 10 * eps * abs(mean)
     deviation[constant | (deviation == 0)] = 1
     return mean, deviation
 
 
-class Factorised:
+class RotatedData:
     """One training set, rotated; `path` for any targets, weights and values of C."""
 
     def __init__(self, X: Floats, sample_weight: Floats | None = None) -> None:
@@ -112,7 +119,7 @@ class Factorised:
             trail = [*trail[-2:], point]
             yield solution
 
-    def unrotate(self, weights: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def to_input_space(self, weights: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return coefficients (C, d) and intercepts (C,), which sum to 0, for X as it was given."""
         coef = (weights[:, :-1] @ self.basis.T).astype(np.float64)
         intercept = weights[:, -1].astype(np.float64)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
+from actionvit.heads.folds import grouped_folds
 from actionvit.pipeline.datasets.dataset import Dataset, Protocol, Split
 
 logger = logging.getLogger(__name__)
@@ -103,33 +104,19 @@ def _codes(names: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _grouped(dataset: Dataset, folds: int, seed: int) -> Iterator[NDArray[np.bool_]]:
-    """Yield the test side of each fold.
-
-    Sources, largest first and shuffled among equals, go to the fold where their classes are rarest. (scikit-learn's
-    StratifiedGroupKFold does much the same, but before 1.8 its shuffling undid the balance: its pull request 32540.)
-    """
-    label = _codes([video.label for video in dataset.videos])
-    source = _codes([video.source for video in dataset.videos])
-    counts = np.zeros((source.max() + 1, label.max() + 1))
-    np.add.at(counts, (source, label), 1)
-    if len(counts) < folds:
-        if len(counts) == 1:
+    """Yield the test set of each fold, as a mask over the videos."""
+    sources = [video.source for video in dataset.videos]
+    number = len(set(sources))
+    if number < folds:
+        if number == 1:
             raise ActionVitError(f"dataset `{dataset.name}`: all videos are of one source; choose another --protocol")
         raise ActionVitError(
-            f"dataset `{dataset.name}`: {len(counts)} sources cannot make {folds} folds; ask for fewer folds"
+            f"dataset `{dataset.name}`: {number} sources cannot make {folds} folds; ask for fewer folds"
         )
-    order = np.random.RandomState(seed).permutation(len(counts))
-    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
-    share = counts / counts.sum(axis=0)  # a clip of a rare class weighs more
-    filled = np.zeros((folds, counts.shape[1]))
-    fold = np.empty(len(counts), dtype=np.int64)
-    for group in order:
-        # Of sum((filled + share)^2) over folds and classes only the cross term depends on the fold chosen.
-        cost = np.round(filled @ share[group], 12)
-        fold[group] = np.lexsort((filled.sum(axis=1).round(12), cost))[0]
-        filled[fold[group]] += share[group]
-    for number in range(folds):
-        yield fold[source] == number
+    random = np.random.RandomState(seed)
+    fold = grouped_folds(_codes([video.label for video in dataset.videos]), _codes(sources), folds=folds, random=random)
+    for i in range(folds):
+        yield fold == i
 
 
 def _shares(dataset: Dataset, by_class: bool, fraction: float, seed: int, repeat: int) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from actionvit.features.store.catalog import shard_number
 from actionvit.pipeline.datasets.dataset import Dataset, Split
 from actionvit.pipeline.probing.features import FeatureTable
 from actionvit.pipeline.probing.probe import build_head
-from actionvit.pipeline.probing.tasks import ProbeSpec, Task, fit_tasks, plan
+from actionvit.pipeline.probing.tasks import ProbeSpec, Task, fit_task, plan
 from actionvit.pipeline.runs import Predictions, measure
 
 Sharding = Literal["contiguous", "hashed", "stratified"]
@@ -105,6 +105,6 @@ def _worker(table: FeatureTable, task: Task, spec: ProbeSpec, train: Sequence[st
         full[:, known] = 0.0
         return full
     split = Split(name=task.split.name, train=tuple(train), test=task.split.test)
-    (fitted,) = fit_tasks(build_head(spec), [(table, Task(split, task.seed))], spec)
+    fitted = fit_task(build_head(spec), table, Task(split, task.seed), spec)
     full[:, fitted.head.classes_] = fitted.log_proba
     return full

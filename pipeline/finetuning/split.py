@@ -18,7 +18,7 @@ from actionvit.features.decoding.decode import DecodePolicy
 from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.model import load_timesformer
 from actionvit.heads.linear import LinearProbe
-from actionvit.heads.selection import select
+from actionvit.heads.selection import grid_search
 from actionvit.pipeline.datasets.dataset import Dataset, Split, Video
 from actionvit.pipeline.finetuning.checkpoints import has_checkpoint
 from actionvit.pipeline.finetuning.classifier import Classifier, FrozenBlocks, num_frozen_blocks
@@ -220,7 +220,7 @@ def init_head_from_probe(
         return
     loss = spec.training.loss
     head = LinearProbe(class_weight=loss.class_weight, logit_adjust=loss.logit_adjust)
-    probe = select(head, X, y, grid=head.default_grid, groups=sources, criterion=spec.training.criterion).head
+    probe = grid_search(head, X, y, groups=sources, criterion=spec.training.criterion).head
     assert isinstance(probe, LinearProbe)
     logger.info("the head starts as a linear probe with C = %g", probe.C)
     with torch.no_grad():

@@ -19,10 +19,7 @@ from actionvit.heads.saving import head_class
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.probing.features import FeatureTable
 from actionvit.pipeline.probing.results import ProbeResult, make_result
-from actionvit.pipeline.probing.tasks import Fitted, ProbeSpec, Task, fit_tasks, fuse_task, plan
-
-TOGETHER = 16
-"""Tasks that go at once where that is quicker."""
+from actionvit.pipeline.probing.tasks import Fitted, ProbeSpec, Task, fit_task, fuse_task, plan
 
 
 def probe(
@@ -62,12 +59,11 @@ def probe(
     head = build_head(spec)
     _check_sides(tasks, tables[0])
     work = [(table, task) for table in tables for task in tasks]
-    size = TOGETHER if head.together else 1
-    batches = [delayed(fit_tasks)(head, work[at : at + size], spec) for at in range(0, len(work), size)]
     done: list[Fitted] = []
     with _one_thread(head):
-        for fitted in Parallel(n_jobs=1 if head.together else jobs, prefer="threads", return_as="generator")(batches):
-            done += fitted
+        fits = (delayed(fit_task)(head, table, task, spec) for table, task in work)
+        for fitted in Parallel(n_jobs=jobs, prefer="threads", return_as="generator")(fits):
+            done.append(fitted)
             if on_task is not None:
                 on_task(len(done), len(work))
         by_table = [done[i : i + len(tasks)] for i in range(0, len(done), len(tasks))]

@@ -13,9 +13,10 @@ from sklearn.base import clone
 
 from actionvit.errors import ActionVitError
 from actionvit.heads.base import Head
+from actionvit.heads.criteria import Criterion
 from actionvit.heads.fusion import FusionRule, LateFusion, fuse
 from actionvit.heads.saving import head_class
-from actionvit.heads.selection import Criterion, Search, Selected, select_all
+from actionvit.heads.selection import SearchResult, grid_search
 from actionvit.heads.weighting import ClassWeight, Sampler
 from actionvit.pipeline.datasets.dataset import Dataset, Protocol, Split
 from actionvit.pipeline.datasets.splits import default_protocol, make_splits
@@ -104,7 +105,7 @@ class Fitted:
 
     task: Task
     head: Head
-    selected: Selected
+    selected: SearchResult
     """Of a fused head the first member's."""
     searches: tuple[dict[str, Any], ...]
     """What was tried and what won, a member each."""
@@ -119,72 +120,64 @@ class Fitted:
     """Fitting, the search included; predicting."""
 
 
-def fit_tasks(head: Head, work: Sequence[tuple[FeatureTable, Task]], spec: ProbeSpec) -> list[Fitted]:
-    """Choose, refit and score a head for each task on its table.
+def fit_task(head: Head, table: FeatureTable, task: Task, spec: ProbeSpec) -> Fitted:
+    """Choose, refit and score a head on one split.
 
-    At once, where the head is quicker so; each is then said to have taken its share of the time.
+    Parameters
+    ----------
+    head : Head
+        Not modified.
+    table : FeatureTable
+    task : Task
+    spec : ProbeSpec
 
     Raises
     ------
     ActionVitError
-        If a setting of the head is out of range.
+        If a parameter of the head is out of range.
     """
     start = time.perf_counter()
-    prepared = [_Prepared(head, table, task, spec) for table, task in work]
+    if "random_state" in head.get_params():
+        head = clone(head).set_params(random_state=task.seed)
+    train = _thinned(table, table.rows(task.split.train), task.seed, spec)
+    y, test = table.y[train], table.rows(task.split.test)
+    X = _inputs(table.X[train], spec.views, frames=head.accepts_frames)
+    views = X.shape[1]
+    sources = np.where(table.source == "", table.id, table.source)[train]
+    sources_known = bool(np.any(table.source[train] != ""))
     try:
-        found = select_all([one.search for one in prepared])
-    except ValueError as error:  # what heads raise of a setting that is out of range
-        raise ActionVitError(f"head {spec.head}: {error}") from error
-    share = (time.perf_counter() - start) / len(work)
-    return [one.scored(selected, share) for one, selected in zip(prepared, found, strict=True)]
-
-
-class _Prepared:
-    """A task's rows, and what is searched on those that train."""
-
-    def __init__(self, head: Head, table: FeatureTable, task: Task, spec: ProbeSpec) -> None:
-        if "random_state" in head.get_params():
-            head = clone(head).set_params(random_state=task.seed)
-        self.task, self.table, self.spec = task, table, spec
-        self.train = _thinned(table, table.rows(task.split.train), task.seed, spec)
-        X = _inputs(table.X[self.train], spec.views, tokens=head.tokens)
-        self.views = X.shape[1]
-        sources = np.where(table.source == "", table.id, table.source)[self.train]
-        known = bool(np.any(table.source[self.train] != ""))
-        self.search = Search(
-            head=head,
-            X=_flat(X),
-            y=np.repeat(table.y[self.train], self.views),
+        selected = grid_search(
+            head,
+            _flat(X),
+            np.repeat(y, views),
             grid={**head.default_grid, **spec.grid},
-            groups=np.repeat(sources, self.views) if known or self.views > 1 else None,
+            groups=np.repeat(sources, views) if sources_known or views > 1 else None,
             folds=spec.inner_folds,
             seed=task.seed,
             criterion=spec.criterion or ("mean_class_accuracy" if spec.balances else "accuracy"),
         )
-
-    def scored(self, selected: Selected, seconds: float) -> Fitted:
-        """Calibrate if asked to, and score; the test rows are touched by the last line of work alone."""
-        start = time.perf_counter()
-        y, test = self.table.y[self.train], self.table.rows(self.task.split.test)
-        if self.views > 1:
-            selected = replace(selected, out_of_fold=_over_views(selected.out_of_fold, self.views))
-        final = selected.head
-        if self.spec.calibrate:
-            final = LateFusion().assemble([final], [selected.out_of_fold], y)
-            selected = replace(selected, out_of_fold=fuse([selected.out_of_fold], final.exponents_))
-        fitted = time.perf_counter()
-        log_proba = predict_views(final, [self.table.X[test]], self.spec.views)
-        return Fitted(
-            task=self.task,
-            head=final,
-            selected=selected,
-            searches=(selected.search,),
-            train=self.train,
-            y=y,
-            test=test,
-            log_proba=log_proba,
-            seconds=(seconds + fitted - start, time.perf_counter() - fitted),
-        )
+    except ValueError as error:  # raised by heads for a parameter out of range
+        raise ActionVitError(f"head {spec.head}: {error}") from error
+    if views > 1:
+        selected = replace(selected, out_of_fold=_over_views(selected.out_of_fold, views))
+    final = selected.head
+    if spec.calibrate:
+        final = LateFusion().assemble([final], [selected.out_of_fold], y)
+        selected = replace(selected, out_of_fold=fuse([selected.out_of_fold], final.exponents_))
+    fitted = time.perf_counter()
+    # The test rows are used here for the first time.
+    log_proba = predict_views(final, [table.X[test]], spec.views)
+    return Fitted(
+        task=task,
+        head=final,
+        selected=selected,
+        searches=(selected.record,),
+        train=train,
+        y=y,
+        test=test,
+        log_proba=log_proba,
+        seconds=(fitted - start, time.perf_counter() - fitted),
+    )
 
 
 def _thinned(table: FeatureTable, train: NDArray[np.intp], seed: int, spec: ProbeSpec) -> NDArray[np.intp]:
@@ -196,9 +189,9 @@ def _thinned(table: FeatureTable, train: NDArray[np.intp], seed: int, spec: Prob
     return train
 
 
-def _inputs(X: NDArray[np.float32], views: Views, *, tokens: bool) -> NDArray[np.float32]:
+def _inputs(X: NDArray[np.float32], views: Views, *, frames: bool) -> NDArray[np.float32]:
     """Return (N, V, ...) with V = 1, or K where each view trains; frames are tokens to a head that takes them."""
-    if X.ndim == 4 and not tokens:
+    if X.ndim == 4 and not frames:
         X = np.asarray(X.mean(axis=2))
     if views == "each":
         return X
@@ -221,7 +214,7 @@ def _over_views(log_proba: Any, views: int) -> NDArray[np.float64]:
 
 
 def predict_views(head: Head, embedded: Sequence[NDArray[np.float32]], views: Views) -> NDArray[np.float64]:
-    """Return log-probabilities (N, C) of new videos, as `fit_tasks` and `fuse_task` make them of test rows.
+    """Return log-probabilities (N, C) of new videos, as `fit_task` and `fuse_task` make them of test rows.
 
     Parameters
     ----------
@@ -235,7 +228,7 @@ def predict_views(head: Head, embedded: Sequence[NDArray[np.float32]], views: Vi
     if isinstance(head, LateFusion):  # views are averaged first: it is of the averages that exponents were fitted
         members = zip(head.heads_, embedded, strict=True)
         return fuse([predict_views(member, [X], views) for member, X in members], head.exponents_)
-    X = _inputs(embedded[0], views, tokens=head.tokens)
+    X = _inputs(embedded[0], views, frames=head.accepts_frames)
     return _over_views(head.predict_log_proba(_flat(X)), X.shape[1])
 
 
