@@ -1,4 +1,4 @@
-"""The front door: `actionvit COMMAND`. Commands live in `actionvit.commands`, one module each, loaded when called."""
+"""The command line, `actionvit COMMAND`. Each command is a module of `actionvit.commands`, imported when called."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from typing import NoReturn
 import click
 
 from actionvit import __version__
+from actionvit.commands.command import configure_logging
 from actionvit.errors import ActionVitError
 
 COMMANDS = {
-    "demo": "the whole of it, offline, on clips it draws itself",
-    "data": "fetch a dataset; say what is there, what is broken, what leaks",
-    "extract": "stage 1: decode, sample, embed, cache",
-    "probe": "stage 2: a classifier head on cached embeddings",
-    "finetune": "stage 2: train the head, the last blocks, or all of the encoder",
-    "sweep": "frames × sizes × variants × heads: what is not cached is embedded, then one table and one plot",
-    "experiment": "heads, class imbalance and splits compared over cached embeddings",
-    "report": "stage 3: per-class reports; several runs are compared, paired",
-    "predict": "classes of new videos, by what a run learned",
-    "attention": "where in a video an encoder looks, as pictures",
-    "export": "what a run learned, as a model for transformers",
-    "cache": "look at, verify, merge, export and prune cached embeddings",
-    "weights": "look at, convert and inflate encoder weights",
-    "doctor": "what this machine can do",
+    "demo": "Run the whole pipeline offline on synthetic clips.",
+    "data": "Download, inspect and split datasets.",
+    "extract": "Stage 1: decode videos and cache their embeddings.",
+    "probe": "Stage 2: train a classifier head on cached embeddings.",
+    "finetune": "Stage 2: train the head, the last blocks or the whole encoder.",
+    "sweep": "Compare frames, sizes, variants and heads by cost and accuracy.",
+    "experiment": "Compare heads, class weightings, imbalance and splits.",
+    "report": "Stage 3: write per-class reports and paired comparisons.",
+    "predict": "Predict the classes of new videos.",
+    "attention": "Draw the encoder's attention over videos.",
+    "export": "Export a run's model for transformers.",
+    "cache": "List, verify, merge, export and prune cached embeddings.",
+    "weights": "Inspect and convert encoder weights.",
+    "doctor": "Show what this machine can do.",
 }
 
 
@@ -35,7 +36,7 @@ class LazyGroup(click.Group):
     """A group that imports a command's module when that command is called, so that `--help` stays fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of the work."""
+        """Return the names in the order of use."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -55,32 +56,27 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, "-V", "--version", prog_name="actionvit")
 def cli() -> None:
-    """Turn a folder of action videos into cached TimeSformer embeddings once; ask about classifier heads in seconds.
+    """Cache video-transformer embeddings of action videos once, then train and compare classifier heads in seconds.
 
-    Exit codes: 0 done; 1 an error, in one line; 2 wrong usage; 3 done, but some clips failed (they are in a ledger).
+    Exit codes: 0 success; 1 error; 2 wrong usage; 3 finished, but some videos failed (listed in failures.csv).
     """
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line; an `ActionVitError`, or a file that cannot be used, becomes one line and exit code 1."""
+    """Run the command line. An `ActionVitError`, or an unusable file, becomes one line and exit code 1."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="surrogateescape"
-        )  # a path may hold bytes that are no text; print them as they are
+        sys.stdout.reconfigure(errors="surrogateescape")  # paths that are not valid text are printed as they are
+    configure_logging()
     try:
         cli.main(args=list(args) if args is not None else None, prog_name="actionvit", standalone_mode=True)
     except ActionVitError as error:
         _fail(str(error))
     except OSError as error:
-        if error.filename is None:  # no file that its user could mend
+        if error.filename is None:  # not about a file
             raise
-        _fail(f"{error.filename}: {error.strerror}; mend that, or name another place")
+        _fail(f"{error.filename}: {error.strerror}; fix this, or choose another path")
 
 
 def _fail(message: str) -> NoReturn:
     click.echo(f"error: {message}", err=True)
     sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

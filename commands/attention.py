@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from actionvit.commands.options import device_option, echo_json, json_option
+from actionvit.commands.command import Command
+from actionvit.commands.options import (
+    PATH,
+    device_option,
+    echo_json,
+    json_option,
+    num_frames_option,
+    output_option,
+    sampling_options,
+    size_option,
+    variant_option,
+    weights_option,
+)
 
 if TYPE_CHECKING:
     from actionvit.pipeline.reporting.pictures import Look
@@ -18,46 +30,34 @@ COLUMNS = 16
 """Frames of a strip; an animation shows all."""
 
 
-@click.command(short_help="Where in a video an encoder looks, as pictures.")
-@click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="VIDEO...")
-@click.option("--variant", default="base", show_default=True, help="base, hr, large, tiny or tiny-hr.")
-@click.option("--weights", metavar="SRC", help="A Hugging Face folder or hub id, or a .pyth.  [default: the variant's]")
-@click.option("--num-frames", "frames", type=click.IntRange(1), help="T, frames to look at.  [default: the variant's]")
-@click.option("--size", type=click.IntRange(16), help="S, side in pixels.  [default: the variant's]")
-@click.option(
-    "--sampling",
-    type=click.Choice(["uniform", "dense"]),
-    default="uniform",
-    show_default=True,
-    help="Over the whole video, or with a fixed stride.",
-)
-@click.option("--stride", type=click.IntRange(1), help="Frames between samples, if dense.  [default: the variant's]")
+@click.command(cls=Command, examples="actionvit attention video.mp4 --variant base -o attention/")
+@click.argument("videos", nargs=-1, required=True, type=PATH, metavar="VIDEO...")
+@variant_option
+@weights_option
+@num_frames_option
+@size_option
+@sampling_options
 @device_option()
-@click.option(
-    "-o",
-    "--output",
-    "out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default="attention",
-    show_default=True,
-    help="Where the pictures go; those of the same name are replaced.",
-)
+@output_option("attention")
 @click.option(
     "--animate",
     type=click.Choice(["gif", "webp", "none"]),
     default="gif",
     show_default=True,
-    help="The moving picture: gif plays everywhere, webp has more colours in fewer bytes.",
+    help="Format of the animation: gif plays everywhere, webp is smaller with more colors.",
 )
 @json_option
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> None:
-    """Draw which patches of which frames the embedding of each VIDEO (a file, or a folder of frames) draws on.
+    """Draw the encoder's attention over the frames of each VIDEO (a file, or a folder of frames).
 
-    NAME.png shows the frames as the encoder sees them, and below the same with attention over them, from purple to
-    yellow; NAME.gif plays both. It is attention rollout (Abnar & Zuidema, ACL 2020) through both attentions of every
-    block: it shows where information could flow, not why a class was chosen. Exit code 3: some videos do not decode.
+    NAME.png shows the sampled frames, and below them the attention, from purple (low) to yellow (high); NAME.gif plays
+    both. The method is attention rollout (Abnar and Zuidema, ACL 2020) over temporal and spatial attention: it shows
+    where information can flow, not why a class was chosen.
+
+    Exit code 3: some videos did not decode.
     """
+    options["out"] = options["out"] or Path("attention")
     from actionvit.features.decoding.frames import DecodeError
     from actionvit.features.timesformer.checkpoint import find_weights
     from actionvit.features.timesformer.rollout import AttentionRollout

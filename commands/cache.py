@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actionvit.commands.options import cache_option, echo_json, json_option
+from actionvit.commands.command import Group
+from actionvit.commands.options import PATH, cache_option, echo_json, json_option, output_option, several, wait_option
 from actionvit.errors import ActionVitError
 
 if TYPE_CHECKING:
@@ -19,12 +20,12 @@ path_type = click.Path(path_type=Path)
 store_argument = click.argument("store", type=path_type)
 
 
-@click.group(short_help="Look at, verify, merge, export and prune cached embeddings.")
+@click.group(cls=Group)
 def command() -> None:
     """Look after cached embeddings. STORE is a store's folder, or one above it that holds just that store."""
 
 
-@command.command(short_help="List the stores.")
+@command.command(examples="actionvit cache ls features-cache")
 @cache_option
 @json_option
 def ls(cache: Path, as_json: bool) -> None:
@@ -47,11 +48,11 @@ def ls(cache: Path, as_json: bool) -> None:
         click.echo(f"{cache}: no stores; `actionvit extract` makes one")
 
 
-@command.command(short_help="What a store holds, and its key.")
+@command.command(examples="actionvit cache show features-cache/hmdb51")
 @store_argument
 @json_option
 def show(store: Path, as_json: bool) -> None:
-    """Say what a store holds, how it is laid out, and everything its numbers depend on."""
+    """Show a store's contents, layout and key (everything that its numbers depend on)."""
     from dataclasses import asdict
 
     from actionvit.features.store.catalog import one_store, summarize
@@ -85,9 +86,9 @@ def show(store: Path, as_json: bool) -> None:
         click.echo(f"{name:{width}}  {leaf}")
 
 
-@command.command(short_help="Read every byte; name what is damaged.")
+@command.command(examples="actionvit cache verify features-cache/hmdb51 --repair")
 @store_argument
-@click.option("--repair", is_flag=True, help="Drop what is damaged, and nothing else; extract makes it anew.")
+@click.option("--repair", is_flag=True, help="Remove damaged rows; `extract` embeds them again.")
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, /, store: Path, repair: bool, as_json: bool) -> None:
@@ -124,16 +125,10 @@ def verify(ctx: click.Context, /, store: Path, repair: bool, as_json: bool) -> N
         ctx.exit(1)
 
 
-@command.command(short_help="Join shards into one store.")
+@command.command(examples="actionvit cache merge features-cache/hmdb51/*.shard-*")
 @click.argument("stores", metavar="STORE...", nargs=-1, required=True, type=path_type)
-@click.option(
-    "-o",
-    "--output",
-    "out",
-    type=path_type,
-    help="The joined store's folder.  [default: theirs without `.shard-i-of-n`]",
-)
-@click.option("--wait", is_flag=True, help="Wait for another writer of that store instead of failing.")
+@output_option("the shards' folder without `.shard-i-of-n`")
+@wait_option
 @json_option
 def merge(stores: tuple[Path, ...], out: Path | None, wait: bool, as_json: bool) -> None:
     """Join stores of one key, such as the shards of one extraction, into one. Other keys are refused."""
@@ -155,19 +150,17 @@ def merge(stores: tuple[Path, ...], out: Path | None, wait: bool, as_json: bool)
         click.echo(f"note: shards {', '.join(map(str, lacking))} of {shards[0][1]} were not among them", err=True)
 
 
-@command.command(short_help="Write a store as one npz, parquet or h5 file.")
+@command.command(examples="actionvit cache export features-cache/hmdb51 --format npz -o all.npz")
 @store_argument
 @click.option(
     "--format",
     "form",
     type=click.Choice(["npz", "parquet", "h5"]),
-    help="Format.  [default: by the name's end, else npz]",
+    help="Output format.  [default: by the file name, else npz]",
 )
-@click.option("-o", "--output", "out", required=True, type=path_type, help="The file to write.")
-@click.option("--root", type=path_type, help="The dataset, for labels.  [default: as extracted]")
-@click.option(
-    "--include", "also", multiple=True, metavar="NAME", help="Another quantity, such as layer9; repeat for several."
-)
+@output_option(required=True)
+@click.option("--root", type=PATH, help="Folder of the dataset.  [default: as recorded]")
+@several("--include", "also", metavar="NAME", help="Further quantity, such as layer9.  [repeatable]")
 @json_option
 def export(store: Path, form: Any, out: Path, root: Path | None, also: tuple[str, ...], as_json: bool) -> None:
     """Write a store as one file: id (N,), label (N,), clip (N, K, D), frame (N, K, T, D), index (N, K, T).
@@ -197,7 +190,7 @@ def export(store: Path, form: Any, out: Path, root: Path | None, also: tuple[str
         click.echo(f"note: {unlabelled:,} rows are not in the dataset; their label is empty", err=True)
 
 
-@command.command(short_help="Delete stores of older keys; asks first.")
+@command.command(examples="actionvit cache prune features-cache")
 @click.argument("stores", metavar="[STORE...]", nargs=-1, type=path_type)
 @cache_option
 @click.option("--yes", is_flag=True, help="Do not ask.")

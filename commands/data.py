@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from actionvit.commands.command import Group
 from actionvit.commands.options import (
+    PATH,
     dataset_options,
     echo_json,
     json_option,
     open_dataset,
+    output_option,
     root_argument,
+    seed_option,
     split_options,
-    test_fraction_option,
 )
 from actionvit.errors import ActionVitError
 
@@ -23,8 +26,8 @@ if TYPE_CHECKING:
     from actionvit.pipeline.datasets.dataset import Dataset, Split
 
 
-class _Group(click.Group):
-    """Knows `check` by name and imports it when it is called: it decodes, and decoders load slowly."""
+class _Group(Group):
+    """Imports `check` only when it is called, since decoders load slowly."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), "check"])
@@ -37,22 +40,22 @@ class _Group(click.Group):
         return command
 
 
-@click.group(cls=_Group, short_help="Fetch a dataset; say what is there, what is broken, what leaks.")
+@click.group(cls=_Group)
 def command() -> None:
-    """Get datasets, look at them, draw one."""
+    """Download, inspect, split and generate datasets."""
 
 
-@command.command(short_help="Download and unpack a dataset.")
+@command.command(examples="actionvit data fetch hmdb51")
 @click.argument("name")
-@click.option("-o", "--output", "to", type=click.Path(path_type=Path), help="A new folder.  [default: data/NAME]")
+@output_option("data/NAME")
 @click.option(
     "--from",
     "sources",
     multiple=True,
     metavar="FILE|URL",
-    help="Take this archive (zip, tar, rar, 7z) instead of the official address; repeat for several.",
+    help="Archive to use instead of the official address.  [repeatable]",
 )
-def fetch(name: str, to: Path | None, sources: tuple[str, ...]) -> None:
+def fetch(name: str, out: Path | None, sources: tuple[str, ...]) -> None:
     """Download and unpack hmdb51; unpack hmdb_simp from a file that you downloaded.
 
     A download that was cut short goes on where it stopped. Archives are unpacked so that nothing in them can land
@@ -64,7 +67,7 @@ def fetch(name: str, to: Path | None, sources: tuple[str, ...]) -> None:
     recipe = stage.find_recipe(name)
     click.echo(f"{recipe.title}. Licence: {recipe.licence}. Cite: {recipe.citation}")
     with _Bars() as bars:
-        fetched = stage.fetch(name, to or Path("data") / name, sources=sources, track=bars.update)
+        fetched = stage.fetch(name, out or Path("data") / name, sources=sources, track=bars.update)
     there = (
         f"{pluralize(fetched.videos, 'video')} of {pluralize(fetched.classes, 'class', 'classes')} in `{fetched.root}`"
     )
@@ -99,14 +102,16 @@ class _Bars:
         self.bar.update(done - self.bar.n)
 
 
-@command.command(short_help="Write a small dataset of drawn clips.")
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True, help="Another seed, other clips.")
-@click.option("--count", "clips", type=click.IntRange(60), default=130, show_default=True, help="About how many.")
+@command.command(examples="actionvit data draw clips/ --count 200")
+@click.argument("out", type=PATH)
+@seed_option
+@click.option(
+    "--count", "clips", type=click.IntRange(60), default=130, show_default=True, help="Approximate number of clips."
+)
 def draw(out: Path, seed: int, clips: int) -> None:
-    """Write a small dataset in the shape of HMDB51: moving shapes, unevenly many a class, with split lists.
+    """Write a small synthetic dataset laid out like HMDB51, with split lists.
 
-    The classes are motions that no single frame tells apart. Clips that are there already are kept.
+    The classes are motions of simple shapes; no single frame tells them apart. Existing clips are kept.
     """
     from tqdm import tqdm
 
@@ -120,17 +125,16 @@ def draw(out: Path, seed: int, clips: int) -> None:
     click.echo(f"{drawn} clips drawn, {kept} kept, in `{out}`")
 
 
-@command.command(short_help="Say who trains and who tests, and which sources leak.")
+@command.command(examples="actionvit data splits videos/ --protocol grouped --folds 5")
 @root_argument
 @dataset_options
-@split_options("all there are")
-@test_fraction_option
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the shuffling.")
+@split_options("all that apply")
+@seed_option
 @json_option
 def splits(root: Path, protocol: str | None, as_json: bool, **options: Any) -> None:
-    """Print the sizes of each split of the dataset at ROOT, and how many sources have clips on both sides.
+    """Show each split's sizes and train/test leakage.
 
-    Such a source shows people and places in training that its test clips show again: accuracy is then flattered.
+    A source with clips in both the training and the test set makes accuracy look better than it is.
     """
     from actionvit.pipeline.datasets.splits import make_splits
 

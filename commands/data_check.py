@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from actionvit.commands.command import Command
 from actionvit.commands.options import (
     dataset_options,
     decoding_options,
@@ -24,21 +25,19 @@ SHOWN = 10
 """Lines of a list before the rest is only counted; `--json` has all of it."""
 
 
-@click.command()
+@click.command(cls=Command, examples="actionvit data check videos/ --decode")
 @root_argument
 @dataset_options
-@click.option(
-    "--decode",
-    is_flag=True,
-    help="Also decode every video as `extract` would (8 frames): broken, damaged, look-alikes.",
-)
+@click.option("--decode", is_flag=True, help="Also decode every video: finds broken, damaged and duplicate videos.")
 @decoding_options
 @json_option
 @click.pass_context
 def check(ctx: click.Context, /, **options: Any) -> None:
-    """Say what is in ROOT: layout, classes, splits, sources on both sides of a split, copies, what does not decode.
+    """Check a dataset: layout, classes, splits, leaking sources, duplicates, undecodable videos.
 
-    Without official lists, the splits are those that `probe` would make. Exit code 3: some videos do not decode.
+    Without official lists, the splits are those that `probe` would make.
+
+    Exit code 3: some videos do not decode.
     """
     from tqdm import tqdm
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import click
 
+from actionvit.commands.command import Command
+from actionvit.commands.options import output_option
 from actionvit.errors import ActionVitError
 
 VARIANTS = ("tiny", "tiny-hr")
@@ -25,22 +27,15 @@ class Step(NamedTuple):
     """What to know about what it did."""
 
 
-@click.command(short_help="The whole of it, offline, on clips it draws itself.")
-@click.option(
-    "-o",
-    "--output",
-    "out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default="actionvit-demo",
-    show_default=True,
-    help="Where clips, cache, runs and report go.",
-)
-def command(out: Path) -> None:
-    """Draw a small dataset, extract, probe with and without class weights, report: about a minute, nothing downloaded.
+@click.command(cls=Command, examples="actionvit demo -o actionvit-demo")
+@output_option("actionvit-demo")
+def command(out: Path | None) -> None:
+    """Run the whole pipeline offline on synthetic clips: draw, extract, probe, report. Takes about a minute.
 
-    Each step is a command of its own, printed as one would type it, and may be repeated or changed by hand. Run again
-    in the same folder, the demo keeps the clips and the cached embeddings.
+    Every step is printed as a command that can be repeated or changed by hand. A second run in the same folder keeps
+    the clips and the cached embeddings.
     """
+    out = out or Path("actionvit-demo")
     steps = list(_steps(out))
     click.echo(f"actionvit demo: {len(steps)} steps, all in `{out}`, nothing is downloaded")
     for number, step in enumerate(steps, start=1):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from actionvit.commands.command import Command
 from actionvit.commands.options import device_option, echo_json, json_option, precision_option
 
 if TYPE_CHECKING:
@@ -17,12 +18,12 @@ PACKAGES = ("actionvit", "torch", "transformers", "numpy", "h5py", "scikit-learn
 REACHED = {"cpu": 0.85, "cuda": 0.5, "mps": 0.5}
 
 
-@click.command(short_help="What this machine can do.")
+@click.command(cls=Command, examples="actionvit doctor --device cpu")
 @device_option()
-@precision_option
+@precision_option()
 @json_option
 def command(device: str, precision: Precision, as_json: bool) -> None:
-    """Print versions, decoders, the device, which weights are at hand, and how fast extraction will be about."""
+    """Show versions, decoders, device, available weights and the expected extraction speed."""
     import platform
 
     from actionvit.features.device import resolve_device

@@ -8,17 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from actionvit.commands.command import Group
 from actionvit.commands.options import (
-    F,
+    HEADS,
     cache_option,
     dataset_options,
     embedding_options,
     embeddings_wanted,
-    numbers,
+    jobs_option,
     open_dataset,
+    output_option,
     root_argument,
+    seeds_option,
+    several,
+    several_numbers,
     split_options,
-    words,
+    together,
+    variant_option,
 )
 
 if TYPE_CHECKING:
@@ -28,55 +34,38 @@ if TYPE_CHECKING:
     from actionvit.pipeline.probing.results import ProbeResult
     from actionvit.pipeline.probing.tasks import ProbeSpec
 
-HEADS = ("linear", "knn", "centroid", "mlp", "attentive")
 
-
-@click.group(short_help="Tables that compare heads, weightings, shots, splits and shards.")
+@click.group(cls=Group)
 def command() -> None:
-    """Compare many probes on cached embeddings in one table, every number with its 95 % interval.
+    """Compare many probes on cached embeddings, every number with its 95 % interval.
 
-    Each writes a table as JSON, CSV and Markdown, and a picture, below --output.
+    Each experiment writes a table (JSON, CSV, Markdown) and a figure.
     """
 
 
-def experiment_options(function: F) -> F:
-    """Add what all experiments take."""
-    for option in (
-        click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Threads, a split each."),
-        click.option(
-            "-o",
-            "--output",
-            "out",
-            type=click.Path(path_type=Path),
-            help="Where to write.  [default: results/DATASET-NAME]",
-        ),
-        click.option(
-            "--seeds", "tries", type=click.IntRange(1), default=5, show_default=True, help="Seeds: draws of everything."
-        ),
-        split_options("as for probe"),
-        cache_option,
-        dataset_options,
-        embedding_options,
-        click.option("--variant", default="base", show_default=True, help="Whose embeddings."),
-        root_argument,
-    ):
-        function = option(function)
-    return function
+experiment_options = together(
+    root_argument,
+    variant_option,
+    embedding_options,
+    dataset_options,
+    cache_option,
+    split_options(),
+    seeds_option(5),
+    output_option("results/DATASET-NAME"),
+    jobs_option,
+)
+"""What all experiments take."""
+head_option = click.option(
+    "--head", type=click.Choice(HEADS), default="linear", show_default=True, help="Classifier head."
+)
 
 
-def head_option(function: F) -> F:
-    """Add `--head` for experiments with one head."""
-    return click.option("--head", type=click.Choice(HEADS), default="linear", show_default=True, help="Which head.")(
-        function
-    )
-
-
-@command.command(short_help="Heads × weightings × training clips a class.")
+@command.command(examples="actionvit experiment heads videos/ --head linear,knn --shots 1,4,16")
 @experiment_options
-@click.option("--head", "heads", callback=words(HEADS), default=",".join(HEADS), show_default=True, help="Which heads.")
-@click.option("--shots", callback=numbers(int), default="1,4,16", show_default=True, help="Training clips a class.")
+@several("--head", "heads", choices=HEADS, default=HEADS, help="Classifier head.  [default: all; repeatable]")
+@several_numbers("--shots", default=("1,4,16",), help="Training clips per class.  [default: 1,4,16]")
 def heads(**options: Any) -> None:
-    """Compare heads, each with every way of weighting classes it has, and with few clips a class."""
+    """Compare heads × class weightings × training clips per class."""
     from actionvit.pipeline.experiments.grids import STRATEGIES, heads_cells, row_of
     from actionvit.pipeline.experiments.tables import curves_figure
 
@@ -91,12 +80,12 @@ def heads(**options: Any) -> None:
     curves_figure(curve, folder / "curves.png", x="shots", y="top1", series="head", names=names)
 
 
-@command.command(short_help="A learning curve: accuracy against training clips a class.")
+@command.command(examples="actionvit experiment shots videos/ --head linear --shots 1,2,4,8,16")
 @experiment_options
 @head_option
-@click.option("--shots", callback=numbers(int), default="1,2,4,8,16", show_default=True, help="Training clips a class.")
+@several_numbers("--shots", default=("1,2,4,8,16",), help="Training clips per class.  [default: 1,2,4,8,16]")
 def shots(**options: Any) -> None:
-    """Draw few clips of every class, --seeds times over, and see what more of them bring."""
+    """Plot a learning curve: accuracy against training clips per class."""
     from actionvit.pipeline.experiments.grids import heads_cells, row_of
     from actionvit.pipeline.experiments.tables import curves_figure
 
@@ -109,14 +98,14 @@ def shots(**options: Any) -> None:
     curves_figure(curve, folder / "curves.png", x="shots", y="top1", series="head", names=names)
 
 
-@command.command(short_help="Class weighting under long tails: head, middle and tail classes.")
+@command.command(examples="actionvit experiment imbalance videos/ --factors 1,4,16")
 @experiment_options
 @head_option
-@click.option(
-    "--factors", callback=numbers(float), default="1,4,16", show_default=True, help="Largest : smallest class."
+@several_numbers(
+    "--factors", kind=float, default=("1,4,16",), help="Imbalance: largest class / smallest class.  [default: 1,4,16]"
 )
 def imbalance(**options: Any) -> None:
-    """Thin the training classes exponentially and compare what weighting, sampling and adjustment save."""
+    """Compare class weighting, sampling and logit adjustment under long-tailed training sets."""
     from actionvit.pipeline.experiments.grids import STRATEGIES, imbalance_cells, row_of, thirds_of
     from actionvit.pipeline.experiments.tables import curves_figure
 
@@ -142,12 +131,12 @@ def imbalance(**options: Any) -> None:
         curves_figure(known, folder / f"{column}.png", x="factor", y=column, series="weighting", names=names)
 
 
-@command.command(short_help="What random, per-class and by-source splits and shards do.")
+@command.command(examples="actionvit experiment splits videos/ --shards 4")
 @experiment_options
 @head_option
-@click.option("--shards", type=click.IntRange(2), default=4, show_default=True, help="Workers of a distributed run.")
+@click.option("--shards", type=click.IntRange(2), default=4, show_default=True, help="Number of shards.")
 def splits(**options: Any) -> None:
-    """Compare protocols (what leaks, how even the classes fall), and shards that see other class mixes."""
+    """Compare split protocols (leaks, class balance) and the class mix of data-parallel shards."""
     from actionvit.pipeline.experiments.grids import quantity_of, row_of, splits_cells, unevenness_of
     from actionvit.pipeline.experiments.sharding import shard_row
     from actionvit.pipeline.experiments.tables import histograms_figure, write_table
@@ -177,7 +166,7 @@ def splits(**options: Any) -> None:
 def _base(options: dict[str, Any], **more: Any) -> ProbeSpec:
     from actionvit.pipeline.probing.tasks import ProbeSpec
 
-    given = {"protocol": options["protocol"], "folds": options["folds"], "seeds": options["tries"]}
+    given = {name: options[name] for name in ("protocol", "folds", "test_fraction", "seeds")}
     return ProbeSpec(**{**given, **more})
 
 
@@ -236,7 +225,7 @@ def _write(
     protocol = protocol_of(dataset, _base(options)) if name != "splits" else "several"
     full = (
         f"{caption} {dataset.name}, {options['variant']}, protocol {protocol},"
-        f" {count(options['tries'], 'try', 'tries')}."
+        f" {count(options['seeds'], 'seed')}."
         " Percent: mean ± deviation between splits [95 % interval by source]."
     )
     if findings:

@@ -6,24 +6,24 @@ from pathlib import Path
 
 import click
 
+from actionvit.commands.command import Command
+from actionvit.commands.options import output_option, weights_option
 from actionvit.commands.predict import find_run
 
 
-@click.command(short_help="What a run learned, as a model for transformers.")
+@click.command(cls=Command, examples="actionvit export base-finetune -o my-model/")
 @click.argument("run")
-@click.option(
-    "--format", "form", type=click.Choice(["hf"]), default="hf", show_default=True, help="A Hugging Face folder."
-)
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--weights", help="The encoder's weights, where they are no longer where the run had them.")
-def command(run: str, to: str, folder: Path, weights: str | None) -> None:
-    """Write RUN's model into FOLDER: `transformers.pipeline("video-classification", FOLDER)` loads it.
+@output_option(required=True)
+@click.option("--format", "form", type=click.Choice(["hf"]), default="hf", show_default=True, help="Output format.")
+@weights_option
+def command(run: str, form: str, out: Path, weights: str | None) -> None:
+    """Export RUN's model as a folder that `transformers.pipeline("video-classification", FOLDER)` loads.
 
-    RUN is fine-tuned, or a linear probe on clip embeddings; its head becomes the model's classifier.
+    RUN is a fine-tuned model, or a linear probe on clip embeddings, whose head becomes the classifier.
     """
     from actionvit.pipeline.prediction.export import export_hf
 
-    notes = export_hf(find_run(run), folder, weights=weights)
-    click.echo(f"{folder}: a TimesformerForVideoClassification")
+    notes = export_hf(find_run(run), out, weights=weights)
+    click.echo(f"{out}: a TimesformerForVideoClassification")
     for note in notes:
         click.echo(f"  {note}")

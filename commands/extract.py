@@ -6,18 +6,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from actionvit.commands.command import Command
 from actionvit.commands.options import (
     FiniteRange,
     cache_option,
+    crops_option,
     dataset_options,
     decoding_options,
     device_option,
     echo_json,
     flush_option,
     json_option,
+    num_clips_option,
+    num_frames_option,
     open_dataset,
     precision_option,
     root_argument,
+    sampling_options,
+    several_numbers,
+    size_option,
+    variants_option,
+    wait_option,
+    weights_options,
 )
 
 if TYPE_CHECKING:
@@ -35,118 +45,73 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> t
     return int(part), int(parts)
 
 
-def _layers(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int, ...]:
-    """Parse `9,12`."""
-    try:
-        return tuple(sorted({int(part) for part in value.split(",") if part.strip()}))
-    except ValueError:
-        raise click.BadParameter(f"got {value!r}, expected block numbers such as 9,12") from None
-
-
-@click.command(short_help="Stage 1: decode, sample, embed, cache.")
+@click.command(
+    cls=Command,
+    examples="""
+    actionvit extract videos/ --variant base
+    actionvit extract videos/ --variant base,hr --device cuda
+    actionvit extract videos/ --shard 2/8
+    """,
+)
 @root_argument
-@click.option(
-    "--variant",
-    "variants",
-    multiple=True,
-    default=("base",),
-    help="base, hr, large, tiny or tiny-hr; repeat for several: one decode serves all.  [default: base]",
-)
-@click.option(
-    "--weights",
-    "sources",
-    multiple=True,
-    metavar="[VARIANT=]SRC",
-    help="A Hugging Face folder or hub id, an original .pyth file, or `untrained`, instead of the variant's own.",
-)
+@variants_option
+@weights_options
 @dataset_options
 @cache_option
-@click.option("--num-frames", "frames", type=click.IntRange(1), help="T, frames a view.  [default: the variant's]")
-@click.option("--size", type=click.IntRange(16), help="S, side of a view in pixels.  [default: the variant's]")
-@click.option(
-    "--sampling",
-    type=click.Choice(["uniform", "dense"]),
-    default="uniform",
-    show_default=True,
-    help="Over the whole video, or with a fixed stride.",
-)
-@click.option(
-    "--stride", type=click.IntRange(1), help="Frames between samples, for dense sampling.  [default: the variant's]"
-)
-@click.option(
-    "--num-clips", "clips", type=click.IntRange(1), default=1, show_default=True, help="Temporal views a video."
-)
-@click.option(
-    "--crops",
-    type=click.Choice(["1", "3"]),
-    default="1",
-    show_default=True,
-    help="Spatial views: the centre, or three along the long side.",
-)
-@click.option("--flip", is_flag=True, help="Take each view mirrored as well.")
+@num_frames_option
+@size_option
+@sampling_options
+@num_clips_option
+@crops_option()
+@click.option("--flip", is_flag=True, help="Also embed the mirrored view.")
 @click.option(
     "--frame-pool",
     type=click.Choice(["cls", "mean"]),
     default="cls",
     show_default=True,
-    help="Frame-level embedding: the frame's CLS, or its mean patch.",
+    help="Frame-level embedding: the frame's CLS token, or the mean of its patches.",
 )
+@several_numbers("--save-layers", "layers", metavar="9,12", help="Also save the CLS token after these blocks.")
 @click.option(
-    "--save-layers",
-    "layers",
-    callback=_layers,
-    default="",
-    metavar="9,12",
-    help="Also keep the CLS after these blocks.",
+    "--save-tokens-after", "tokens_after", type=click.IntRange(0), help="Also save all tokens after this block."
 )
-@click.option(
-    "--save-tokens-after",
-    "tokens_after",
-    type=click.IntRange(0),
-    help="Also keep all tokens after this block (fp16); the size is said beforehand.",
-)
-@precision_option
-@click.option(
-    "--compile",
-    is_flag=True,
-    help="Let torch.compile make the forward: minutes at the start; a cache of its own, for it rounds otherwise.",
-)
+@precision_option()
+@click.option("--compile", is_flag=True, help="Use torch.compile: slow start, slightly other numbers, own store.")
 @device_option()
 @decoding_options
 @click.option(
-    "--backend", type=click.Choice(["auto", "decord", "pyav"]), default="auto", show_default=True, help="Which decoder."
+    "--backend", type=click.Choice(["auto", "decord", "pyav"]), default="auto", show_default=True, help="Video decoder."
 )
 @click.option(
     "--on-corrupt",
     type=click.Choice(["keep", "skip"]),
     default="keep",
     show_default=True,
-    help="Keep and flag, or skip, a damaged video whose sampled frames decode.",
+    help="Damaged videos whose sampled frames decode: keep and flag them, or skip them.",
 )
-@click.option(
-    "--shard", callback=_shard, metavar="i/n", help="Only the i-th of n parts, by id; join them with `cache merge`."
-)
-@click.option("--wait", is_flag=True, help="Wait for another writer of the same store instead of failing.")
+@click.option("--shard", callback=_shard, metavar="i/n", help="Process the i-th of n parts; join with `cache merge`.")
+@wait_option
 @flush_option
 @click.option(
     "--flush-mib",
     type=FiniteRange(0, min_open=True),
     default=64.0,
     show_default=True,
-    help="Publish embeddings when so many MiB wait.",
+    help="Publish embeddings when this many MiB are waiting.",
 )
-@click.option("--verify", is_flag=True, help="Rehash every video; without it size and modification time vouch.")
-@click.option("--retry-failed", is_flag=True, help="Try again what the ledger names, though nothing changed.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--verify", is_flag=True, help="Hash every video again, even if its size and time are unchanged.")
+@click.option("--retry-failed", is_flag=True, help="Retry videos listed in failures.csv.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
 @json_option
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> None:
-    """Embed every video under ROOT once, and cache the embeddings in HDF5.
+    """Stage 1: decode every video in ROOT once and cache its embeddings in HDF5.
 
-    ROOT is a folder of class folders (videos, or folders of frames), or a CSV file `path,label[,split[,source]]`.
-    Run it again at any time: what is cached is left alone, what is new or changed is embedded. Where weights or
-    settings are not those of an earlier store, it says which, with both values, and makes a new one.
-    Exit code 3: done, but some videos failed; `failures.csv` in the store's folder names them.
+    ROOT is a folder of class folders (videos, or folders of frames) or a list file. Run the command again at any time:
+    cached videos are skipped, new and changed ones are embedded. Other weights or settings make a new store, and the
+    differences are printed.
+
+    Exit code 3: some videos failed; they are listed in failures.csv in the store's folder.
     """
     from tqdm import tqdm
 
@@ -202,7 +167,7 @@ def _jobs(options: dict[str, Any]) -> list[Job]:
             weights=find_weights(variant, sources.get(variant)),
             precision=precision,
             frame_pool=options["frame_pool"],
-            layers=options["layers"],
+            layers=tuple(sorted(options["layers"])),
             tokens_after=options["tokens_after"],
             compile=options["compile"],
         )

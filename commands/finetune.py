@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from actionvit.commands.command import Command
 from actionvit.commands.finetune_options import training_options
 from actionvit.commands.options import (
     cache_option,
@@ -18,8 +19,12 @@ from actionvit.commands.options import (
     json_option,
     open_dataset,
     option_error,
+    overwrite_option,
     root_argument,
+    run_name_option,
     runs_option,
+    variant_option,
+    weights_option,
 )
 
 if TYPE_CHECKING:
@@ -31,27 +36,31 @@ if TYPE_CHECKING:
     from actionvit.pipeline.runs import Run
 
 
-@click.command(short_help="Stage 2: train the head, the last blocks, or all of the encoder.")
-@root_argument
-@click.option("--variant", default="base", show_default=True, help="base, hr, large, tiny or tiny-hr.")
-@click.option(
-    "--weights",
-    help="A Hugging Face folder or hub id, an original .pyth file, or `untrained`.  [default: the variant's]",
+@click.command(
+    cls=Command,
+    examples="""
+    actionvit finetune videos/ --variant base --train last:1 --balanced
+    actionvit finetune videos/ --train all --no-tokens --batch-size 8 --device cuda
+    torchrun --nproc-per-node 2 -m -- actionvit finetune videos/ --resume
+    """,
 )
+@root_argument
+@variant_option
+@weights_option
 @click.option(
     "--train",
     default="last:1",
     show_default=True,
     metavar="head|last:K|all",
-    help="What is trained: the classifier, the last K blocks and all above, or everything.",
+    help="Trained part: the classifier, the last K blocks and everything above, or all.",
 )
 @dataset_options
 @cache_option
 @runs_option
-@click.option("--run-name", "run", help="The run's name.  [default: made of what is not as usual]")
-@click.option("--overwrite", is_flag=True, help="Replace a run of that name.")
-@click.option("--resume", is_flag=True, help="Go on with the training that was stopped under this run's name.")
-@click.option("--restart", is_flag=True, help="Forget the training that was stopped under this run's name.")
+@run_name_option
+@overwrite_option
+@click.option("--resume", is_flag=True, help="Continue the interrupted training of this run name.")
+@click.option("--restart", is_flag=True, help="Discard the interrupted training of this run name.")
 @training_options
 @json_option
 def command(**options: Any) -> None:

@@ -1,82 +1,79 @@
-"""The options of `actionvit finetune` that shape the training, by what they are about."""
+"""The options of `actionvit finetune` that configure the training."""
 
 from __future__ import annotations
 
 import click
 
 from actionvit.commands.options import (
-    F,
+    CLASS_WEIGHT_HELP,
+    CLASS_WEIGHTS,
     FiniteRange,
+    class_options,
+    crops_option,
     decoding_options,
     device_option,
+    num_clips_option,
+    num_frames_option,
+    precision_option,
+    seed_option,
+    selection_metric_option,
+    several,
+    size_option,
     split_options,
-    test_fraction_option,
+    together,
 )
 
-Share = FiniteRange(0, 1, min_open=True)
+Fraction = FiniteRange(0, 1, min_open=True)
 
 _CACHE = (
     click.option(
         "--tokens/--no-tokens",
         default=None,
-        help="Train from cached outputs of the frozen blocks, or decode and compute all in every epoch."
-        "  [default: tokens, unless all is trained]",
+        help="Train from cached outputs of the frozen blocks.  [default: --tokens, except for --train all]",
     ),
     click.option(
         "--cached-views",
         "views",
         type=click.IntRange(0),
-        help="Augmented views a clip; 0: fresh ones every time.  [default: 4 with tokens, else 0]",
+        help="Augmented views cached per clip; 0: new views in every epoch.  [default: 4 with tokens, else 0]",
     ),
     click.option(
         "--token-precision",
         type=click.Choice(["fp16", "fp32"]),
         default="fp16",
         show_default=True,
-        help="How tokens are cached; fp32 takes twice the space and equals --no-tokens --cached-views N exactly.",
+        help="Precision of cached tokens; fp32 gives the same numbers as --no-tokens.",
+    ),
+    click.option(
+        "--frame-cache-gib",
+        "memory",
+        type=FiniteRange(0),
+        default=2.0,
+        show_default=True,
+        help="Memory for decoded frames or tokens, in GiB.",
     ),
 )
 _CLASSES = (
-    click.option("--balanced", is_flag=True, help="Classes count alike: the same as --class-weight balanced."),
+    class_options,
     click.option(
-        "--class-weight",
-        type=click.Choice(["none", "balanced", "effective"]),
-        default="none",
-        show_default=True,
-        help="By inverse frequency or effective number.",
+        "--class-weight", type=click.Choice(CLASS_WEIGHTS), default="none", show_default=True, help=CLASS_WEIGHT_HELP
     ),
-    click.option(
-        "--sampler",
-        type=click.Choice(["uniform", "balanced"]),
-        default="uniform",
-        show_default=True,
-        help="Each clip once an epoch, or classes drawn alike.",
-    ),
-    click.option(
-        "--logit-adjustment",
-        "logit_adjust",
-        type=FiniteRange(0),
-        default=0.0,
-        metavar="TAU",
-        help="Train with TAU · log frequency added to the logits.",
-    ),
-    click.option("--focal-gamma", "focal", type=FiniteRange(0), default=0.0, metavar="GAMMA", help="Focal loss."),
     click.option(
         "--label-smoothing",
         type=FiniteRange(0, 1, max_open=True),
         default=0.1,
         show_default=True,
-        help="Share of every target that goes to all classes alike.",
+        help="Fraction of each target spread over all classes.",
     ),
 )
-_STEPS = (
-    click.option("--epochs", type=click.IntRange(0), default=20, show_default=True, help="At most so many."),
+_OPTIMIZER = (
+    click.option("--epochs", type=click.IntRange(0), default=20, show_default=True, help="Maximum number of epochs."),
     click.option(
         "--patience",
         type=click.IntRange(0),
         default=8,
         show_default=True,
-        help="Stop after so many epochs without a better validation score; 0: never.",
+        help="Stop after this many epochs without improvement on the validation set; 0: never.",
     ),
     click.option(
         "--batch-size",
@@ -84,32 +81,38 @@ _STEPS = (
         type=click.IntRange(1),
         default=16,
         show_default=True,
-        help="Clips a step, on all ranks.",
+        help="Clips per step, over all ranks.",
     ),
     click.option(
         "--micro-batch-size",
         "micro_batch",
         type=click.IntRange(1),
-        help="Clips computed at once.  [default: as fit into memory]",
+        help="Clips per forward pass; gradients accumulate.  [default: as many as fit]",
     ),
     click.option(
-        "--lr", type=FiniteRange(0, min_open=True), default=1e-4, show_default=True, help="AdamW's highest rate."
+        "--lr", type=FiniteRange(0, min_open=True), default=1e-4, show_default=True, help="Peak learning rate (AdamW)."
     ),
     click.option(
         "--layer-decay",
-        type=Share,
+        type=Fraction,
         default=0.75,
         show_default=True,
-        help="A block's rate, as a share of the next one's.",
+        help="Learning rate of each block relative to the block above.",
     ),
-    click.option("--weight-decay", type=FiniteRange(0), default=0.05, show_default=True, help="Of matrices."),
+    click.option(
+        "--weight-decay",
+        type=FiniteRange(0),
+        default=0.05,
+        show_default=True,
+        help="Weight decay, applied to weight matrices only.",
+    ),
     click.option(
         "--warmup-fraction",
         "warmup",
         type=FiniteRange(0, 1),
         default=0.1,
         show_default=True,
-        help="Share of steps with a rising rate.",
+        help="Fraction of steps with linear warm-up.",
     ),
     click.option(
         "--stochastic-depth",
@@ -117,7 +120,7 @@ _STEPS = (
         type=FiniteRange(0, 1, max_open=True),
         default=0.1,
         show_default=True,
-        help="Chance of the last block but one to be left out of a clip's way, earlier ones less; from last:2 on.",
+        help="Stochastic-depth rate of the second-to-last block, less below; needs --train last:2 or more.",
     ),
     click.option(
         "--max-grad-norm",
@@ -125,7 +128,7 @@ _STEPS = (
         type=FiniteRange(0),
         default=1.0,
         show_default=True,
-        help="Longest gradient; 0: any.",
+        help="Maximum gradient norm; 0 disables clipping.",
     ),
     click.option(
         "--ema-decay",
@@ -133,7 +136,7 @@ _STEPS = (
         type=FiniteRange(0, 1, max_open=True),
         default=0.0,
         show_default=True,
-        help="Keep a moving average of the weights with this decay a step; 0: the weights themselves.",
+        help="Decay of the exponential moving average of the weights; 0 disables it.",
     ),
     click.option(
         "--head-init",
@@ -141,74 +144,64 @@ _STEPS = (
         type=click.Choice(["probe", "zero"]),
         default="probe",
         show_default=True,
-        help="The head starts as the linear probe of the training part, or at zero.",
+        help="Initial head: the linear probe of the training set, or zeros.",
     ),
 )
-_VIEWS = (
+_AUGMENTATION = (
     click.option("--augment/--no-augment", default=True, show_default=True, help="Augment training views."),
     click.option(
         "--min-duration",
         "window",
-        type=Share,
+        type=Fraction,
         default=0.7,
         show_default=True,
-        help="Shortest stretch of time, as a share of the video.",
+        help="Minimum duration of a view, as a fraction of the video.",
     ),
     click.option(
         "--min-crop-area",
         "area",
-        type=Share,
+        type=Fraction,
         default=0.4,
         show_default=True,
-        help="Smallest crop, as a share of the picture's largest square.",
-    ),
-    click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror every second training view."),
-    click.option(
-        "--no-flip-class",
-        "keep_sides",
-        multiple=True,
-        metavar="CLASS",
-        help="Never mirror this class: left and right tell it; repeat.",
+        help="Minimum crop area, as a fraction of the largest square.",
     ),
     click.option(
-        "--color-ops", "colours", type=click.IntRange(0), default=2, show_default=True, help="Colour changes a view."
+        "--augment-flip/--no-augment-flip", "flip", default=True, show_default=True, help="Mirror half of the views."
     ),
+    several("--no-flip-class", "keep_sides", metavar="CLASS", help="Class that is never mirrored.  [repeatable]"),
     click.option(
-        "--magnitude", "strength", type=FiniteRange(0, 1), default=0.5, show_default=True, help="How far they go."
-    ),
-    click.option("--mixup", type=FiniteRange(0), default=0.0, metavar="ALPHA", help="Blend pairs of clips."),
-    click.option("--cutmix", type=FiniteRange(0), default=0.0, metavar="ALPHA", help="Paste a box of another clip."),
-    click.option("--num-frames", "frames", type=click.IntRange(1), help="T, frames a view.  [default: the variant's]"),
-    click.option("--size", type=click.IntRange(16), help="S, side of a view in pixels.  [default: the variant's]"),
-    click.option(
-        "--num-clips",
-        "clips",
-        type=click.IntRange(1),
-        default=1,
+        "--color-ops",
+        "colours",
+        type=click.IntRange(0),
+        default=2,
         show_default=True,
-        help="Temporal views a test video.",
+        help="Color operations per view.",
     ),
-    click.option("--crops", type=click.Choice(["1", "3"]), default="1", show_default=True, help="Spatial test views."),
+    click.option(
+        "--magnitude",
+        "strength",
+        type=FiniteRange(0, 1),
+        default=0.5,
+        show_default=True,
+        help="Their magnitude, 0 to 1.",
+    ),
+    click.option("--mixup", type=FiniteRange(0), default=0.0, metavar="ALPHA", help="Mixup; 0 disables it."),
+    click.option("--cutmix", type=FiniteRange(0), default=0.0, metavar="ALPHA", help="CutMix; 0 disables it."),
 )
+_VIEWS = (num_frames_option, size_option, num_clips_option, crops_option())
 _SPLITS = (
     click.option(
         "--val-fraction",
         "validation",
-        type=Share,
+        type=Fraction,
         default=0.2,
         show_default=True,
-        help="Share of the training set that chooses the epoch.",
+        help="Fraction of the training set that chooses the epoch.",
     ),
-    click.option(
-        "--selection-metric",
-        "criterion",
-        type=click.Choice(["accuracy", "mean_class_accuracy", "log_loss"]),
-        help="What the best epoch is best in.  [default: accuracy; mean_class_accuracy where classes count alike]",
-    ),
-    split_options("official where there are lists, else grouped where sources are known, else stratified"),
-    test_fraction_option,
-    click.option("--split", "splits", multiple=True, metavar="NAME", help="Only this split; repeat.  [default: all]"),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random."),
+    selection_metric_option,
+    split_options(),
+    several("--split", "splits", metavar="NAME", help="Only this split.  [default: all; repeatable]"),
+    seed_option,
 )
 _MACHINE = (
     click.option(
@@ -217,21 +210,15 @@ _MACHINE = (
         type=click.Choice(["shuffled", "class-aware", "sharded"]),
         default="shuffled",
         show_default=True,
-        help="How clips go to the ranks of a distributed training: in turn, in turn by class, or each a fixed part.",
+        help="Assignment of clips to ranks: shuffled, class by class, or a fixed shard per rank.",
     ),
     click.option(
         "--activation-checkpointing",
         "checkpointing",
         is_flag=True,
-        help="Recompute blocks on the way back: less memory, more time; from last:2 on.",
+        help="Recompute activations in the backward pass: less memory, more time.",
     ),
-    click.option(
-        "--precision",
-        type=click.Choice(["auto", "fp32", "bf16"]),
-        default="auto",
-        show_default=True,
-        help="auto: bf16 products on GPUs that have them, else fp32.",
-    ),
+    precision_option("auto", "fp32", "bf16"),
     device_option(),
     decoding_options,
     click.option(
@@ -240,21 +227,9 @@ _MACHINE = (
         type=FiniteRange(0),
         default=0.0,
         show_default=True,
-        help="Write a checkpoint at most this often: what a kill costs; 0: after every epoch.",
-    ),
-    click.option(
-        "--frame-cache-gib",
-        "memory",
-        type=FiniteRange(0),
-        default=2.0,
-        show_default=True,
-        help="GiB of decoded frames, or of tokens, to keep; the rest is decoded or read in every epoch.",
+        help="Minimum seconds between checkpoints; 0: after every epoch.",
     ),
 )
 
-
-def training_options(function: F) -> F:
-    """Add them all, in this order."""
-    for option in reversed((*_CACHE, *_CLASSES, *_STEPS, *_VIEWS, *_SPLITS, *_MACHINE)):
-        function = option(function)
-    return function
+training_options = together(*_CACHE, *_CLASSES, *_OPTIMIZER, *_AUGMENTATION, *_VIEWS, *_SPLITS, *_MACHINE)
+"""All of them."""

@@ -1,4 +1,4 @@
-"""Options and small habits that several commands share."""
+"""Options that several commands share. Each is stated once, so that its name means the same everywhere."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+PATH = click.Path(path_type=Path)
 DEFAULTS = {"root": "data/hmdb51", "cache": "features-cache", "runs": "runs"}
 
 
 class FiniteRange(click.FloatRange):
-    """A number in a range; neither `inf` nor `nan`, which no comparison finds out of it."""
+    """A finite number in a range: `inf` and `nan` are refused."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number, or refuse it in one line."""
@@ -31,104 +32,285 @@ class FiniteRange(click.FloatRange):
 
 
 def setting(name: str) -> Path:
-    """Return ROOT, cache or runs: what `ACTIONVIT_*` says, else `actionvit.toml` here, else the default."""
+    """Return the path of root, cache or runs: from `ACTIONVIT_*`, else from `actionvit.toml`, else the default."""
     if value := os.environ.get(f"ACTIONVIT_{name.upper()}"):
         return Path(value)
     file = Path("actionvit.toml")
     if file.is_file():
-        try:
-            import tomllib
-        except ModuleNotFoundError:  # Python 3.10
-            import tomli as tomllib
+        import tomllib
+
         try:
             settings = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:  # of which what TOML and UTF-8 raise are kinds
+        except (OSError, ValueError) as error:
             raise click.UsageError(f"actionvit.toml: {error}") from error
         if unknown := sorted(settings.keys() - DEFAULTS.keys()):
             raise click.UsageError(f"actionvit.toml: got {unknown[0]}, expected {', '.join(DEFAULTS)}")
         if name in settings:
             if not isinstance(settings[name], str):
                 raise click.UsageError(f"actionvit.toml: {name}: got {settings[name]!r}, expected a path in quotes")
-            return Path(os.path.expanduser(settings[name]))  # noqa: PTH111 - which leaves a user that is not as it stands
+            return Path(os.path.expanduser(settings[name]))  # noqa: PTH111 - an unknown user is left as it is
     return Path(DEFAULTS[name])
 
 
-def root_argument(function: F) -> F:
-    """Add ROOT, the dataset's folder or CSV file."""
-    return click.argument("root", type=click.Path(path_type=Path), required=False, default=lambda: setting("root"))(
-        function
-    )
+def numbers(kind: Callable[[str], Any], minimum: float = 1) -> Callable[..., tuple[Any, ...]]:
+    """Return a callback for a repeatable option of numbers that also takes comma lists, such as `4,8,16`."""
+
+    def parse(_ctx: click.Context, _param: click.Parameter, given: Sequence[str]) -> tuple[Any, ...]:
+        texts = [part.strip() for text in given for part in text.split(",") if part.strip()]
+        try:
+            values = tuple(dict.fromkeys(kind(text) for text in texts))
+        except ValueError:
+            values = ()
+        if given and (not values or min(values) < minimum):
+            expected = f"numbers of at least {minimum:g}, such as 4,8"
+            raise click.BadParameter(f"got {','.join(given)!r}, expected {expected}")
+        return values
+
+    return parse
 
 
-def dataset_options(function: F) -> F:
-    """Add `--splits-dir`, `--dataset-name` and `--layout`: how ROOT is read; `open_dataset` takes them."""
-    for option in (
-        click.option("--layout", type=click.Choice(["hmdb51", "frames", "folder", "csv"]), help="Insist on a layout."),
-        click.option(
-            "--dataset-name", "name", help="The dataset's name in the cache and in reports.  [default: the folder's]"
-        ),
-        click.option("--splits-dir", type=click.Path(path_type=Path), help="The official lists' folder.  [found]"),
-    ):
-        function = option(function)
-    return function
+def words(choices: Sequence[str] | None = None) -> Callable[..., tuple[str, ...]]:
+    """Return a callback for a repeatable option of words that also takes comma lists, such as `base,hr`."""
+
+    def parse(_ctx: click.Context, _param: click.Parameter, given: Sequence[str]) -> tuple[str, ...]:
+        values = tuple(dict.fromkeys(part.strip() for text in given for part in text.split(",") if part.strip()))
+        if choices is not None and (set(values) - set(choices) or (given and not values)):
+            raise click.BadParameter(f"got {','.join(given)!r}, expected some of {', '.join(choices)}")
+        return values
+
+    return parse
 
 
-def split_options(default: str) -> Callable[[F], F]:
-    """Return a decorator that adds `--protocol` and `--folds`; `default` says what is taken without a protocol."""
+def several(*names: str, choices: Sequence[str] | None = None, **kwargs: Any) -> Callable[[F], F]:
+    """Return an option that takes several words, repeated or as a comma list."""
+    return click.option(*names, multiple=True, callback=words(choices), **kwargs)
+
+
+def several_numbers(
+    *names: str, kind: Callable[[str], Any] = int, minimum: float = 1, **kwargs: Any
+) -> Callable[[F], F]:
+    """Return an option that takes several numbers, repeated or as a comma list."""
+    return click.option(*names, multiple=True, callback=numbers(kind, minimum), **kwargs)
+
+
+def together(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Return one decorator that adds several options in the order given."""
 
     def add(function: F) -> F:
-        for option in (
-            click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Folds, or repeats."),
-            click.option(
-                "--protocol",
-                type=click.Choice(["official", "grouped", "stratified", "random"]),
-                help=f"Splits.  [default: {default}]",
-            ),
-        ):
+        for option in reversed(options):
             function = option(function)
         return function
 
     return add
 
 
-def test_fraction_option(function: F) -> F:
-    """Add `--test-fraction`, which stratified and random splits take."""
-    return click.option(
-        "--test-fraction",
-        type=FiniteRange(0, 1, min_open=True, max_open=True),
-        default=0.3,
+def root_argument(function: F) -> F:
+    """Add ROOT, the dataset's folder or list file."""
+    return click.argument("root", type=PATH, required=False, default=lambda: setting("root"))(function)
+
+
+dataset_options = together(
+    click.option("--splits-dir", type=PATH, help="Folder of the official split lists.  [default: in or beside ROOT]"),
+    click.option("--dataset-name", "name", help="Name of the dataset in the cache and in reports.  [default: ROOT's]"),
+    click.option(
+        "--layout",
+        type=click.Choice(["hmdb51", "frames", "folder", "csv"]),
+        help="Layout of ROOT.  [default: detected]",
+    ),
+)
+"""How ROOT is read; `open_dataset` takes them."""
+
+PROTOCOLS = ("official", "grouped", "stratified", "random")
+
+
+def split_options(
+    default: str = "official if ROOT has lists, else grouped if sources are known, else stratified",
+) -> Callable[[F], F]:
+    """Return a decorator that adds `--protocol`, `--folds` and `--test-fraction`."""
+    return together(
+        click.option("--protocol", type=click.Choice(PROTOCOLS), help=f"How videos are split.  [default: {default}]"),
+        click.option(
+            "--folds", type=click.IntRange(2), default=5, show_default=True, help="Number of folds, or of repeats."
+        ),
+        click.option(
+            "--test-fraction",
+            type=FiniteRange(0, 1, min_open=True, max_open=True),
+            default=0.3,
+            show_default=True,
+            help="Fraction of videos in the test set of stratified and random splits.",
+        ),
+    )
+
+
+def seeds_option(default: int | None = None, note: str = "") -> Callable[[F], F]:
+    """Return `--seeds`, how many repetitions."""
+    text = "Number of repetitions with different seeds." + (f"  [default: {note}]" if note else "")
+    return click.option("--seeds", type=click.IntRange(1), default=default, show_default=default is not None, help=text)
+
+
+seed_option = click.option(
+    "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Random seed."
+)
+cache_option = click.option(
+    "--cache",
+    type=PATH,
+    default=lambda: setting("cache"),
+    help="Folder of cached embeddings.  [default: features-cache]",
+)
+runs_option = click.option(
+    "--runs", type=PATH, default=lambda: setting("runs"), help="Folder of runs.  [default: runs]"
+)
+run_name_option = click.option(
+    "--run-name",
+    "run",
+    help="Name of the new run.  [default: built from the non-default options, e.g. base-linear-balanced]",
+)
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing run of that name.")
+jobs_option = click.option(
+    "--jobs", type=click.IntRange(1), default=2, show_default=True, help="Splits that are processed in parallel."
+)
+
+
+def output_option(default: str = "", *, required: bool = False, **kwargs: Any) -> Callable[[F], F]:
+    """Return `-o/--output`, where a command writes."""
+    text = "Where to write." + (f"  [default: {default}]" if default else "")
+    return click.option("-o", "--output", "out", type=PATH, required=required, help=text, **kwargs)
+
+
+VARIANT_HELP = "Encoder variant: base, hr, large, tiny or tiny-hr."
+variant_option = click.option("--variant", default="base", show_default=True, help=VARIANT_HELP)
+variants_option = several(
+    "--variant", "variants", default=("base",), help=f"{VARIANT_HELP}  [default: base; repeatable]"
+)
+weights_option = click.option(
+    "--weights",
+    metavar="SRC",
+    help="Encoder weights: local folder, hub id, .pyth file or `untrained`.  [default: the variant's]",
+)
+weights_options = click.option(
+    "--weights",
+    "sources",
+    multiple=True,
+    metavar="[VARIANT=]SRC",
+    help="Encoder weights: local folder, hub id, .pyth file or `untrained`.  [default: the variant's; repeatable]",
+)
+num_frames_option = click.option(
+    "--num-frames", "frames", type=click.IntRange(1), help="Frames per view (T).  [default: the variant's]"
+)
+size_option = click.option(
+    "--size", type=click.IntRange(16), help="Side of a view in pixels (S).  [default: the variant's]"
+)
+sampling_options = together(
+    click.option(
+        "--sampling",
+        type=click.Choice(["uniform", "dense"]),
+        default="uniform",
         show_default=True,
-        help="Of stratified and random splits.",
-    )(function)
+        help="Frames spread over the whole video, or with a fixed stride.",
+    ),
+    click.option(
+        "--stride", type=click.IntRange(1), help="Frames between samples of dense sampling.  [default: the variant's]"
+    ),
+)
+num_clips_option = click.option(
+    "--num-clips",
+    "clips",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Clips per video (temporal views).",
+)
 
 
-def numbers(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str], tuple[Any, ...]]:
-    """Return a callback that parses `1,2,4`; without a value there are none."""
-
-    def parse(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[Any, ...]:
-        if text is None:
-            return ()
-        try:
-            values = tuple(dict.fromkeys(kind(part) for part in text.split(",") if part.strip()))
-        except ValueError:
-            values = ()
-        if not values or min(values) < 1:
-            raise click.BadParameter(f"got {text!r}, expected numbers of at least 1 such as 1,2,4")
-        return values
-
-    return parse
+def crops_option(default: str = "1") -> Callable[[F], F]:
+    """Return `--crops`, the spatial views."""
+    return click.option(
+        "--crops",
+        type=click.Choice(["1", "3"]),
+        default=default,
+        show_default=True,
+        help="Spatial views: center, or three along the longer side.",
+    )
 
 
-def words(choices: Sequence[str]) -> Callable[[click.Context, click.Parameter, str], tuple[str, ...]]:
-    """Return a callback that parses `linear,knn`."""
+embedding_options = together(
+    click.option(
+        "--num-frames", "frames", type=click.IntRange(1), help="Frames per view (T).  [default: those cached]"
+    ),
+    click.option("--size", type=click.IntRange(1), help="Side of a view in pixels (S).  [default: the one cached]"),
+)
+"""Which of a variant's stores is meant; `embeddings_wanted` takes them."""
 
-    def parse(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[str, ...]:
-        values = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-        if not values or set(values) - set(choices):
-            raise click.BadParameter(f"got {text!r}, expected some of {', '.join(choices)}")
-        return values
+class_options = together(
+    click.option("--balanced", is_flag=True, help="Weight classes equally; same as --class-weight balanced."),
+    click.option(
+        "--sampler",
+        type=click.Choice(["uniform", "balanced"]),
+        default="uniform",
+        show_default=True,
+        help="Minibatch sampling: every clip once per epoch, or all classes equally often.",
+    ),
+    click.option(
+        "--logit-adjustment",
+        "logit_adjust",
+        type=FiniteRange(0),
+        default=0.0,
+        metavar="TAU",
+        help="Logit adjustment by TAU times log class frequency.",
+    ),
+    click.option(
+        "--focal-gamma",
+        "focal",
+        type=FiniteRange(0),
+        default=0.0,
+        metavar="GAMMA",
+        help="Focal loss exponent; 0 is cross-entropy.",
+    ),
+)
+selection_metric_option = click.option(
+    "--selection-metric",
+    "criterion",
+    type=click.Choice(["accuracy", "mean_class_accuracy", "log_loss"]),
+    help="Metric that selection maximizes.  [default: accuracy; mean_class_accuracy if classes are balanced]",
+)
+CLASS_WEIGHTS = ("none", "balanced", "effective")
+CLASS_WEIGHT_HELP = "Class weights: none, inverse frequency, or effective number of clips."
+HEADS = ("linear", "attentive", "mlp", "knn", "centroid")
 
-    return parse
+
+def device_option(default: str = "auto") -> Callable[[F], F]:
+    """Return `--device`."""
+    return click.option("--device", default=default, show_default=True, help="Device: cpu, cuda, cuda:1 or auto.")
+
+
+def precision_option(*choices: str) -> Callable[[F], F]:
+    """Return `--precision` with these choices, all by default."""
+    return click.option(
+        "--precision",
+        type=click.Choice(choices or ("auto", "fp32", "tf32", "bf16", "fp16")),
+        default="auto",
+        show_default=True,
+        help="Precision of the forward pass. auto: bf16 on GPUs that support it, otherwise fp32.",
+    )
+
+
+flush_option = click.option(
+    "--flush-seconds",
+    type=FiniteRange(0),
+    default=5.0,
+    show_default=True,
+    help="Publish embeddings at least this often; a kill loses at most that much work.",
+)
+decoding_options = together(
+    click.option(
+        "--workers", type=click.IntRange(0), help="Decoding processes; 0: in this one.  [default: one per core]"
+    ),
+    click.option(
+        "--timeout", type=FiniteRange(0.1), default=60.0, show_default=True, help="Seconds allowed to decode one video."
+    ),
+)
+wait_option = click.option("--wait", is_flag=True, help="Wait for another writer of the same store instead of failing.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
 def open_dataset(root: Path, options: Mapping[str, Any]) -> Dataset:
@@ -141,90 +323,10 @@ def open_dataset(root: Path, options: Mapping[str, Any]) -> Dataset:
     return dataset
 
 
-def cache_option(function: F) -> F:
-    """Add `--cache DIR`, where feature stores live."""
-    text = "Where embeddings are cached.  [default: features-cache]"
-    return click.option("--cache", type=click.Path(path_type=Path), default=lambda: setting("cache"), help=text)(
-        function
-    )
-
-
-def runs_option(function: F) -> F:
-    """Add `--runs DIR`, where runs are written."""
-    text = "Where runs are written.  [default: runs]"
-    return click.option("--runs", type=click.Path(path_type=Path), default=lambda: setting("runs"), help=text)(function)
-
-
-def embedding_options(function: F) -> F:
-    """Add `--num-frames` and `--size`, which select among several stores of a variant."""
-    for option in (
-        click.option("--size", type=click.IntRange(1), help="Side of the embedded views.  [default: that cached]"),
-        click.option(
-            "--num-frames",
-            "frames",
-            type=click.IntRange(1),
-            help="Frames of the embedded views.  [default: those cached]",
-        ),
-    ):
-        function = option(function)
-    return function
-
-
 def embeddings_wanted(options: Mapping[str, Any]) -> dict[str, int]:
     """Return what `--num-frames` and `--size` ask of a store's key, as `find_store` takes it."""
     asked = {"clip__num_frames": options["frames"], "clip__size": options["size"]}
     return {name: value for name, value in asked.items() if value is not None}
-
-
-def device_option(of: str = "", default: str = "auto") -> Callable[[F], F]:
-    """Return a decorator that adds `--device`; `of` says what runs there, where that is not plain."""
-    text = f"{of} cpu, cuda, cuda:1, or auto.".strip()
-    return click.option("--device", default=default, show_default=True, help=text)
-
-
-def precision_option(function: F) -> F:
-    """Add `--precision`, of a forward."""
-    return click.option(
-        "--precision",
-        type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
-        default="auto",
-        show_default=True,
-        help="Of the forward; auto: bf16 on GPUs that have it, else fp32.",
-    )(function)
-
-
-def flush_option(function: F) -> F:
-    """Add `--flush-seconds`, of embeddings."""
-    return click.option(
-        "--flush-seconds",
-        type=FiniteRange(0),
-        default=5.0,
-        show_default=True,
-        help="Publish embeddings at least this often: what a kill costs.",
-    )(function)
-
-
-def decoding_options(function: F) -> F:
-    """Add `--workers` and `--timeout`: how videos are decoded."""
-    for option in (
-        click.option(
-            "--timeout",
-            type=FiniteRange(0.1),
-            default=60.0,
-            show_default=True,
-            help="Seconds a video may take to decode.",
-        ),
-        click.option(
-            "--workers", type=click.IntRange(0), help="Decoding processes; 0: in this one.  [default: by cores]"
-        ),
-    ):
-        function = option(function)
-    return function
-
-
-def json_option(function: F) -> F:
-    """Add `--json`, for machines."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(function)
 
 
 def echo_json(value: object) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from actionvit.commands.command import Command
 from actionvit.commands.options import (
     decoding_options,
     device_option,
@@ -14,6 +15,7 @@ from actionvit.commands.options import (
     json_option,
     precision_option,
     setting,
+    weights_option,
 )
 
 if TYPE_CHECKING:
@@ -23,19 +25,19 @@ if TYPE_CHECKING:
     from actionvit.pipeline.runs import Run
 
 
-@click.command(short_help="Classes of new videos, by what a run learned.")
-@click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--run", required=True, help="A run's folder, or its name below the runs' folder.")
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Classes to tell of each video.")
-@click.option("--weights", help="The encoder's weights, where they are no longer where the run had them.")
+@click.command(cls=Command, examples="actionvit predict a.mp4 b.mp4 --run base-linear --top 3")
+@click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True), metavar="VIDEO...")
+@click.option("--run", required=True, help="Run to predict with: its folder, or its name below runs/.")
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Number of classes shown per video.")
+@weights_option
 @device_option()
-@precision_option
+@precision_option()
 @decoding_options
 @json_option
 def command(videos: tuple[Path, ...], **options: Any) -> None:
-    """Tell the most probable classes of VIDEOS (files, or folders of frames), with calibrated probabilities.
+    """Predict the classes of each VIDEO (a file, or a folder of frames), with calibrated probabilities.
 
-    The model is that of the run's first split: `finetune`'s network, or `probe`'s head on the encoder it was made for.
+    The model is that of the run's first split: a fine-tuned network, or a probe's head on its encoder.
     """
     from tqdm import tqdm
 

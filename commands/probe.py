@@ -8,20 +8,31 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from actionvit.commands.command import Command
 from actionvit.commands.options import (
+    CLASS_WEIGHT_HELP,
+    CLASS_WEIGHTS,
+    HEADS,
     FiniteRange,
     cache_option,
+    class_options,
     dataset_options,
     device_option,
     echo_json,
     embedding_options,
     embeddings_wanted,
+    jobs_option,
     json_option,
     open_dataset,
+    overwrite_option,
     root_argument,
+    run_name_option,
     runs_option,
+    seeds_option,
+    selection_metric_option,
+    several,
     split_options,
-    test_fraction_option,
+    variants_option,
 )
 
 if TYPE_CHECKING:
@@ -57,32 +68,27 @@ def _value(text: str) -> int | float | str | bool:
     return text
 
 
-@click.command(short_help="Stage 2: a classifier head on cached embeddings.")
-@root_argument
-@click.option(
-    "--variant",
-    "variants",
-    multiple=True,
-    default=("base",),
-    help="Whose embeddings; repeat for several: one run each, over the same videos.  [default: base]",
+@click.command(
+    cls=Command,
+    examples="""
+    actionvit probe videos/ --variant base --balanced
+    actionvit probe videos/ --variant base,hr --class-weight none,balanced --protocol grouped
+    actionvit probe videos/ --head knn --grid k=1,5,20
+    """,
 )
+@root_argument
+@variants_option
 @embedding_options
 @dataset_options
 @cache_option
 @runs_option
-@click.option("--run-name", "run", help="The run's name.  [default: made of what is not as usual]")
-@click.option("--overwrite", is_flag=True, help="Replace a run of that name, whatever it was.")
-@click.option(
-    "--head",
-    type=click.Choice(["linear", "attentive", "mlp", "knn", "centroid"]),
-    default="linear",
-    show_default=True,
-    help="attentive and mlp are trained with torch.",
-)
+@run_name_option
+@overwrite_option
+@click.option("--head", type=click.Choice(HEADS), default="linear", show_default=True, help="Classifier head.")
 @click.option(
     "--features",
     type=click.Choice(["clip", "frame", "layers"]),
-    help="Clip or frame-level embeddings, or those of all kept blocks joined.  [default: attentive: frame, else clip]",
+    help="Clip embeddings, frame embeddings, or all saved blocks joined.  [default: frame for attentive, else clip]",
 )
 @click.option(
     "--view-aggregation",
@@ -90,76 +96,36 @@ def _value(text: str) -> int | float | str | bool:
     type=click.Choice(["mean", "each"]),
     default="mean",
     show_default=True,
-    help="Average a video's views, or train on each and average their probabilities at test.",
+    help="Average a video's views, or train on each view and average the predictions.",
 )
-@click.option("--balanced", is_flag=True, help="Classes count alike: the same as --class-weight balanced.")
-@click.option(
-    "--class-weight",
-    "class_weights",
-    type=click.Choice(["none", "balanced", "effective"]),
-    multiple=True,
-    help="By inverse frequency or effective number; repeat for a run each.  [default: none]",
-)
-@click.option(
-    "--sampler",
-    type=click.Choice(["uniform", "balanced"]),
-    default="uniform",
-    show_default=True,
-    help="How minibatches are drawn; for attentive and mlp.",
-)
-@click.option(
-    "--logit-adjustment",
-    "logit_adjust",
-    type=FiniteRange(0),
-    default=0.0,
-    metavar="TAU",
-    help="Take TAU · log frequency off logits.",
-)
-@click.option(
-    "--focal-gamma",
-    "focal",
-    type=FiniteRange(0),
-    default=0.0,
-    metavar="GAMMA",
-    help="Focal loss; for attentive and mlp.",
-)
+@class_options
+@several("--class-weight", "class_weights", choices=CLASS_WEIGHTS, help=f"{CLASS_WEIGHT_HELP}  [default: none]")
 @click.option(
     "--grid",
     multiple=True,
     callback=parse_grid,
     metavar="NAME=V,V",
-    help="Values to search instead of the head's own; a single one fixes it.",
+    help="Values to search instead of the head's own grid; a single value fixes the parameter.",
 )
+@selection_metric_option
+@click.option("--calibrate", is_flag=True, help="Fit a temperature to out-of-fold predictions.")
+@several(
+    "--fuse", choices=("mean", "stacked"), help="Also fuse the variants: average log-probabilities, or stacked weights."
+)
+@split_options()
+@seeds_option(note="5, or 1 if nothing depends on the seed")
 @click.option(
-    "--selection-metric",
-    "criterion",
-    type=click.Choice(["accuracy", "mean_class_accuracy", "log_loss"]),
-    help="What the search maximises.  [default: accuracy; mean_class_accuracy where classes count alike]",
+    "--long-tail", type=FiniteRange(1), default=1.0, metavar="FACTOR", help="Thin training classes to this imbalance."
 )
-@click.option("--calibrate", is_flag=True, help="Scale the temperature to out-of-fold predictions.")
-@click.option(
-    "--fuse",
-    type=click.Choice(["mean", "stacked"]),
-    multiple=True,
-    help="Also fuse the variants' heads: average log-probabilities, or weights fitted out of fold.",
-)
-@split_options("official where there are lists, else grouped where sources are known, else stratified")
-@test_fraction_option
-@click.option(
-    "--seeds",
-    type=click.IntRange(1),
-    help="Repetitions.  [default: 5; 1 where a seed changes neither split nor training]",
-)
-@click.option("--long-tail", type=FiniteRange(1), default=1.0, metavar="FACTOR", help="Thin training classes.")
-@click.option("--shots", type=click.IntRange(1), help="Training clips a class.  [default: all]")
-@device_option("Of attentive and mlp:", default="cpu")
-@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Threads, a split each.")
+@click.option("--shots", type=click.IntRange(1), help="Training clips per class.  [default: all]")
+@device_option("cpu")
+@jobs_option
 @json_option
 def command(**options: Any) -> None:
-    """Train a classifier head on cached embeddings for every split, and score each test side once.
+    """Stage 2: train a classifier head on cached embeddings for every split, and score each test set once.
 
-    Every hyper-parameter is chosen by cross-validation inside the training side, folds by source where sources are
-    known; what was searched and what won stands in the run's run.json.
+    Hyper-parameters are chosen by cross-validation inside the training set, with folds by source where sources are
+    known. The search and its result are recorded in the run's run.json.
     """
     from tqdm import tqdm
 

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actionvit.commands.options import device_option, echo_json, json_option, setting
+from actionvit.commands.command import Command
+from actionvit.commands.options import (
+    PATH,
+    device_option,
+    echo_json,
+    json_option,
+    output_option,
+    setting,
+    weights_option,
+)
 
 if TYPE_CHECKING:
     from actionvit.features.timesformer.rollout import AttentionRollout
@@ -16,43 +25,36 @@ if TYPE_CHECKING:
     from actionvit.pipeline.runs import Run
 
 
-@click.command(short_help="Stage 3: per-class reports; several runs are compared, paired.")
+@click.command(
+    cls=Command,
+    examples="""
+    actionvit report base-linear
+    actionvit report base-linear hr-linear -o report/ --attention
+    """,
+)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@output_option("report/ in the first run")
+@click.option("--root", type=PATH, help="Folder of the dataset.  [default: as recorded]")
+@click.option("--thumbnails/--no-thumbnails", "clips", default=True, help="Show frames of the hardest clips.")
 @click.option(
-    "-o",
-    "--output",
-    "out",
-    type=click.Path(path_type=Path),
-    help="Where to write.  [default: report/ in the first run]",
+    "--embeddings/--no-embeddings", "analysed", default=True, help="Analyze the embeddings: leaks, neighbors, 2-D plot."
 )
 @click.option(
-    "--root",
-    type=click.Path(path_type=Path, exists=True),
-    help="The dataset's folder, for frames of the hard clips.  [default: where the first run found it]",
+    "--projection",
+    type=click.Choice(["pca", "tsne", "umap"]),
+    default="pca",
+    show_default=True,
+    help="Method of the 2-D embedding plot.",
 )
-@click.option(
-    "--thumbnails/--no-thumbnails", "clips", default=True, help="Show frames of the hard clips, if they are at hand."
-)
-@click.option(
-    "--embeddings/--no-embeddings",
-    "analysed",
-    default=True,
-    help="Look at the embeddings, if the first run's store is at hand: leaks across a split, neighbours, a picture.",
-)
-@click.option(
-    "--projection", type=click.Choice(["pca", "tsne", "umap"]), default="pca", show_default=True, help="Of the picture."
-)
-@click.option(
-    "--attention", is_flag=True, help="Show where the first run's encoder looks in the hard clips: a forward each."
-)
-@click.option("--weights", metavar="SRC", help="The encoder's, for --attention.  [default: those that were extracted]")
-@device_option("For --attention:")
+@click.option("--attention", is_flag=True, help="Show the encoder's attention over the hardest clips.")
+@weights_option
+@device_option()
 @json_option
 def command(**options: Any) -> None:
-    """Write the report of each RUN (a folder, or a name below runs/), compared with the first, clip by clip.
+    """Stage 3: write a per-class report of one RUN, or a paired comparison of several.
 
-    report.html needs no network; beside it lie JSON, Markdown and LaTeX, in tables/ tidy CSV files, and in figures/
-    every figure as SVG, PDF and PNG.
+    RUN is a run's folder or its name below runs/. report.html is one file that needs no network; beside it are JSON,
+    Markdown, LaTeX, CSV tables and every figure as SVG, PDF and PNG.
     """
     from tqdm import tqdm
 

@@ -9,20 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actionvit.commands.experiment import HEADS
+from actionvit.commands.command import Command
 from actionvit.commands.extract import weights_by_variant
 from actionvit.commands.options import (
+    CLASS_WEIGHT_HELP,
+    CLASS_WEIGHTS,
+    HEADS,
     cache_option,
+    crops_option,
     dataset_options,
     decoding_options,
     device_option,
     flush_option,
-    numbers,
+    jobs_option,
+    num_clips_option,
     open_dataset,
+    output_option,
     precision_option,
     root_argument,
+    seeds_option,
+    several,
+    several_numbers,
     split_options,
-    words,
+    variants_option,
+    weights_options,
 )
 
 if TYPE_CHECKING:
@@ -39,47 +49,47 @@ FEW = 20
 VARIANTS = ("base", "hr", "large", "tiny", "tiny-hr")
 
 
-@click.command(short_help="Frames × sizes × variants × heads in one table and one plot.")
-@root_argument
-@click.option("--variant", "variants", callback=words(VARIANTS), default="base", show_default=True, help="base,hr")
-@click.option(
-    "--num-frames", "frames", callback=numbers(int), help="T, frames a view: 4,8,16.  [default: the variant's]"
+@click.command(
+    cls=Command,
+    examples="""
+    actionvit sweep videos/ --num-frames 4,8,16 --size 160,224
+    actionvit sweep videos/ --variant base,hr --head linear,knn --dry-run
+    """,
 )
-@click.option("--size", "sizes", callback=numbers(int), help="S, side in pixels: 160,224.  [default: the variant's]")
-@click.option("--head", "heads", callback=words(HEADS), default="linear", show_default=True, help="linear,attentive")
-@click.option(
+@root_argument
+@variants_option
+@several_numbers("--num-frames", "frames", help="Frames per view (T).  [default: the variant's; repeatable]")
+@several_numbers("--size", "sizes", help="Side of a view in pixels (S).  [default: the variant's; repeatable]")
+@several("--head", "heads", choices=HEADS, default=("linear",), help="Classifier head.  [default: linear; repeatable]")
+@several(
     "--class-weight",
     "weightings",
-    callback=words(("none", "balanced", "effective")),
-    default="none",
-    show_default=True,
-    help="none,balanced",
+    choices=CLASS_WEIGHTS,
+    default=("none",),
+    help=f"{CLASS_WEIGHT_HELP}  [default: none]",
 )
-@click.option("--weights", "sources", multiple=True, metavar="[VARIANT=]SRC", help="As for extract.")
+@weights_options
 @dataset_options
 @cache_option
-@click.option(
-    "--num-clips", "clips", type=click.IntRange(1), default=1, show_default=True, help="Temporal views a video."
-)
-@click.option("--crops", type=click.Choice(["1", "3"]), default="1", show_default=True, help="Spatial views.")
-@precision_option
-@device_option("Of the encoder:")
+@num_clips_option
+@crops_option()
+@precision_option()
+@device_option()
 @decoding_options
 @flush_option
-@split_options("as for probe")
-@click.option("--seeds", type=click.IntRange(1), help="Repetitions.  [default: as for probe]")
-@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Threads, a split each.")
-@click.option(
-    "-o", "--output", "out", type=click.Path(path_type=Path), help="Where to write.  [default: results/DATASET-sweep]"
-)
-@click.option("--dry-run", is_flag=True, help="Say what is cached and what the rest would cost, and do nothing.")
+@split_options()
+@seeds_option(note="as for probe")
+@jobs_option
+@output_option("results/DATASET-sweep")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> None:
-    """Embed the videos under every setting that is not cached yet, probe all of them, compare cost and accuracy.
+    """Compare cost and accuracy over frames, sizes, variants and heads.
 
-    Says first what has to be embedded and about how long that takes. May be stopped at any time: called again, it does
-    what is left. Every setting is judged on the same videos; the best is chosen by cross-validation inside the training
-    sides, never by its test figure. Exit code 3: done, but some videos failed.
+    Settings that are not cached are embedded first; the plan and an estimate are printed before that. The command can
+    be stopped at any time and continues where it was. All settings are scored on the same videos.
+
+    Exit code 3: some videos failed.
     """
     from actionvit.features.decoding.decode import DecodePolicy
     from actionvit.pipeline.experiments.sweep import embed, plan_sweep
@@ -111,7 +121,7 @@ def _spec(options: dict[str, Any], head: str, weighting: str) -> ProbeSpec:
     """One criterion for all, or their scores could not be compared."""
     from actionvit.pipeline.probing.tasks import ProbeSpec
 
-    same = {name: options[name] for name in ("protocol", "folds", "seeds")}
+    same = {name: options[name] for name in ("protocol", "folds", "test_fraction", "seeds")}
     return ProbeSpec(head=head, class_weight=weighting, criterion="accuracy", **same)  # type: ignore[arg-type]
 
 

@@ -7,19 +7,20 @@ from pathlib import Path
 
 import click
 
-from actionvit.commands.options import echo_json, json_option
+from actionvit.commands.command import Group
+from actionvit.commands.options import PATH, echo_json, json_option, output_option
 
 
-@click.group(short_help="Look at and inflate encoder weights.")
+@click.group(cls=Group)
 def command() -> None:
-    """Look at encoder weights, or make some out of an image model."""
+    """Inspect encoder weights, and inflate an image model to a TimeSformer."""
 
 
-@command.command()
+@command.command(examples="actionvit weights show base")
 @click.argument("source")
 @json_option
 def show(source: str, as_json: bool) -> None:
-    """Say what SOURCE is: a variant's name, a Hugging Face folder or hub id, or an original .pyth file."""
+    """Show the configuration of SOURCE: a variant, a local folder, a hub id or a .pyth file."""
     from actionvit.features.timesformer.checkpoint import find_weights
     from actionvit.features.timesformer.variants import VARIANTS
 
@@ -41,13 +42,13 @@ def show(source: str, as_json: bool) -> None:
         click.echo(f"{name:8} {text}")
 
 
-@command.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@command.command(examples="actionvit weights inflate clip-vit-b16/ -o timesformer-clip/")
+@click.argument("source", type=PATH)
+@output_option(required=True)
 def inflate(source: Path, out: Path) -> None:
-    """Write a TimeSformer folder OUT out of an image model's folder SOURCE (a ViT, or a CLIP vision tower).
+    """Inflate the image model in folder SOURCE (a ViT, or a CLIP vision tower) to a TimeSformer.
 
-    On a clip of one repeated frame it gives what the image model gives for the picture; `extract --weights OUT`.
+    For a clip of one repeated frame it gives the image model's output. Use it with `extract --weights FOLDER`.
     """
     from actionvit.features.timesformer.inflate import inflate
 

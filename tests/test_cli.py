@@ -1,11 +1,13 @@
-"""The front door: help for every command, fast, and in the README."""
+"""The command line: help for every command, one grammar, fast start-up, and the README."""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -13,9 +15,92 @@ import pytest
 from click.testing import CliRunner
 
 from actionvit.cli import COMMANDS, cli
-from actionvit.commands.options import FiniteRange
+from actionvit.commands.command import GROUP_OF, GROUPS, Command, long_name
+from actionvit.commands.options import FiniteRange, several_numbers
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def commands_of(group: click.Group, path: str = "actionvit") -> Iterator[tuple[str, click.Command]]:
+    """Yield every command that is not a group, with the words that call it."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands_of(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+def options_of(command: click.Command) -> list[click.Option]:
+    return [option for option in command.params if isinstance(option, click.Option)]
+
+
+def test_every_option_belongs_to_one_group() -> None:
+    names = [name for group in GROUPS.values() for name in group]
+    assert len(names) == len(set(names))
+    for path, command in commands_of(cli):
+        assert isinstance(command, Command), path
+        missing = [long_name(option) for option in options_of(command) if long_name(option) not in GROUP_OF]
+        assert not missing, f"{path}: {missing}"
+
+
+def test_no_option_name_has_two_meanings() -> None:
+    meanings: dict[str, dict[str, list[str]]] = {}
+    for path, command in commands_of(cli):
+        for option in options_of(command):
+            text = re.sub(r" *\[.*", "", option.help or "")
+            meanings.setdefault(long_name(option), {}).setdefault(text, []).append(path)
+    assert not {name: texts for name, texts in meanings.items() if len(texts) > 1}
+
+
+def test_each_group_of_options_fits_a_screen() -> None:
+    for path, _ in commands_of(cli):
+        text = CliRunner().invoke(cli, [*path.split()[1:], "--help"], terminal_width=80).output
+        for section in re.split(r"\n\n(?=[A-Z][a-z]+:\n)", text)[1:]:
+            assert len(section.splitlines()) <= 32, f"{path}: {section.splitlines()[0]}"
+
+
+def test_every_command_shows_an_example_that_parses() -> None:
+    for path, command in commands_of(cli):
+        assert isinstance(command, Command) and command.examples, path
+        for line in command.examples:
+            words = shlex.split(line)
+            words = words[words.index("actionvit") + 1 :]
+            target, context = cli.get_command(click.Context(cli), words.pop(0)), click.Context(cli)
+            while isinstance(target, click.Group):
+                target = target.get_command(context, words.pop(0))
+            assert target is command
+            known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+            unknown = set(re.findall(r"(?<!\S)--?[a-z-]+", " ".join(words))) - known
+            assert not unknown, line
+
+
+@pytest.mark.parametrize(("given", "expected"), [(("4,8", "16"), (4, 8, 16)), (("4", "8", "16"), (4, 8, 16)), ((), ())])
+def test_values_may_be_repeated_or_comma_listed(given: tuple[str, ...], expected: tuple[int, ...]) -> None:
+    @click.command()
+    @several_numbers("--num-frames", "frames")
+    def show(frames: tuple[int, ...]) -> None:
+        click.echo(repr(frames))
+
+    arguments = [part for text in given for part in ("--num-frames", text)]
+    assert CliRunner().invoke(show, arguments).output.strip() == repr(expected)
+
+
+def test_quiet_hides_warnings_and_verbose_shows_progress_of_the_log() -> None:
+    code = (
+        "import logging, click, sys; from actionvit.commands.command import Command, configure_logging\n"
+        "configure_logging(); log = logging.getLogger('actionvit.x')\n"
+        "@click.command(cls=Command)\n"
+        "def show(): log.info('detail'); log.warning('careful\\nnow')\n"
+        "show(sys.argv[1:])"
+    )
+    shown = {
+        flags: subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, check=True).stderr
+        for flags in ((), ("-v",), ("-q",))
+    }
+    assert shown == {(): "warning: careful now\n", ("-v",): "info: detail\nwarning: careful now\n", ("-q",): ""}
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))

@@ -128,7 +128,7 @@ def test_an_exported_model_gives_the_same_scores_in_transformers(
     from transformers import AutoImageProcessor, AutoModelForVideoClassification, pipeline
 
     folder = tmp_path / "model"
-    result = invoke("export", place / "runs" / name, folder)
+    result = invoke("export", place / "runs" / name, "-o", folder)
     assert result.exit_code == 0, result.exception
     predictor = load_predictor(read_run(place / "runs" / name))
     processor, model = (kind.from_pretrained(folder) for kind in (AutoImageProcessor, AutoModelForVideoClassification))
@@ -154,7 +154,7 @@ def test_an_exported_model_gives_the_same_scores_in_transformers(
 
 
 def test_the_exported_readme_runs(dataset: Dataset, place: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
-    assert invoke("export", place / "runs" / "tuned", tmp_path / "model").exit_code == 0
+    assert invoke("export", place / "runs" / "tuned", "-o", tmp_path / "model").exit_code == 0
     code = (tmp_path / "model" / "README.md").read_text(encoding="utf-8").split("```")[1].removeprefix("python\n")
     monkeypatch.chdir(tmp_path / "model")
     video = dataset.videos[3].path
@@ -166,13 +166,13 @@ def test_the_exported_readme_runs(dataset: Dataset, place: Path, tmp_path: Path,
 
 def test_what_cannot_be_exported_or_predicted_is_said_in_a_line(dataset: Dataset, place: Path, tmp_path: Path) -> None:
     for name in ("frames", "knn", "attentive"):
-        result = invoke("export", place / "runs" / name, tmp_path / name)
+        result = invoke("export", place / "runs" / name, "-o", tmp_path / name)
         assert result.exit_code == 1 and "predict" in str(result.exception) and not (tmp_path / name).exists()
-    again = invoke("export", place / "runs" / "tuned", place)
+    again = invoke("export", place / "runs" / "tuned", "-o", place)
     assert again.exit_code == 1 and "there already" in str(again.exception)
     other = tiny_model.write_weights(tmp_path / "other", seed=1)
     for command in (("predict", dataset.videos[0].path, "--run"), ("export",)):
-        more = [tmp_path / "x"] if command[0] == "export" else []
+        more = ["-o", tmp_path / "x"] if command[0] == "export" else []
         result = invoke(*command, place / "runs" / "linear", *more, "--weights", other)
         assert result.exit_code == 1 and "other weights" in str(result.exception)
     assert invoke("predict", dataset.videos[0].path, "--run", "none").exit_code == 1
@@ -188,6 +188,6 @@ def test_an_inflated_clip_has_no_place_in_transformers(dataset: Dataset, tmp_pat
                     "grouped-1", "--epochs", "1", "--cache", tmp_path, "--runs", tmp_path,
                     "--run-name", "r")  # fmt: skip
     assert result.exit_code == 0, result.exception
-    refused = invoke("export", tmp_path / "r", tmp_path / "model")
+    refused = invoke("export", tmp_path / "r", "-o", tmp_path / "model")
     assert refused.exit_code == 1 and "LayerNorm" in str(refused.exception) and not (tmp_path / "model").exists()
     assert invoke("predict", dataset.videos[0].path, "--run", tmp_path / "r").exit_code == 0

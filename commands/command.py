@@ -1,0 +1,167 @@
+"""The class of every command: options in groups, examples at the end of its help, and `-v` and `-q`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import click
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Data": (
+        *("--dataset-name", "--layout", "--format", "--list", "--splits-dir", "--root", "--videos", "--from"),
+        *("--count", "--length", "--window-stride", "--decode"),
+    ),
+    "Splits": (
+        "--protocol",
+        "--folds",
+        "--test-fraction",
+        "--split",
+        "--test-split",
+        "--select-on",
+        "--seed",
+        "--seeds",
+    ),
+    "Cache": (
+        *("--cache", "--flush-seconds", "--flush-mib", "--wait", "--verify", "--repair", "--retry-failed", "--shard"),
+        *("--include", "--tokens", "--cached-views", "--token-precision", "--frame-cache-gib"),
+    ),
+    "Views": (
+        *("--num-frames", "--size", "--sampling", "--stride", "--num-clips", "--crops", "--flip"),
+        *("--view-aggregation", "--features"),
+    ),
+    "Model": (
+        *("--variant", "--encoder", "--weights", "--head", "--head-init", "--frame-pool", "--save-layers"),
+        *("--save-tokens-after", "--train", "--fuse", "--final", "--refit"),
+    ),
+    "Classes": (
+        *("--balanced", "--class-weight", "--sampler", "--logit-adjustment", "--focal-gamma", "--label-smoothing"),
+        *("--long-tail", "--shots", "--factors"),
+    ),
+    "Selection": ("--selection-metric", "--grid", "--calibrate", "--val-fraction", "--epochs", "--patience"),
+    "Optimizer": (
+        *("--batch-size", "--micro-batch-size", "--lr", "--layer-decay", "--weight-decay", "--warmup-fraction"),
+        *("--stochastic-depth", "--max-grad-norm", "--ema-decay"),
+    ),
+    "Augmentation": (
+        *("--augment", "--min-duration", "--min-crop-area", "--augment-flip", "--no-flip-class", "--color-ops"),
+        *("--magnitude", "--mixup", "--cutmix"),
+    ),
+    "Machine": (
+        *("--device", "--precision", "--compile", "--activation-checkpointing", "--workers", "--timeout", "--backend"),
+        *("--on-corrupt", "--jobs", "--engine", "--address", "--shards", "--rank-sampling", "--checkpoint-every"),
+    ),
+    "Output": (
+        *("--output", "--runs", "--run", "--run-name", "--overwrite", "--restart", "--resume", "--dry-run", "--top"),
+        *("--thumbnails", "--embeddings", "--attention", "--projection", "--animate", "--push", "--yes", "--json"),
+        *("--verbose", "--quiet", "--help"),
+    ),
+}
+"""The group of every option; a name means the same in every command."""
+
+GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
+
+
+def long_name(option: click.Parameter) -> str:
+    """Return an option's first long name, such as `--num-frames`."""
+    return next((name for name in option.opts if name.startswith("--")), option.opts[0])
+
+
+class Command(click.Command):
+    """A command whose help lists its options by group, and that takes `-v` and `-q`."""
+
+    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = [line for line in examples.strip().splitlines() if line.strip()]
+        self.params += [
+            click.Option(
+                ["-v", "--verbose"],
+                count=True,
+                expose_value=False,
+                callback=_verbose,
+                help="Log more; -vv: everything.",
+            ),
+            click.Option(
+                ["-q", "--quiet"], is_flag=True, expose_value=False, callback=_quiet, help="No progress, no notes."
+            ),
+        ]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one section per group of options, in the order of `GROUPS`."""
+        rows: dict[str, list[tuple[str, str]]] = {group: [] for group in (*GROUPS, "Options")}
+        for parameter in self.get_params(ctx):
+            if isinstance(parameter, click.Argument):
+                continue
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                rows[GROUP_OF.get(long_name(parameter), "Options")].append(record)
+        for group, records in rows.items():
+            if records:
+                with formatter.section(group):
+                    formatter.write_dl(records)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples as they stand, one per line."""
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples:
+                    formatter.write(f"{'':>{formatter.current_indent}}{line.strip()}\n")
+
+
+class Group(click.Group):
+    """A group whose commands are of class `Command`."""
+
+    command_class = Command
+    group_class = type
+
+
+def is_quiet(ctx: click.Context | None = None) -> bool:
+    """Return whether `-q` was given to the running command."""
+    context = ctx or click.get_current_context(silent=True)
+    return bool(context and context.find_root().meta.get("actionvit.quiet"))
+
+
+def _verbose(ctx: click.Context, _param: click.Parameter, count: int) -> None:
+    if count:
+        set_level(logging.INFO if count == 1 else logging.DEBUG)
+
+
+def _quiet(ctx: click.Context, _param: click.Parameter, quiet: bool) -> None:
+    if quiet:
+        ctx.find_root().meta["actionvit.quiet"] = True
+        set_level(logging.ERROR)
+
+
+class _Lines(logging.Handler):
+    """Write log records to stderr as `warning: text`, above a progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = " ".join(record.getMessage().splitlines())
+        prefix = {logging.INFO: "info", logging.DEBUG: "debug"}.get(record.levelno, record.levelname.lower())
+        write_line(f"{prefix}: {text}")
+
+
+def write_line(text: str) -> None:
+    """Write a line to stderr; a progress bar that is shown there moves below it."""
+    import sys
+
+    tqdm = sys.modules.get("tqdm")
+    if tqdm is not None and getattr(tqdm.tqdm, "_instances", None):
+        with tqdm.tqdm.external_write_mode(file=sys.stderr):
+            click.echo(text, err=True)
+    else:
+        click.echo(text, err=True)
+
+
+def configure_logging() -> None:
+    """Send the package's log to stderr, warnings and above until `-v` or `-q` changes that."""
+    logger = logging.getLogger("actionvit")
+    if not any(isinstance(handler, _Lines) for handler in logger.handlers):
+        logger.addHandler(_Lines())
+        logger.propagate = False
+    logger.setLevel(logging.WARNING)
+
+
+def set_level(level: int) -> None:
+    """Log the package's records from this level on."""
+    logging.getLogger("actionvit").setLevel(level)
