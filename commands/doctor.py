@@ -86,7 +86,7 @@ def _device(place: str, precision: str) -> str:
 
 
 def _weights() -> dict[str, str]:
-    from actionvit.features.timesformer.hub import cached
+    from actionvit.features.hub import cached
     from actionvit.features.timesformer.variants import BUILT_IN, VARIANTS
 
     found = {}

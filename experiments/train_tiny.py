@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from actionvit.features.timesformer.checkpoint import MEAN, STD
 from actionvit.features.timesformer.model import TimeSformer
 from actionvit.features.timesformer.state_dict import to_transformers
-from actionvit.features.timesformer.tiny import TINY
+from actionvit.features.timesformer.variants import TINY
 from actionvit.pipeline.datasets.synthetic.motions import BACKWARDS, MOTIONS, Drawn, Scene, draw_scene, draw_tracked
 from actionvit.pipeline.finetuning.checkpoints import (
     load_checkpoint,

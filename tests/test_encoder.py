@@ -20,8 +20,8 @@ from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.forward import EncoderOutput
 from actionvit.features.timesformer.outputs import cache_key_fields
 from actionvit.features.timesformer.state_dict import tensor_shapes
-from actionvit.features.timesformer.tiny import TINY, untrained_weights
-from actionvit.features.timesformer.variants import clip_spec
+from actionvit.features.timesformer.tiny import untrained_weights
+from actionvit.features.timesformer.variants import TINY, clip_spec
 from actionvit.pipeline.extraction.job import Job
 
 SPEC = ClipSpec(num_frames=4, size=32, clips=3)

@@ -16,7 +16,7 @@ from actionvit.features.sampling import ClipSpec
 from actionvit.features.timesformer.attention import attend_space, attend_time
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.encoder import Encoder
-from actionvit.features.timesformer.tiny import TINY
+from actionvit.features.timesformer.variants import TINY
 
 HR, LARGE = {"num_frames": 16, "image_size": 448}, {"num_frames": 96, "image_size": 224}
 NARROW = {**SMALL, "num_hidden_layers": 2}

@@ -76,7 +76,7 @@ def whole(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 def test_the_plan_says_what_is_cached_and_what_the_rest_costs(clips, tmp_path) -> None:
     said = sweep(clips, tmp_path, "--dry-run")
     lines = re.findall(r"^  tiny-(\d)x(\d+) +([\d.]+) GMAC a video: 0 cached, 20 to embed", said, re.MULTILINE)
-    shape = find_weights("tiny", None).shape
+    shape = find_weights("tiny", None).config
     assert len(lines) == 4
     for frames, size, cost in lines:
         assert float(cost) == pytest.approx(gmac(shape, ClipSpec(num_frames=int(frames), size=int(size))), abs=0.005)

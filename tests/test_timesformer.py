@@ -12,14 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
-    CLIPVisionConfig,
     CLIPVisionModel,
     TimesformerModel,
     ViTConfig,
     ViTForImageClassification,
     ViTModel,
 )
-from transformers_reference import SMALL, noise, own, reference
+from transformers_reference import SMALL, clip_folder, noise, own, reference
 
 from actionvit.errors import ActionVitError
 from actionvit.features.device import resolve_device
@@ -30,8 +29,7 @@ from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.forward import run_blocks
 from actionvit.features.timesformer.inflate import inflate
 from actionvit.features.timesformer.state_dict import from_original, tensor_shapes
-from actionvit.features.timesformer.tiny import TINY
-from actionvit.features.timesformer.variants import VARIANTS, clip_spec, gmac
+from actionvit.features.timesformer.variants import TINY, VARIANTS, clip_spec, gmac
 
 
 def test_going_on_from_tokens_gives_the_same_embedding(tmp_path: Path) -> None:
@@ -52,17 +50,6 @@ def test_the_mean_frame_embedding_leaves_the_clip_embedding_as_it_is(tmp_path: P
         by_cls, by_mean = model(pixels), model(pixels, mean_pool=True)
     assert torch.allclose(by_cls.clip, by_mean.clip, atol=1e-5)
     assert not torch.allclose(by_cls.frame, by_mean.frame, atol=1e-2)
-
-
-def clip_folder(folder: Path) -> CLIPVisionModel:
-    torch.manual_seed(1)
-    config = CLIPVisionConfig(**SMALL, image_size=32, patch_size=16)
-    model = CLIPVisionModel(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    model.save_pretrained(folder)
-    return model
 
 
 def test_an_inflated_clip_sees_a_still_clip_as_clip_sees_the_picture(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the tensors of a TimeSformer are called: here, in transformers, and in facebookresearch/TimeSformer."""
+"""Tensor names of a TimeSformer: ours, those of transformers, and those of facebookresearch/TimeSformer."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from actionvit.errors import ActionVitError
 from actionvit.features.timesformer.config import TimeSformerConfig
 
-# One line a module: ours, transformers' and the original's; N stands for the block.
+# One line per module: our name, transformers' and the original's; N stands for the block number.
 _MODULES = (
     ("cls", "embeddings.cls_token", "cls_token"),
     ("position", "embeddings.position_embeddings", "pos_embed"),
     ("time", "embeddings.time_embeddings", "time_embed"),
     ("patch", "embeddings.patch_embeddings.projection", "patch_embed.proj"),
-    ("pre_norm", "embeddings.pre_layernorm", None),  # ours alone: transformers knows no TimeSformer with one
+    ("pre_norm", "embeddings.pre_layernorm", None),  # transformers' TimeSformer has none
     ("norm", "layernorm", "norm"),
     ("head", "classifier", "head"),
     ("blocks.N.time_norm", "encoder.layer.N.temporal_layernorm", "blocks.N.temporal_norm1"),
@@ -38,80 +38,91 @@ def _translate(name: str, table: Mapping[str, str]) -> str | None:
     number = _BLOCK.search(name)
     general = _BLOCK.sub("N", name, count=1)
     module, dot, kind = general.rpartition(".")
-    found = table.get(general) or (table[module] + dot + kind if module in table else None)
-    return found.replace(".N.", f".{number[0]}.") if found and number else found
+    other = table.get(general) or (table[module] + dot + kind if module in table else None)
+    return other.replace(".N.", f".{number[0]}.") if other and number else other
 
 
 def from_transformers(name: str) -> str | None:
-    """Return our name of a transformers tensor (with or without `timesformer.` before it), None for an unknown one."""
+    """Return our name of a transformers tensor (with or without the prefix `timesformer.`), None if unknown."""
     return _translate(name.removeprefix("timesformer."), _FROM_HF)
 
 
 def from_original(name: str) -> str | None:
-    """Return our name of a tensor of a facebookresearch `.pyth`, None for an unknown one."""
+    """Return our name of a tensor of a facebookresearch `.pyth`, None if unknown."""
     return _translate(name.removeprefix("module.").removeprefix("model."), _FROM_ORIGINAL)
 
 
 def to_transformers(name: str, *, prefix: str = "timesformer.") -> str:
-    """Return what transformers calls one of our tensors in a TimesformerForVideoClassification."""
-    found = _translate(name, _TO_HF)
-    assert found is not None, name
-    return found if found.startswith("classifier.") else prefix + found
+    """Return the name of one of our tensors in a TimesformerForVideoClassification."""
+    other = _translate(name, _TO_HF)
+    assert other is not None, name
+    return other if other.startswith("classifier.") else prefix + other
 
 
-def tensor_shapes(shape: TimeSformerConfig) -> dict[str, tuple[int, ...]]:
-    """Return every tensor a model of this shape has, by our name; the classifier `head` is not part of it."""
-    D = shape.width
-    linear = {"qkv": (3 * D, D), "in": (shape.mlp, D), "out": (D, shape.mlp)}
+def tensor_shapes(config: TimeSformerConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor of a model, by our name, without the classifier `head`."""
+    D = config.width
+    linear = {"qkv": (3 * D, D), "in": (config.mlp, D), "out": (D, config.mlp)}
     shapes: dict[str, tuple[int, ...]] = {
         "cls": (1, 1, D),
-        "position": (1, 1 + shape.patches, D),
-        "time": (1, shape.num_frames, D),
-        "patch.weight": (D, 3, shape.patch, shape.patch),
+        "position": (1, 1 + config.patches, D),
+        "time": (1, config.num_frames, D),
+        "patch.weight": (D, 3, config.patch, config.patch),
     }
-    if shape.patch_bias:
+    if config.patch_bias:
         shapes["patch.bias"] = (D,)
     modules = [ours for ours, _, _ in _MODULES if ours.startswith("blocks.N.")]
-    blocks = [module.replace("N", str(block), 1) for block in range(shape.depth) for module in modules]
-    for module in [*(["pre_norm"] if shape.pre_norm else []), *blocks, "norm"]:
+    blocks = [module.replace("N", str(block), 1) for block in range(config.depth) for module in modules]
+    for module in [*(["pre_norm"] if config.pre_norm else []), *blocks, "norm"]:
         kind = module.rpartition("_")[2]
         out = linear.get(kind, (D, D))
         is_norm = kind == "norm"
         shapes[f"{module}.weight"] = (D,) if is_norm else out
-        if kind != "qkv" or shape.qkv_bias:
+        if kind != "qkv" or config.qkv_bias:
             shapes[f"{module}.bias"] = out[:1]
     return shapes
 
 
 def check_tensors(
-    found: Mapping[str, tuple[int, ...]], unknown: Iterable[str], shape: TimeSformerConfig, where: str
+    shapes: Mapping[str, tuple[int, ...]], unknown: Iterable[str], config: TimeSformerConfig, source: str
 ) -> None:
-    """Refuse weights that are not exactly a model of this shape, with or without a classifier.
+    """Check that tensors are exactly those of a model, with or without a classifier.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple
+        The tensors' shapes by our names.
+    unknown : iterable of str
+        Names in the file that have no name of ours.
+    config : TimeSformerConfig
+        The model.
+    source : str
+        Names the file in the error.
 
     Raises
     ------
     ActionVitError
-        Naming the missing, the unexpected and the misshapen tensors (three of each at most).
+        Naming the missing, the unexpected and the misshapen tensors (at most three of each).
     """
-    expected = tensor_shapes(shape)
-    own = {name for name in found if not name.startswith("head.")}
+    expected = tensor_shapes(config)
+    names = {name for name in shapes if not name.startswith("head.")}
     problems = {
-        "missing": sorted(set(expected) - own),
-        "unexpected": sorted({*(own - set(expected)), *unknown}),
+        "missing": sorted(set(expected) - names),
+        "unexpected": sorted({*(names - set(expected)), *unknown}),
         "of another shape": [
-            f"{name} {found[name]} instead of {expected[name]}"
-            for name in sorted(own & set(expected))
-            if found[name] != expected[name]
+            f"{name} {shapes[name]} instead of {expected[name]}"
+            for name in sorted(names & set(expected))
+            if shapes[name] != expected[name]
         ],
     }
-    said = [
-        f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for kind, names in problems.items()
-        if names
+    parts = [
+        f"{len(items)} {kind} ({', '.join(items[:3])}{', ...' if len(items) > 3 else ''})"
+        for kind, items in problems.items()
+        if items
     ]
-    if said:
+    if parts:
         raise ActionVitError(
-            f"weights {where}: tensors {'; '.join(said)}: not a divided space-time TimeSformer of "
-            f"{shape.depth} blocks × {shape.width}; give --weights a complete checkpoint"
+            f"weights {source}: tensors {'; '.join(parts)}: not a divided space-time TimeSformer of "
+            f"{config.depth} blocks × {config.width}; give --weights a complete checkpoint"
             " (of an image ViT: `actionvit weights inflate SRC OUT` first)"
         )

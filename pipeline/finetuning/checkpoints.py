@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor
 
 from actionvit.errors import ActionVitError
-from actionvit.features.atomic import atomic_write, make_folder
+from actionvit.features.atomic import make_folder
+from actionvit.features.tensor_file import load_tensors, save_tensors
 
 FILE = "checkpoint.safetensors"
 SCHEMA = 1
@@ -24,11 +24,8 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
     ActionVitError
         If the disk is full or read-only; the previous checkpoint is then unchanged.
     """
-    from safetensors.torch import save
-
     make_folder(folder)
-    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    atomic_write(folder / FILE, save(on_cpu, {"state": json.dumps({"schema": SCHEMA, **state})}))
+    save_tensors(folder / FILE, tensors, {"schema": SCHEMA, **state})
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -42,19 +39,14 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
     Raises
     ------
     ActionVitError
-        If the file cannot be read.
+        If the file cannot be read, or is damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = folder / FILE
     if not path.is_file():
         return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ActionVitError(f"{path}: cannot be read ({error}); remove its folder and train again") from error
+    tensors, state = load_tensors(path)
+    if not isinstance(state, dict) or not isinstance(state.get("schema"), int):
+        raise ActionVitError(f"{path}: holds no training state; remove its folder and train again")
     if state["schema"] > SCHEMA:
         raise ActionVitError(f"{path}: schema {state['schema']}, this version reads up to {SCHEMA}: upgrade actionvit")
     return tensors, state

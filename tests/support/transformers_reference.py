@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import TimesformerConfig, TimesformerModel
+from transformers import CLIPVisionConfig, CLIPVisionModel, TimesformerConfig, TimesformerModel
 
 from actionvit.features.decoding.frames import Frames
 from actionvit.features.timesformer.checkpoint import find_weights
@@ -25,6 +25,18 @@ def reference(folder: Path, *, spread: float = 0.05, **config: object) -> Timesf
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * spread)
+    model.save_pretrained(folder)
+    return model
+
+
+def clip_folder(folder: Path) -> CLIPVisionModel:
+    """Write a small random CLIP vision tower as a Hugging Face folder, and return it."""
+    torch.manual_seed(1)
+    config = CLIPVisionConfig(**SMALL, image_size=32, patch_size=16)
+    model = CLIPVisionModel(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
     model.save_pretrained(folder)
     return model
 
