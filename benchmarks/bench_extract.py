@@ -51,7 +51,7 @@ def measure(
     folder: Path, cache: Path, job: Job, encoder: Encoder, model: TimesformerModel, workers: int | None
 ) -> dict:
     """Return the seconds of each way through one round's clips."""
-    dataset = load_dataset(folder, layout="folder")
+    dataset = load_dataset(folder, format="folder")
     paths = [video.path for video in dataset.videos]
     _, plain = peers.plain_loop(paths, model, "cpu")
     summary = extract(

@@ -195,7 +195,7 @@ def end_to_end(variant: str, folder: Path, root: Path, scratch: Path, device: st
     from actionvit.pipeline.extraction.extract import extract
     from actionvit.pipeline.extraction.job import Job
 
-    dataset = load_dataset(root, layout="folder")
+    dataset = load_dataset(root, format="folder")
     paths = [video.path for video in dataset.videos]
     rows = []
     if importlib.util.find_spec("decord") is not None:

@@ -55,8 +55,7 @@ def make_lists(root: Path) -> None:
 def make_store(dataset: Dataset, cache: Path, job: Job) -> None:
     key = feature_key(job, DecodePolicy())
     folder = store_folder(cache, dataset.name, job.variant, key)
-    info = {"root": str(dataset.root.resolve()), "layout": dataset.layout, "videos": len(dataset.videos)}
-    info["weights"] = job.source
+    info = dataset.record | {"weights": job.source}
     store = FeatureStore.create(folder, key=key, dataset=dataset.name, variant=job.variant, info=info)
     with store.writer(flush_bytes=2400 << 10) as out:  # as many rows a part as of 8 x 768 numbers
         for number, each in enumerate(dataset.videos):

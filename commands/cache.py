@@ -156,7 +156,7 @@ def merge(stores: tuple[Path, ...], out: Path | None, wait: bool, as_json: bool)
     "--format",
     "form",
     type=click.Choice(["npz", "parquet", "h5"]),
-    help="Output format.  [default: by the file name, else npz]",
+    help="Format of the files.  [default: by the file name, else npz]",
 )
 @output_option(required=True)
 @click.option("--root", type=PATH, help="Folder of the dataset.  [default: as recorded]")

@@ -9,7 +9,7 @@ import click
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Data": (
-        *("--dataset-name", "--layout", "--format", "--list", "--splits-dir", "--root", "--videos", "--from"),
+        *("--dataset-name", "--format", "--list", "--skip-missing", "--splits-dir", "--root", "--videos", "--from"),
         *("--count", "--length", "--window-stride", "--decode"),
     ),
     "Splits": (

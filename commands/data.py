@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actionvit.commands.command import Group
+from actionvit.commands.dataset_options import dataset_options, open_dataset
 from actionvit.commands.options import (
     PATH,
-    dataset_options,
     echo_json,
     json_option,
-    open_dataset,
     output_option,
     root_argument,
     seed_option,
@@ -157,7 +156,7 @@ def splits(root: Path, protocol: str | None, as_json: bool, **options: Any) -> N
     if as_json:
         echo_json({"dataset": dataset.name, "sources_known": dataset.sources_known, "splits": rows})
         return
-    click.echo(f"{dataset.name}: {len(dataset.videos):,} videos, {len(dataset.class_names)} classes, {dataset.layout}")
+    click.echo(f"{dataset.name}: {len(dataset.videos):,} videos, {len(dataset.class_names)} classes, {dataset.format}")
     click.echo(f"{'split':<14}{'train':>7}{'test':>7}{'unused':>8}{'leaking':>9}{'shared':>8}")
     for row in rows:
         click.echo("{split:<14}{train:>7}{test:>7}{unused:>8}{leaking:>9}{shared:>8}".format(**row))

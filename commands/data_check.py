@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actionvit.commands.command import Command
+from actionvit.commands.dataset_options import dataset_options, open_dataset
 from actionvit.commands.options import (
-    dataset_options,
     decoding_options,
     echo_json,
     json_option,
-    open_dataset,
     root_argument,
 )
 
@@ -62,7 +61,7 @@ def check(ctx: click.Context, /, **options: Any) -> None:
 
 def _say(found: Findings) -> None:
     sources = f"{found.sources} sources" if found.sources is not None else "sources unknown"
-    click.echo(f"{found.name}: {found.layout}, {found.videos} videos of {len(found.classes)} classes, {sources}")
+    click.echo(f"{found.name}: {found.format}, {found.videos} videos of {len(found.classes)} classes, {sources}")
     _bars(list(found.classes.items()))
     for split in found.splits:
         leaks = f", {_some(split.leaking_sources)} on both sides" if split.leaking_sources else ""

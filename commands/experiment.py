@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actionvit.commands.command import Group
+from actionvit.commands.dataset_options import open_dataset
 from actionvit.commands.options import (
     HEADS,
     cache_option,
-    dataset_options,
     embedding_options,
     embeddings_wanted,
     jobs_option,
-    open_dataset,
     output_option,
     root_argument,
     seeds_option,
@@ -47,7 +46,6 @@ experiment_options = together(
     root_argument,
     variant_option,
     embedding_options,
-    dataset_options,
     cache_option,
     split_options(),
     seeds_option(5),

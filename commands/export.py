@@ -14,7 +14,9 @@ from actionvit.commands.predict import find_run
 @click.command(cls=Command, examples="actionvit export base-finetune -o my-model/")
 @click.argument("run")
 @output_option(required=True)
-@click.option("--format", "form", type=click.Choice(["hf"]), default="hf", show_default=True, help="Output format.")
+@click.option(
+    "--format", "form", type=click.Choice(["hf"]), default="hf", show_default=True, help="Format of the files."
+)
 @weights_option
 def command(run: str, form: str, out: Path, weights: str | None) -> None:
     """Export RUN's model as a folder that `transformers.pipeline("video-classification", FOLDER)` loads.

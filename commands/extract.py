@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actionvit.commands.command import Command
+from actionvit.commands.dataset_options import dataset_options, open_dataset
 from actionvit.commands.options import (
     FiniteRange,
     cache_option,
     crops_option,
-    dataset_options,
     decoding_options,
     device_option,
     echo_json,
@@ -19,7 +19,6 @@ from actionvit.commands.options import (
     json_option,
     num_clips_option,
     num_frames_option,
-    open_dataset,
     precision_option,
     root_argument,
     sampling_options,

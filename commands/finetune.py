@@ -11,13 +11,12 @@ import click
 from click.core import ParameterSource
 
 from actionvit.commands.command import Command
+from actionvit.commands.dataset_options import dataset_options, open_dataset
 from actionvit.commands.finetune_options import training_options
 from actionvit.commands.options import (
     cache_option,
-    dataset_options,
     echo_json,
     json_option,
-    open_dataset,
     option_error,
     overwrite_option,
     root_argument,

@@ -7,12 +7,9 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
-
-if TYPE_CHECKING:
-    from actionvit.pipeline.datasets.dataset import Dataset
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,8 +36,10 @@ def setting(name: str) -> Path:
     if file.is_file():
         import tomllib
 
+        from actionvit.pipeline.datasets.textfile import read_text
+
         try:
-            settings = tomllib.loads(file.read_text(encoding="utf-8"))
+            settings = tomllib.loads(read_text(file, strict=True))
         except (OSError, ValueError) as error:
             raise click.UsageError(f"actionvit.toml: {error}") from error
         if unknown := sorted(settings.keys() - DEFAULTS.keys()):
@@ -108,17 +107,6 @@ def root_argument(function: F) -> F:
     """Add ROOT, the dataset's folder or list file."""
     return click.argument("root", type=PATH, required=False, default=lambda: setting("root"))(function)
 
-
-dataset_options = together(
-    click.option("--splits-dir", type=PATH, help="Folder of the official split lists.  [default: in or beside ROOT]"),
-    click.option("--dataset-name", "name", help="Name of the dataset in the cache and in reports.  [default: ROOT's]"),
-    click.option(
-        "--layout",
-        type=click.Choice(["hmdb51", "frames", "folder", "csv"]),
-        help="Layout of ROOT.  [default: detected]",
-    ),
-)
-"""How ROOT is read; `open_dataset` takes them."""
 
 PROTOCOLS = ("official", "grouped", "stratified", "random")
 
@@ -311,16 +299,6 @@ decoding_options = together(
 )
 wait_option = click.option("--wait", is_flag=True, help="Wait for another writer of the same store instead of failing.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-
-
-def open_dataset(root: Path, options: Mapping[str, Any]) -> Dataset:
-    """Read the dataset that ROOT and `dataset_options` name, and say on stderr what a user must know of it."""
-    from actionvit.pipeline.datasets import load_dataset
-
-    dataset = load_dataset(root, splits_dir=options["splits_dir"], name=options["name"], layout=options["layout"])
-    for note in dataset.notes:
-        click.echo(f"note: {note}", err=True)
-    return dataset
 
 
 def embeddings_wanted(options: Mapping[str, Any]) -> dict[str, int]:

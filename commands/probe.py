@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actionvit.commands.command import Command
+from actionvit.commands.dataset_options import dataset_options, open_dataset
 from actionvit.commands.options import (
     CLASS_WEIGHT_HELP,
     CLASS_WEIGHTS,
@@ -16,14 +17,12 @@ from actionvit.commands.options import (
     FiniteRange,
     cache_option,
     class_options,
-    dataset_options,
     device_option,
     echo_json,
     embedding_options,
     embeddings_wanted,
     jobs_option,
     json_option,
-    open_dataset,
     overwrite_option,
     root_argument,
     run_name_option,

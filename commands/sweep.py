@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actionvit.commands.command import Command
+from actionvit.commands.dataset_options import dataset_options, open_dataset
 from actionvit.commands.extract import weights_by_variant
 from actionvit.commands.options import (
     CLASS_WEIGHT_HELP,
@@ -17,13 +18,11 @@ from actionvit.commands.options import (
     HEADS,
     cache_option,
     crops_option,
-    dataset_options,
     decoding_options,
     device_option,
     flush_option,
     jobs_option,
     num_clips_option,
-    open_dataset,
     output_option,
     precision_option,
     root_argument,

@@ -96,7 +96,7 @@ def study(pair: str, options: argparse.Namespace) -> dict[str, Any]:
     work = options.work / pair.replace(",", "-")
     root, runs, cache = work / "clips", work / "runs", work / "cache"
     drawn = draw_pair(root, motions, options.clips)
-    dataset = (str(root), "--layout", "hmdb51", "--variant", "tiny")
+    dataset = (str(root), "--format", "hmdb51", "--variant", "tiny")
     untrained = ("--weights", "untrained", "--size", SIZE, "--cache", str(cache), "--device", "cpu")
     splits = ("--protocol", "grouped", "--folds", "3", "--runs", str(runs), "--overwrite")
     call("extract", *dataset, *untrained)

@@ -103,7 +103,7 @@ def test_check_finds_copies_leaks_and_what_is_broken(planted):
     done = run("check", planted / "list.csv", "--decode", "--json", "--workers", 2)
     assert done.exit_code == 3, done.output
     found = json.loads(done.stdout)
-    assert (found["layout"], found["videos"], found["classes"]) == ("csv", 16, {"a": 8, "b": 8})
+    assert (found["format"], found["videos"], found["classes"]) == ("csv", 16, {"a": 8, "b": 8})
     assert [(one["train"], one["test"], one["leaking_sources"]) for one in found["splits"]] == [(8, 8, ["film0"])]
     across = {(pair["first"], pair["second"], pair["identical"]) for pair in found["duplicates"] if pair["splits"]}
     assert across == {("00.avi", "copy.avi", True), ("01.avi", "anew.mp4", False)}
@@ -160,7 +160,7 @@ def test_splits_that_one_source_cannot_make_do_not_stop_the_others(tmp_path):
 
 
 def test_check_without_lists_looks_at_the_splits_that_probe_would_make(sixty):
-    found = json.loads(run("check", sixty, "--layout", "folder", "--json").stdout)
+    found = json.loads(run("check", sixty, "--format", "folder", "--json").stdout)
     assert [one["name"] for one in found["splits"]] == [f"grouped-{number}" for number in range(1, 6)]
     assert not any(one["leaking_sources"] for one in found["splits"])
 

@@ -52,7 +52,7 @@ def hmdb51(real_data, tmp_path_factory) -> Path:
 
 def test_official_counts_of_all_6766_names(hmdb51):
     dataset = load_dataset(hmdb51)
-    assert (dataset.layout, dataset.name, len(dataset.videos)) == ("hmdb51", "hmdb51", 6766)
+    assert (dataset.format, dataset.name, len(dataset.videos)) == ("hmdb51", "hmdb51", 6766)
     assert dataset.class_names == tuple(sorted(HMDB51_CLASSES))
     assert [(s.name, len(s.train), len(s.test)) for s in dataset.official] == [
         (f"official-{n}", 3570, 1530) for n in (1, 2, 3)
@@ -82,7 +82,7 @@ def test_the_scan_of_6766_files_is_fast(hmdb51):
 
 def test_real_jhmdb_clips_match_the_lists_but_for_what_is_said(real_data):
     dataset = load_dataset(real_data / "jhmdb21")
-    assert (dataset.layout, len(dataset.videos), len(dataset.class_names)) == ("hmdb51", 523, 21)
+    assert (dataset.format, len(dataset.videos), len(dataset.class_names)) == ("hmdb51", 523, 21)
     notes = "\n".join(dataset.notes)
     assert "12 videos matched to the lists but for punctuation: `catch/Goalkeeper_Training_Day_@_7_" in notes
     assert "4 videos here, but in no official list: `catch/LearnToShootFromTheMaster_" in notes
@@ -145,7 +145,7 @@ def test_frame_folders(tmp_path):
         tmp_path / "testTrainMulti_7030_splits", "clap", {f"{clip}.avi": 1 + n % 2 for n, clip in enumerate(clips)}
     )
     dataset = load_dataset(root)
-    assert (dataset.layout, dataset.class_names) == ("frames", ("clap", "run"))
+    assert (dataset.format, dataset.class_names) == ("frames", ("clap", "run"))
     assert [video.id for video in dataset.videos] == sorted(
         [*(f"clap/{c}" for c in clips), "run/C_run_f_cm_np1_le_bad_0"]
     )
@@ -159,7 +159,7 @@ def test_what_is_passed_over_is_said(tmp_path):
     make(root, "logs/run.txt", ".cache/x/y.mp4", "b/1.mp4")
     dataset = load_dataset(root)
     assert [video.id for video in dataset.videos] == ["a/1.mp4", "a/2.mp4", "b/1.mp4"]
-    assert (dataset.layout, dataset.sources_known, dataset.class_names) == ("folder", False, ("a", "b"))
+    assert (dataset.format, dataset.sources_known, dataset.class_names) == ("folder", False, ("a", "b"))
     assert [video.source for video in dataset.videos] == ["a/1.mp4", "a/2.mp4", "b/1.mp4"]
     assert dataset.notes == (
         "1 video outside the class folders passed over: `top.mp4`",
@@ -205,15 +205,15 @@ def test_lists_are_found_inside_and_beside(tmp_path, place):
         write_lists(tmp_path / place, "clap", {name: 1 + (n == number) for n, name in enumerate(names)}, number)
     dataset = load_dataset(root)
     assert [split.test for split in dataset.official] == [(f"clap/{names[1]}",), (f"clap/{names[2]}",)]
-    assert dataset.layout == "hmdb51"
-    assert load_dataset(root, layout="folder").official == ()
+    assert dataset.format == "hmdb51"
+    assert load_dataset(root, format="folder").official == ()
 
 
 def test_lists_beside_a_dataset_they_do_not_know_are_passed_over(tmp_path):
     root = make(tmp_path / "mine", "clap/1.mp4", "clap/2.mp4")
     write_lists(tmp_path / "hmdb51_splits", "clap", {"other.avi": 1})
     dataset = load_dataset(root)
-    assert (dataset.layout, dataset.official) == ("folder", ())
+    assert (dataset.format, dataset.official) == ("folder", ())
     assert f"split lists in `{tmp_path / 'hmdb51_splits'}` passed over: they name none of these videos" in dataset.notes
 
 
@@ -242,7 +242,7 @@ def test_csv(tmp_path):
         encoding="utf-8",
     )
     dataset = load_dataset(file)
-    assert (dataset.layout, dataset.name, dataset.root) == ("csv", "list", tmp_path)
+    assert (dataset.format, dataset.name, dataset.root) == ("csv", "list", tmp_path)
     assert [(v.id, v.label, v.source) for v in dataset.videos] == [
         ("clips/#d, e.mp4", "walk", "clips/#d, e.mp4"),
         ("clips/a.mp4", "run", "film"),
@@ -280,7 +280,7 @@ def test_csv_outside_its_folder(tmp_path):
         ("path,label\na.mp4,run\ngone.mp4,run\nalso.mp4,run\n", "line 3: no video `gone.mp4` in"),
         ("path,label\na.mp4,\n", "line 2: empty label"),
         ("path,label\n,run\n", "line 2: empty path"),
-        ("path,label,split\na.mp4,run,dev\n", "line 2: split `dev`; expected train, test, val"),
+        ("path,label,split\na.mp4,run,holdout\n", "line 2: split `holdout`; expected train, test, val"),
         ("path,label,split\na.mp4,run,train\n", "column `split` names no test video"),
         ('path,label\n"a"b,run\n', "is no CSV in UTF-8"),
     ],
@@ -321,7 +321,7 @@ def test_errors_of_a_folder_say_what_where_and_the_remedy(tmp_path):
     assert f"did you mean `{simp / 'HMDB_simp'}`?" in error(simp)
     (make(tmp_path / "set", "clap/x.avi") / "run").mkdir()
     assert "class folder `run`" in error(tmp_path / "set") and "remove the folder" in error(tmp_path / "set")
-    assert "expected one of hmdb51, frames, folder, csv" in error(tmp_path / "set", layout="avi")
+    assert "expected one of hmdb51, frames, folder, csv" in error(tmp_path / "set", format="avi")
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path):
@@ -340,7 +340,7 @@ def test_errors_of_split_lists(tmp_path):
     write_lists(root / "splits", "run", {"z.avi": 1})
     assert len(load_dataset(root).official) == 1
     write_lists(root / "splits", "clap", {"x.avi": 1, "y.avi": 3})
-    with pytest.raises(ActionVitError, match=r"clap_test_split1\.txt` line 2: `y\.avi 3 `; expected `NAME\.avi CODE`"):
+    with pytest.raises(ActionVitError, match=r"clap_test_split1\.txt` line 2: `y\.avi 3`; expected `NAME\.avi CODE`"):
         load_dataset(root)
     write_lists(root / "splits", "clap", {"x.avi": 1, "y.avi": 1})
     with pytest.raises(ActionVitError, match="split 1 has 3 training videos and 0 test videos here"):

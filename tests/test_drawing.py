@@ -122,7 +122,7 @@ def drawn(tmp_path_factory):
 def test_the_dataset_looks_like_hmdb51(drawn):
     data = load_dataset(drawn)
     counts = Counter(video.label for video in data.videos)
-    assert (data.layout, data.sources_known) == ("hmdb51", True)
+    assert (data.format, data.sources_known) == ("hmdb51", True)
     assert set(data.class_names) == set(MOTIONS) and 110 <= len(data.videos) <= 150
     assert max(counts.values()) >= 3 * min(counts.values()) and min(counts.values()) >= 5
     assert [note for note in data.notes if "read from" not in note] == []

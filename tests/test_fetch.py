@@ -454,7 +454,7 @@ def test_frame_folders_from_a_file(tmp_path):
     file = make_zip(tmp_path / "archive.zip", dict.fromkeys(names, b"j") | {"__MACOSX/HMDB_simp/clap/._x": b""})
     fetched = fetch("hmdb_simp", tmp_path / "simp", sources=[str(file)])
     assert (fetched.videos, fetched.classes) == (6, 2)
-    assert load_dataset(tmp_path / "simp").layout == "frames"
+    assert load_dataset(tmp_path / "simp").format == "frames"
 
 
 def test_what_cannot_be_fetched_says_what_to_do(tmp_path, server):

@@ -22,7 +22,7 @@ def dataset(rows: list[tuple[str, str, str]], **fields) -> Dataset:
     """Build a dataset from (id, label, source)."""
     videos = tuple(Video(id=id, path=Path(id), label=label, source=source) for id, label, source in sorted(rows))
     names = tuple(sorted({video.label for video in videos}))
-    return Dataset(name="d", root=Path(), layout="folder", videos=videos, class_names=names, **fields)
+    return Dataset(name="d", root=Path(), format="folder", videos=videos, class_names=names, **fields)
 
 
 @pytest.fixture(scope="module")

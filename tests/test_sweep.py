@@ -52,7 +52,7 @@ def arguments(root: Path, place: Path) -> list[str]:
         "--workers",
         "1",
     ]
-    return [str(root), "--layout", "folder", *SETTINGS, *SPLITS, *where]
+    return [str(root), "--format", "folder", *SETTINGS, *SPLITS, *where]
 
 
 def sweep(root: Path, place: Path, *more: str) -> str:

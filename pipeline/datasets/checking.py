@@ -72,7 +72,7 @@ class Findings:
     """All that was found; what needs decoding stays empty without it."""
 
     name: str
-    layout: str
+    format: str
     videos: int
     sources: int | None
     """None where names do not tell."""
@@ -120,7 +120,7 @@ def check(
     counts = Counter(video.label for video in dataset.videos)
     findings = Findings(
         name=dataset.name,
-        layout=dataset.layout,
+        format=dataset.format,
         videos=len(dataset.videos),
         sources=len({video.source for video in dataset.videos}) if dataset.sources_known else None,
         classes={name: counts[name] for name in dataset.class_names},

@@ -5,13 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from actionvit.pipeline.text import pluralize
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Layout = Literal["hmdb51", "frames", "folder", "csv"]
+Format = Literal[
+    "hmdb51",
+    "frames",
+    "folder",
+    "csv",
+    "ucf101",
+    "sets",
+    "list",
+    "frame-list",
+    "kinetics",
+    "ssv2",
+    "diving48",
+    "jester",
+    "videofolder",
+]
 Protocol = Literal["official", "stratified", "random", "grouped"]
 
 
@@ -34,6 +50,9 @@ class Split:
     name: str
     train: tuple[str, ...]
     test: tuple[str, ...]
+    """Empty where the data came without a test set."""
+    val: tuple[str, ...] = ()
+    """The validation set that came with the data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,15 +61,21 @@ class Dataset:
 
     name: str
     root: Path
-    layout: Layout
+    format: Format
     videos: tuple[Video, ...]
     class_names: tuple[str, ...]
     official: tuple[Split, ...] = ()
     """Splits that came with the data, restricted to the videos on disk."""
     notes: tuple[str, ...] = ()
     """Differences between lists and disk, and files passed over; one line per kind."""
-    file: Path | None = None
-    """The CSV file that lists the videos, if there is one."""
+    origin: Path | None = None
+    """The list file, or the folder with the list files, from which the videos were read; None where it is `root`."""
+    lists: tuple[tuple[str, Path], ...] = ()
+    """The list file of each set, as given to `load_dataset`."""
+    description: str = ""
+    """The format in words: `an mmaction2 list`."""
+    test_set: Literal["test", "val"] = "test"
+    """The set that official splits test on."""
     sources_known: bool = False
     """Whether file names or a column give sources; if not, every video is its own source."""
 
@@ -65,3 +90,35 @@ class Dataset:
 
         number = {name: place for place, name in enumerate(self.class_names)}
         return np.array([number[video.label] for video in videos], dtype=np.intp)
+
+    @property
+    def summary(self) -> str:
+        """One line on what was read, and how."""
+        counts = [pluralize(len(self.videos), "video"), pluralize(len(self.class_names), "class", "classes")]
+        splits = [pluralize(len(self.official), "official split")] if self.official else []
+        return f"read as {self.description or self.format}: {', '.join([*counts, *splits])}"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a store or a run keeps of its dataset, by the names on disk; `reload` reads the dataset again."""
+        origin = {} if self.origin is None else {"csv": str(self.origin)}
+        lists = {name: str(file.absolute()) for name, file in self.lists}
+        return {
+            "root": str(self.root.resolve()),
+            "layout": self.format,
+            "videos": len(self.videos),
+            **origin,
+            **({"lists": lists} if lists else {}),
+        }
+
+    @property
+    def run_record(self) -> dict[str, Any]:
+        """The block `dataset` of `run.json`."""
+        return {
+            "name": self.name,
+            "root": str(self.root),
+            "layout": self.format,
+            "videos": len(self.videos),
+            "notes": list(self.notes),
+            "test_set": self.test_set,
+        }

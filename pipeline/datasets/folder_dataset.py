@@ -1,35 +1,38 @@
-"""Read a folder of class folders; everything passed over is noted."""
+"""Read a folder of class folders, or of split folders of class folders; everything passed over is noted."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from actionvit.errors import ActionVitError
 from actionvit.features.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from actionvit.pipeline.datasets.dataset import Split, Video
+from actionvit.pipeline.datasets.dataset import Video
 from actionvit.pipeline.datasets.names import parse_source, stem
+from actionvit.pipeline.datasets.reading import SETS, Reading, split_of
 from actionvit.pipeline.text import abbreviate, pluralize, printable
 
+MAX_DEPTH = 6
+"""Folders below a class folder that are searched for videos."""
 
-@dataclass(slots=True, kw_only=True)
-class Reading:
-    """The videos and splits that a reader found, before they become a `Dataset`."""
-
-    videos: list[Video]
-    """Sorted by id."""
-    frames: bool = False
-    """Whether the videos are frame folders."""
-    folders: tuple[str, ...] = ()
-    """The names of the class folders, if there are any."""
-    splits: list[Split] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+Tree = dict[str, list[os.DirEntry[str]]]
+"""The entries of each class folder."""
 
 
-def scan_tree(root: Path, *, frames: bool | None = None) -> Reading:
+class _Found(NamedTuple):
+    """A video in a class folder: its path below it, and its path."""
+
+    name: str
+    path: str
+
+
+def scan_tree(root: Path, *, frames: bool | None = None, sets_are_classes: bool = False) -> Reading:
     """Find the class folders of `root` and the videos in them: files, or folders of images where there are no files.
+
+    Folders called `train`, `val`, `test` or the like that hold class folders are the sets of an official split. In a
+    class folder without videos, those in the folders below it are taken.
 
     Parameters
     ----------
@@ -37,35 +40,85 @@ def scan_tree(root: Path, *, frames: bool | None = None) -> Reading:
         A folder of class folders.
     frames : bool, optional
         Look only for frame folders, or only for video files. By default video files are taken if there are any.
+    sets_are_classes : bool
+        Read folders called `train`, `test` or the like as classes.
 
     Raises
     ------
     ActionVitError
-        If `root` is missing, holds no class folder, or a class folder is empty.
+        If `root` is missing, holds no class folder, or a class folder is empty; if folders called like sets hold
+        videos; or if no name is UTF-8.
     """
     if not root.is_dir():
-        where = f"`{root}`, a file that is no .csv" if root.exists() else f"no folder `{root}`"
+        where = f"`{root}`, a file that is no .csv, .txt or .json list" if root.exists() else f"no folder `{root}`"
         raise ActionVitError(
             f"dataset: {where}; give a folder of class folders or a CSV file, or get HMDB51 with"
             " `actionvit data fetch hmdb51`"
         )
     try:
-        return _scan(root, frames)
+        top = _entries(root)
+        sets = {} if sets_are_classes else _set_folders(root, top, frames)
+        return _scan_sets(root, top, sets, frames) if sets else _scan(root, top, frames)
     except OSError as error:
         name = printable(str(error.filename or root))
         raise ActionVitError(f"dataset: cannot read `{name}` ({error.strerror}); check its permissions") from error
 
 
-def _scan(root: Path, frames: bool | None) -> Reading:
-    top = _entries(root)
-    tree = {entry.name: _entries(entry.path) for entry in top if entry.is_dir() and entry.name[0] != "."}
-    files = {label: [entry for entry in entries if _is_video_file(entry)] for label, entries in tree.items()}
+def _set_folders(root: Path, top: Sequence[os.DirEntry[str]], frames: bool | None) -> dict[str, str]:
+    """Return `{folder: set}` of the folders that are called like sets and hold class folders; refuse others."""
+    called = {entry.name: SETS[entry.name.lower()] for entry in _folders(top) if entry.name.lower() in SETS}
+    holding = [name for name in called if _holds_videos(_entries(root / name))]
+    if holding:
+        raise ActionVitError(
+            f"dataset: {abbreviate(holding)} in `{root}`: videos in a folder called like a set, not like a class; list"
+            " the videos with their labels in a CSV file (path,label,split), put the set's own annotation file into"
+            " ROOT, or read the names as classes with --format folder"
+        )
+    return {name: set for name, set in called.items() if any(map(_holds_class, _folders(_entries(root / name))))}
+
+
+def _holds_class(folder: os.DirEntry[str]) -> bool:
+    return _holds_videos(_entries(folder.path))
+
+
+def _holds_videos(entries: Sequence[os.DirEntry[str]]) -> bool:
+    return any(map(_is_video_file, entries)) or any(map(is_frame_folder, entries))
+
+
+def _scan_sets(root: Path, top: Sequence[os.DirEntry[str]], sets: dict[str, str], frames: bool | None) -> Reading:
+    """Read `SET/CLASS/VIDEO`; ids begin with the set's folder."""
+    whole = Reading(videos=[])
+    members = {}
+    for folder in sorted(sets):
+        part = _scan(root / folder, _entries(root / folder), frames, prefix=f"{folder}/")
+        whole.videos += part.videos
+        whole.notes += [f"{folder}: {note}" for note in part.notes]
+        whole.frames |= part.frames
+        members.update(dict.fromkeys((video.id for video in part.videos), sets[folder]))
+    others = [entry.name for entry in _folders(top) if entry.name not in sets]
+    if others:
+        whole.notes.append(f"{pluralize(len(others), 'folder')} beside the sets passed over: {abbreviate(others)}")
+    whole.videos.sort(key=lambda video: video.id)
+    whole.splits.append(split_of(1, members))
+    return whole
+
+
+def _scan(root: Path, top: Sequence[os.DirEntry[str]], frames: bool | None, prefix: str = "") -> Reading:
+    tree = {entry.name: _entries(entry.path) for entry in _folders(top)}
+    direct = {label: [entry for entry in entries if _is_video_file(entry)] for label, entries in tree.items()}
     if frames is None:
-        frames = not any(files.values())
+        frames = not any(direct.values()) and any(is_frame_folder(entry) for some in tree.values() for entry in some)
+    nested: list[str] = []
     if frames:
-        taken = {label: [entry for entry in entries if is_frame_folder(entry)] for label, entries in tree.items()}
+        taken = {
+            label: [_found(entry) for entry in entries if is_frame_folder(entry)] for label, entries in tree.items()
+        }
     else:
-        taken = files
+        taken = {label: [_found(entry) for entry in entries] for label, entries in direct.items()}
+        deep = {label: list(_below(tree[label])) for label, entries in direct.items() if not entries}
+        nested = [label for label, videos in deep.items() if videos]
+        if len(nested) > 1 or any(direct.values()):
+            taken.update({label: deep[label] for label in nested})
     if not any(taken.values()):
         raise ActionVitError(_nothing_found(root))
     if empty := [label for label, entries in tree.items() if all(entry.name[0] == "." for entry in entries)]:
@@ -73,20 +126,42 @@ def _scan(root: Path, frames: bool | None) -> Reading:
             f"dataset: class folder {abbreviate(empty)} in `{root}` is empty; put its videos there or remove the folder"
         )
     videos, unreadable = [], []
-    for label, entries in taken.items():
-        for entry in entries:
-            name = f"{label}/{entry.name}"
-            if _is_text(name):
-                source = parse_source(stem(name), label) or name
-                videos.append(Video(id=name, path=Path(entry.path), label=label, source=source))
-            else:
+    groups = {label: {video.name.rpartition("/")[0] for video in taken[label]} for label in nested if taken[label]}
+    grouped = bool(groups) and all(len(folders) > 1 for folders in groups.values())
+    for label, found in taken.items():
+        for video in found:
+            name = f"{prefix}{label}/{video.name}"
+            if not _is_text(name):
                 unreadable.append(name)
+                continue
+            folder = name.rpartition("/")[0] if grouped and label in nested else name
+            source = parse_source(stem(name), label) or folder
+            videos.append(Video(id=name, path=Path(video.path), label=label, source=source))
+    if not videos:
+        raise ActionVitError(
+            f"dataset: all {len(unreadable)} names in `{root}` are not UTF-8 (as from a zip made under Windows in"
+            f" another language): {abbreviate(unreadable, 1)}; rename them, e.g. with convmv"
+        )
     return Reading(
         videos=sorted(videos, key=lambda video: video.id),
         frames=frames,
-        folders=tuple(sorted(label for label, entries in taken.items() if entries)),
-        notes=list(_notes(top, tree, taken, unreadable)),
+        folders=tuple(sorted(label for label, found in taken.items() if found)),
+        notes=list(_notes(top, tree, taken, unreadable, nested if not frames else ())),
     )
+
+
+def _found(entry: os.DirEntry[str]) -> _Found:
+    return _Found(entry.name, entry.path)
+
+
+def _below(entries: Sequence[os.DirEntry[str]], prefix: str = "", depth: int = MAX_DEPTH) -> Iterator[_Found]:
+    """Yield the video files in the folders below a class folder."""
+    for folder in _folders(entries) if depth else ():
+        inner = _entries(folder.path)
+        for entry in inner:
+            if _is_video_file(entry):
+                yield _Found(f"{prefix}{folder.name}/{entry.name}", entry.path)
+        yield from _below(inner, f"{prefix}{folder.name}/", depth - 1)
 
 
 def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
@@ -94,18 +169,25 @@ def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
         return list(entries)
 
 
+def _folders(entries: Sequence[os.DirEntry[str]]) -> list[os.DirEntry[str]]:
+    return [entry for entry in entries if entry.is_dir() and entry.name[0] != "."]
+
+
 def _is_video_file(entry: os.DirEntry[str]) -> bool:
-    # A link to a file that is gone stays a video: it must fail by name in the ledger, not vanish here.
-    return entry.name.lower().endswith(VIDEO_SUFFIXES) and entry.name[0] != "." and not entry.is_dir()
+    """Return whether an entry is a video file; a FIFO or device is none."""
+    if entry.name[0] == "." or not entry.name.lower().endswith(VIDEO_SUFFIXES):
+        return False
+    # A link to a file that is gone stays a video: it must be listed among the failures, not vanish here.
+    return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
 
 
 def is_frame_folder(entry: os.DirEntry[str] | Path) -> bool:
-    """Tell whether an entry of a class folder is a folder of images."""
+    """Return whether an entry of a class folder is a folder of images."""
     return entry.name[0] != "." and entry.is_dir() and _holds(entry, IMAGE_SUFFIXES)
 
 
 def _holds(folder: os.PathLike[str] | str, suffixes: tuple[str, ...]) -> bool:
-    """Tell whether a folder directly holds a file of these suffixes; stops at the first."""
+    """Return whether a folder directly holds a file of these suffixes; stops at the first."""
     with os.scandir(folder) as entries:
         return any(entry.name.lower().endswith(suffixes) and entry.name[0] != "." for entry in entries)
 
@@ -115,34 +197,45 @@ def _is_text(name: str) -> bool:
 
 
 def _nothing_found(root: Path) -> str:
-    """Say what a folder without class folders lacks, and where the videos may be instead."""
-    wanted = f"videos ({', '.join(VIDEO_SUFFIXES)}) or frame folders"
-    for child in sorted(entry.path for entry in _entries(root) if entry.is_dir()):
-        for grandchild in sorted(entry.path for entry in _entries(child) if entry.is_dir()):
-            if _holds(grandchild, VIDEO_SUFFIXES) or any(is_frame_folder(entry) for entry in _entries(grandchild)):
-                return f"dataset: no class folders with {wanted} in `{root}`; did you mean `{child}`?"
+    """Return an error for a folder without class folders, with where the videos may be instead."""
+    wanted = "videos (.avi, .mp4, .mkv, .webm and the like) or frame folders"
+    for child in sorted(entry.path for entry in _folders(_entries(root))):
+        if any(_holds_videos(_entries(grandchild.path)) for grandchild in _folders(_entries(child))):
+            return f"dataset: no class folders with {wanted} in `{root}`; did you mean `{child}`?"
     if _holds(root, VIDEO_SUFFIXES):
         return f"dataset: the videos lie in `{root}` itself; sort them into class folders, or list them in a CSV file"
     return f"dataset: no class folders with {wanted} in `{root}`; expected `{root}/CLASS/VIDEO.avi`"
 
 
 def _notes(
-    top: list[os.DirEntry[str]],
-    tree: dict[str, list[os.DirEntry[str]]],
-    taken: dict[str, list[os.DirEntry[str]]],
+    top: Sequence[os.DirEntry[str]],
+    tree: Tree,
+    taken: dict[str, list[_Found]],
     unreadable: Sequence[str],
+    nested: Sequence[str],
 ) -> Iterator[str]:
-    """Tell of everything that lies in or beside the class folders and was not taken."""
+    """Yield a note for everything that lies in or beside the class folders and was not taken."""
     if unreadable:
         yield f"{pluralize(len(unreadable), 'name')} left out, not UTF-8: {abbreviate(unreadable)}; rename to use"
     if loose := [entry.name for entry in top if _is_video_file(entry)]:
         yield f"{pluralize(len(loose), 'video')} outside the class folders passed over: {abbreviate(loose)}"
-    lists = {label for label, entries in tree.items() if any("_test_split" in entry.name for entry in entries)}
-    if beside := [label for label, entries in taken.items() if not entries and label not in lists]:
+    lists = {
+        label
+        for label, entries in tree.items()
+        if any("_test_split" in entry.name or entry.name.startswith(("trainlist", "testlist")) for entry in entries)
+    }
+    if beside := [label for label, found in taken.items() if not found and label not in lists]:
         yield f"{pluralize(len(beside), 'folder')} without videos passed over: {abbreviate(beside)}"
-    used = {entry.path for entries in taken.values() for entry in entries}
+    if taken_nested := [label for label in nested if taken[label]]:
+        count = pluralize(len(taken_nested), "class", "classes")
+        yield f"videos of {count} lie in folders below the class folder: {abbreviate(taken_nested)}"
+    used = {video.path for found in taken.values() for video in found}
     stray = [
-        f"{label}/{entry.name}" for label in taken if taken[label] for entry in tree[label] if entry.path not in used
+        f"{label}/{entry.name}"
+        for label in taken
+        if taken[label] and label not in nested
+        for entry in tree[label]
+        if entry.path not in used
     ]
     hidden = [name for name in stray if "/." in name]
     if hidden:

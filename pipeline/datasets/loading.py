@@ -3,35 +3,60 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, Literal, get_args
 
 from actionvit.errors import ActionVitError
-from actionvit.pipeline.datasets.csv_dataset import read_csv
-from actionvit.pipeline.datasets.dataset import Dataset, Layout, Video
-from actionvit.pipeline.datasets.folder_dataset import Reading, scan_tree
+from actionvit.pipeline.datasets.dataset import Dataset, Format, Split, Video
+from actionvit.pipeline.datasets.folder_dataset import scan_tree
+from actionvit.pipeline.datasets.formats import sniffing
+from actionvit.pipeline.datasets.formats.lists import set_of
+from actionvit.pipeline.datasets.formats.rows import Listing, resolve
 from actionvit.pipeline.datasets.names import parse_metadata, stem
 from actionvit.pipeline.datasets.official import find_lists, read_official
+from actionvit.pipeline.datasets.reading import SETS, Reading
+from actionvit.pipeline.datasets.ucf101 import ucf101_files
 from actionvit.pipeline.text import abbreviate, pluralize
+
+FOLDER_FORMATS = {
+    "hmdb51": "HMDB51's class folders and lists",
+    "ucf101": "UCF101's class folders and lists",
+    "folder": "class folders",
+    "frames": "class folders of frame folders",
+    "sets": "split folders of class folders",
+}
 
 
 def load_dataset(
-    root: Path | str, *, splits_dir: Path | None = None, name: str | None = None, layout: Layout | None = None
+    root: Path | str,
+    *,
+    format: Format | None = None,
+    lists: Mapping[str, Path | str] | None = None,
+    splits_dir: Path | None = None,
+    name: str | None = None,
+    test_split: Literal["test", "val"] = "test",
+    skip_missing: bool = False,
 ) -> Dataset:
     """Read a dataset's videos, labels and official splits; no video is opened.
 
     Parameters
     ----------
     root : path
-        A folder `ROOT/CLASS/VIDEO.avi` (`hmdb51` with official lists, else `folder`), `ROOT/CLASS/CLIP/*.jpg`
-        (`frames`), or a CSV file `path,label[,split[,source]]` (`csv`).
+        A folder, in any of the formats of `Format`, or a list file: a CSV table or a list without a header.
+    format : str, optional
+        Read this format instead of detecting it; `folder` looks for no lists.
+    lists : mapping of str to path, optional
+        A list file per set, `{"train": "train.txt", "val": "val.txt"}`; paths in them start at `root`.
     splits_dir : Path, optional
-        The folder with the official lists; by default looked for inside and beside `root`.
+        The folder with HMDB51's or UCF101's official lists; by default looked for inside and beside `root`.
     name : str, optional
         The dataset's name, which its folder in a cache has, too; by default that of the folder or file.
-    layout : {"hmdb51", "frames", "folder", "csv"}, optional
-        Read this layout instead of detecting it; `folder` looks for no official lists.
+    test_split : {"test", "val"}
+        The set that official splits test on, for data without a public test set.
+    skip_missing : bool
+        Leave out listed videos that are not on disk, with a note, instead of refusing the list.
 
     Returns
     -------
@@ -44,27 +69,78 @@ def load_dataset(
         If there is nothing to read, a class is empty, a list is wrong, or the name cannot be a folder's.
     """
     root = Path(root)
-    if layout is not None and layout not in get_args(Layout):
-        raise ActionVitError(f"layout: got `{layout}`, expected one of {', '.join(get_args(Layout))}")
-    if layout == "csv" or (layout is None and root.suffix.lower() == ".csv" and not root.is_dir()):
-        if splits_dir is not None:
-            raise ActionVitError(f"`{root}`: --splits-dir is for folders; a CSV file has a column `split`")
-        reading, layout = read_csv(root), "csv"
+    if format is not None and format not in get_args(Format):
+        raise ActionVitError(f"format: got `{format}`, expected one of {', '.join(get_args(Format))}")
+    given = {set: Path(file) for set, file in (lists or {}).items()}
+    listing = _listing(root, format, given, splits_dir)
+    if listing is not None:
+        reading = resolve(listing, skip_missing=skip_missing)
+        kind, description, base = listing.format, listing.description, listing.base
     else:
-        reading = scan_tree(root, frames=None if layout is None else layout == "frames")
-        _add_official(reading, root, splits_dir, layout)
-        layout = layout or ("frames" if reading.frames else "hmdb51" if reading.splits else "folder")
-    return Dataset(
-        name=_folder_name(name or (root.stem if layout == "csv" else Path(os.path.normpath(root.absolute())).name)),
-        root=root.parent if layout == "csv" else root,
-        layout=layout,
+        reading = scan_tree(
+            root,
+            frames=format == "frames" if format in ("frames", "folder") else None,
+            sets_are_classes=format == "folder",
+        )
+        kind = _read_folder(reading, root, splits_dir, format)
+        description, base = FOLDER_FORMATS[kind], root
+    dataset = Dataset(
+        name=_folder_name(name or _default_name(root, listing)),
+        root=base,
+        format=kind,  # type: ignore[arg-type]
         videos=tuple(reading.videos),
-        class_names=tuple(sorted({video.label for video in reading.videos})),
+        class_names=tuple(sorted({video.label for video in reading.videos} - {""})),
         official=tuple(reading.splits),
-        notes=(*reading.notes, *_source_notes(reading.videos)),
-        file=root.absolute() if layout == "csv" else None,
+        notes=(*reading.notes, *_class_notes(reading), *_source_notes(reading.videos)),
+        origin=None if root == base else root.absolute(),
+        lists=tuple(given.items()),
+        description=description,
         sources_known=any(video.source != video.id for video in reading.videos),
     )
+    return _choose_test_set(dataset, test_split)
+
+
+def reload(record: Mapping[str, Any], root: Path | None = None) -> Dataset:
+    """Read again the dataset that a store or run recorded, or the one at `root` in the same format.
+
+    Official lists are not looked for: a label is the folder's name with them and without.
+    """
+    format = record.get("layout")
+    if root is None:
+        root = Path(record.get("csv") or record["root"])
+    if format == "csv" and root.is_dir():  # of the first edition, which recorded the folder of the list alone
+        root = root / f"{record['dataset']}.csv"
+    return load_dataset(
+        root,
+        format="folder" if format in ("hmdb51", "ucf101") else format,
+        lists=record.get("lists"),
+        skip_missing=True,
+    )
+
+
+def _listing(root: Path, format: Format | None, given: Mapping[str, Path], splits_dir: Path | None) -> Listing | None:
+    """Return the listing of the list files that are given, named by ROOT or in it; None for class folders alone."""
+    if given:
+        return sniffing.read_given_lists(root, given, format)
+    if format in FOLDER_FORMATS:
+        return None
+    if sniffing.is_list_file(root) or (format is not None and not root.is_dir()):
+        if splits_dir is not None:
+            raise ActionVitError(f"`{root}`: --splits-dir is for folders; a CSV file has a column `split`")
+        return sniffing.read_list_file(root, format)
+    if splits_dir is not None or not root.is_dir():
+        return None
+    if format == "csv":
+        raise ActionVitError(f"format: `csv` is for a file, and `{root}` is a folder; give ROOT/FILE.csv")
+    return sniffing.read_lists_in(root, format)
+
+
+def _default_name(root: Path, listing: Listing | None) -> str:
+    """Return the name of the folder, or of the list file; that of its folder where the file is called like a set."""
+    if listing is None or root.is_dir():
+        return Path(os.path.normpath(root.absolute())).name
+    of_set = root.stem.lower() in SETS or (len(listing.files) > 1 and set_of(root.name)[0])
+    return root.absolute().parent.name if of_set else root.stem
 
 
 def _folder_name(name: str) -> str:
@@ -74,24 +150,61 @@ def _folder_name(name: str) -> str:
     return name
 
 
-def _add_official(reading: Reading, root: Path, splits_dir: Path | None, layout: Layout | None) -> None:
-    """Add the splits of the official lists given or found; lists beside ROOT that name none of its videos are not."""
-    certain = True
-    if splits_dir is None:
-        if layout == "folder":
-            return
+def _read_folder(reading: Reading, root: Path, splits_dir: Path | None, format: Format | None) -> str:
+    """Add the splits of the official lists given or found to a reading of class folders; return its format."""
+    if reading.splits:
+        return "sets"
+    if unread := sniffing.unread_lists(root):
+        reading.notes.append(
+            f"{pluralize(len(unread), 'list file')} in `{root}` not read: {abbreviate(unread)}; to read one, give it as"
+            " ROOT, or --list split=FILE"
+        )
+    if splits_dir is None and format != "folder":
         splits_dir = find_lists(root, reading.folders)
-        if splits_dir is None:
-            if parse_metadata(stem(reading.videos[0].id)) is not None:
-                reading.notes.append(
-                    "names as in HMDB51, but no official split lists inside or beside the folder;"
-                    " give --splits-dir to use them"
-                )
-            return
-        certain = root in (splits_dir, *splits_dir.parents)
+        if splits_dir is None and parse_metadata(stem(reading.videos[0].id)) is not None:
+            reading.notes.append(
+                "names as in HMDB51, but no official split lists inside or beside the folder;"
+                " give --splits-dir to use them"
+            )
+    if splits_dir is None:
+        return format or ("frames" if reading.frames else "folder")
+    certain = format == "hmdb51" or root in (splits_dir, *splits_dir.parents)
     splits, notes = read_official(splits_dir, reading.videos, certain=certain)
     reading.splits += splits
     reading.notes += notes
+    if format or reading.frames or not splits:
+        return format or ("frames" if reading.frames else "folder")
+    return "ucf101" if ucf101_files(splits_dir) else "hmdb51"
+
+
+def _choose_test_set(dataset: Dataset, test_split: Literal["test", "val"]) -> Dataset:
+    """Return the dataset with its official splits testing on the set that was asked for."""
+    without = [split for split in dataset.official if not split.test]
+    if test_split == "test":
+        if not without:
+            return dataset
+        split = without[0]
+        note = (
+            f"no test set, but {pluralize(len(split.train), 'training video')} and"
+            f" {pluralize(len(split.val), 'validation video')}: --test-split val scores on the validation set"
+        )
+        return replace(dataset, notes=(note, *dataset.notes))
+    if not dataset.official or not all(split.val for split in dataset.official):
+        raise ActionVitError(f"test_split: got `val`, but dataset `{dataset.name}` has no validation set")
+    official = tuple(Split(name=split.name, train=split.train, test=split.val) for split in dataset.official)
+    notes = ("scored on the validation set (val), not on a test set", *dataset.notes)
+    return replace(dataset, official=official, notes=notes, test_set="val")
+
+
+def _class_notes(reading: Reading) -> list[str]:
+    """Return a note where all videos are of one class: often ROOT is one folder too high or too low."""
+    labels = {video.label for video in reading.videos}
+    if len(labels) != 1 or "" in labels:
+        return []
+    return [
+        f"all videos are of one class, {abbreviate(labels)}: check ROOT; they can be extracted, but not probed or"
+        " fine-tuned"
+    ]
 
 
 def _source_notes(videos: Sequence[Video]) -> tuple[str, ...]:

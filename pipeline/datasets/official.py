@@ -12,13 +12,15 @@ from pathlib import Path
 from actionvit.errors import ActionVitError
 from actionvit.pipeline.datasets.dataset import Split, Video
 from actionvit.pipeline.datasets.names import stem
+from actionvit.pipeline.datasets.textfile import head, read_lines
+from actionvit.pipeline.datasets.ucf101 import read_ucf101, ucf101_file, ucf101_files
 from actionvit.pipeline.text import abbreviate, pluralize, printable
 
-FOLDER_NAMES = ("testTrainMulti_7030_splits", "test_train_splits", "hmdb51_splits", "splits")
+FOLDER_NAMES = ("testTrainMulti_7030_splits", "test_train_splits", "hmdb51_splits", "splits", "ucfTrainTestlist")
 """Where people keep the lists; looked at first, and one level deeper than other folders."""
 
 _LOOKED_AT = 2000  # HMDB51 has 153 lists; a folder of a million files beside ROOT must not cost seconds
-_LINE = re.compile(r"(?P<stem>.+?)(\.[A-Za-z0-9]{2,4})?\s+(?P<code>[012])")
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{2,4}\Z")
 _FILE = re.compile(r"(?P<label>.+)_test_split(?P<number>\d+)\.txt")
 
 
@@ -40,11 +42,14 @@ def find_lists(root: Path, labels: Iterable[str]) -> Path | None:
 
 
 def _holds_list_of(folder: Path, classes: set[str]) -> bool:
-    """Tell whether a folder has a list of one of these classes among its first entries; reads no more of it."""
+    """Return whether a folder has a list of one of these classes among its first entries; reads no more of it."""
     try:
         with os.scandir(folder) as entries:
-            matches = (_FILE.fullmatch(entry.name) for entry in islice(entries, _LOOKED_AT))
-            return any(match["label"] in classes for match in matches if match)
+            names = [entry.name for entry in islice(entries, _LOOKED_AT) if entry.name[0] != "."]
+        if any(match["label"] in classes for name in names if (match := _FILE.fullmatch(name))):
+            return True
+        ucf101 = [folder / name for name in names if ucf101_file(name)]
+        return any(line.partition("/")[0] in classes for file in ucf101 for line in head(file))
     except OSError:
         return False
 
@@ -70,6 +75,8 @@ def read_official(folder: Path, videos: Sequence[Video], *, certain: bool = True
     ActionVitError
         If there is no list, a line is not `NAME CODE`, or a list has none of its videos though their class is there.
     """
+    if files := ucf101_files(folder):
+        return read_ucf101(files, videos, certain=certain)
     lists = _read_lists(folder)
     ids: dict[str, dict[str, str]] = {}
     for video in videos:
@@ -95,7 +102,7 @@ def read_official(folder: Path, videos: Sequence[Video], *, certain: bool = True
 def _read_lists(folder: Path) -> dict[tuple[int, str], dict[str, str]]:
     """Return `{(split number, class): {name without suffix: code}}` of every list in a folder."""
     try:
-        files = sorted(path for path in folder.iterdir() if _FILE.fullmatch(path.name))
+        files = sorted(path for path in folder.iterdir() if _FILE.fullmatch(path.name) and path.name[0] != ".")
     except OSError as error:
         raise ActionVitError(f"split lists: cannot read `{folder}` ({error.strerror}); check --splits-dir") from error
     if not files:
@@ -109,13 +116,11 @@ def _read_lists(folder: Path) -> dict[tuple[int, str], dict[str, str]]:
 
 
 def _read_list(file: Path) -> Iterator[tuple[str, str]]:
-    # Bytes that are not UTF-8 must match the file system's, which Python escapes in the same way.
-    for line, text in enumerate(file.read_text(encoding="utf-8", errors="surrogateescape").splitlines(), start=1):
-        if not text.strip():
-            continue
-        if (match := _LINE.fullmatch(text.strip())) is None:
+    for line, text in read_lines(file):
+        name, _, code = text.replace("\t", " ").rpartition(" ")
+        if not name or code not in ("0", "1", "2"):
             raise ActionVitError(f"`{file}` line {line}: `{printable(text)}`; expected `NAME.avi CODE`, CODE 0, 1 or 2")
-        yield match["stem"], match["code"]
+        yield _SUFFIX.sub("", name.rstrip()), code
 
 
 def _match(names: Iterable[str], ids: Mapping[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Who trains and who tests: the official lists, or seeded splits of sorted ids."""
+"""Split a dataset into training and test sets: by the official lists, or seeded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def default_protocol(dataset: Dataset) -> Protocol:
-    """Return the protocol that says most about new videos: official lists, else by source, else by class."""
+    """Return the protocol closest to use on new videos: official lists, else by source, else by class."""
     return "official" if dataset.official else "grouped" if dataset.sources_known else "stratified"
 
 
@@ -29,37 +29,46 @@ def make_splits(
     Parameters
     ----------
     dataset : Dataset
-        What to split.
+        The dataset to split.
     protocol : {"official", "grouped", "stratified", "random"}
-        `official`: the lists that came with the data. `grouped`: each source in one fold, each fold the test side
-        once, classes balanced over folds as far as sources allow. `stratified`: a share of each class tests, sources
-        cut through. `random`: a share of all videos tests.
+        `official`: the lists that came with the data. `grouped`: each source in one fold, each fold the test set
+        once, classes balanced over folds as far as sources allow. `stratified`: a fraction of each class tests;
+        sources are divided. `random`: a fraction of all videos tests.
     folds : int
         Folds of `grouped`; repeats of `stratified` and `random`. The official lists have their own number.
     test_fraction : float
-        Share that tests in `stratified` and `random`.
+        Fraction that tests in `stratified` and `random`.
     seed : int
-        Of a `numpy.random.RandomState`, whose stream is frozen (NEP 19): the same splits under every version.
+        Seed of a `numpy.random.RandomState`, whose stream is frozen (NEP 19): the same splits under every version.
 
     Returns
     -------
     tuple of Split
-        Named `official-1`, `grouped-1`, ...; ids sorted within each side.
+        Named `official-1`, `grouped-1`, ...; ids sorted within each set.
 
     Raises
     ------
     ActionVitError
-        If there are no official lists, or fewer sources than folds, or too few videos.
+        If there are no labels, no official lists or no test set in them, fewer sources than folds, or too few videos.
     ValueError
         If a number is out of its range.
     """
     if protocol not in get_args(Protocol):
         raise ValueError(f"protocol: got {protocol!r}, expected one of {', '.join(get_args(Protocol))}")
+    if not dataset.class_names:
+        raise ActionVitError(
+            f"dataset `{dataset.name}` has no labels: it can be extracted, not split; give a list with labels"
+        )
     if protocol == "official":
         if not dataset.official:
             raise ActionVitError(
                 f"dataset `{dataset.name}` has no official splits;"
                 " give --splits-dir, or choose grouped, stratified or random"
+            )
+        if not all(split.test for split in dataset.official):
+            raise ActionVitError(
+                f"dataset `{dataset.name}` has no test set; give --test-split val to score on its validation set, or"
+                " choose --protocol grouped, stratified or random"
             )
         return dataset.official
     if folds < (2 if protocol == "grouped" else 1):

@@ -162,9 +162,7 @@ def extract(
 
 def _info(dataset: Dataset, job: EncoderJob) -> dict[str, Any]:
     """Return what a store records that changes no number."""
-    info = {"root": str(dataset.root.resolve()), "layout": dataset.layout, "videos": len(dataset.videos)}
-    csv = {} if dataset.file is None else {"csv": str(dataset.file)}
-    return info | csv | {"weights": job.source}
+    return dataset.record | {"weights": job.source}
 
 
 def _refuse_another(dataset: Dataset, target: _Target) -> None:

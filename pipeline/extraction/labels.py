@@ -6,7 +6,7 @@ from pathlib import Path
 
 from actionvit.errors import ActionVitError
 from actionvit.features.store.store import FeatureStore
-from actionvit.pipeline.datasets import load_dataset
+from actionvit.pipeline.datasets.loading import reload
 
 
 def labels_of(store: FeatureStore, root: Path | None = None) -> dict[str, str]:
@@ -19,13 +19,7 @@ def labels_of(store: FeatureStore, root: Path | None = None) -> dict[str, str]:
     ActionVitError
         If there is no dataset (any more); the remedy is `--root`.
     """
-    recorded, layout = store.info.get("root"), store.info.get("layout")
-    if root is None:
-        if recorded is None:
-            raise ActionVitError(f"{store.folder}: does not say where its dataset is; give --root")
-        root = Path(recorded)
-        if layout == "csv":
-            root = Path(store.info.get("csv") or root / f"{store.dataset}.csv")
-    # A label is the folder's name with official lists and without, so they need not be found.
-    dataset = load_dataset(root, layout="folder" if layout == "hmdb51" else layout)
+    if root is None and store.info.get("root") is None:
+        raise ActionVitError(f"{store.folder}: does not say where its dataset is; give --root")
+    dataset = reload({"dataset": store.dataset, **store.info}, root)
     return {video.id: video.label for video in dataset.videos}

@@ -116,13 +116,7 @@ def _info(dataset: Dataset, weights: Weights, spec: FinetuneSpec, results: Seque
     plain: dict[str, Any] = json.loads(json.dumps(asdict(spec)))
     return {
         "variant": spec.variant,
-        "dataset": {
-            "name": dataset.name,
-            "root": str(dataset.root),
-            "layout": dataset.layout,
-            "videos": videos,
-            "notes": list(dataset.notes),
-        },
+        "dataset": dataset.run_record,
         "protocol": results[0].split.name.rpartition("-")[0],
         "gmac": round(gmac(weights.config, spec.clip) * spec.clip.views, 3),
         "head": {"kind": KIND, "train": spec.train},

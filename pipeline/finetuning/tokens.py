@@ -116,8 +116,7 @@ def token_store(
     """Open or create the store of the videos' tokens, `DATASET/VARIANT-tokens-DIGEST`; `extract_tokens` fills it."""
     key = token_key(weights, frozen, spec, videos, policy=policy, kept=kept)
     name = f"{variant}-tokens"
-    info = {"root": str(dataset.root.resolve()), "layout": dataset.layout, "videos": len(dataset.videos)}
-    info["weights"] = weights.source
+    info = dataset.record | {"weights": weights.source}
     folder = store_folder(cache, dataset.name, name, key)
     return FeatureStore.create(folder, key=key, dataset=dataset.name, variant=name, info=info)
 

@@ -131,13 +131,7 @@ def _question(dataset: Dataset, tables: Sequence[FeatureTable], spec: ProbeSpec)
     """Return what a run was asked, by the names in `QUESTION`."""
     return {
         "variant": "+".join(one.variant for one in tables),
-        "dataset": {
-            "name": dataset.name,
-            "root": str(dataset.root),
-            "layout": dataset.layout,
-            "videos": len(dataset.videos),
-            "notes": list(dataset.notes),
-        },
+        "dataset": dataset.run_record,
         "spec": _spec(spec),
         "input": {"variants": [one.variant for one in tables], "features": spec.features, "views": spec.views},
     }

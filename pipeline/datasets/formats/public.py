@@ -1,0 +1,140 @@
+"""Read the annotation files of public sets that name videos by an id: Kinetics, Something-Something, Diving48, Jester.
+
+Files are looked for by name below ROOT, in whatever folders they lie; of these sets some videos are always gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from actionvit.errors import ActionVitError
+from actionvit.features.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from actionvit.pipeline.datasets.formats.lists import set_of
+from actionvit.pipeline.datasets.formats.rows import Listing, Row
+from actionvit.pipeline.datasets.formats.tables import table_rows
+from actionvit.pipeline.datasets.reading import set_name
+from actionvit.pipeline.datasets.textfile import read_lines, read_text
+from actionvit.pipeline.text import printable
+
+_RECORD_IDS = ("id", "vid_name")
+_KINETICS = {"label": "label", "youtube_id": "id", "time_start": "start", "time_end": "end", "split": "split"}
+
+
+def index(root: Path) -> dict[str, str]:
+    """Return `{name without suffix: path below root}` of every video file and frame folder, hidden ones apart."""
+    found: dict[str, str] = {}
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        below = os.path.relpath(folder, root).replace(os.sep, "/")
+        prefix = "" if below == "." else f"{below}/"
+        videos = [name for name in sorted(files) if name.lower().endswith(VIDEO_SUFFIXES) and name[0] != "."]
+        for name in videos:
+            found.setdefault(name[: name.rindex(".")], f"{prefix}{name}")
+        if prefix and not videos and any(name.lower().endswith(IMAGE_SUFFIXES) for name in files):
+            found.setdefault(os.path.basename(folder), below)  # noqa: PTH119
+            folders.clear()
+    return found
+
+
+def read_kinetics(root: Path, files: Sequence[Path]) -> Listing:
+    """Read Kinetics' CSV files, `label,youtube_id,time_start,time_end,split`: videos `<id>_<start>_<end>.mp4`."""
+    places = index(root)
+    listed = []
+    for file in files:
+        rows = []
+        for line, cells in table_rows(file, needed=("id",), renamed=_KINETICS):
+            name = f"{cells['id']}_{_six(cells.get('start', ''))}_{_six(cells.get('end', ''))}"
+            path = places.get(name) or places.get(cells["id"]) or f"{name}.mp4"
+            place = f"`{file}` line {line}"
+            in_set = set_name(cells.get("split") or set_of(file.name)[0], place)
+            rows.append(Row(line, path, cells.get("label", ""), ((1, in_set),) if in_set else (), cells["id"]))
+        listed.append((file, rows))
+    return Listing(format="kinetics", description="Kinetics' CSV", base=root, files=listed, complete=False)
+
+
+def _six(seconds: str) -> str:
+    """Return a time as in Kinetics' file names: whole seconds, six digits."""
+    try:
+        return f"{int(float(seconds)):06d}"
+    except (ValueError, OverflowError):
+        return seconds
+
+
+def read_ssv2(root: Path, files: Sequence[Path]) -> Listing:
+    """Read Something-Something's JSON lists; the label is the template, its brackets removed, as in labels.json."""
+    places = index(root)
+    listed = []
+    for file in files:
+        rows = []
+        for place, record in _records(file):
+            label = re.sub(r"[\[\]]", "", str(record.get("template") or record.get("label") or ""))
+            name = str(record["id"])
+            in_set = set_of(file.name)[0]
+            rows.append(Row(place, places.get(name, f"{name}.webm"), label, ((1, in_set),) if in_set else ()))
+        listed.append((file, rows))
+    return Listing(
+        format="ssv2", description="Something-Something's JSON lists", base=root, files=listed, complete=False
+    )
+
+
+def read_diving48(root: Path, files: Sequence[Path], vocabulary: Path | None = None) -> Listing:
+    """Read Diving48's JSON lists; a class is the dive in the vocabulary, the source the competition's recording."""
+    places = index(root)
+    names = [" ".join(map(str, dive)) for dive in _array(vocabulary)] if vocabulary else []
+    listed = []
+    for file in files:
+        rows = []
+        for place, record in _records(file):
+            name = str(record["vid_name"])
+            number = int(record["label"])
+            label = names[number] if 0 <= number < len(names) else f"{number:02}"
+            in_set = set_of(file.name)[0]
+            path = places.get(name, f"{name}.mp4")
+            rows.append(Row(place, path, label, ((1, in_set),) if in_set else (), name.rpartition("_")[0]))
+        listed.append((file, rows))
+    notes = [] if names else ["labels are numbers without names: put Diving48_vocab.json beside the lists"]
+    return Listing(
+        format="diving48",
+        description="Diving48's JSON lists",
+        base=root,
+        files=listed,
+        complete=False,
+        notes=notes,
+    )
+
+
+def read_jester(root: Path, files: Sequence[Path]) -> Listing:
+    """Read Jester's CSV lists, `id;label` per line; a video is a folder of images called by its id."""
+    places = index(root)
+    listed = []
+    for file in files:
+        rows = []
+        for line, text in read_lines(file):
+            name, _, label = (part.strip() for part in text.partition(";"))
+            in_set = set_of(file.name)[0]
+            rows.append(Row(line, places.get(name, name), label, ((1, in_set),) if in_set else ()))
+        listed.append((file, rows))
+    return Listing(format="jester", description="Jester's CSV lists", base=root, files=listed, complete=False)
+
+
+def _records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number, from 1, and the content of each record in a JSON array."""
+    for number, record in enumerate(_array(file), start=1):
+        if not isinstance(record, dict) or not any(name in record for name in _RECORD_IDS):
+            raise ActionVitError(f"`{file}` record {number}: `{printable(str(record)[:60])}`; expected a video's id")
+        yield number, record
+
+
+def _array(file: Path) -> list[Any]:
+    try:
+        content = json.loads(read_text(file))
+    except (ValueError, RecursionError) as error:
+        raise ActionVitError(f"`{file}` is no JSON ({str(error)[:80]}); get it again") from error
+    if not isinstance(content, list):
+        raise ActionVitError(f"`{file}`: expected a JSON array of records")
+    return content

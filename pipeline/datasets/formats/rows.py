@@ -1,0 +1,221 @@
+"""The rows that all list readers return, and the checks that turn rows into videos and splits."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from actionvit.errors import ActionVitError
+from actionvit.pipeline.datasets.dataset import Video
+from actionvit.pipeline.datasets.names import parse_source, stem
+from actionvit.pipeline.datasets.reading import Reading, split_of
+from actionvit.pipeline.text import abbreviate, pluralize, printable
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+class Row(NamedTuple):
+    """One line of a list."""
+
+    line: int
+    path: str
+    """As written; relative paths start at the listing's base."""
+    label: str = ""
+    """Empty without a label."""
+    sets: tuple[tuple[int, str], ...] = ()
+    """Number of an official split and the set in it: train, val or test."""
+    source: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Listing:
+    """The rows of the list files of one dataset."""
+
+    format: str
+    description: str
+    """What was read, for one line of output: `an mmaction2 list`."""
+    base: Path
+    files: list[tuple[Path, list[Row]]]
+    complete: bool = True
+    """Whether every listed video must be on disk; of the large public sets some videos are always gone."""
+    notes: list[str] = field(default_factory=list)
+
+
+def resolve(listing: Listing, *, skip_missing: bool = False) -> Reading:
+    """Return the videos and splits of a listing, checked against the disk.
+
+    Raises
+    ------
+    ActionVitError
+        If no video is listed or left; a path is empty, a URL, missing, no file or folder, or listed twice; or a
+        label is empty where others are not.
+    """
+    resolver = _Resolver(listing)
+    for file, rows in listing.files:
+        for row in rows:
+            resolver.add(file, row)
+    return resolver.finish(skip_missing=skip_missing or not listing.complete)
+
+
+class _Resolver:
+    """Collects videos, and counts what is wrong with them so that one message can name all of a kind."""
+
+    def __init__(self, listing: Listing) -> None:
+        self.listing = listing
+        self.base = os.path.normpath(listing.base.absolute())
+        self.root = str(listing.base)
+        self.prefix = os.path.join(self.base, "")  # noqa: PTH118 - string work: lists have 100,000 rows
+        self.videos: dict[str, Video] = {}
+        self.place: dict[str, tuple[Path, int]] = {}
+        self.sets: dict[int, dict[str, str]] = {}
+        self.missing: dict[str, tuple[Path, int]] = {}
+        self.special: list[str] = []
+        self.outside: list[str] = []
+        self.unlabeled: list[str] = []
+        self.folders = 0
+
+    def add(self, file: Path, row: Row) -> None:
+        """Check one row; videos that several official splits list are one video."""
+        id, path = self._locate(file, row)
+        if id in self.videos:
+            self._merge(file, row, id)
+            return
+        if id in self.missing:
+            return
+        try:
+            mode = os.stat(path).st_mode  # noqa: PTH116
+        except (OSError, ValueError):
+            self.missing[id] = (file, row.line)
+            return
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            self.special.append(id)
+            return
+        self.folders += stat.S_ISDIR(mode)
+        if not row.label:
+            self.unlabeled.append(id)
+        source = row.source or parse_source(stem(id), row.label) or id
+        below = os.path.join(self.root, id) if path.startswith(self.prefix) else path  # noqa: PTH118
+        self.videos[id] = Video(id=id, path=Path(below), label=row.label, source=source)
+        self.place[id] = (file, row.line)
+        self._assign(id, row)
+
+    def _locate(self, file: Path, row: Row) -> tuple[str, str]:
+        """Return the id of a row, its path relative to the base, and its absolute path."""
+        written = row.path
+        if not written or "\0" in written:
+            raise ActionVitError(f"`{file}` line {row.line}: empty path; fill it in or remove the line")
+        if _URL.match(written):
+            raise ActionVitError(
+                f"`{file}` line {row.line}: `{printable(written)}` is a URL; download the video and list its file"
+            )
+        # Not resolved: a link into another folder keeps the name that the list gives it.
+        path = os.path.normpath(os.path.join(self.base, written))  # noqa: PTH118
+        if path.startswith(self.prefix):
+            return path[len(self.prefix) :], path
+        id = path if os.path.isabs(written) else os.path.relpath(path, self.base)  # noqa: PTH117
+        self.outside.append(id)
+        return id, path
+
+    def _assign(self, id: str, row: Row) -> None:
+        for number, name in row.sets:
+            self.sets.setdefault(number, {})[id] = name
+
+    def _merge(self, file: Path, row: Row, id: str) -> None:
+        """Add an official split's set to a known video; raise if the row repeats or contradicts another."""
+        known = {number for number, sets in self.sets.items() if id in sets}
+        first, line = self.place[id]
+        where = f"line {line}" if first == file else f"`{first.name}` line {line}"
+        here = f"`{file}` line {row.line}: `{printable(id)}`"
+        if not row.sets or not known or known & {number for number, _ in row.sets}:
+            raise ActionVitError(f"{here} stands in {where} already; keep one of the two")
+        if row.label and self.videos[id].label and row.label != self.videos[id].label:
+            labels = f"`{printable(row.label)}`, and `{printable(self.videos[id].label)}`"
+            raise ActionVitError(f"{here} is {labels} in {where}; give a video one label")
+        self._assign(id, row)
+
+    def finish(self, *, skip_missing: bool) -> Reading:
+        """Raise or note what is wrong, and return the reading."""
+        listing, files = self.listing, self.listing.files
+        names = ", ".join(f"`{file}`" for file, _ in files[:3])
+        if not self.videos and not self.missing and not self.special:
+            raise ActionVitError(f"{names} lists no video; expected lines `path,label` below the header")
+        if self.special:
+            raise ActionVitError(
+                f"{names}: {abbreviate(self.special)}: neither a file nor a folder (a device, FIFO or socket);"
+                " remove the line"
+            )
+        notes = list(listing.notes)
+        if self.missing:
+            if not skip_missing or not self.videos:
+                raise ActionVitError(self._missing_error())
+            notes.append(f"{pluralize(len(self.missing), 'listed video')} not on disk: {abbreviate(self.missing)}")
+        if self.outside:
+            count = pluralize(len(self.outside), "video")
+            notes.append(f"{count} outside `{listing.base}`, named by the path as listed: {abbreviate(self.outside)}")
+        notes += self._drop_unlabeled(names)
+        reading = Reading(
+            videos=sorted(self.videos.values(), key=lambda video: video.id),
+            frames=self.folders == len(self.videos),
+            notes=notes,
+        )
+        unused = self._add_splits(reading, names)
+        reading.notes += unused
+        return reading
+
+    def _missing_error(self) -> str:
+        id, (file, line) = next(iter(self.missing.items()))
+        count = pluralize(len(self.missing), "path")
+        header = "; if this line is a header, call its columns path,label" if line == 1 else ""
+        skip = "" if not self.videos else ", or skip missing videos with --skip-missing"
+        return (
+            f"`{file}` line {line}: no video `{printable(id)}` in `{self.listing.base}` ({count} missing);"
+            f" mend the path or remove the line{skip}{header}"
+        )
+
+    def _drop_unlabeled(self, names: str) -> list[str]:
+        """Set videos without a label aside where others have one; a list without any labels can be extracted."""
+        if not self.unlabeled:
+            return []
+        if len(self.unlabeled) == len(self.videos):
+            return ["no labels: the videos can be extracted, but not probed or fine-tuned"]
+        sets = {name for ids in self.sets.values() for id in self.unlabeled if (name := ids.get(id))}
+        if sets != {"test"}:
+            file, line = self.place[self.unlabeled[0]]
+            raise ActionVitError(f"`{file}` line {line}: empty label; fill it in or remove the line")
+        for id in self.unlabeled:
+            del self.videos[id]
+            for ids in self.sets.values():
+                ids.pop(id, None)
+        count = pluralize(len(self.unlabeled), "test video")
+        return [f"{count} without a label set aside: {abbreviate(self.unlabeled)}"]
+
+    def _add_splits(self, reading: Reading, names: str) -> list[str]:
+        """Add the official splits, by number; return notes on the videos in no set."""
+        notes: list[str] = []
+        numbers = [number for number in sorted(self.sets) if any(self.sets[number].values())]
+        for number in numbers:
+            sets = self.sets[number]
+            split = split_of(number, sets)
+            if not split.train or not (split.test or split.val):
+                lacking = "test" if split.train else "train"
+                raise ActionVitError(f"{names}: column `split` names no {lacking} video; name some of each")
+            reading.splits.append(split)
+        if len(numbers) == 1:
+            [split] = reading.splits
+            if split.val and split.test:
+                count = pluralize(len(split.val), "video")
+                notes.append(f"{count} of split val set aside: neither train nor test")
+            used = {*split.train, *split.test, *(split.val if not split.test else ())}
+            if unused := [video.id for video in reading.videos if video.id not in used]:
+                notes.append(f"{pluralize(len(unused), 'video')} in neither train nor test: {abbreviate(unused)}")
+        return notes
+
+
+def existing(paths: Iterable[str], base: Path) -> int:
+    """Return how many of these paths exist below a folder."""
+    return sum(os.path.exists(os.path.join(base, path)) for path in paths if "\0" not in path)  # noqa: PTH110, PTH118

@@ -1,0 +1,199 @@
+"""Tell which format a folder or a list file has, by fixed file names and by first lines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from actionvit.errors import ActionVitError
+from actionvit.pipeline.datasets.formats import lists, public, tables
+from actionvit.pipeline.datasets.formats.rows import Listing, existing
+from actionvit.pipeline.datasets.reading import SETS
+from actionvit.pipeline.datasets.textfile import head
+from actionvit.pipeline.datasets.ucf101 import ucf101_file
+
+SUFFIXES = (*lists.SUFFIXES, ".json", ".jsonl")
+ANNOTATIONS = ("annotations", "labels", "annotation", "lists")
+"""Folders in ROOT where sets keep their annotation files."""
+_MAX_LISTS = 50
+
+
+def is_list_file(path: Path) -> bool:
+    """Return whether ROOT is a list rather than a folder or a video."""
+    return path.suffix.lower() in SUFFIXES and not path.is_dir()
+
+
+def read_list_file(file: Path, format: str | None = None) -> Listing:
+    """Read a list file given as ROOT, together with the lists of the other sets beside it."""
+    first = head(file)
+    name = format or _format_of(file, first)
+    folder = file.parent
+    if name == "csv":
+        return tables.read_table(file)
+    if name in ("list", "frame-list"):
+        return lists.read_lists(lists.siblings(file), _roots(folder), frames=_frames(format))
+    return _read_public(name, folder, [path for path, _, _ in lists.siblings(file)])
+
+
+def read_given_lists(root: Path, given: Mapping[str, Path], format: str | None = None) -> Listing:
+    """Read one list file per set; paths start at ROOT, or at the file's folder where more of them exist."""
+    files = [(file, _set(name), 1) for name, file in given.items()]
+    for file, _, _ in files:
+        if not file.is_file():
+            raise ActionVitError(f"list: no file `{file}`; expected split=FILE")
+    if format in (None, "csv") and all(tables.is_header("".join(head(file)[:1])) for file, _, _ in files):
+        listing = tables.read_table(files[0][0])
+        listing.files = [
+            (file, [row._replace(sets=((1, name),)) for row in tables.read_table(file).files[0][1]])
+            for file, name, _ in files
+        ]
+        first = [row.path for _, rows in listing.files for row in rows[:20]]
+        listing.base = max((root, *_roots(files[0][0].parent)), key=lambda base: existing(first, base))
+        return listing
+    roots = (root, *_roots(root), *_roots(files[0][0].parent))
+    return lists.read_lists(files, roots, frames=_frames(format))
+
+
+def read_lists_in(root: Path, format: str | None = None) -> Listing | None:
+    """Return the listing of the annotation files in a folder, or None if it holds none that name its videos."""
+    files = [file for folder in (root, *(root / name for name in ANNOTATIONS)) for file in _list_files(folder)]
+    by_format: dict[str, list[Path]] = {}
+    for file in files:
+        by_format.setdefault(_public_format(file), []).append(file)
+    metadata = [root / name for name in tables.METADATA] + [
+        folder / name for folder in _folders(root) if folder.name.lower() in SETS for name in tables.METADATA
+    ]
+    if present := [file for file in metadata if file.is_file() and _names_files(file)]:
+        by_format["videofolder"] = present
+    for name in ("ssv2", "diving48", "jester", "kinetics", "videofolder"):
+        if by_format.get(name) and format in (None, name):
+            return _read_public(name, root, by_format[name])
+    if format in (None, "list", "frame-list"):
+        return _generic_lists(root, by_format.get("", []), format)
+    if format in ("ssv2", "diving48", "jester", "kinetics", "videofolder"):
+        raise ActionVitError(f"dataset: no {format} lists in `{root}`; put them there or choose another --format")
+    return None
+
+
+def _generic_lists(root: Path, files: list[Path], format: str | None) -> Listing | None:
+    """Read `train.csv`, `val.csv` and the like if most of the paths in them exist."""
+    for file in files:
+        group = lists.siblings(file)
+        if len(group) < 2:
+            continue
+        roots = (*_roots(file.parent), *_roots(root))
+        headers = [tables.is_header("".join(head(path)[:1])) for path, _, _ in group]
+        if all(headers):
+            return read_given_lists(root, {name: path for path, name, _ in group})
+        if format or lists.looks_like_lists(group, roots):
+            return lists.read_lists(group, roots, frames=_frames(format))
+    return None
+
+
+def unread_lists(root: Path) -> list[str]:
+    """Return the names of list files in a folder that was read by its class folders."""
+    return [file.name for file in _list_files(root) if lists.set_of(file.name)[0] or tables.is_header(_first(file))]
+
+
+def _read_public(format: str, root: Path, files: list[Path]) -> Listing:
+    if format == "ssv2":
+        return public.read_ssv2(root, [file for file in files if file.suffix == ".json" and _has_set(file)])
+    if format == "diving48":
+        vocabulary = next((path for file in files for path in file.parent.glob("Diving48*vocab*.json")), None)
+        return public.read_diving48(root, [file for file in files if _has_set(file)], vocabulary)
+    if format == "jester":
+        return public.read_jester(root, [file for file in files if _has_set(file)])
+    if format == "kinetics":
+        return public.read_kinetics(root, files)
+    if format == "videofolder":
+        return tables.read_videofolder(root, files)
+    raise ActionVitError(f"format: got `{format}` for a list file; it is for folders")
+
+
+def _format_of(file: Path, first: list[str]) -> str:
+    """Return the format of a list file given as ROOT."""
+    if file.name in tables.METADATA or file.suffix.lower() == ".jsonl":
+        return "videofolder"
+    if name := _public_format(file):
+        return name
+    if file.suffix.lower() == ".json":
+        raise ActionVitError(f"`{file}`: a JSON list of an unknown set; expected Something-Something's or Diving48's")
+    header = not first or tables.is_header(first[0]) or _names_label(first[0])
+    return "csv" if header and (first or file.suffix.lower() == ".csv") else "list"
+
+
+def _names_label(line: str) -> bool:
+    """Return whether a line looks like a header without a column of paths: refused as a table, not read as a video."""
+    names = [name.strip(' "').lower() for name in line.split(tables.delimiter_of(line))]
+    return len(names) > 1 and len(tables.columns_of(names)) == len(names)
+
+
+def _public_format(file: Path) -> str:
+    """Return the public set that an annotation file belongs to, by its name and its first characters, or ''."""
+    name, line = file.name.lower(), _first(file)
+    if name.endswith(".json") and _has_set(file):
+        start = " ".join(head(file, 6))[:600]
+        if '"vid_name"' in start:
+            return "diving48"
+        return "ssv2" if '"id"' in start else ""
+    if name.endswith(".csv"):
+        if "youtube_id" in line.lower():
+            return "kinetics"
+        identifier, semicolon, _ = line.partition(";")
+        if _has_set(file) and (semicolon or "jester" in name) and identifier.isdecimal():
+            return "jester"
+    return ""
+
+
+def _names_files(metadata: Path) -> bool:
+    """Return whether the metadata of a folder names its videos."""
+    line = _first(metadata)
+    return '"file_name"' in line if metadata.suffix == ".jsonl" else "file_name" in line.lower()
+
+
+def _has_set(file: Path) -> bool:
+    return bool(lists.set_of(file.name)[0])
+
+
+def _first(file: Path) -> str:
+    return next(iter(head(file, 1)), "")
+
+
+def _set(name: str) -> str:
+    if name.lower() not in SETS:
+        raise ActionVitError(f"list: got `{name}`, expected train, val or test, as in train=FILE")
+    return SETS[name.lower()]
+
+
+def _frames(format: str | None) -> bool | None:
+    return None if format is None else format == "frame-list"
+
+
+def _roots(folder: Path) -> tuple[Path, ...]:
+    """Return the folders at which paths of a list in `folder` may start: itself, those in it, and its parent."""
+    return (folder, *_folders(folder)[:_MAX_LISTS], folder.absolute().parent)
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Return the folders in a folder, sorted; none where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(Path(entry.path) for entry in entries if entry.name[0] != "." and entry.is_dir())
+    except OSError:
+        return []
+
+
+def _list_files(folder: Path) -> list[Path]:
+    """Return the list files in a folder, sorted, apart from HMDB51's and UCF101's, which belong to class folders."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [
+                entry.name
+                for entry in entries
+                if entry.name.lower().endswith(SUFFIXES) and entry.name[0] != "." and entry.is_file()
+            ]
+    except OSError:
+        return []
+    own = [name for name in sorted(names) if "_test_split" not in name and not ucf101_file(name)]
+    return [folder / name for name in own[:_MAX_LISTS]]

@@ -1,0 +1,51 @@
+"""What a reader returns, and the names of sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from actionvit.errors import ActionVitError
+from actionvit.pipeline.datasets.dataset import Split, Video
+from actionvit.pipeline.text import printable
+
+SETS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""Names of sets as people write them."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Reading:
+    """The videos and splits that a reader found, before they become a `Dataset`."""
+
+    videos: list[Video]
+    """Sorted by id."""
+    frames: bool = False
+    """Whether the videos are frame folders."""
+    folders: tuple[str, ...] = ()
+    """The names of the class folders, if there are any."""
+    splits: list[Split] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def set_name(text: str, place: str) -> str:
+    """Return train, val, test or the empty string for a set as people write it. Raises ActionVitError."""
+    if not text:
+        return ""
+    if (name := SETS.get(text.lower())) is None:
+        raise ActionVitError(
+            f"{place}: split `{printable(text)}`; expected train, test, val (or training; testing; valid, validation,"
+            " dev) or nothing"
+        )
+    return name
+
+
+def split_of(number: int, sets: dict[str, str]) -> Split:
+    """Return an official split from `{video id: set name}`."""
+    ids: dict[str, list[str]] = {"train": [], "val": [], "test": [], "": []}
+    for id, name in sets.items():
+        ids[name].append(id)
+    train, val, test = (tuple(sorted(ids[name])) for name in ("train", "val", "test"))
+    return Split(name=f"official-{number}", train=train, val=val, test=test)
