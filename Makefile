@@ -1,4 +1,4 @@
-# `make demo` and `make test` are all a fresh machine needs besides Python >= 3.10 and make.
+# A fresh machine needs Python >= 3.11 and make; `make demo` and `make test` install the rest into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/actionvit demo
 
-# A process a core, each of one thread; a test file at a time, as files share what is slow to set up. Then, with the
-# machine to themselves, the tests that judge by the clock.
+# One single-threaded process per core; tests of one file share fixtures and stay together. Tests marked `timing` run
+# afterwards, alone.
 test: lint types
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow and not gpu and not timing"
 	$(BIN)/pytest -m timing
@@ -18,7 +18,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# mypy wants the package under its import name, and the repository's folder may have any.
+# mypy needs the package under its import name; the repository's folder may have another.
 types: $(VENV)/.installed-dev
 	rm -rf build/types && mkdir -p build/types/actionvit
 	cp -r *.py py.typed commands evaluation features heads pipeline build/types/actionvit/
