@@ -49,7 +49,16 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Machine": (
         *("--device", "--precision", "--compile", "--activation-checkpointing", "--workers", "--timeout", "--backend"),
-        *("--on-corrupt", "--jobs", "--engine", "--address", "--shards", "--rank-sampling", "--checkpoint-every"),
+        *(
+            "--on-corrupt",
+            "--jobs",
+            "--engine",
+            "--address",
+            "--shards",
+            "--rank-sampling",
+            "--rank-timeout",
+            "--checkpoint-every",
+        ),
     ),
     "Output": (
         *("--output", "--runs", "--run", "--run-name", "--overwrite", "--restart", "--resume", "--dry-run", "--top"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from actionvit.commands.command import Command
+from actionvit.commands.command import Command, long_name
 from actionvit.commands.dataset_options import dataset_options, open_dataset
 from actionvit.commands.finetune_options import training_options
 from actionvit.commands.options import (
@@ -27,8 +27,7 @@ from actionvit.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from actionvit.features.timesformer.checkpoint import Weights
-    from actionvit.pipeline.datasets.dataset import Split
+    from actionvit.pipeline.datasets.dataset import Dataset, Split
     from actionvit.pipeline.finetuning.distributed import ProcessGroup
     from actionvit.pipeline.finetuning.spec import FinetuneSpec, Progress
     from actionvit.pipeline.finetuning.split import TrainingContext, TrainValRows
@@ -63,53 +62,43 @@ if TYPE_CHECKING:
 @training_options
 @json_option
 def command(**options: Any) -> None:
-    """Train on a dataset's videos, choose the epoch on a part of the training set, score each test side once.
+    """Train on a dataset's videos, select the epoch on part of each training set, and score each test set once.
 
-    Unless all is trained, the videos go through the frozen blocks once, a few augmented views each, and training reads
-    what came out from the cache in every epoch. Several processes: `torchrun --nproc-per-node N -m --
-    actionvit finetune ...`.
+    Unless all is trained, the videos go through the frozen blocks once, a few augmented views each, and every epoch
+    reads the resulting tokens from the cache. Several processes: `torchrun --nproc-per-node N -m -- actionvit finetune
+    ...`.
     """
     from actionvit.features.device import resolve_device
-    from actionvit.features.timesformer.checkpoint import find_weights
     from actionvit.pipeline.finetuning.distributed import init_distributed
 
     if options["resume"] and options["restart"]:
-        raise click.UsageError("--resume goes on, --restart begins again; give one of them")
+        raise click.UsageError("--resume and --restart exclude each other; give one of them")
     device, precision = resolve_device(options["device"], options["precision"])
-    weights = find_weights(options["variant"], options["weights"])
-    with init_distributed(device) as group:
-        run = _run(options, weights, _spec(options, precision == "bf16"), group)
+    dataset = open_dataset(options["root"], options)
+    spec = _spec(options, precision == "bf16")
+    with init_distributed(device, timeout=options["rank_timeout"]) as group:
+        run = _run(options, dataset, spec, group)
     if run is None:
         return
     if options["as_json"]:
         echo_json({"run": str(run.folder), "summary": run.metrics["summary"], "search": run.info["search"]})
     else:
-        _say(run)
+        _print_run(run)
     if run.info["coverage"]["failed"] and group.world == 1:  # torchrun would take any code but 0 for a crash
         click.get_current_context().exit(3)
 
 
-def _run(options: dict[str, Any], weights: Weights, spec: FinetuneSpec, group: ProcessGroup) -> Run | None:
-    """Train; the first of several processes writes the run."""
-    import shutil
-
-    from actionvit.pipeline.finetuning.finetune import finetune
-    from actionvit.pipeline.finetuning.run_writer import run_name, write_finetuned
+def _run(options: dict[str, Any], dataset: Dataset, spec: FinetuneSpec, group: ProcessGroup) -> Run | None:
+    from actionvit.pipeline.finetuning.run import finetune_run, training_folder
+    from actionvit.pipeline.finetuning.run_writer import run_name
     from actionvit.pipeline.finetuning.split import TrainingContext
-    from actionvit.pipeline.runs import check_place
 
     if group.is_main:
-        _warn_of_the_idle(options, spec)
-    dataset = open_dataset(options["root"], options)
+        _warn_of_unused_options(options, spec)
     folder = options["runs"] / (options["run"] or run_name(spec))
-    check_place(folder, overwrite=options["overwrite"])  # before the training, not only after it
-    work = folder.with_name(f"{folder.name}.training")
-    if options["restart"] and group.is_main:
-        shutil.rmtree(work, ignore_errors=True)
-    group.barrier()
-    place = TrainingContext(
+    context = TrainingContext(
         cache=options["cache"],
-        folder=work,
+        folder=training_folder(folder),
         ranks=group,
         workers=options["workers"],
         timeout=options["timeout"],
@@ -117,26 +106,21 @@ def _run(options: dict[str, Any], weights: Weights, spec: FinetuneSpec, group: P
         resume=options["resume"],
         flush_seconds=options["flush_seconds"],
     )
-    with _progress(place, spec.training.epochs, quiet=options["as_json"] or not group.is_main):
-        tuned = finetune(dataset, weights, spec, place)
-    if not group.is_main:
-        return None
-    run = write_finetuned(
-        folder,
-        dataset,
-        weights,
-        spec,
-        tuned,
-        work=work,
-        command=["actionvit", *sys.argv[1:]],
-        overwrite=options["overwrite"],
-    )
-    shutil.rmtree(work)
-    return run
+    with _progress(context, spec.training.epochs, quiet=options["as_json"] or not group.is_main):
+        return finetune_run(
+            dataset,
+            options["weights"],
+            spec,
+            context,
+            folder=folder,
+            overwrite=options["overwrite"],
+            restart=options["restart"],
+            command=["actionvit", *sys.argv[1:]],
+        )
 
 
 def _spec(options: dict[str, Any], bf16: bool) -> FinetuneSpec:
-    """Turn the options into a spec."""
+    """Return the spec of the options."""
     from actionvit.errors import ActionVitError
     from actionvit.features.timesformer.variants import clip_spec
     from actionvit.pipeline.finetuning.augment import AugmentSpec
@@ -180,95 +164,117 @@ def _spec(options: dict[str, Any], bf16: bool) -> FinetuneSpec:
         raise ActionVitError(option_error(error)) from error
 
 
-def _warn_of_the_idle(options: dict[str, Any], spec: FinetuneSpec) -> None:
-    """Say which of the options given do nothing beside the others."""
+def _warn_of_unused_options(options: dict[str, Any], spec: FinetuneSpec) -> None:
+    """Warn of options given on the command line that have no effect beside the others."""
     from actionvit.pipeline.finetuning.augment import AugmentSpec
 
-    idle: dict[str, str] = {}
+    unused: dict[str, str] = {}
     if spec.train in ("head", "last:1"):
-        why = f"with --train {spec.train}: it is of trained blocks below the last"
-        idle |= {"checkpointing": why, "drop_path": why}
+        reason = f"with --train {spec.train}: it applies to trained blocks below the last"
+        unused |= {"checkpointing": reason, "drop_path": reason}
     if spec.augment is None:
-        idle |= dict.fromkeys((*AugmentSpec.__dataclass_fields__, "views"), "with --no-augment")
+        unused |= dict.fromkeys((*AugmentSpec.__dataclass_fields__, "views"), "with --no-augment")
     if spec.tokens is None:
-        idle["token_precision"] = "without tokens"
+        unused["token_precision"] = "without tokens"
     context = click.get_current_context()
-    for name in options:
-        if name in idle and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            click.echo(f"warning: --{name.replace('_', '-')} does nothing {idle[name]}", err=True)
+    for option in context.command.params:
+        name = option.name or ""
+        if name in unused and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            click.echo(f"warning: {long_name(option)} does nothing {unused[name]}", err=True)
+
+
+class _Bar:
+    """A progress bar that is created by its first update and removed when it is complete."""
+
+    def __init__(self, unit: str, *, quiet: bool) -> None:
+        self.unit, self.disable = unit, True if quiet else None
+        self.bar: Any = None
+
+    def update(self, description: str, done: int, total: int, postfix: str = "") -> None:
+        from tqdm import tqdm
+
+        if self.bar is None:
+            layout = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+            self.bar = tqdm(total=total, unit=self.unit, disable=self.disable, leave=False, bar_format=layout)
+        self.bar.total = total
+        self.bar.set_description_str(description, refresh=False)
+        self.bar.set_postfix_str(postfix, refresh=False)
+        self.bar.update(done - self.bar.n)
+        if done == total:
+            self.close()
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        self.bar = None
 
 
 @contextmanager
-def _progress(place: TrainingContext, epochs: int, *, quiet: bool) -> Iterator[None]:
-    """Show bars, and a line an epoch."""
+def _progress(context: TrainingContext, epochs: int, *, quiet: bool) -> Iterator[None]:
+    """Show a progress bar, and print a line per epoch."""
     from tqdm import tqdm
 
-    off = True if quiet else None
-    with (
-        tqdm(desc="frozen blocks", unit="video", disable=off, leave=False, delay=2) as videos,
-        tqdm(unit="step", disable=off, leave=False) as steps,
-    ):
+    videos, steps = _Bar("video", quiet=quiet), _Bar("step", quiet=quiet)
 
-        def on_tokens(count: int, size: int) -> None:
-            if not quiet:
-                click.echo(f"{count} videos go through the frozen blocks once: {size / 1e9:.1f} GB in {place.cache}")
+    def echo(line: str) -> None:
+        if not quiet:
+            with tqdm.external_write_mode():
+                click.echo(line)
 
-        def on_video(done: int, total: int) -> None:
-            videos.total = total
-            videos.update(done - videos.n)
+    def on_tokens(count: int, size: int) -> None:
+        echo(f"{count} videos go through the frozen blocks once: {size / 1e9:.1f} GB in {context.cache}")
 
-        def on_split(split: Split, rows: TrainValRows) -> None:
-            if quiet:
-                return
-            click.echo(f"{split.name}: {len(rows.train)} clips to train on, {len(rows.val)} to choose the epoch by")
-            if len(rows.histograms) > 1:
-                for rank, counts in enumerate(rows.histograms):
-                    click.echo(f"  rank {rank}: {' '.join(map(str, counts))} clips per class")
+    def on_video(done: int, total: int) -> None:
+        videos.update("frozen blocks", done, total)
 
-        def on_step(split: Split, now: Progress) -> None:
-            if (now.epoch, now.step) == (1, 1):
-                steps.reset()
-            steps.total = now.steps * epochs
-            steps.set_description(f"{split.name} epoch {now.epoch}", refresh=False)
-            steps.set_postfix_str(
-                f"loss {now.loss:.3f}, accuracy {now.accuracy:.3f}, rate {now.lr:.1e},"
-                f" {now.clips_per_second:.1f} clips/s",
-                refresh=False,
-            )
-            steps.update((now.epoch - 1) * now.steps + now.step - steps.n)
+    def on_split(split: Split, rows: TrainValRows) -> None:
+        steps.close()
+        echo(f"{split.name}: {len(rows.train)} clips to train on, {len(rows.val)} to select the epoch")
+        for rank, counts in enumerate(rows.histograms if len(rows.histograms) > 1 else ()):
+            echo(f"  rank {rank}: {' '.join(map(str, counts))} clips per class")
 
-        def on_epoch(split: Split, row: dict[str, float]) -> None:
-            if quiet:
-                return
-            trained = f"loss {row['loss']:.3f}, " if "loss" in row else "before training, "
-            with steps.external_write_mode():
-                click.echo(
-                    f"{split.name} epoch {int(row['epoch']):3}: {trained}validation accuracy"
-                    f" {100 * row['validation_accuracy']:.1f} %, log-loss {row['validation_log_loss']:.3f}"
-                )
+    def on_step(split: Split, now: Progress) -> None:
+        steps.update(
+            f"{split.name} {now.epoch}/{epochs}",
+            (now.epoch - 1) * now.steps + now.step,
+            now.steps * epochs,
+            f"loss {now.loss:.2f}, {100 * now.accuracy:.0f} %, {now.clips_per_second:.1f} clips/s",
+        )
 
-        place.on_tokens, place.on_split = on_tokens, on_split
-        place.on_video, place.on_step, place.on_epoch = on_video, on_step, on_epoch
+    def on_epoch(split: Split, row: dict[str, float]) -> None:
+        trained = f"loss {row['loss']:.3f}, " if "loss" in row else "before training, "
+        echo(
+            f"{split.name} epoch {int(row['epoch']):3}: {trained}validation accuracy"
+            f" {100 * row['validation_accuracy']:.1f} %, log loss {row['validation_log_loss']:.3f}"
+        )
+
+    context.on_tokens, context.on_split = on_tokens, on_split
+    context.on_video, context.on_step, context.on_epoch = on_video, on_step, on_epoch
+    try:
         yield
+    finally:
+        videos.close()
+        steps.close()
 
 
-def _say(run: Run) -> None:
-    """Tell a person the numbers of a run."""
+def _print_run(run: Run) -> None:
+    """Print the metrics of a run."""
     click.echo(f"\n{run.folder}")
-    for metric in ("top1", "mean_class_accuracy", "macro_f1"):
+    for metric in ("top1", "top5", "mean_class_accuracy", "macro_f1"):
         value = run.metrics["summary"][metric]
         low, high = value["ci95"]
+        spread = "" if value["std"] is None else f" ± {100 * value['std']:.1f}"
         click.echo(
-            f"  {metric.replace('_', ' '):20} {100 * value['mean']:5.1f} %   95 % interval {100 * low:.1f} to"
-            f" {100 * high:.1f}"
+            f"  {metric.replace('_', ' '):20} {100 * value['mean']:5.1f} %{spread:7}   95 % interval"
+            f" {100 * low:.1f} to {100 * high:.1f}"
         )
     epochs = ", ".join(f"{row['chosen']} of {row['values'][-1]} ({row['split']})" for row in run.info["search"])
-    click.echo(f"  best epoch by the validation part: {epochs}")
+    click.echo(f"  best epoch on the validation set: {epochs}")
     if failed := run.info["coverage"]["failed"]:
-        click.echo(f"  warning: {failed} videos did not decode and took no part", err=True)
+        click.echo(f"  warning: {failed} videos did not decode and were left out", err=True)
     if leaks := run.info["leaks"]:
         click.echo(
-            f"  warning: up to {max(leaks.values())} sources have clips of one class on both sides: these numbers are"
-            " too high; --protocol grouped keeps sources apart",
+            f"  warning: up to {max(leaks.values())} sources have clips of one class in both training and test set:"
+            " these numbers are too high; --protocol grouped keeps sources apart",
             err=True,
         )

@@ -213,6 +213,13 @@ _MACHINE = (
         help="Assignment of clips to ranks: shuffled, class by class, or a fixed shard per rank.",
     ),
     click.option(
+        "--rank-timeout",
+        type=FiniteRange(0, min_open=True),
+        default=600.0,
+        show_default=True,
+        help="Seconds to wait for a rank that does not answer.",
+    ),
+    click.option(
         "--activation-checkpointing",
         "checkpointing",
         is_flag=True,

@@ -24,6 +24,7 @@ from actionvit import __version__
 from actionvit.errors import ActionVitError
 from actionvit.evaluation.metrics import check_scores, evaluate
 from actionvit.evaluation.summary import summarize
+from actionvit.pipeline.tensor_file import dump_tensors, load_tensors
 
 SCHEMA = 1
 """Version of the files of a run; a reader refuses a higher one."""
@@ -94,14 +95,17 @@ class Run:
         return self.folder.name
 
     def head(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Return the head's tensors by name and its configuration."""
-        from safetensors import SafetensorError, safe_open
+        """Return the head's tensors by name and its configuration.
 
+        Raises
+        ------
+        ActionVitError
+            If the file cannot be read, or its tensors do not match their digest.
+        """
         path = self.folder / HEAD
         try:
-            with safe_open(path, framework="numpy") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["config"])  # noqa: SIM118
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            return load_tensors(path, "config")
+        except (OSError, ValueError) as error:
             raise _broken(path, error) from error
 
 
@@ -196,7 +200,7 @@ def write_run(
             fresh / TRAIN, {"schema": SCHEMA, "train": {name: list(ids) for name, ids in (train or {}).items()}}
         )
         _write_predictions(fresh / PREDICTIONS, predictions)
-        _write_head(fresh / HEAD, head_tensors, head_config)
+        (fresh / HEAD).write_bytes(dump_tensors(head_tensors, "config", head_config))
         for name, data in (more or {}).items():
             (fresh / name).parent.mkdir(parents=True, exist_ok=True)
             (fresh / name).write_bytes(data)
@@ -284,14 +288,6 @@ def _read_predictions(path: Path) -> Predictions:
         return Predictions(**{**arrays, "class_names": tuple(arrays["class_names"].tolist())})
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise _broken(path, error) from error
-
-
-def _write_head(path: Path, tensors: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> None:
-    from safetensors.numpy import save
-
-    # One metadata key: safetensors writes several in no fixed order.
-    written = {"config": json.dumps(config, sort_keys=True, ensure_ascii=False)}
-    path.write_bytes(save(dict(tensors), metadata=written))  # `save_file` makes files that only their owner may read
 
 
 def _broken(path: Path, error: Exception) -> ActionVitError:

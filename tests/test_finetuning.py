@@ -22,6 +22,7 @@ import tiny_model
 import torch
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
+from tiny_model import command
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
@@ -73,18 +74,6 @@ def far(one: FinetuneResult, other: FinetuneResult) -> float:
     assert one.weights.keys() == other.weights.keys()
     pairs = [(one.logits, other.logits), *((one.weights[name], other.weights[name]) for name in one.weights)]
     return max(float(np.abs(a - b).max()) for a, b in pairs)
-
-
-def command(dataset: Dataset, weights: Weights, folder: Path, *more: str) -> list[str]:
-    """Return the arguments of a small `actionvit finetune`."""
-    options = {
-        "--variant": "tiny", "--num-frames": "4", "--size": "32", "--weights": weights.source, "--epochs": "3",
-        "--cache": folder / "cache", "--runs": folder / "runs", "--run-name": "run", "--protocol": "grouped",
-        "--folds": "3", "--split": "grouped-1", "--batch-size": "8", "--lr": "3e-3", "--workers": "0",
-        "--device": "cpu",
-    }  # fmt: skip
-    flat = [str(part) for pair in options.items() for part in pair]
-    return ["finetune", str(dataset.root), *flat, *more]
 
 
 def invoke(*arguments: Any) -> Result:
@@ -250,7 +239,12 @@ def test_killed_in_any_epoch_and_resumed_a_training_ends_in_the_same_bits(
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent / "support")}
 
     def run(folder: Path, die: int, *more: str) -> subprocess.CompletedProcess[str]:
-        arguments = [sys.executable, tiny_model.__file__, str(die), *command(dataset, weights, folder, *how, *more)]
+        arguments = [
+            sys.executable,
+            tiny_model.__file__,
+            str(die),
+            *command(dataset, weights, folder, *how, *more),
+        ]
         return subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
 
     whole = invoke(*command(dataset, weights, tmp_path / "whole", *how))
@@ -685,7 +679,13 @@ def test_a_gpu_trains_what_the_cpu_does(dataset: Dataset, weights: Weights, tmp_
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_a_training_on_a_gpu_resumes_where_it_was_killed(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
-    arguments = [*command(dataset, weights, tmp_path, "--train", "all"), "--device", "cuda", "--precision", "bf16"]
+    arguments = [
+        *command(dataset, weights, tmp_path, "--train", "all"),
+        "--device",
+        "cuda",
+        "--precision",
+        "bf16",
+    ]
     script = [sys.executable, str(Path(tiny_model.__file__)), "7", *arguments]
     assert subprocess.run(script, check=False, capture_output=True).returncode == -signal.SIGKILL
     result = invoke(*arguments, "--resume")

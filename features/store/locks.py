@@ -18,11 +18,12 @@ from actionvit.errors import ActionVitError
 LOCK = "lock"
 POLL_SECONDS = 0.2
 logger = logging.getLogger(__name__)
+STORE_BUSY = "is writing this store; --wait for it, or write another part of the dataset with --shard"
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the writer's lock of a store's folder.
+def locked(folder: Path, *, wait: bool = False, busy: str = STORE_BUSY) -> Iterator[None]:
+    """Hold the writer's lock of a folder; `busy` completes the error "FOLDER: process PID on HOST ...".
 
     The lock is `flock` on the file `lock`, so it dies with its process, however that ends; the text in the file only
     tells others who holds it. Across machines it works where the file system carries `flock` over the network (NFSv4,
@@ -34,7 +35,7 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         If another process holds it and `wait` is false, or the folder cannot be written.
     """
     path = folder / LOCK
-    handle = _acquire(path, wait)
+    handle = _acquire(path, wait, busy)
     try:
         with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, only namelessly
             text = f"{socket.gethostname()} {os.getpid()}"
@@ -45,7 +46,7 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         os.close(handle)  # which releases the lock; the file stays, as removing it would race with the next writer
 
 
-def _acquire(path: Path, wait: bool) -> int:
+def _acquire(path: Path, wait: bool, busy: str) -> int:
     announced = False
     while True:
         try:
@@ -69,10 +70,7 @@ def _acquire(path: Path, wait: bool) -> int:
                 ) from error
         host, pid = holder(path) or ("?", "?")
         if not wait:
-            raise ActionVitError(
-                f"{path.parent}: process {pid} on {host} is writing this store; --wait for it, or write another part "
-                f"of the dataset with --shard"
-            )
+            raise ActionVitError(f"{path.parent}: process {pid} on {host} {busy}")
         if not announced:
             logger.warning("waiting for process %s on %s to finish writing %s", pid, host, path.parent)
             announced = True

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,6 +26,7 @@ from actionvit.errors import ActionVitError
 from actionvit.pipeline.finetuning.micro_batch import out_of_memory
 
 SET_BY_TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+TIMEOUT = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class ProcessGroup:
     rank: int = 0
     world: int = 1
     device: str = "cpu"
+    timeout: float = TIMEOUT
+    """Seconds that a collective waits for the other ranks."""
 
     @property
     def is_main(self) -> bool:
@@ -81,6 +85,44 @@ class ProcessGroup:
             with _collective():
                 dist.barrier()
 
+    def on_main(self, work: Callable[[], None]) -> None:
+        """Run `work` on rank 0 while the other ranks wait: for hours if need be, but only while rank 0 is alive.
+
+        Rank 0 sends a heartbeat, so that the timeout of a collective bounds its silence and not the duration of `work`.
+        """
+        if self.world == 1:
+            work()
+        elif not self.is_main:
+            while not self._heartbeat(0):
+                pass
+        else:
+            done, errors = threading.Event(), list[ActionVitError]()
+
+            def beat() -> None:
+                try:
+                    while not done.wait(min(self.timeout / 4, 10)):
+                        self._heartbeat(0)
+                except ActionVitError as error:
+                    errors.append(error)
+
+            thread = threading.Thread(target=beat, daemon=True)
+            thread.start()
+            try:
+                work()
+            finally:
+                done.set()
+                thread.join()
+            for error in errors:
+                raise error
+            self._heartbeat(1)
+
+    def _heartbeat(self, done: int) -> int:
+        """Broadcast from rank 0 whether its work is done."""
+        flag = torch.tensor([done], device=self.device)
+        with _collective():
+            dist.broadcast(flag, 0)
+            return int(flag)
+
 
 @contextmanager
 def _collective() -> Iterator[None]:
@@ -91,16 +133,21 @@ def _collective() -> Iterator[None]:
         if out_of_memory(error) or str(error).startswith("CUDA error"):  # a failure of this rank
             raise
         reason = str(error).splitlines()[0]
+        if "imed out" in reason or "imeout" in reason:
+            raise ActionVitError(
+                f"another process of this training does not answer ({reason}): end all processes, and --resume"
+            ) from error
         raise ActionVitError(
             f"another process of this training has stopped; its own message has the cause ({reason})"
         ) from error
 
 
 @contextmanager
-def init_distributed(device: str) -> Iterator[ProcessGroup]:
+def init_distributed(device: str, *, timeout: float = TIMEOUT) -> Iterator[ProcessGroup]:
     """Join the process group that `torchrun` started: gloo on CPUs, NCCL on GPUs, one GPU per process.
 
-    Without `torchrun` (WORLD_SIZE unset or 1) the group is this process alone.
+    Without `torchrun` (WORLD_SIZE unset or 1) the group is this process alone. A rank that does not reach a collective
+    within `timeout` seconds, because it was stopped or lost, ends the others with a one-line error.
 
     Raises
     ------
@@ -124,12 +171,19 @@ def init_distributed(device: str) -> Iterator[ProcessGroup]:
             )
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
+        os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")  # a timeout raises; otherwise it aborts the process
     # Imported before the group exists: imported later (by an optimizer) it would keep the group as a default argument,
     # gloo's threads would outlive `destroy_process_group`, and could abort the interpreter at exit.
     importlib.import_module("torch.distributed.nn.functional")
-    # Rank 0 may extract tokens for hours while the others wait; torch's default timeout is ten minutes.
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(days=7))
-    yield ProcessGroup(dist.get_rank(), world, device)
-    # Not after an exception: NCCL would wait here for the other ranks, which wait for this one in a collective, and the
-    # error would never be printed. Once this process has ended, torchrun ends the others.
+    with _collective():
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(seconds=timeout))
+    try:
+        yield ProcessGroup(dist.get_rank(), world, device, timeout)
+    except BaseException:
+        # NCCL would wait here for the other ranks, which wait for this one in a collective, and the error would never
+        # be printed; torchrun ends them once this process has ended. gloo does not wait, and its threads could abort an
+        # interpreter at exit.
+        if not on_gpu:
+            dist.destroy_process_group()
+        raise
     dist.destroy_process_group()

@@ -101,7 +101,8 @@ def _clips(
 
     # A training that has begun continues with the clips it began with.
     begun = any(has_checkpoint(context.folder / split.name) for split in splits)
-    if context.ranks.is_main:
+
+    def extract() -> None:
         extract_tokens(
             *(store(), used, weights, frozen, views),
             **settings,
@@ -111,5 +112,6 @@ def _clips(
             on_start=context.on_tokens,
             on_video=context.on_video,
         )
-    context.ranks.barrier()
+
+    context.ranks.on_main(extract)
     return CachedClips(videos, store(), views, memory=context.memory)

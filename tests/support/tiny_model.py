@@ -109,6 +109,24 @@ def spec(**changes: Any) -> FinetuneSpec:
     return replace(whole, **changes)
 
 
+def command(dataset: Dataset, weights: Weights, folder: Path, *more: str) -> list[str]:
+    """Return the arguments of a small `actionvit finetune`."""
+    options = {
+        "--variant": "tiny", "--num-frames": "4", "--size": "32", "--weights": weights.source, "--epochs": "3",
+        "--cache": folder / "cache", "--runs": folder / "runs", "--run-name": "run", "--protocol": "grouped",
+        "--folds": "3", "--split": "grouped-1", "--batch-size": "8", "--lr": "3e-3", "--workers": "0",
+        "--device": "cpu",
+    }  # fmt: skip
+    flat = [str(part) for pair in options.items() for part in pair]
+    return ["finetune", str(dataset.root), *flat, *more]
+
+
+def save_some_checkpoint(folder: Path) -> None:
+    from actionvit.pipeline.finetuning.checkpoints import save_checkpoint
+
+    save_checkpoint(folder, {"now/weight": torch.ones(3, 2), "optimizer/0.step": torch.tensor(5.0)}, {"epoch": 3})
+
+
 def die_in_step(number: int) -> None:
     """Kill this process once the gradients of a step are there and before anything is done with them."""
     from actionvit.pipeline.finetuning.trainer import Trainer
