@@ -3,3 +3,9 @@
 
 class ActionVitError(Exception):
     """A user's mistake or a bad input: the message is one line that says what, where and the remedy."""
+
+
+def one_line(error: BaseException, max_length: int = 160) -> str:
+    """Return the first line of an exception's text, or its type's name where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:max_length] if lines else type(error).__name__

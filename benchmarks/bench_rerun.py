@@ -23,9 +23,12 @@ import numpy as np
 from actionvit.features.decoding.decode import DecodePolicy
 from actionvit.features.fingerprint import fingerprint
 from actionvit.features.store.catalog import store_folder
-from actionvit.features.store.store import FeatureStore, Row
+from actionvit.features.store.parts import Row
+from actionvit.features.store.store import FeatureStore
+from actionvit.features.store.writer import Writer
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.variants import clip_spec
+from actionvit.features.video_record import VideoRecord
 from actionvit.pipeline.datasets import Dataset, load_dataset
 from actionvit.pipeline.extraction.job import Job, feature_key
 
@@ -57,9 +60,9 @@ def make_store(dataset: Dataset, cache: Path, job: Job) -> None:
     folder = store_folder(cache, dataset.name, job.variant, key)
     info = dataset.record | {"weights": job.source}
     store = FeatureStore.create(folder, key=key, dataset=dataset.name, variant=job.variant, info=info)
-    with store.writer(flush_bytes=2400 << 10) as out:  # as many rows a part as of 8 x 768 numbers
+    with Writer(store, flush_bytes=2400 << 10) as out:  # as many rows a part as of 8 x 768 numbers
         for number, each in enumerate(dataset.videos):
-            out.append(Row(each.id, f"{number:064x}", fingerprint(each.path), 30, (), "pyav", ARRAYS))
+            out.append(Row(VideoRecord(each.id, f"{number:064x}", fingerprint(each.path), 30, (), "pyav"), ARRAYS))
 
 
 def run(command: list[str]) -> tuple[float, float, str]:

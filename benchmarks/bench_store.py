@@ -33,8 +33,12 @@ import numpy as np
 
 from actionvit.features.fingerprint import fingerprint
 from actionvit.features.store.keys import FeatureKey
-from actionvit.features.store.store import FeatureStore, Row
-from actionvit.features.store.verify import verify
+from actionvit.features.store.parts import Row
+from actionvit.features.store.plan import make_plan
+from actionvit.features.store.store import FeatureStore
+from actionvit.features.store.verify import verify_store
+from actionvit.features.store.writer import Writer
+from actionvit.features.video_record import VideoRecord
 
 KEY = FeatureKey(
     weights="0" * 64, model={}, clip={}, preprocessing={}, decoder="", precision="fp32", outputs={}, schema=1
@@ -68,16 +72,16 @@ def blocks(rows: int) -> Iterator[np.ndarray]:
 
 def store_write(at: Path, data: Path, rows: int) -> None:
     store = FeatureStore.create(at, key=KEY, dataset="d", variant="v", info={})
-    with store.writer() as out:
+    with Writer(store) as out:
         for number in range(rows):
             id, path = video(data, number)
             arrays = {"clip": frame(number).mean(1), "frame": frame(number), "index": INDEX}
-            out.append(Row(id, f"{number:064x}", fingerprint(path), 30, (), "pyav", arrays))
+            out.append(Row(VideoRecord(id, f"{number:064x}", fingerprint(path), 30, (), "pyav"), arrays))
 
 
 def store_resume(at: Path, data: Path, rows: int) -> None:
-    plan = FeatureStore.open(at).plan([video(data, number) for number in range(rows)])
-    assert len(plan.known) == rows and not plan.todo
+    plan = make_plan(FeatureStore.open(at), [video(data, number) for number in range(rows)])
+    assert len(plan.cached) == rows and not plan.pending
 
 
 def store_read(at: Path, data: Path, rows: int) -> None:
@@ -88,7 +92,7 @@ def store_read(at: Path, data: Path, rows: int) -> None:
 
 
 def store_verify(at: Path, data: Path, rows: int) -> None:
-    assert verify(at) == []
+    assert verify_store(at) == []
 
 
 def save_write(at: Path, data: Path, rows: int) -> None:

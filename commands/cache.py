@@ -55,10 +55,10 @@ def show(store: Path, as_json: bool) -> None:
     """Show a store's contents, layout and key (everything that its numbers depend on)."""
     from dataclasses import asdict
 
-    from actionvit.features.store.catalog import one_store, summarize
+    from actionvit.features.store.catalog import open_single, summarize
     from actionvit.features.store.parts import list_parts
 
-    found = one_store(store)
+    found = open_single(store)
     summary = summarize(found)
     value: dict[str, Any] = {
         **asdict(summary),
@@ -98,12 +98,12 @@ def verify(ctx: click.Context, /, store: Path, repair: bool, as_json: bool) -> N
     """
     from dataclasses import asdict
 
-    from actionvit.features.store.catalog import store_folder_in
+    from actionvit.features.store.catalog import single_store_folder
     from actionvit.features.store.store import FeatureStore
-    from actionvit.features.store.verify import verify
+    from actionvit.features.store.verify import verify_store
 
-    folder = store_folder_in(store)
-    problems = verify(folder, repair=repair)
+    folder = single_store_folder(store)
+    problems = verify_store(folder, repair=repair)
     sound = FeatureStore.open(folder) if repair or not problems else None
     digest, rows = (sound.digest(), len(sound)) if sound else (None, None)
     if as_json:
@@ -133,12 +133,12 @@ def verify(ctx: click.Context, /, store: Path, repair: bool, as_json: bool) -> N
 def merge(stores: tuple[Path, ...], out: Path | None, wait: bool, as_json: bool) -> None:
     """Join stores of one key, such as the shards of one extraction, into one. Other keys are refused."""
     from actionvit.features.store.catalog import joined_folder, shard_of
-    from actionvit.features.store.merge import merge
+    from actionvit.features.store.merge import merge_stores
     from actionvit.features.store.store import FeatureStore
 
     opened = [FeatureStore.open(path) for path in stores]
     folder = out or joined_folder(opened)
-    merged = merge(opened, folder, wait=wait)
+    merged = merge_stores(opened, folder, wait=wait)
     shards = [shard for store in opened if (shard := shard_of(store)) is not None]
     lacking = sorted({i + 1 for _, n in shards for i in range(n)} - {i for i, _ in shards}) if shards else []
     report = {"store": str(folder), "rows": len(merged), "failed": len(merged.failures()), "lacking": lacking}
@@ -167,12 +167,12 @@ def export(store: Path, form: Any, out: Path, root: Path | None, also: tuple[str
 
     Rows are in id order. Labels are those of the dataset as it is now; where it cannot be found they stay empty.
     """
-    from actionvit.features.store.catalog import one_store
-    from actionvit.features.store.export import export
+    from actionvit.features.store.catalog import open_single
+    from actionvit.features.store.export import export_store
     from actionvit.pipeline.extraction.labels import labels_of
 
     form = form or (out.suffix[1:] if out.suffix in (".npz", ".parquet", ".h5") else "npz")
-    found = one_store(store)
+    found = open_single(store)
     try:
         labels = labels_of(found, root)
     except ActionVitError as error:
@@ -180,7 +180,7 @@ def export(store: Path, form: Any, out: Path, root: Path | None, also: tuple[str
             raise
         labels = {}
         click.echo(f"warning: labels stay empty, the dataset is not where it was ({error}); give --root", err=True)
-    ids = export(found, labels, out, form, also=also)
+    ids = export_store(found, labels, out, form, also=also)
     unlabelled = sum(id not in labels for id in ids)
     if as_json:
         echo_json({"file": str(out), "rows": len(ids), "unlabelled": unlabelled, "bytes": out.stat().st_size})

@@ -210,10 +210,10 @@ def _say(summary: Summary, dataset: str, dry_run: bool) -> None:
     """Tell a person what was done, a line a variant, and what bounded the run."""
     for outcome in summary.outcomes:
         counts = {
-            "to embed": outcome.todo,
+            "to embed": outcome.pending,
             "embedded": outcome.embedded,
-            "already cached": outcome.reused,
-            "adopted: known under another name": outcome.adopted,
+            "already cached": outcome.cached,
+            "copied from rows of the same content": outcome.reused,
             "flagged": outcome.flagged,
             "failed": outcome.failed,
         }

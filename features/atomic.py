@@ -38,13 +38,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         try:
             yield temporary
-            _sync(temporary)
+            sync(temporary)
             temporary.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise ActionVitError(
             f"{path}: cannot be written: {error.strerror or error}; what was published before is safe: mend that and "
@@ -52,7 +52,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ) from error
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Fsync a file's bytes, or the names in a folder."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -76,7 +76,7 @@ def make_folder(path: Path) -> None:
         missing = [folder for folder in (path, *path.parents) if not folder.is_dir()]
         path.mkdir(parents=True, exist_ok=True)
         for folder in reversed(missing):
-            _sync(folder.parent)
+            sync(folder.parent)
     except OSError as error:
         raise ActionVitError(f"{path}: cannot be made: {error.strerror}; choose another place") from error
 
@@ -92,7 +92,7 @@ def remove(paths: Iterable[Path]) -> None:
         folders.add(path.parent)
     for folder in folders:
         with contextlib.suppress(OSError):  # if a power cut restores the file, the next writer removes it
-            _sync(folder)
+            sync(folder)
 
 
 def remove_stale_temporaries(folder: Path) -> None:

@@ -14,6 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from actionvit.errors import ActionVitError
 from actionvit.features.store.store import FeatureStore
+from actionvit.features.store.writer import Writer
 from actionvit.pipeline.reporting.analysis import Embeddings, analyse, duplicates, project, read_embeddings
 from actionvit.pipeline.reporting.text import leak_line
 from actionvit.pipeline.runs import Run
@@ -146,8 +147,8 @@ def test_embeddings_come_from_the_store_only_while_it_is_the_same(tmp_path: Path
     found = read_embeddings(run)
     assert found is not None and found.id.tolist() == store.ids
     np.testing.assert_array_equal(found.x, store.read(store.ids, "clip").mean(axis=1))
-    assert found.digest.tolist() == [row.digest for row in store.rows(store.ids)]
-    with store.writer() as writer:
+    assert found.digest.tolist() == [row.digest for row in store.records(store.ids)]
+    with Writer(store) as writer:
         writer.append(numbered(9))
     assert read_embeddings(run) is None, "another store by now"
     assert read_embeddings(dataclasses.replace(run, info={"store": {"path": "gone", "digest": "0"}})) is None

@@ -21,8 +21,10 @@ from actionvit.cli import cli
 from actionvit.errors import ActionVitError
 from actionvit.features.store.catalog import find_store
 from actionvit.features.store.keys import FeatureKey
-from actionvit.features.store.parts import list_parts
-from actionvit.features.store.store import FeatureStore, Row
+from actionvit.features.store.parts import Row, list_parts
+from actionvit.features.store.store import FeatureStore
+from actionvit.features.store.writer import Writer
+from actionvit.features.video_record import VideoRecord
 
 
 def cache(*arguments: object, **options: Any) -> Result:
@@ -52,7 +54,7 @@ def test_every_subcommand_speaks_json_and_has_help() -> None:
 
 def test_ls_lines_up_and_show_tells_the_key(root: Path) -> None:
     store = fill(root / "d" / "v-22222", range(1500), clip={"num_frames": 16})
-    with FeatureStore.create(store.folder, key=store.key, dataset="d", variant="v", info={"videos": 3000}).writer():
+    with Writer(FeatureStore.create(store.folder, key=store.key, dataset="d", variant="v", info={"videos": 3000})):
         pass
     head, *lines = cache("ls", "--cache", root).output.splitlines()
     assert head.split() == ["dataset", "variant", "rows", "failed", "coverage", "size", "written", "store"]
@@ -75,7 +77,7 @@ def test_ls_lines_up_and_show_tells_the_key(root: Path) -> None:
 
 def test_coverage_is_not_told_where_rows_outlived_their_videos(root: Path) -> None:
     store = FeatureStore.open(root / "d" / "v-1")
-    store.record({"videos": 2})
+    store.write_info({"videos": 2})
     assert as_json("show", root / "d")["coverage"] is None
     assert " –  " in cache("ls", "--cache", root).output.splitlines()[1]
 
@@ -113,7 +115,7 @@ def test_verify_exits_with_1_until_repaired(root: Path) -> None:
 def test_bad_rows_are_named(root: Path) -> None:
     part = list_parts(root / "d" / "v-1")[0]
     data = bytearray(part.read_bytes())
-    data[data.index(arrays_of(numbered(1).digest)["clip"].tobytes())] ^= 1
+    data[data.index(arrays_of(numbered(1).record.digest)["clip"].tobytes())] ^= 1
     part.write_bytes(data)
     result = cache("verify", root)
     assert result.exit_code == 1 and f"{part.name}: bytes differ from its name; 1 lost:\n  v001\n" in result.output
@@ -133,11 +135,12 @@ def test_shards_merge_into_their_sibling_and_other_keys_do_not(tmp_path: Path) -
     assert FeatureStore.open(tmp_path / "v-1").digest() == whole.digest()
     other = fill(tmp_path / "other", (9,), precision="bf16").folder
     refused = cache("merge", shards[0], other, "--output", tmp_path / "never").exception
-    assert isinstance(refused, ActionVitError) and 'precision is "fp32" here and "bf16" there' in str(refused)
+    assert isinstance(refused, ActionVitError)
+    assert 'precision is "fp32" in v-1.shard-1-of-3 and "bf16" in other' in str(refused)
     odd = fill(tmp_path / "odd", ()).folder
-    with FeatureStore.open(odd).writer() as out:
+    with Writer(FeatureStore.open(odd)) as out:
         row = numbered(0)
-        out.append(Row("v000", "f" * 64, row.fingerprint, 1, (), "", row.arrays))
+        out.append(Row(VideoRecord("v000", "f" * 64, row.record.fingerprint, 1, (), ""), row.arrays))
     assert "another video" in str(cache("merge", shards[0], odd, "--output", tmp_path / "never").exception)
     assert not (tmp_path / "never").exists()
 
@@ -181,9 +184,9 @@ def test_prune_spares_copies_and_links_and_what_they_lead_to(root: Path, tmp_pat
 
 
 def test_prune_spares_a_shard_whose_videos_are_others(root: Path) -> None:
-    with fill(root / "d" / "v-1.shard-1-of-2", ()).writer() as out:
+    with Writer(fill(root / "d" / "v-1.shard-1-of-2", ())) as out:
         row = numbered(0)
-        out.append(Row("v000", "f" * 64, row.fingerprint, 1, (), "", row.arrays))
+        out.append(Row(VideoRecord("v000", "f" * 64, row.record.fingerprint, 1, (), ""), row.arrays))
     assert as_json("prune", "--cache", root) == []
 
 
@@ -212,10 +215,10 @@ def test_export_gives_ids_labels_and_arrays_in_id_order(tmp_path: Path, form: st
         (tmp_path / "clips" / label).mkdir(parents=True)
         (tmp_path / "clips" / label / f"{label}.avi").touch()
     store = fill(tmp_path / "cache" / "d" / "v", ())
-    with store.writer() as out:
+    with Writer(store) as out:
         for number, name in enumerate(("run/run.avi", "hop/hop.avi")):
             row = numbered(number)
-            out.append(Row(name, row.digest, row.fingerprint, 30, (), "pyav", row.arrays))
+            out.append(Row(VideoRecord(name, row.record.digest, row.record.fingerprint, 30, (), "pyav"), row.arrays))
     file = tmp_path / f"all.{form}"
     arguments = ("export", tmp_path / "cache", "--output", file)  # the name says the form
     assert "labels stay empty" in cache(*arguments).stderr
@@ -261,11 +264,11 @@ def test_an_export_says_what_it_is_of(root: Path, tmp_path: Path, form: str) -> 
 def test_exports_keep_the_types_and_take_further_arrays(tmp_path: Path) -> None:
     store = make(tmp_path / "cache" / "d" / "v")
     tokens = np.arange(24, dtype=np.float16).reshape(1, 2, 3, 4)
-    with store.writer() as out:
+    with Writer(store) as out:
         for number in (1, 0):
             row = numbered(number)
             arrays = {**row.arrays, "tokens3": tokens + number}
-            out.append(Row(row.id, row.digest, row.fingerprint, 30, (), "pyav", arrays))
+            out.append(Row(VideoRecord(row.id, row.record.digest, row.record.fingerprint, 30, (), "pyav"), arrays))
     assert isinstance(
         cache("export", tmp_path / "cache", "--output", "x", "--include", "layer9").exception, ActionVitError
     )

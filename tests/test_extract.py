@@ -96,7 +96,7 @@ def test_nothing_is_embedded_twice(root: Path, tmp_path: Path) -> None:
     first = extract(dataset, [job()], **settings)  # type: ignore[arg-type]
     assert (first.outcomes[0].embedded, len(encoder.seen)) == (6, 6)
     again = extract(dataset, [job()], **settings)  # type: ignore[arg-type]
-    assert (again.outcomes[0].reused, len(encoder.seen)) == (6, 6)
+    assert (again.outcomes[0].cached, len(encoder.seen)) == (6, 6)
     write_avi(root / "run" / "run1.avi", np.zeros((20, 48, 64, 3), np.uint8))
     changed = extract(load_dataset(root), [job()], **settings)  # type: ignore[arg-type]
     assert changed.outcomes[0].embedded == 1 and encoder.seen[6:] == [20]
@@ -110,7 +110,7 @@ def test_a_moved_or_relabelled_dataset_is_not_embedded_again(root: Path, tmp_pat
     shutil.copytree(root, moved)
     (moved / "hop" / "hop0.avi").rename(moved / "run" / "hop0.avi")
     summary = extract(load_dataset(moved), [job()], **settings)  # type: ignore[arg-type]
-    assert summary.outcomes[0].embedded == 0 and summary.outcomes[0].adopted == 1
+    assert summary.outcomes[0].embedded == 0 and summary.outcomes[0].reused == 1
     assert len(encoder.seen) == 6
 
 
@@ -160,9 +160,9 @@ def test_a_dry_run_tells_copies_and_failures_of_any_variant(root: Path, tmp_path
     (root / "run" / "run0.avi").rename(root / "hop" / "run0.avi")
     jobs = [job("tiny"), job("tiny-hr")]
     summary = extract(load_dataset(root), jobs, cache=cache, dry_run=True)
-    assert [(outcome.adopted, outcome.reused, outcome.failed) for outcome in summary.outcomes] == [(1, 5, 1)] * 2
+    assert [(outcome.reused, outcome.cached, outcome.failed) for outcome in summary.outcomes] == [(1, 5, 1)] * 2
     assert summary.failed == 2, "each variant lacks another one"
-    assert [one.adopted for one in extract(load_dataset(root), jobs, cache=cache, workers=0).outcomes] == [1, 1]
+    assert [one.reused for one in extract(load_dataset(root), jobs, cache=cache, workers=0).outcomes] == [1, 1]
 
 
 def test_a_killed_extraction_resumes_to_the_same_store(root: Path, tmp_path: Path) -> None:

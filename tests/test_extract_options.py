@@ -125,7 +125,7 @@ def test_views_layers_and_tokens_are_transformers(clips: Path, model: Timesforme
             np.testing.assert_allclose(found[f"layer{layer}"], right.layers[layer], rtol=1e-4, atol=1e-4)
         assert found["tokens2"].dtype == np.float16
         np.testing.assert_allclose(found["tokens2"], right.tokens[2], rtol=2e-3, atol=2e-3)
-        np.testing.assert_array_equal(found["index"], clip_indices(store.rows([video.id])[0].count, spec))
+        np.testing.assert_array_equal(found["index"], clip_indices(store.records([video.id])[0].count, spec))
 
 
 def test_the_mean_patch_instead_of_the_frames_cls(clips: Path, model: TimesformerModel, tmp_path: Path) -> None:

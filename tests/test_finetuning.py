@@ -30,6 +30,7 @@ from actionvit.features.decoding.decode import decoder_version
 from actionvit.features.failures import Failure
 from actionvit.features.fingerprint import fingerprint
 from actionvit.features.store.store import FeatureStore
+from actionvit.features.store.writer import Writer
 from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
@@ -164,7 +165,7 @@ def test_tokens_that_only_the_machine_failed_to_make_are_tried_again(
     train(dataset, weights, tmp_path / "a", **how)
     (key,) = tmp_path.glob("*/tiny-tokens-*/key.json")
     late, broken = dataset.videos[0], dataset.videos[-1]
-    with FeatureStore.open(key.parent).writer() as writer:
+    with Writer(FeatureStore.open(key.parent)) as writer:
         for id, reason, path in (
             (late.id, "timeout", late.path), (broken.id, "corrupt", broken.path), ("gone.avi", "corrupt", late.path),
         ):  # fmt: skip

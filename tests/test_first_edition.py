@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from actionvit.cli import cli
 from actionvit.features.store.store import FeatureStore
-from actionvit.features.store.verify import verify
+from actionvit.features.store.verify import verify_store
 from actionvit.pipeline.runs import read_run
 
 FIXTURE = Path(__file__).parent / "data" / "first_edition"
@@ -44,17 +44,17 @@ def test_store_rows_and_failures_are_read(edition: Path) -> None:
 
 
 def test_store_is_verified(edition: Path) -> None:
-    assert verify(the_store(edition)) == []
+    assert verify_store(the_store(edition)) == []
     assert json.loads(invoke("cache", "verify", the_store(edition), "--json"))["digest"] == DIGEST
 
 
 def test_store_is_extended_without_embedding_again(edition: Path) -> None:
     drawn = edition / "drawn"
     shutil.copy(next(drawn.glob("rise/Sketch*")), drawn / "rise" / "Sketchbook_29_rise_f_nm_np1_fr_med_0.avi")
-    small = ("--variant", "tiny", "--frames", 2, "--size", 32, "--workers", 1)
+    small = ("--variant", "tiny", "--num-frames", 2, "--size", 32, "--workers", 1)
     summary = json.loads(invoke("extract", drawn, *small, "--cache", edition / "cache", "--json", code=3))
     outcome = summary["outcomes"][0]
-    assert (outcome["reused"], outcome["embedded"], outcome["adopted"], outcome["failed"]) == (16, 0, 1, 1)
+    assert (outcome["cached"], outcome["embedded"], outcome["reused"], outcome["failed"]) == (16, 0, 1, 1)
     assert Path(outcome["store"]) == the_store(edition)
 
 
@@ -69,10 +69,10 @@ def test_run_is_read_with_its_head(edition: Path) -> None:
 def test_probe_and_report_agree_with_the_old_run(edition: Path) -> None:
     runs, old = edition / "runs", read_run(edition / "runs" / "fixture")
     places = ("--cache", edition / "cache", "--runs", runs)
-    invoke("probe", edition / "drawn", "--variant", "tiny", *places, "--run", "again", "--seeds", 1)
+    invoke("probe", edition / "drawn", "--variant", "tiny", *places, "--run-name", "again", "--seeds", 1)
     new = read_run(runs / "again")
     assert new.predictions.id.tolist() == old.predictions.id.tolist()
     np.testing.assert_allclose(new.predictions.scores, old.predictions.scores, atol=1e-3)
     page = edition / "report"
-    invoke("report", runs / "fixture", runs / "again", "--root", edition / "drawn", "--out", page)
+    invoke("report", runs / "fixture", runs / "again", "--root", edition / "drawn", "--output", page)
     assert {run["name"] for run in json.loads((page / "report.json").read_text())["runs"]} == {"fixture", "again"}

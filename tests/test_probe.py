@@ -15,6 +15,7 @@ from fake_store import failed
 
 from actionvit.commands.probe import command
 from actionvit.errors import ActionVitError
+from actionvit.features.store.writer import Writer
 from actionvit.heads.saving import load_head
 from actionvit.pipeline.datasets import Dataset, load_dataset
 from actionvit.pipeline.probing.features import coverage, read_tables
@@ -40,7 +41,7 @@ def cache(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_other_files_under_the_same_ids_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dataset = write_dataset(tmp_path / "films", sources=2)
     store = write_store(tmp_path / "cache", dataset)
-    with store.writer() as out:
+    with Writer(store) as out:
         out.add_failure(failed("no/longer.avi", "corrupt", "says so"))
         out.add_failure(failed(dataset.videos[0].id, "corrupt", "says so"))
     dataset.videos[1].path.write_bytes(b"another video")

@@ -11,8 +11,9 @@ from click.testing import CliRunner
 from fake_store import embed, make
 
 from actionvit.cli import cli
-from actionvit.features.store.merge import merge
-from actionvit.features.store.speed import SPEED, Speed, note_speed, read_speed, timings
+from actionvit.features.store.merge import merge_stores
+from actionvit.features.store.speed import SPEED, Speed, add_speed, read_speed, timings
+from actionvit.features.store.writer import Writer
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 
 
@@ -20,9 +21,9 @@ def test_extractions_add_up(tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     for folder in (a, b):
         folder.mkdir()
-    note_speed(a, Speed(videos=10, seconds=20.0, device="cpu"))
-    note_speed(a, Speed(videos=30, seconds=20.0, device="cuda"))
-    note_speed(b, Speed(videos=4, seconds=12.0, device="cpu"))
+    add_speed(a, Speed(videos=10, seconds=20.0, device="cpu"))
+    add_speed(a, Speed(videos=30, seconds=20.0, device="cuda"))
+    add_speed(b, Speed(videos=4, seconds=12.0, device="cpu"))
     assert [one.videos for one in read_speed(a)] == [10, 30]
     assert timings([a], rows=100) == {"clips_per_second": 1.0, "extract": 100.0, "device": "cpu, cuda"}
     assert timings([a, b], rows=10) == {"clips_per_second": 0.25, "extract": 40.0, "device": "cpu, cuda"}
@@ -40,10 +41,10 @@ def test_merging_takes_the_record_along(tmp_path: Path) -> None:
     for number, store in enumerate(shards, 1):
         video = tmp_path / f"{number}.avi"
         video.write_bytes(bytes([number]))
-        with store.writer() as writer:
+        with Writer(store) as writer:
             writer.append(embed(video.name, video))
-        note_speed(store.folder, Speed(videos=1, seconds=2.0 * number, device="cuda"))
-    merged = merge(shards, tmp_path / "all")
+        add_speed(store.folder, Speed(videos=1, seconds=2.0 * number, device="cuda"))
+    merged = merge_stores(shards, tmp_path / "all")
     assert [speed.seconds for speed in read_speed(merged.folder)] == [2.0, 4.0]
     assert timings([merged.folder], rows=2)["extract"] == 6.0
 

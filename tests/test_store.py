@@ -18,11 +18,13 @@ from fake_store import KEY, arrays_of, check_rows, failed, fill, make, numbered
 from actionvit.errors import ActionVitError
 from actionvit.features.fingerprint import fingerprint
 from actionvit.features.store import writer
-from actionvit.features.store.export import export
+from actionvit.features.store.export import export_store
 from actionvit.features.store.keys import FeatureKey
-from actionvit.features.store.parts import list_parts
-from actionvit.features.store.store import FeatureStore, Row
-from actionvit.features.store.verify import verify
+from actionvit.features.store.parts import Row, list_parts
+from actionvit.features.store.store import FeatureStore
+from actionvit.features.store.verify import verify_store
+from actionvit.features.store.writer import Writer
+from actionvit.features.video_record import VideoRecord
 
 # keys
 
@@ -37,7 +39,7 @@ def test_every_field_of_the_key_makes_another_store(field: str, tmp_path: Path) 
 
 def test_another_key_is_refused_with_the_field_and_both_values(tmp_path: Path) -> None:
     make(tmp_path)
-    with pytest.raises(ActionVitError, match=r"clip\.num_frames is 8 here and 16 there \(") as caught:
+    with pytest.raises(ActionVitError, match=r"clip\.num_frames is 8 in the store and 16 requested") as caught:
         make(tmp_path, clip={"num_frames": 16, "size": 112})
     assert "\n" not in str(caught.value)
 
@@ -60,8 +62,8 @@ def test_rows_read_back_in_the_order_asked(tmp_path: Path) -> None:
     assert store.quantities["frame"] == ((1, 8, 16), np.dtype("<f4"))
     found = store.read(["v002", "v000", "v002"], "frame")
     np.testing.assert_array_equal(found, [numbered(number).arrays["frame"] for number in (2, 0, 2)])
-    info = store.rows(["v001"])[0]
-    assert (info.count, info.backend, info.flags, info.digest) == (30, "pyav", (), numbered(1).digest)
+    info = store.records(["v001"])[0]
+    assert (info.count, info.backend, info.flags, info.digest) == (30, "pyav", (), numbered(1).record.digest)
     with pytest.raises(ActionVitError, match=r"1 of 2 videos have no embedding here \('v009' .* `actionvit extract`"):
         store.read(["v001", "v009"], "clip")
     with pytest.raises(ActionVitError, match=r"no quantity 'tokens'.*clip, frame, index"):
@@ -70,12 +72,12 @@ def test_rows_read_back_in_the_order_asked(tmp_path: Path) -> None:
 
 def test_names_may_hold_anything_a_file_name_may(tmp_path: Path) -> None:
     names = ["a b/ü#!(1).avi", "\udcff.avi", '日本/x,"y".avi', "z\n.avi"]
-    with make(tmp_path).writer() as out:
+    with Writer(make(tmp_path)) as out:
         for name in names:
-            out.append(Row(name, "0" * 64, fingerprint(Path(__file__)), 1, (), "", arrays_of("0" * 64)))
+            out.append(Row(VideoRecord(name, "0" * 64, fingerprint(Path(__file__)), 1, (), ""), arrays_of("0" * 64)))
             out.add_failure(failed(name + "?", "corrupt", 'two\nlines, "quoted"'))
     store = FeatureStore.open(tmp_path)
-    assert set(store.ids) == set(names) and verify(tmp_path) == []
+    assert set(store.ids) == set(names) and verify_store(tmp_path) == []
     assert store.read(names, "clip").shape == (4, 1, 16)
     assert len(store.failures()) == 4
 
@@ -84,14 +86,14 @@ def test_rows_are_all_alike(tmp_path: Path) -> None:
     store = fill(tmp_path, range(2))
     odd = numbered(3)
     for arrays in ({"clip": odd.arrays["clip"]}, odd.arrays | {"clip": odd.arrays["clip"].astype(np.float64)}):
-        with pytest.raises(ValueError, match=r"row v003: got clip float(32|64)"), store.writer() as out:
-            out.append(Row("v003", odd.digest, odd.fingerprint, 1, (), "", arrays))
+        with pytest.raises(ValueError, match=r"row v003: got clip float(32|64)"), Writer(store) as out:
+            out.append(Row(VideoRecord("v003", odd.record.digest, odd.record.fingerprint, 1, (), ""), arrays))
     with pytest.raises(ValueError, match="64 hex digits"):
-        Row("x", "name.avi", odd.fingerprint, 1, (), "", odd.arrays)
+        Row(VideoRecord("x", "name.avi", odd.record.fingerprint, 1, (), ""), odd.arrays)
 
 
 def test_a_row_is_what_it_was_when_it_was_appended(tmp_path: Path) -> None:
-    with make(tmp_path).writer() as out:
+    with Writer(make(tmp_path)) as out:
         row = numbered(0)
         out.append(row)
         row.arrays["clip"][:] = 0  # the encoder uses its buffer again
@@ -101,11 +103,11 @@ def test_a_row_is_what_it_was_when_it_was_appended(tmp_path: Path) -> None:
 def test_slow_writing_leaves_few_parts_and_the_same_rows(tmp_path: Path) -> None:
     whole = fill(tmp_path / "whole", range(100))
     store = make(tmp_path / "slow")
-    with store.writer(flush_seconds=0) as out:
+    with Writer(store, flush_seconds=0) as out:
         for number in range(100):
             out.append(numbered(number))
     assert len(list_parts(tmp_path / "slow")) <= writer.MANY_PARTS
-    assert store.digest() == whole.digest() and verify(tmp_path / "slow") == []
+    assert store.digest() == whole.digest() and verify_store(tmp_path / "slow") == []
     check_rows(store)
 
 
@@ -113,14 +115,14 @@ def test_the_last_row_of_a_video_is_the_one(tmp_path: Path, monkeypatch: pytest.
     store = fill(tmp_path, range(3))
     monkeypatch.setattr(writer, "MANY_PARTS", 3)
     for digest in ("1" * 64, "2" * 64, "3" * 64, "4" * 64):
-        with store.writer() as out:
-            out.append(Row("v001", digest, fingerprint(Path(__file__)), 1, (), "", arrays_of(digest)))
-        assert store.rows(["v001"])[0].digest == digest
+        with Writer(store) as out:
+            out.append(Row(VideoRecord("v001", digest, fingerprint(Path(__file__)), 1, (), ""), arrays_of(digest)))
+        assert store.records(["v001"])[0].digest == digest
         check_rows(store)
     assert len(store) == 3 and len(list_parts(tmp_path)) < 3
     fresh = make(tmp_path / "fresh")
-    with fresh.writer() as out:
-        for row in store.iterate(store.ids):
+    with Writer(fresh) as out:
+        for row in store.iter_rows(store.ids):
             out.append(row)
     assert fresh.digest() == store.digest()
 
@@ -154,7 +156,7 @@ def test_the_lines_of_the_page_read_an_export(tmp_path: Path, monkeypatch: pytes
     pytest.importorskip("pyarrow")
     store = fill(tmp_path / "store", (2, 0, 1))
     for form in ("npz", "h5", "parquet"):
-        export(store, {id: f"class of {id}" for id in store.ids}, tmp_path / f"all.{form}", form)
+        export_store(store, {id: f"class of {id}" for id in store.ids}, tmp_path / f"all.{form}", form)
     _, code = code_of_the_page()
     monkeypatch.chdir(tmp_path)
     wanted = np.stack([numbered(number).arrays["clip"] for number in range(3)])

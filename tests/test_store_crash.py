@@ -26,7 +26,8 @@ from actionvit.features.atomic import atomic_path, remove_stale_temporaries
 from actionvit.features.store import writer
 from actionvit.features.store.parts import list_parts
 from actionvit.features.store.store import FeatureStore
-from actionvit.features.store.verify import verify
+from actionvit.features.store.verify import verify_store
+from actionvit.features.store.writer import Writer
 
 
 @pytest.fixture
@@ -77,12 +78,12 @@ def test_a_process_killed_again_and_again_repeats_little_and_ends_at_the_same_st
             process.send_signal(signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL, "it ended before it was killed"
         store = store_in(tmp_path)
-        assert verify(store.folder) == []
+        assert verify_store(store.folder) == []
         now = rows_of(store)
         assert held.items() <= now.items() <= whole.items(), "published rows were lost or are others"
         held = now
     outcome = json.loads(extract(root, tmp_path, "--json").stdout)["outcomes"][0]
-    assert (outcome["embedded"], outcome["reused"]) == (18 - len(held), len(held))
+    assert (outcome["embedded"], outcome["cached"]) == (18 - len(held), len(held))
     assert rows_of(store_in(tmp_path)) == whole
     assert not list(tmp_path.rglob(".tmp-*"))
 
@@ -102,7 +103,7 @@ def test_what_a_kill_can_cost_is_bounded_by_time_and_bytes(tmp_path: Path, monke
     def published() -> list[str]:
         return FeatureStore.open(tmp_path).ids
 
-    with store.writer(flush_seconds=5) as out:
+    with Writer(store, flush_seconds=5) as out:
         for clock[0], number in ((1.0, 0), (4.9, 1)):
             out.append(numbered(number))
         assert published() == []
@@ -113,7 +114,7 @@ def test_what_a_kill_can_cost_is_bounded_by_time_and_bytes(tmp_path: Path, monke
         out.append(numbered(3))
         assert len(published()) == 4
     row_bytes = writer.RECORD_BYTES + sum(array.nbytes for array in numbered(0).arrays.values())
-    with store.writer(flush_seconds=999, flush_bytes=3 * row_bytes) as out:
+    with Writer(store, flush_seconds=999, flush_bytes=3 * row_bytes) as out:
         for number in range(4, 9):
             out.append(numbered(number))
         assert len(published()) == 7
@@ -122,15 +123,15 @@ def test_what_a_kill_can_cost_is_bounded_by_time_and_bytes(tmp_path: Path, monke
 
 def test_the_command_passes_its_bounds_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, float] = {}
-    plain = FeatureStore.writer
-    monkeypatch.setattr(FeatureStore, "writer", lambda self, **how: asked.update(how) or plain(self, **how))
+    plain = Writer.__init__
+    monkeypatch.setattr(Writer, "__init__", lambda self, store, **how: asked.update(how) or plain(self, store, **how))
     extract(draw(tmp_path / "clips", 1), tmp_path / "cache", "--flush-seconds", 7, "--flush-mib", 0.5)
     assert asked == {"wait": False, "flush_seconds": 7.0, "flush_bytes": 1 << 19}
 
 
 def test_what_was_appended_before_an_exception_is_published(tmp_path: Path) -> None:
     store = make(tmp_path)
-    with pytest.raises(KeyboardInterrupt), store.writer(flush_seconds=999) as out:
+    with pytest.raises(KeyboardInterrupt), Writer(store, flush_seconds=999) as out:
         out.append(numbered(0))
         raise KeyboardInterrupt
     assert store.ids == ["v000"]
@@ -150,13 +151,13 @@ def test_a_disk_that_fails_is_one_line_and_costs_nothing_published(
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    with pytest.raises(ActionVitError, match=os.strerror(number)) as caught, store.writer() as out:
+    with pytest.raises(ActionVitError, match=os.strerror(number)) as caught, Writer(store) as out:
         out.append(numbered(3))
         monkeypatch.setattr(Path if call == "replace" else atomic.os, call, fail)
     monkeypatch.undo()
     assert "\n" not in str(caught.value)
     left = FeatureStore.open(tmp_path / "store")
-    assert left.ids == ["v000", "v001", "v002"] and verify(left.folder) == []
+    assert left.ids == ["v000", "v001", "v002"] and verify_store(left.folder) == []
     assert fill(left.folder, (3,)).digest() == fill(tmp_path / "whole", range(4)).digest()
     check_rows(FeatureStore.open(left.folder))
     assert not list(left.folder.glob(".tmp-*"))
@@ -203,7 +204,7 @@ def test_a_folder_that_vanished_is_one_line_and_what_it_held_stays_right(
     assert process.returncode == 1 and len(errors) == 1 and errors[0].startswith("error: "), said
     assert "cannot be" in errors[0] and "No such file" in errors[0]
     store = store_in(away)
-    assert 1 <= len(store) < 18 and verify(store.folder) == []
+    assert 1 <= len(store) < 18 and verify_store(store.folder) == []
     assert rows_of(store).items() <= whole.items()
     assert extract(root, away).exit_code == 0
     assert rows_of(store_in(away)) == whole
@@ -219,12 +220,12 @@ def cut_the_power_everywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     promised: list[tuple[int, set[str]]] = []
     with monkeypatch.context() as patch:
         disk.record(patch)
-        with make(place).writer(flush_seconds=0) as out:
+        with Writer(make(place), flush_seconds=0) as out:
             for number in range(5):
                 out.append(numbered(number))
                 promised.append((len(disk.log), {f"v{at:03}" for at in range(number + 1)}))
         again = len(disk.log)
-        with FeatureStore.open(place).writer() as out:
+        with Writer(FeatureStore.open(place)) as out:
             out.append(numbered(2))
             out.add_failure(failed("bad", "corrupt", "says so"))
     promised.append((len(disk.log), promised[-1][1]))
@@ -240,7 +241,7 @@ def cut_the_power_everywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
             if not (found / "key.json").exists():
                 assert not wanted, f"power cut at {at}: the store is gone"
                 continue
-            assert verify(found) == [], f"power cut at {at}"
+            assert verify_store(found) == [], f"power cut at {at}"
             store = FeatureStore.open(found)
             assert wanted <= set(store.ids), f"power cut at {at}: published rows are gone"
             check_rows(store)
@@ -256,14 +257,14 @@ def test_after_a_power_cut_every_published_row_is_there(tmp_path: Path, monkeypa
 def test_that_test_fails_where_one_sync_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unsynced: str
 ) -> None:
-    sync = atomic._sync
+    sync = atomic.sync
 
     def forgetful(path: Path) -> None:
         kind = "files" if path.is_file() else "folders" if path.name == "store" else "new folders"
         if kind != unsynced:
             sync(path)
 
-    monkeypatch.setattr(atomic, "_sync", forgetful)
+    monkeypatch.setattr(atomic, "sync", forgetful)
     with pytest.raises((AssertionError, ActionVitError), match=r"power cut at|damaged"):
         cut_the_power_everywhere(tmp_path, monkeypatch)
 
@@ -280,7 +281,7 @@ def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
     store = fill(tmp_path, range(2))
     for path in (tmp_path / ".tmp-1-part", tmp_path / ".tmp-2-key.json"):
         path.write_bytes(b"half")
-    assert verify(tmp_path) == [] and len(store) == 2, "readers pass them over"
+    assert verify_store(tmp_path) == [] and len(store) == 2, "readers pass them over"
     check_rows(make(tmp_path))
     assert not list(tmp_path.glob(".tmp-*"))
     (tmp_path / ".tmp-3-part").write_bytes(b"half")

@@ -13,8 +13,10 @@ from actionvit.features.failures import Failure
 from actionvit.features.fingerprint import Fingerprint, content_digest, fingerprint
 from actionvit.features.store.failures import parse, render
 from actionvit.features.store.parts import list_parts
+from actionvit.features.store.plan import make_plan
 from actionvit.features.store.store import FeatureStore
-from actionvit.features.store.verify import verify
+from actionvit.features.store.verify import verify_store
+from actionvit.features.store.writer import Writer
 
 
 @pytest.fixture
@@ -28,19 +30,19 @@ def videos(tmp_path: Path) -> list[tuple[str, Path]]:
 
 
 def embed_all(store: FeatureStore, videos: list[tuple[str, Path]]) -> None:
-    with store.writer() as out:
+    with Writer(store) as out:
         for id, path in videos:
             out.append(embed(id, path))
 
 
 def test_a_plan_puts_each_video_in_one_place(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
     store = make(tmp_path / "store")
-    assert store.plan(videos).missing == ("a", "b", "c", "d")
+    assert make_plan(store, videos).missing == ("a", "b", "c", "d")
     embed_all(store, videos[:3])
     (tmp_path / "data" / "b").write_bytes(b"B" * 20)
-    plan = store.plan(videos[1:])
-    assert (plan.known, plan.changed, plan.missing, plan.absent) == (("c",), ("b",), ("d",), ("a",))
-    assert plan.todo == ["b", "d"] and plan.adoptable
+    plan = make_plan(store, videos[1:])
+    assert (plan.cached, plan.changed, plan.missing, plan.unlisted) == (("c",), ("b",), ("d",), ("a",))
+    assert plan.pending == ["b", "d"] and plan.needs_apply
 
 
 def test_a_touched_file_is_read_once_and_then_vouched_for(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
@@ -48,12 +50,12 @@ def test_a_touched_file_is_read_once_and_then_vouched_for(tmp_path: Path, videos
     embed_all(store, videos)
     for _, path in videos:
         os.utime(path, ns=(1, 1))
-    plan = store.plan(videos)
-    assert len(plan.known) == len(plan.fingerprints) == 4
+    plan = make_plan(store, videos)
+    assert len(plan.cached) == len(plan.fingerprints) == 4
     digest = store.digest()
-    with store.writer() as out:
-        assert out.adopt(plan) == []
-    assert not store.plan(videos).adoptable and store.digest() == digest
+    with Writer(store) as out:
+        assert out.apply(plan) == []
+    assert not make_plan(store, videos).needs_apply and store.digest() == digest
     assert len(list_parts(tmp_path / "store")) == 1, "no row was written again"
 
 
@@ -62,13 +64,13 @@ def test_a_renamed_file_is_adopted(tmp_path: Path, videos: list[tuple[str, Path]
     embed_all(store, videos)
     videos[2][1].rename(tmp_path / "data" / "z")
     moved = [*videos[:2], ("z", tmp_path / "data" / "z"), videos[3]]
-    plan = store.plan(moved)
-    assert dict(plan.copies) == {"z": (store, "c")} and plan.absent == ("c",) and plan.todo == []
-    with store.writer() as out:
-        assert out.adopt(plan) == []
-    assert store.plan(moved).known == ("a", "b", "z", "d")
+    plan = make_plan(store, moved)
+    assert dict(plan.reusable) == {"z": (store, "c")} and plan.unlisted == ("c",) and plan.pending == []
+    with Writer(store) as out:
+        assert out.apply(plan) == []
+    assert make_plan(store, moved).cached == ("a", "b", "z", "d")
     check_rows(store)
-    assert store.rows(["z"])[0].digest == store.rows(["c"])[0].digest
+    assert store.records(["z"])[0].digest == store.records(["c"])[0].digest
 
 
 def test_a_file_that_took_the_name_of_a_renamed_one_is_embedded(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
@@ -77,12 +79,12 @@ def test_a_file_that_took_the_name_of_a_renamed_one_is_embedded(tmp_path: Path, 
     (tmp_path / "data" / "c").rename(tmp_path / "data" / "z")
     (tmp_path / "data" / "c").write_bytes(b"another")
     now = [*videos, ("z", tmp_path / "data" / "z")]
-    plan = store.plan(now)
-    assert (plan.changed, dict(plan.copies)) == (("c",), {"z": (store, "c")})
-    with store.writer() as out:
-        out.adopt(plan)
+    plan = make_plan(store, now)
+    assert (plan.changed, dict(plan.reusable)) == (("c",), {"z": (store, "c")})
+    with Writer(store) as out:
+        out.apply(plan)
         out.append(embed("c", tmp_path / "data" / "c"))
-    assert store.plan(now).known == ("a", "b", "c", "d", "z")
+    assert make_plan(store, now).cached == ("a", "b", "c", "d", "z")
     check_rows(store)
 
 
@@ -90,15 +92,15 @@ def test_rows_of_other_stores_of_the_key_are_copied(tmp_path: Path, videos: list
     lender, store = make(tmp_path / "lender"), make(tmp_path / "store")
     embed_all(lender, [("old/" + id, path) for id, path in videos[:3]])
     embed_all(store, videos[3:])
-    plan = store.plan(videos, lenders=[lender])
-    assert (plan.known, plan.todo) == (("d",), [])
-    assert dict(plan.copies) == {id: (lender, "old/" + id) for id in "abc"}
-    with store.writer() as out:
-        assert out.adopt(plan) == []
-    assert store.plan(videos).known == ("a", "b", "c", "d") and lender.ids == ["old/a", "old/b", "old/c"]
+    plan = make_plan(store, videos, other_stores=[lender])
+    assert (plan.cached, plan.pending) == (("d",), [])
+    assert dict(plan.reusable) == {id: (lender, "old/" + id) for id in "abc"}
+    with Writer(store) as out:
+        assert out.apply(plan) == []
+    assert make_plan(store, videos).cached == ("a", "b", "c", "d") and lender.ids == ["old/a", "old/b", "old/c"]
     check_rows(store)
     with pytest.raises(AssertionError):
-        store.plan(videos, lenders=[make(tmp_path / "other", precision="bf16")])
+        make_plan(store, videos, other_stores=[make(tmp_path / "other", precision="bf16")])
 
 
 def test_rows_that_cannot_be_copied_are_left_to_embed(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
@@ -107,13 +109,13 @@ def test_rows_that_cannot_be_copied_are_left_to_embed(tmp_path: Path, videos: li
     part = list_parts(damaged.folder)[0]
     part.write_bytes(part.read_bytes()[:-3000])
     embed_all(lender, [("old/" + id, path) for id, path in videos])
-    damaged.forget()
-    plan = store.plan(videos, lenders=[damaged, lender])
-    assert dict(plan.copies) == {id: (lender, "old/" + id) for id in "abcd"}, "a damaged store is passed over"
-    with make(lender.folder).writer() as out:
+    damaged.invalidate()
+    plan = make_plan(store, videos, other_stores=[damaged, lender])
+    assert dict(plan.reusable) == {id: (lender, "old/" + id) for id in "abcd"}, "a damaged store is passed over"
+    with Writer(make(lender.folder)) as out:
         out.add_failure(failed("old/b", "corrupt", "meanwhile"))
-    with store.writer() as out:
-        lost = out.adopt(plan)
+    with Writer(store) as out:
+        lost = out.apply(plan)
     assert "b" in lost and sorted([*store.ids, *lost]) == ["a", "b", "c", "d"]
     check_rows(store)
 
@@ -124,8 +126,8 @@ def test_other_stores_are_opened_only_where_something_is_missing(
     lender, store = make(tmp_path / "lender"), make(tmp_path / "store")
     embed_all(store, videos)
     monkeypatch.setattr(FeatureStore, "refresh", lambda self: pytest.fail("the lender was read"))
-    monkeypatch.setattr(lender, "forget", lambda: None)
-    assert store.index and len(store.plan(videos, lenders=[lender]).known) == 4
+    monkeypatch.setattr(lender, "invalidate", lambda: None)
+    assert store.index and len(make_plan(store, videos, other_stores=[lender]).cached) == 4
     assert lender._index is None
 
 
@@ -136,8 +138,8 @@ def test_a_change_that_size_and_time_hide_is_seen_when_asked(tmp_path: Path, vid
     before = fingerprint(path)
     path.write_bytes(b"X" * before.size)
     os.utime(path, ns=(before.mtime_ns, before.mtime_ns))
-    assert len(store.plan(videos).known) == 4
-    assert store.plan(videos, verify=True).changed == ("a",)
+    assert len(make_plan(store, videos).cached) == 4
+    assert make_plan(store, videos, verify=True).changed == ("a",)
 
 
 def test_frames_in_the_place_of_others_are_seen(tmp_path: Path) -> None:
@@ -160,20 +162,20 @@ def test_rows_outlive_files_that_are_away(tmp_path: Path, videos: list[tuple[str
     embed_all(store, videos[:2])
     for _, path in videos:
         path.unlink()
-    plan = store.plan(videos)
-    assert (plan.known, plan.missing) == (("a", "b"), ("c", "d"))
+    plan = make_plan(store, videos)
+    assert (plan.cached, plan.missing) == (("a", "b"), ("c", "d"))
 
 
 def test_failures_are_tried_again_when_file_or_decoder_changed(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
     store = make(tmp_path / "store")
-    with store.writer() as out:
+    with Writer(store) as out:
         for id, path in videos:
             out.add_failure(failed(id, "corrupt", "says so", "pyav", 3, fingerprint(path), "1"))
-    assert store.plan(videos, decoder="1").failed == ("a", "b", "c", "d")
-    assert len(store.plan(videos, decoder="2").missing) == 4
-    assert len(store.plan(videos, decoder="1", retry_failed=True).missing) == 4
+    assert make_plan(store, videos, decoder_version="1").failed == ("a", "b", "c", "d")
+    assert len(make_plan(store, videos, decoder_version="2").missing) == 4
+    assert len(make_plan(store, videos, decoder_version="1", retry_failed=True).missing) == 4
     videos[0][1].write_bytes(b"mended")
-    assert store.plan(videos, decoder="1").missing == ("a",)
+    assert make_plan(store, videos, decoder_version="1").missing == ("a",)
     embed_all(store, videos[:1])
     assert [failure.id for failure in store.failures()] == ["b", "c", "d"]
     lines = (tmp_path / "store" / "failures.csv").read_text().splitlines()
@@ -182,24 +184,24 @@ def test_failures_are_tried_again_when_file_or_decoder_changed(tmp_path: Path, v
 
 def test_a_file_that_could_not_be_read_is_tried_once_it_can(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
     store = make(tmp_path / "store")
-    with store.writer() as out:
+    with Writer(store) as out:
         out.add_failure(failed("a", "missing", "Permission denied", fingerprint=fingerprint(videos[0][1]), decoder="1"))
         out.add_failure(failed("away", "missing", "No such file", decoder="1"))
-    plan = store.plan([videos[0], ("away", tmp_path / "away")], decoder="1")
+    plan = make_plan(store, [videos[0], ("away", tmp_path / "away")], decoder_version="1")
     assert (plan.missing, plan.failed) == (("a",), ("away",)), "no other fingerprint tells that it may be read now"
 
 
 def test_a_failure_of_a_video_that_is_no_more_is_forgotten(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
     store = make(tmp_path / "store")
-    with store.writer() as out:
+    with Writer(store) as out:
         for id in ("a", "renamed since"):
             out.add_failure(failed(id, "corrupt", "", fingerprint=fingerprint(videos[0][1]), decoder="1"))
-    plan = store.plan(videos, decoder="1")
-    assert (plan.failed, plan.forgotten, plan.adoptable) == (("a",), ("renamed since",), True)
-    with store.writer() as out:
-        out.adopt(plan)
+    plan = make_plan(store, videos, decoder_version="1")
+    assert (plan.failed, plan.obsolete_failures, plan.needs_apply) == (("a",), ("renamed since",), True)
+    with Writer(store) as out:
+        out.apply(plan)
     assert [failure.id for failure in store.failures()] == ["a"]
-    assert not store.plan(videos, decoder="1").adoptable
+    assert not make_plan(store, videos, decoder_version="1").needs_apply
 
 
 def test_a_video_that_broke_loses_every_row_it_had(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
@@ -208,10 +210,10 @@ def test_a_video_that_broke_loses_every_row_it_had(tmp_path: Path, videos: list[
     videos[0][1].write_bytes(b"second version")
     embed_all(store, videos[:1])
     videos[0][1].write_bytes(b"broken")
-    with store.writer() as out:
+    with Writer(store) as out:
         out.add_failure(failed("a", "corrupt", "", "pyav", 0, fingerprint(videos[0][1]), "1"))
     assert store.ids == ["b", "c", "d"]
-    assert store.plan(videos, decoder="1").failed == ("a",)
+    assert make_plan(store, videos, decoder_version="1").failed == ("a",)
 
 
 def test_the_ledger_survives_spreadsheets_and_shows_edits() -> None:
@@ -225,18 +227,18 @@ def test_the_ledger_survives_spreadsheets_and_shows_edits() -> None:
 @pytest.mark.parametrize("id", ["z\n.avi", "z\r.avi", "z\r\n", "\udcff.avi", 'x,"y".avi', " z", "日本"])
 def test_a_failure_is_known_again_whatever_its_name(tmp_path: Path, id: str) -> None:
     store = make(tmp_path)
-    with store.writer() as out:
+    with Writer(store) as out:
         out.add_failure(failed(id, "corrupt", 'two\nlines,\0 "quoted"', "pyav", 3, decoder="1"))
-    assert verify(tmp_path) == []
+    assert verify_store(tmp_path) == []
     (failure,) = store.failures()
     assert (failure.id, failure.detail) == (id, 'two lines, "quoted"')
-    assert store.plan([(id, tmp_path / "away")], decoder="1").failed == (id,)
+    assert make_plan(store, [(id, tmp_path / "away")], decoder_version="1").failed == (id,)
 
 
 def test_a_table_that_is_no_csv_any_more_is_one_problem(tmp_path: Path) -> None:
     store = make(tmp_path)
-    with store.writer() as out:
+    with Writer(store) as out:
         out.add_failure(failed("a", "corrupt", ""))
     (tmp_path / "failures.csv").write_bytes((tmp_path / "failures.csv").read_bytes() + b'"' + b"x" * 200_000)
-    assert [problem.file for problem in verify(tmp_path, repair=True)] == ["failures.csv"]
-    assert verify(tmp_path) == []
+    assert [problem.file for problem in verify_store(tmp_path, repair=True)] == ["failures.csv"]
+    assert verify_store(tmp_path) == []

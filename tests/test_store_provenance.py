@@ -25,7 +25,7 @@ from actionvit.features.fingerprint import content_digest
 from actionvit.features.store.catalog import find_stores
 from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.store import FeatureStore
-from actionvit.features.store.verify import verify
+from actionvit.features.store.verify import verify_store
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.extraction.labels import labels_of
 
@@ -60,10 +60,10 @@ def run(root: Path, cache: Path, *more: object) -> Result:
 def outcome(result: Result) -> dict[str, Any]:
     assert result.exit_code == 0, (result.output, result.exception)
     (found,) = json.loads(result.stdout)["outcomes"]
-    return {name: found[name] for name in ("embedded", "reused", "adopted", "failed")}
+    return {name: found[name] for name in ("embedded", "cached", "reused", "failed")}
 
 
-NOTHING = {"embedded": 0, "reused": 4, "adopted": 0, "failed": 0}
+NOTHING = {"embedded": 0, "cached": 4, "reused": 0, "failed": 0}
 
 
 def extract(root: Path, cache: Path, weights: Path, *more: object) -> dict[str, Any]:
@@ -96,11 +96,11 @@ def test_a_changed_video_under_its_old_path_is_embedded_again_alone(root: Path, 
     extract(root, cache, weights)
     before = rows_of(store_in(cache))
     write_avi(video, np.random.RandomState(7).randint(0, 256, (9, 48, 64, 3)).astype(np.uint8))
-    assert extract(root, cache, weights) == {"embedded": 1, "reused": 3, "adopted": 0, "failed": 0}
+    assert extract(root, cache, weights) == {"embedded": 1, "cached": 3, "reused": 0, "failed": 0}
     store = store_in(cache)
     after = rows_of(store)
     assert {id for id in after if after[id] != before[id]} == {"hop/02.avi"}
-    assert store.rows(["hop/02.avi"])[0].digest == content_digest(video)
+    assert store.records(["hop/02.avi"])[0].digest == content_digest(video)
     extract(root, tmp_path / "fresh", weights)
     assert store.digest() == store_in(tmp_path / "fresh").digest()
 
@@ -165,7 +165,7 @@ def test_a_video_in_another_class_folder_is_not_embedded_again(root: Path, tmp_p
     extract(root, cache, weights)
     (root / "run").mkdir()
     (root / "hop" / "02.avi").rename(root / "run" / "02.avi")
-    assert extract(root, cache, weights) == {"embedded": 0, "reused": 3, "adopted": 1, "failed": 0}
+    assert extract(root, cache, weights) == {"embedded": 0, "cached": 3, "reused": 1, "failed": 0}
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,9 @@ def test_a_store_under_another_key_s_name_is_refused_with_field_and_values(
         ]["store"]
     )
     store_in(cache).folder.rename(taken)
-    with pytest.raises(ActionVitError, match=r"another key: clip\.num_frames is 2 here and 4 there") as caught:
+    with pytest.raises(
+        ActionVitError, match=r"another key: clip\.num_frames is 2 in the store and 4 requested"
+    ) as caught:
         raise run(root, cache, "--weights", weights, "--num-frames", 4).exception or AssertionError
     assert "\n" not in str(caught.value)
 
@@ -216,7 +218,7 @@ def test_the_key_is_readable_and_holds_digests_of_weights_and_videos(root: Path,
     assert set(key) == {"weights", "model", "clip", "preprocessing", "decoder", "precision", "outputs", "schema"}
     assert key["weights"] == content_digest(weights / "model.safetensors")
     assert not re.search(r"[/.]weights|transformers|torch", json.dumps(key)), "no name, no place, no version"
-    for row in store.rows(store.ids):
+    for row in store.records(store.ids):
         assert row.digest == content_digest(root / row.id)
 
 
@@ -266,7 +268,7 @@ def test_real_clips_are_left_alone_when_nothing_changed(real_data: Path, tmp_pat
     assert outcome(CliRunner().invoke(cli, command))["embedded"] == 4
     assert outcome(CliRunner().invoke(cli, command)) == NOTHING
     store = FeatureStore.open(store_in(tmp_path / "cache").folder)
-    assert all(row.digest == content_digest(root / row.id) for row in store.rows(store.ids))
+    assert all(row.digest == content_digest(root / row.id) for row in store.records(store.ids))
 
 
 def test_datasets_of_one_name_are_not_one(tmp_path: Path) -> None:
@@ -282,9 +284,9 @@ def test_datasets_of_one_name_are_not_one(tmp_path: Path) -> None:
             assert said in str(refused)
     assert (rows_of(store_in(cache)), store_in(cache).info) == before
     named = outcome(extract_tiny(second, cache, "--dataset-name", "other", "--json"))
-    assert named == {"embedded": 1, "reused": 0, "adopted": 1, "failed": 0}
+    assert named == {"embedded": 1, "cached": 0, "reused": 1, "failed": 0}
     write_avi(first / "hop" / "01.avi", np.full((9, 48, 64, 3), 7, np.uint8))
-    assert outcome(extract_tiny(first, cache, "--json"))["reused"] == 2, "its own videos may change"
+    assert outcome(extract_tiny(first, cache, "--json"))["cached"] == 2, "its own videos may change"
     shutil.move(first, tmp_path / "c")
     write_avi(tmp_path / "c" / "hop" / "02.avi", np.full((9, 48, 64, 3), 8, np.uint8))
     moved = outcome(extract_tiny(tmp_path / "c", cache, "--dataset-name", "clips", "--json"))
@@ -297,7 +299,7 @@ def test_a_dataset_whose_path_is_no_text_is_one_like_others(tmp_path: Path) -> N
     strict = environment(PYTHONIOENCODING="utf-8:strict")  # as in most people's locales
     done = subprocess.run(command, env=strict, capture_output=True, check=False)
     assert done.returncode == 0 and b"/n\xff/" in done.stdout, done.stderr
-    assert verify(store_in(cache).folder) == []
+    assert verify_store(store_in(cache).folder) == []
     assert store_in(cache).info["root"] == str(root)
     listed = subprocess.run(
         [sys.executable, "-m", "actionvit", "cache", "ls", "--cache", cache, "--json"],

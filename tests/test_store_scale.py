@@ -17,8 +17,11 @@ from small_extraction import draw, extract
 from actionvit.features.fingerprint import Fingerprint
 from actionvit.features.store import index, parts, plan, writer
 from actionvit.features.store.compaction import publish_part
-from actionvit.features.store.parts import table_of
-from actionvit.features.store.store import FeatureStore, Row
+from actionvit.features.store.parts import Row, table_of
+from actionvit.features.store.plan import make_plan
+from actionvit.features.store.store import FeatureStore
+from actionvit.features.store.writer import Writer
+from actionvit.features.video_record import VideoRecord
 
 
 def many(folder: Path, rows: int) -> list[tuple[str, Path]]:
@@ -27,11 +30,10 @@ def many(folder: Path, rows: int) -> list[tuple[str, Path]]:
     ids = [f"class{number % 51:02}/a_video_of_a_usual_name_{number:07}.avi" for number in range(rows)]
     for sequence, start in enumerate(range(0, rows, PART_ROWS)):
         digests = [f"{number:064x}" for number in range(start, min(start + PART_ROWS, rows))]
-        record = {"flags": "", "backend": "decord", "count": 30, "size": 1, "mtime_ns": 2}
         block = zip(ids[start : start + PART_ROWS], digests, strict=True)
-        table = table_of([{"id": id, "digest": digest, "row": digest, **record} for id, digest in block])
-        arrays = {"index": np.zeros((len(table), 1), np.int8)}
-        publish_part(folder, sequence, table, arrays, store.description)
+        records = [VideoRecord(id, digest, Fingerprint(1, 2), 30, (), "decord") for id, digest in block]
+        table = table_of([Row(record, {"index": np.zeros(1, np.int8)}) for record in records])
+        publish_part(store, sequence, table, {"index": np.zeros((len(table), 1), np.int8)})
     return [(id, folder) for id in ids]
 
 
@@ -56,7 +58,7 @@ def test_opening_and_asking_costs_a_row_the_same_in_a_store_of_any_size(
         files = many(folder, rows)
 
         def ask(folder: Path = folder, files: list[tuple[str, Path]] = files) -> None:
-            assert len(FeatureStore.open(folder).plan(files).known) == len(files)
+            assert len(make_plan(FeatureStore.open(folder), files).cached) == len(files)
 
         cost[rows] = min(cpu_seconds(ask) for _ in range(3)) / rows
     assert cost[60_000] < 1.5 * cost[1000], cost
@@ -82,9 +84,11 @@ def test_memory_while_writing_is_flat(tmp_path: Path, monkeypatch: pytest.Monkey
     for count in (100, 800):
         array = np.zeros((1, 8, 768), np.float32)
         tracemalloc.start()
-        with make(tmp_path / str(count)).writer(flush_bytes=1 << 20) as out:
+        with Writer(make(tmp_path / str(count)), flush_bytes=1 << 20) as out:
             for number in range(count):
-                out.append(Row(f"{number}", f"{number:064x}", Fingerprint(1, 2), 1, (), "", {"frame": array}))
+                out.append(
+                    Row(VideoRecord(f"{number}", f"{number:064x}", Fingerprint(1, 2), 1, (), ""), {"frame": array})
+                )
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0] < 12 << 20
@@ -92,9 +96,12 @@ def test_memory_while_writing_is_flat(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_rows_without_much_in_them_do_not_pile_up(tmp_path: Path) -> None:
     """Their records take memory, too, however small the arrays."""
-    with make(tmp_path).writer(flush_seconds=999, flush_bytes=1 << 20) as out:
+    with Writer(make(tmp_path), flush_seconds=999, flush_bytes=1 << 20) as out:
         for number in range(1100):
-            row = Row(f"{number}", f"{number:064x}", Fingerprint(1, 2), 1, (), "", {"index": np.zeros(1, np.int8)})
+            row = Row(
+                VideoRecord(f"{number}", f"{number:064x}", Fingerprint(1, 2), 1, (), ""),
+                {"index": np.zeros(1, np.int8)},
+            )
             out.append(row)
         assert len(FeatureStore.open(tmp_path)) >= 500
 

@@ -27,14 +27,15 @@ from actionvit.cli import cli
 from actionvit.errors import ActionVitError
 from actionvit.features.fingerprint import Fingerprint
 from actionvit.features.store.catalog import delete, in_shard
-from actionvit.features.store.export import export
+from actionvit.features.store.export import export_store
 from actionvit.features.store.index import Index
 from actionvit.features.store.locks import LOCK, locked
-from actionvit.features.store.merge import merge
+from actionvit.features.store.merge import merge_stores
 from actionvit.features.store.parts import list_parts
-from actionvit.features.store.speed import Speed, note_speed, read_speed
+from actionvit.features.store.speed import Speed, add_speed, read_speed
 from actionvit.features.store.store import FeatureStore
-from actionvit.features.store.verify import verify
+from actionvit.features.store.verify import verify_store
+from actionvit.features.store.writer import Writer
 from actionvit.pipeline.experiments.sharding import assign_shards
 
 Clips = tuple[Path, dict[str, bytes]]
@@ -52,8 +53,9 @@ WRITER = """
 import sys
 from pathlib import Path
 from fake_store import make, numbered
+from actionvit.features.store.writer import Writer
 folder, first, last = sys.argv[1:]
-with make(Path(folder)).writer(wait=True, flush_seconds=0) as out:
+with Writer(make(Path(folder)), wait=True, flush_seconds=0) as out:
     for number in range(int(first), int(last)):
         out.append(numbered(number))
 """
@@ -68,7 +70,7 @@ while True:
     last = (cache / "stop").exists()
     for key in cache.glob("*/*/key.json"):
         store, rows = FeatureStore.open(key.parent), {}
-        for row in store.iterate(store.ids):
+        for row in store.iter_rows(store.ids):
             rows[row.id] = b"".join(row.arrays[name].tobytes() for name in sorted(row.arrays)).hex()
         assert held.items() <= rows.items(), f"rows went or changed: {sorted(held.keys() - rows.keys())}"
         held = rows
@@ -116,9 +118,9 @@ def test_a_second_writer_is_told_who_writes_and_a_dead_one_holds_nothing(tmp_pat
     fill(tmp_path, range(3))
     with held(tmp_path) as holder:
         with pytest.raises(ActionVitError, match=rf"process {holder.pid} on {os.uname().nodename} .*--wait") as caught:
-            make(tmp_path).writer().__enter__()
+            Writer(make(tmp_path)).__enter__()
         assert "\n" not in str(caught.value)
-        assert verify(tmp_path) == [], "readers need no lock"
+        assert verify_store(tmp_path) == [], "readers need no lock"
     store = fill(tmp_path, (7,))
     assert "v007" in store.ids
     check_rows(store)
@@ -174,7 +176,7 @@ def test_two_writers_get_their_turn_while_others_read_and_verify(tmp_path: Path)
             check_rows(reader)
             assert len(reader) >= count, "rows went missing while parts were merged"
             count = len(reader)
-            assert verify(tmp_path) == [], "a part that is being replaced is no damage"
+            assert verify_store(tmp_path) == [], "a part that is being replaced is no damage"
     assert first.returncode == second.returncode == 0
     store.refresh()
     check_rows(store)
@@ -227,7 +229,7 @@ def replaced_in_midst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Featur
         if other.exists():
             row = embed("v001", other)
             other.unlink()
-            with FeatureStore.open(store.folder).writer() as out:
+            with Writer(FeatureStore.open(store.folder)) as out:
                 out.append(row)
         return found
 
@@ -236,18 +238,18 @@ def replaced_in_midst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Featur
 
 
 def test_all_of_a_row_is_of_one_video(replaced_in_midst: FeatureStore) -> None:
-    rows = {row.id: row for row in replaced_in_midst.iterate(["v000", "v001", "v002"])}
+    rows = {row.id: row for row in replaced_in_midst.iter_rows(["v000", "v001", "v002"])}
     for row in rows.values():
-        for name, expected in arrays_of(row.digest).items():
+        for name, expected in arrays_of(row.record.digest).items():
             np.testing.assert_array_equal(row.arrays[name], expected)
 
 
 @pytest.mark.parametrize("form", ["npz", "h5", "parquet"])
 def test_an_export_holds_one_state_or_is_none(replaced_in_midst: FeatureStore, tmp_path: Path, form: Any) -> None:
     with pytest.raises(ActionVitError, match="changed while"):
-        export(replaced_in_midst, {}, tmp_path / "all", form)
+        export_store(replaced_in_midst, {}, tmp_path / "all", form)
     assert not (tmp_path / "all").exists() and not list(tmp_path.glob(".tmp-*"))
-    assert len(export(replaced_in_midst, {}, tmp_path / "all", form)) == 3
+    assert len(export_store(replaced_in_midst, {}, tmp_path / "all", form)) == 3
 
 
 # shards
@@ -270,24 +272,24 @@ def test_shards_of_real_processes_join_to_the_store_of_one(tmp_path: Path, clips
     one = store_in(tmp_path / "one")
     assert merged["digest"] == one.digest() and Path(merged["store"]).name == one.folder.name
     again = json.loads(extract(root, tmp_path / "cut", "--json").stdout)
-    assert again["outcomes"][0]["reused"] == len(whole), "the merged store is the one that an extraction finds"
+    assert again["outcomes"][0]["cached"] == len(whole), "the merged store is the one that an extraction finds"
 
 
 @pytest.mark.parametrize("shards", [1, 2, 5, 13])
 def test_any_number_of_shards_joins_to_the_same_digest(tmp_path: Path, shards: int) -> None:
     whole = fill(tmp_path / "whole", range(40))
-    with whole.writer() as out:
+    with Writer(whole) as out:
         out.add_failure(failed("bad", "corrupt", "says so"))
     stores = []
     for number in range(1, shards + 1):
         mine = [at for at in range(40) if in_shard(f"v{at:03}", (number, shards))]
         stores.append(fill(tmp_path / f"{number}", mine))
-    with stores[-1].writer() as out:
+    with Writer(stores[-1]) as out:
         out.add_failure(failed("bad", "corrupt", "says so"))
-    merged = merge(stores[::-1], tmp_path / "merged")
+    merged = merge_stores(stores[::-1], tmp_path / "merged")
     assert merged.digest() == whole.digest() and merged.failures() == whole.failures()
     check_rows(merged)
-    assert merge(stores, tmp_path / "merged").digest() == whole.digest(), "again, it changes nothing"
+    assert merge_stores(stores, tmp_path / "merged").digest() == whole.digest(), "again, it changes nothing"
     assert {path.name for path in (tmp_path / "merged").iterdir()} >= {"key.json", LOCK, "failures.csv"}
 
 
@@ -301,21 +303,21 @@ def test_what_a_damaged_shard_cannot_lend_is_embedded(tmp_path: Path, clips: Cli
     data[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)  # zeros, whose checksum is zero
     list_parts(shard.folder)[0].write_bytes(data)
     outcome = json.loads(extract(root, tmp_path, "--json").stdout)["outcomes"][0]
-    assert outcome["adopted"] + outcome["embedded"] == len(whole) and outcome["embedded"] > len(whole) - len(shard)
+    assert outcome["reused"] + outcome["embedded"] == len(whole) and outcome["embedded"] > len(whole) - len(shard)
     assert rows_of(FeatureStore.open(Path(outcome["store"]))) == whole
 
 
 def test_merging_again_takes_no_row_away_and_counts_no_extraction_twice(tmp_path: Path) -> None:
     """A shard's ledger may be older than the row: the video was mended, and embedded into the joined store."""
     shards = [fill(tmp_path / "1", (0, 2)), fill(tmp_path / "2", (1, 3))]
-    note_speed(shards[0].folder, Speed(videos=3, seconds=1.0, device="cpu"))
-    with shards[0].writer() as out:
+    add_speed(shards[0].folder, Speed(videos=3, seconds=1.0, device="cpu"))
+    with Writer(shards[0]) as out:
         out.add_failure(failed("v004", "corrupt", "says so", fingerprint=Fingerprint(9, 9)))
-    merged = merge(shards, tmp_path / "merged")
+    merged = merge_stores(shards, tmp_path / "merged")
     assert [failure.id for failure in merged.failures()] == ["v004"]
     fill(tmp_path / "merged", (4,))
     for stores in (shards, [*shards, FeatureStore.open(tmp_path / "merged")]):
-        merged = merge(stores, tmp_path / "merged")
+        merged = merge_stores(stores, tmp_path / "merged")
         merged.refresh()
         assert merged.ids == ["v000", "v001", "v002", "v003", "v004"] and merged.failures() == []
         assert len(read_speed(merged.folder)) == 1
@@ -333,5 +335,5 @@ def test_rows_of_a_shard_are_not_embedded_again_for_another_number_of_shards(tmp
     assert extract(root, tmp_path, "--shard", "1/2").exit_code == 0
     held = len(store_in(tmp_path))
     outcome = json.loads(extract(root, tmp_path, "--json").stdout)["outcomes"][0]
-    assert (outcome["adopted"], outcome["embedded"]) == (held, len(whole) - held)
+    assert (outcome["reused"], outcome["embedded"]) == (held, len(whole) - held)
     assert rows_of(FeatureStore.open(Path(outcome["store"]))) == whole

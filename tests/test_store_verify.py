@@ -15,10 +15,12 @@ from fake_store import KEY, arrays_of, check_rows, embed, failed, fill, make, nu
 from actionvit.errors import ActionVitError
 from actionvit.features.store import parts
 from actionvit.features.store.keys import FeatureKey
-from actionvit.features.store.merge import merge
+from actionvit.features.store.merge import merge_stores
 from actionvit.features.store.parts import list_parts
+from actionvit.features.store.plan import make_plan
 from actionvit.features.store.store import FeatureStore
-from actionvit.features.store.verify import verify
+from actionvit.features.store.verify import verify_store
+from actionvit.features.store.writer import Writer
 
 
 def flip(path: Path, at: int, bit: int = 0) -> None:
@@ -35,14 +37,14 @@ def pristine(tmp_path: Path) -> Path:
     for id, path in videos:
         path.write_bytes(id.encode())
     store = fill(folder, range(4))
-    with store.writer() as out:
+    with Writer(store) as out:
         for id, path in videos:
             out.append(embed(id, path))
         out.add_failure(failed(bad := 'bad, \r\n "worse"', "corrupt", "says so", "pyav", 3))
     os.utime(videos[0][1], ns=(1, 1))
-    with store.writer() as out:
-        out.adopt(store.plan([*videos, (bad, tmp_path / "away")]))
-    assert verify(folder) == []
+    with Writer(store) as out:
+        out.apply(make_plan(store, [*videos, (bad, tmp_path / "away")]))
+    assert verify_store(folder) == []
     check_rows(store)
     return folder
 
@@ -67,12 +69,12 @@ def test_a_flipped_bit_in_any_region_of_any_file_is_found_and_repaired(pristine:
     rows, lost = set(FeatureStore.open(pristine).ids), 0
     for path in files_of(pristine):
         for number, at in enumerate(flipped(path, 43 if path.suffix == ".h5" else 7)):
-            assert [problem.file for problem in verify(pristine)] == [path.name], (path.name, at)
+            assert [problem.file for problem in verify_store(pristine)] == [path.name], (path.name, at)
             if number % 5 == 0:
                 copy = tmp_path / "copy"
                 shutil.copytree(pristine, copy)
-                verify(copy, repair=True)
-                assert verify(copy) == [], (path.name, at)
+                verify_store(copy, repair=True)
+                assert verify_store(copy) == [], (path.name, at)
                 left = FeatureStore.open(copy)
                 check_rows(left)
                 assert set(left.ids) <= rows, "a garbled id stays"
@@ -86,7 +88,7 @@ def test_a_flipped_bit_in_any_region_of_any_file_is_found_and_repaired(pristine:
 def test_a_flipped_bit_in_any_byte_is_found_and_never_read_as_a_number(pristine: Path) -> None:
     for path in files_of(pristine):
         for at in flipped(path, 1):
-            assert [problem.file for problem in verify(pristine)] == [path.name], (path.name, at)
+            assert [problem.file for problem in verify_store(pristine)] == [path.name], (path.name, at)
             read_all(pristine)
 
 
@@ -105,7 +107,7 @@ def read_all(folder: Path) -> int:
             except ActionVitError:
                 errors += 1
             else:
-                assert found.tobytes() == arrays_of(store.rows([id])[0].digest)[name].tobytes(), (id, name)
+                assert found.tobytes() == arrays_of(store.records([id])[0].digest)[name].tobytes(), (id, name)
     return errors
 
 
@@ -117,7 +119,7 @@ def test_what_is_damaged_is_an_error_and_never_a_number(tmp_path: Path) -> None:
     for length in range(0, len(whole), 997):
         part.write_bytes(whole[:length])
         assert read_all(tmp_path) == 1
-        assert [problem.file for problem in verify(tmp_path)] == [part.name]
+        assert [problem.file for problem in verify_store(tmp_path)] == [part.name]
 
 
 def places(path: Path) -> Iterator[tuple[str, int, int]]:
@@ -139,7 +141,7 @@ def test_a_flipped_bit_in_a_row_costs_that_row_and_is_told_by_its_name(tmp_path:
         folder = tmp_path / str(number)
         shutil.copytree(store.folder, folder)
         flip(folder / part.name, offset, 2)
-        (problem,) = verify(folder, repair=True)
+        (problem,) = verify_store(folder, repair=True)
         assert problem.rows == 1, (name, row)
         if name != "rows":
             assert problem.ids == (f"v{row:03}",)
@@ -156,15 +158,15 @@ def test_rows_of_a_mended_part_are_vouched_for_by_their_content_alone(tmp_path: 
     for id, path in videos:
         path.write_bytes(id.encode())
     store = make(tmp_path / "store")
-    with store.writer() as out:
+    with Writer(store) as out:
         for id, path in videos:
             out.append(embed(id, path))
     part = list_parts(store.folder)[0]
-    flip(part, part.read_bytes().index(arrays_of(store.rows(["a"])[0].digest)["frame"].tobytes()))
-    verify(store.folder, repair=True)
+    flip(part, part.read_bytes().index(arrays_of(store.records(["a"])[0].digest)["frame"].tobytes()))
+    verify_store(store.folder, repair=True)
     store.refresh()
-    plan = store.plan(videos)
-    assert (plan.known, plan.missing) == (("b",), ("a",)) and "b" in plan.fingerprints
+    plan = make_plan(store, videos)
+    assert (plan.cached, plan.missing) == (("b",), ("a",)) and "b" in plan.fingerprints
 
 
 def test_a_lost_row_does_not_bring_back_an_older_one(tmp_path: Path) -> None:
@@ -172,13 +174,13 @@ def test_a_lost_row_does_not_bring_back_an_older_one(tmp_path: Path) -> None:
     video = tmp_path / "v"
     video.write_bytes(b"old")
     store = make(tmp_path / "store")
-    with store.writer() as out:
+    with Writer(store) as out:
         out.append(embed("v", video))
         out.append(numbered(1))
-    old = store.rows(["v"])[0].digest
+    old = store.records(["v"])[0].digest
     video.write_bytes(b"newer")
-    with store.writer() as out:
-        out.adopt(store.plan([("v", video)]))
+    with Writer(store) as out:
+        out.apply(make_plan(store, [("v", video)]))
         assert FeatureStore.open(store.folder).ids == ["v001"], "it goes before the new one comes"
         out.append(embed("v", video))
     check_rows(store)
@@ -188,19 +190,19 @@ def test_a_lost_row_does_not_bring_back_an_older_one(tmp_path: Path) -> None:
         folder = tmp_path / str(at)
         shutil.copytree(store.folder, folder)
         flip(folder / newest.name, at)
-        verify(folder, repair=True)
+        verify_store(folder, repair=True)
         left = FeatureStore.open(folder)
-        assert old not in {row.digest for row in left.rows(left.ids)}, at
+        assert old not in {row.digest for row in left.records(left.ids)}, at
 
 
 def test_a_row_appended_under_an_id_that_is_there_replaces_it_for_good(tmp_path: Path) -> None:
     store = fill(tmp_path, range(3))
     newer = embed("v001", Path(__file__))
-    with store.writer() as out:
+    with Writer(store) as out:
         out.append(newer)
     with h5py.File(list_parts(tmp_path)[0]) as part:
         assert [id.decode() for id in part["rows"]["id"]] == ["v000", "v002"]
-    assert store.rows(["v001"])[0].digest == newer.digest
+    assert store.records(["v001"])[0].digest == newer.record.digest
     check_rows(store)
 
 
@@ -210,10 +212,10 @@ def test_a_part_that_lost_its_name_is_found_and_gets_it_back(tmp_path: Path) -> 
     part.rename(part.with_name(part.name.replace("part", "pert")))
     (tmp_path / "notes.txt").write_text("a person's, and none of our business")
     assert FeatureStore.open(tmp_path).ids == []
-    (problem,) = verify(tmp_path)
+    (problem,) = verify_store(tmp_path)
     assert problem.file.startswith("pert-") and "not by its name" in problem.detail
-    verify(tmp_path, repair=True)
-    assert verify(tmp_path) == [] and FeatureStore.open(tmp_path).digest() == digest
+    verify_store(tmp_path, repair=True)
+    assert verify_store(tmp_path) == [] and FeatureStore.open(tmp_path).digest() == digest
     check_rows(FeatureStore.open(tmp_path))
 
 
@@ -221,8 +223,8 @@ def test_a_part_of_another_store_is_refused_with_field_and_values_and_left_alone
     fill(tmp_path / "a", range(2))
     foreign = list_parts(fill(tmp_path / "b", range(2, 4), precision="bf16").folder)[0]
     shutil.copy(foreign, tmp_path / "a" / foreign.name.replace("00000000", "00000009"))
-    for look in (lambda: verify(tmp_path / "a", repair=True), lambda: FeatureStore.open(tmp_path / "a").ids):
-        with pytest.raises(ActionVitError, match=r'precision is "fp32" here and "bf16" there.*move it'):
+    for look in (lambda: verify_store(tmp_path / "a", repair=True), lambda: FeatureStore.open(tmp_path / "a").ids):
+        with pytest.raises(ActionVitError, match=r'precision is "fp32" in key.json and "bf16" in the part.*move it'):
             look()
     assert len(list_parts(tmp_path / "a")) == 2
 
@@ -235,8 +237,8 @@ def test_damage_to_what_embeddings_do_not_depend_on_keeps_nobody_from_reading_th
     assert len(store) == 6
     with pytest.raises(ActionVitError, match=r"failures.csv: line 2: not as written .*--repair"):
         store.failures()
-    assert {problem.file for problem in verify(pristine, repair=True)} == {"seen.csv", "failures.csv", "lock"}
-    assert verify(pristine) == [] and len(FeatureStore.open(pristine)) == 6
+    assert {problem.file for problem in verify_store(pristine, repair=True)} == {"seen.csv", "failures.csv", "lock"}
+    assert verify_store(pristine) == [] and len(FeatureStore.open(pristine)) == 6
 
 
 def test_what_a_newer_version_wrote_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +251,7 @@ def test_what_a_newer_version_wrote_is_left_to_it(tmp_path: Path, monkeypatch: p
     store = fill(tmp_path / "store", range(2))
     newest = list_parts(tmp_path / "newer")[0]
     shutil.copy(newest, store.folder / newest.name.replace("00000000", "00000001"))
-    for look in (store.refresh, lambda: verify(store.folder, repair=True)):
+    for look in (store.refresh, lambda: verify_store(store.folder, repair=True)):
         with pytest.raises(ActionVitError, match="schema 2, expected 1; update actionvit"):
             look()
     assert len(list_parts(store.folder)) == 2
@@ -258,7 +260,7 @@ def test_what_a_newer_version_wrote_is_left_to_it(tmp_path: Path, monkeypatch: p
 def test_key_json_is_written_anew_from_the_parts(tmp_path: Path) -> None:
     store = fill(tmp_path, range(2))
     (tmp_path / "key.json").unlink()
-    assert [problem.file for problem in verify(tmp_path, repair=True)] == ["key.json"]
+    assert [problem.file for problem in verify_store(tmp_path, repair=True)] == ["key.json"]
     assert FeatureStore.open(tmp_path).key == FeatureKey(**KEY)
     assert FeatureStore.open(tmp_path).digest() == store.digest()
     check_rows(FeatureStore.open(tmp_path))
@@ -270,11 +272,11 @@ def test_big_parts_are_checked_block_by_block(tmp_path: Path, monkeypatch: pytes
     store = fill(tmp_path, range(60))
     part = list_parts(tmp_path)[0]
     for number in (3, 31, 59):
-        flip(part, part.read_bytes().index(arrays_of(numbered(number).digest)["frame"].tobytes()))
-    (problem,) = verify(tmp_path, repair=True)
+        flip(part, part.read_bytes().index(arrays_of(numbered(number).record.digest)["frame"].tobytes()))
+    (problem,) = verify_store(tmp_path, repair=True)
     assert problem.ids == ("v003", "v031", "v059")
     store.refresh()
-    assert len(store) == 57 and verify(tmp_path) == []
+    assert len(store) == 57 and verify_store(tmp_path) == []
     check_rows(store)
 
 
@@ -292,7 +294,7 @@ def test_a_hole_of_zeros_is_not_copied_into_another_store_as_if_it_were_right(tm
     zero(list_parts(store.folder)[0], "clip")
     assert not FeatureStore.open(store.folder).read(["v001"], "clip").any(), "reading a quantity cannot tell"
     with pytest.raises(ActionVitError, match=r"1/part-.*'v000' differs from its digest.*--repair"):
-        merge([whole, store], tmp_path / "merged")
+        merge_stores([whole, store], tmp_path / "merged")
     assert FeatureStore.open(tmp_path / "merged").ids == ["v004", "v005"]
     check_rows(FeatureStore.open(tmp_path / "merged"))
 
@@ -311,9 +313,9 @@ def test_a_part_that_is_a_link_to_nothing_is_damage(tmp_path: Path) -> None:
     (part,) = list_parts(tmp_path)
     part.rename(tmp_path.parent / f"{tmp_path.name}-elsewhere")
     part.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(ActionVitError, match=f"{part.name}: damaged .a link to nothing"):
+    with pytest.raises(ActionVitError, match=f"{part.name}: damaged .dangling symbolic link"):
         FeatureStore.open(tmp_path).ids  # noqa: B018 - it is read then
-    (problem,) = verify(tmp_path)
-    assert (problem.file, problem.detail, problem.rows) == (part.name, "a link to nothing", -1)
-    verify(tmp_path, repair=True)
-    assert verify(tmp_path) == [] and FeatureStore.open(tmp_path).ids == []
+    (problem,) = verify_store(tmp_path)
+    assert (problem.file, problem.detail, problem.rows) == (part.name, "dangling symbolic link", -1)
+    verify_store(tmp_path, repair=True)
+    assert verify_store(tmp_path) == [] and FeatureStore.open(tmp_path).ids == []

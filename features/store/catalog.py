@@ -1,4 +1,4 @@
-"""A cache root: where its stores lie, which one is meant, and what is done with whole stores."""
+"""The stores below a cache root: their folders, and the choice of one by dataset, variant and settings."""
 
 from __future__ import annotations
 
@@ -21,110 +21,118 @@ from actionvit.features.store.store import KEY, FeatureStore
 logger = logging.getLogger(__name__)
 
 Leaf = str | int | float | bool | None
+Shard = tuple[int, int]
+"""Shard i of n, i from 1."""
 
 
-def store_folder(
-    cache: Path, dataset: str, variant: str, key: FeatureKey, shard: tuple[int, int] | None = None
-) -> Path:
-    """Return where the store of a dataset and key lies; shards (i of n, from 1) lie beside it."""
+def store_folder(cache: Path, dataset: str, variant: str, key: FeatureKey, shard: Shard | None = None) -> Path:
+    """Return the folder of the store of a dataset and key; shards lie beside it."""
     name = f"{variant}-{key.digest[:10]}"
     return cache / dataset / (name if shard is None else f"{name}.shard-{shard[0]}-of-{shard[1]}")
 
 
 def shard_number(id: str, shards: int) -> int:
-    """Return the shard of a video, from 0; decided by its id alone, wherever it is asked."""
+    """Return the shard of a video, from 0; it depends on the id alone."""
     return int(hashlib.sha256(id.encode("utf-8", "surrogateescape")).hexdigest()[:12], 16) % shards
 
 
-def in_shard(id: str, shard: tuple[int, int]) -> bool:
-    """Return whether a video belongs to shard i of n (from 1)."""
+def in_shard(id: str, shard: Shard) -> bool:
+    """Return whether a video belongs to a shard."""
     return shard_number(id, shard[1]) == shard[0] - 1
 
 
 def find_stores(cache: Path) -> list[FeatureStore]:
-    """Return the stores below a cache root, by folder, each once; none where there is no such folder."""
-    stores = _opened(cache.glob(f"*/*/{KEY}"))
-    # Of the names that lead to one folder by links, its own is the last one written here.
-    by_place = {store.folder.resolve(): store for store in sorted(stores, key=_is_own_name)}
-    return [store for store in stores if by_place[store.folder.resolve()] is store]
+    """Return the stores below a cache root, by folder, each once; none if there is no such folder."""
+    stores = _open_all(cache.glob(f"*/*/{KEY}"))
+    # If symbolic links give one folder several names, keep its own name: it sorts last here.
+    by_folder = {store.folder.resolve(): store for store in sorted(stores, key=_is_no_link)}
+    return [store for store in stores if by_folder[store.folder.resolve()] is store]
 
 
-def _is_own_name(store: FeatureStore) -> bool:
+def _is_no_link(store: FeatureStore) -> bool:
     return not (store.folder.is_symlink() or store.folder.parent.is_symlink())
 
 
-def lenders(cache: Path, store: FeatureStore) -> list[FeatureStore]:
-    """Return the other stores of a store's key: shards, the dataset under its former name, one that it is part of."""
-    others = _opened(cache.glob(f"*/*-{store.key.digest[:10]}*/{KEY}"))
+def sibling_stores(cache: Path, store: FeatureStore) -> list[FeatureStore]:
+    """Return the other stores of a store's key: shards, and stores of overlapping or renamed datasets."""
+    others = _open_all(cache.glob(f"*/*-{store.key.digest[:10]}*/{KEY}"))
     return [other for other in others if other.key == store.key and other.folder.resolve() != store.folder.resolve()]
 
 
 def other_keys(store: FeatureStore) -> list[str]:
-    """Return how the key of each store of the same dataset and variant differs from this one's, newest first."""
-    kin = [
+    """Describe how the key of each store of the same dataset and variant differs from this one's, newest first."""
+    others = [
         other
-        for other in _opened(store.folder.parent.glob(f"*/{KEY}"))
+        for other in _open_all(store.folder.parent.glob(f"*/{KEY}"))
         if other.variant == store.variant and list_parts(other.folder)
     ]
-    kin.sort(key=last_written, reverse=True)
-    differences = {other.folder.name: store.key.differences(other.key) for other in kin}
+    others.sort(key=last_written, reverse=True)
+    differences = {other.folder.name: store.key.differences(other.key) for other in others}
     return [f"{name}: {describe(leaves)}" for name, leaves in differences.items() if leaves]
 
 
-def _opened(keys: Iterable[Path]) -> list[FeatureStore]:
+def _open_all(key_files: Iterable[Path]) -> list[FeatureStore]:
     """Open the stores of some `key.json`, by folder; damaged ones are logged and left out."""
-    found = []
-    for path in sorted(keys):
+    stores = []
+    for path in sorted(key_files):
         try:
-            found.append(FeatureStore.open(path.parent))
+            stores.append(FeatureStore.open(path.parent))
         except ActionVitError as error:
             logger.warning("%s", error)
-    return found
+    return stores
 
 
-def find_store(cache: Path, dataset: str, variant: str, **wanted: Leaf) -> FeatureStore:
-    """Return the one store of a dataset and variant.
+def find_store(cache: Path, dataset: str, variant: str, **settings: Leaf) -> FeatureStore:
+    """Return the one store of a dataset and variant that has some settings.
 
-    `wanted` are leaves of the key that must hold, dots as double underscores: `clip__num_frames=8, precision="fp32"`.
+    Parameters
+    ----------
+    cache : Path
+        The cache root.
+    dataset, variant : str
+        Names, as extraction recorded them.
+    **settings
+        Leaves of the key, dots as double underscores: `clip__num_frames=8, precision="fp32"`.
 
     Raises
     ------
     ActionVitError
-        If there is none, or several; it says what there is, how they differ, and the remedy.
+        If there is none, or several; the error lists the stores, how they differ, and the remedy.
     """
     stores = find_stores(cache)
-    found = [store for store in stores if store.dataset == dataset and store.variant == variant]
-    fits = [store for store in found if _fits(store.key, wanted)]
-    whole = [store for store in fits if shard_of(store) is None]
-    if len(whole) > 1:  # a run that was stopped at once, or mistaken, leaves a store without rows
-        whole = [store for store in whole if list_parts(store.folder)] or whole
-        # A copy that a person made lies elsewhere, and no extraction keeps it up to date.
-        whole = [store for store in whole if store.folder.parent.name == dataset] or whole
-    if len(whole) == 1:
-        return whole[0]
-    if whole:
+    of_dataset = [store for store in stores if store.dataset == dataset and store.variant == variant]
+    matching = [store for store in of_dataset if _has_settings(store.key, settings)]
+    complete = [store for store in matching if shard_of(store) is None]
+    if len(complete) > 1:  # a run that was stopped at once leaves a store without rows
+        complete = [store for store in complete if list_parts(store.folder)] or complete
+        # A copy that a person made lies in another folder, and no extraction keeps it up to date.
+        complete = [store for store in complete if store.folder.parent.name == dataset] or complete
+    if len(complete) == 1:
+        return complete[0]
+    if complete:
+        first = complete[0]
         others = "; ".join(
-            f"{store.folder.name}: {describe(whole[0].key.differences(store.key))}" for store in whole[1:]
+            f"{store.folder.name}: {describe(first.key.differences(store.key))}" for store in complete[1:]
         )
         raise ActionVitError(
-            f"{cache}: {len(whole)} stores of {dataset} {variant}, and nothing says which: {whole[0].folder.name} "
-            f"(here) against {others} (there); {_choice(whole)}"
+            f"{cache}: {len(complete)} stores of {dataset} {variant}, and nothing says which: {first.folder.name} "
+            f"(here) against {others} (there); {_choice(complete)}"
         )
-    if fits:
+    if matching:
         raise ActionVitError(
             f"{cache}: only shards of {dataset} {variant}: join them with `actionvit cache merge "
-            f"{joined_folder(fits[:1])}.shard-*`"
+            f"{joined_folder(matching[:1])}.shard-*`"
         )
-    there = ", ".join(sorted({f"{store.dataset} {store.variant}" for store in stores})) or "nothing"
-    asked = "".join(f" {name.replace('__', '.')}={value}" for name, value in wanted.items()) if found else ""
+    existing = ", ".join(sorted({f"{store.dataset} {store.variant}" for store in stores})) or "nothing"
+    requested = "".join(f" {name.replace('__', '.')}={value}" for name, value in settings.items()) if of_dataset else ""
     raise ActionVitError(
-        f"{cache}: no embeddings of {dataset} {variant}{asked}, only {there}; "
+        f"{cache}: no embeddings of {dataset} {variant}{requested}, only {existing}; "
         f"run `actionvit extract --variant {variant}`"
     )
 
 
 def _choice(stores: Sequence[FeatureStore]) -> str:
-    """Return how to name one of several stores."""
+    """Return the options that select one of several stores."""
     leaves = {name for store in stores[1:] for name, _, _ in stores[0].key.differences(store.key)}
     options = [
         option for option, leaf in (("--num-frames", "clip.num_frames"), ("--size", "clip.size")) if leaf in leaves
@@ -132,50 +140,50 @@ def _choice(stores: Sequence[FeatureStore]) -> str:
     return f"say which with {' or '.join(options)}" if options else "`actionvit cache prune` those that you do not want"
 
 
-def _fits(key: FeatureKey, wanted: Mapping[str, Leaf]) -> bool:
-    for name, value in wanted.items():
-        found: Any = key.to_dict()
+def _has_settings(key: FeatureKey, settings: Mapping[str, Leaf]) -> bool:
+    for name, expected in settings.items():
+        value: Any = key.to_dict()
         for step in name.split("__"):
-            found = found.get(step) if isinstance(found, dict) else None
-        if found != value:
+            value = value.get(step) if isinstance(value, dict) else None
+        if value != expected:
             return False
     return True
 
 
-def store_folder_in(path: Path) -> Path:
-    """Return `path` if it is a store, or the only one below it, a dataset's folder or a cache root.
+def single_store_folder(path: Path) -> Path:
+    """Return `path` if it is a store, or the only store below it (a dataset's folder or a cache root).
 
     Raises
     ------
     ActionVitError
-        If that is not one.
+        If there is not exactly one.
     """
     if (path / KEY).exists() or list(path.glob("part-*.h5")):  # without its key it is a damaged store
         return path
-    folders = sorted(found.parent for below in ("*", "*/*") for found in path.glob(f"{below}/{KEY}"))
+    folders = sorted(key_file.parent for below in ("*", "*/*") for key_file in path.glob(f"{below}/{KEY}"))
     if len(folders) != 1:
         names = ", ".join(map(str, folders)) or "`actionvit extract` makes one"
         raise ActionVitError(f"{path}: is no store, and holds {len(folders)} of them, not one: {names}")
     return folders[0]
 
 
-def one_store(path: Path) -> FeatureStore:
-    """Open the store in a folder, or the only one below a cache root. Raises ActionVitError if that is not one."""
-    return FeatureStore.open(store_folder_in(path))
+def open_single(path: Path) -> FeatureStore:
+    """Open the store in a folder, or the only one below it. Raises ActionVitError if there is not exactly one."""
+    return FeatureStore.open(single_store_folder(path))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSummary:
-    """A store in one line of `cache ls`."""
+    """One line of `cache ls`."""
 
     dataset: str
     variant: str
     rows: int
     failed: int
     damage: str
-    """What keeps the rows from being counted; empty where nothing does."""
+    """Why the rows cannot be counted; empty if they can."""
     videos: int | None
-    """Videos of the dataset when it was last extracted; None where nobody recorded it."""
+    """Videos of the dataset at the last extraction; None if not recorded."""
     bytes: int
     written: float
     """When the last part was published, in seconds since 1970."""
@@ -183,7 +191,7 @@ class StoreSummary:
 
     @property
     def coverage(self) -> float | None:
-        """The share of the dataset's videos that have a row; None where some rows are of videos that are no more."""
+        """Fraction of the dataset's videos that have a row; None if unknown or some rows are of removed videos."""
         return self.rows / self.videos if self.videos and self.rows <= self.videos else None
 
 
@@ -200,13 +208,13 @@ def summarize(store: FeatureStore) -> StoreSummary:
         failed=failed,
         damage=damage,
         videos=store.info.get("videos"),
-        bytes=sum(_stats(store.folder)),
+        bytes=sum(_file_sizes(store.folder)),
         written=last_written(store),
         store=str(store.folder),
     )
 
 
-def _stats(folder: Path) -> Iterator[int]:
+def _file_sizes(folder: Path) -> Iterator[int]:
     for path in folder.iterdir():
         with contextlib.suppress(FileNotFoundError):  # a writer has replaced it
             yield path.stat().st_size
@@ -223,7 +231,7 @@ def last_written(store: FeatureStore) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stale:
-    """A store that another one seems to have replaced."""
+    """A store that another one replaces."""
 
     store: FeatureStore
     reason: str
@@ -260,14 +268,14 @@ def _contents(store: FeatureStore) -> set[tuple[str, bytes]]:
     return set(zip(store.index.ids, store.index.columns["digest"].tolist(), strict=True))
 
 
-def shard_of(store: FeatureStore) -> tuple[int, int] | None:
-    """Return (i, n) for the store of shard i of n, None for a whole one."""
+def shard_of(store: FeatureStore) -> Shard | None:
+    """Return (i, n) for the store of shard i of n, None for a complete one."""
     match = re.fullmatch(r".*\.shard-(\d+)-of-(\d+)", store.folder.resolve().name)
     return (int(match[1]), int(match[2])) if match else None
 
 
 def joined_folder(stores: Sequence[FeatureStore]) -> Path:
-    """Return where shards that lie together are joined. Raises ActionVitError if that cannot be told."""
+    """Return the folder for the merged rows of shards that lie together. Raises ActionVitError if they do not."""
     places = [store.folder.resolve() for store in stores]
     folders = {place.with_name(re.sub(r"\.shard-\d+-of-\d+$", "", place.name)) for place in places}
     if len(folders) != 1 or any(shard_of(store) is None for store in stores):
@@ -278,7 +286,7 @@ def joined_folder(stores: Sequence[FeatureStore]) -> Path:
 
 
 def delete(store: FeatureStore) -> None:
-    """Delete a store. Raises ActionVitError if it is a link, another process writes it, or the folder forbids it."""
+    """Delete a store. Raises ActionVitError if it is a link, another process writes it, or permissions forbid it."""
     if store.folder.is_symlink():
         raise ActionVitError(f"{store.folder}: is a link to {store.folder.resolve()}; prune that, and remove the link")
     try:

@@ -1,14 +1,15 @@
-"""Replacing part files by others with the same rows, or fewer: the new one is published before the old ones go."""
+"""Replacement of part files by one with the same rows or fewer: it is published before the old ones are removed."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from actionvit.errors import one_line
 from actionvit.features.atomic import atomic_write, remove
 from actionvit.features.store.parts import (
     DamagedPart,
@@ -19,40 +20,35 @@ from actionvit.features.store.parts import (
     part_name,
     sequence_of,
 )
-
-if TYPE_CHECKING:
-    from actionvit.features.store.store import FeatureStore
+from actionvit.features.store.store import FeatureStore
 
 
-def publish_part(
-    folder: Path, sequence: int, table: Table, arrays: Mapping[str, Any], description: Mapping[str, str]
-) -> Path:
-    """Publish rows as the part of that place in the order; `description` is what a part says of its store."""
-    image = encode_part(table, arrays, {"sequence": sequence, **description})
-    path = folder / part_name(sequence, image)
+def publish_part(store: FeatureStore, sequence: int, table: Table, arrays: Mapping[str, Any]) -> Path:
+    """Publish rows as the part at one place in the order of parts; return its path."""
+    image = encode_part(table, arrays, {"sequence": sequence, **store.part_attributes})
+    path = store.folder / part_name(sequence, image)
     atomic_write(path, image)
     return path
 
 
-def replace_parts(
-    paths: Sequence[Path], description: Mapping[str, str], rows: NDArray[np.int64] | None = None
-) -> Path | None:
-    """Replace neighbouring parts by one that holds some of their rows; by default the last one of each id.
+def replace_parts(store: FeatureStore, paths: Sequence[Path], rows: NDArray[np.int64] | None = None) -> Path | None:
+    """Replace neighboring parts by one that holds some of their rows; by default the last row per id.
 
-    It takes the place of the last part, so that it stands to all others as they did. Killed between publishing and
-    removing, the store holds some rows twice, which changes nothing. Returns None when no row is left.
+    The new part takes the place of the last one, so that the order relative to all other parts stays. After a kill
+    between publishing and removing, the store holds some rows twice, which changes nothing. Returns None when no row
+    is left.
     """
-    read = [_read_all(path) for path in paths] if rows is None or len(rows) else []
-    table = join_columns([table for table, _ in read])
+    contents = [_read_all(path) for path in paths] if rows is None or len(rows) else []
+    table = join_columns([table for table, _ in contents])
     if rows is None:
         _, last = np.unique(table["id"][::-1], return_index=True)
         rows = np.sort(len(table) - 1 - last)
-    new = None
+    merged = None
     if len(rows):
-        arrays = {name: np.concatenate([arrays[name] for _, arrays in read])[rows] for name in read[0][1]}
-        new = publish_part(paths[-1].parent, sequence_of(paths[-1]), table[rows], arrays, description)
-    remove(path for path in paths if path != new)
-    return new
+        arrays = {name: np.concatenate([arrays[name] for _, arrays in contents])[rows] for name in contents[0][1]}
+        merged = publish_part(store, sequence_of(paths[-1]), table[rows], arrays)
+    remove(path for path in paths if path != merged)
+    return merged
 
 
 def _read_all(path: Path) -> tuple[Table, dict[str, NDArray[Any]]]:
@@ -60,23 +56,23 @@ def _read_all(path: Path) -> tuple[Table, dict[str, NDArray[Any]]]:
         try:
             arrays = {name: part[name][:] for name in part}
         except (OSError, KeyError, RuntimeError) as error:
-            raise DamagedPart(path, str(error).splitlines()[0]) from error
+            raise DamagedPart(path, one_line(error)) from error
     return arrays.pop("rows"), arrays
 
 
 def remove_rows(store: FeatureStore, ids: Collection[str] = ()) -> None:
-    """Remove every version of some videos' rows, and of all others but the last; only the lock's holder may.
+    """Remove all versions of some videos' rows, and all but the last version of the others.
 
-    A killed writer leaves older versions between publishing a part and removing those that it replaces. Were they
-    kept, damage to the last word could bring one back.
+    Only the holder of the lock may call this. A killed writer leaves older versions between publishing a part and
+    removing those that it replaces; if they stayed, damage to the last version could bring one back.
     """
     store.refresh()
     index = store.index
     keep = np.ones(len(index), bool)
     keep[[row for id in ids if (row := index.find(id)) is not None]] = False
     kept = np.bincount(index.part[keep], minlength=len(index.parts))
-    found = np.flatnonzero(kept < index.sizes)
-    for number in found.tolist():  # rising: an older version goes before the one that hides it
-        replace_parts([index.parts[number]], store.description, np.sort(index.at[keep & (index.part == number)]))
-    if len(found):
+    affected = np.flatnonzero(kept < index.sizes)
+    for number in affected.tolist():  # ascending: an older version goes before the one that hides it
+        replace_parts(store, [index.parts[number]], np.sort(index.offset[keep & (index.part == number)]))
+    if len(affected):
         store.refresh()

@@ -22,7 +22,7 @@ FIXED = ("clip", "frame", "index")
 BLOCK_BYTES = 1 << 26
 
 
-def export(
+def export_store(
     store: FeatureStore, labels: Mapping[str, str], out: Path, form: Form, *, also: Sequence[str] = ()
 ) -> list[str]:
     """Write a store's rows, in id order, as one file; return their ids.

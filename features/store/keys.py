@@ -1,4 +1,4 @@
-"""What changes an embedding's numbers, as a value that can be compared, digested and shown."""
+"""The cache key: every setting that changes an embedding's numbers, comparable, hashable and printable."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureKey:
-    """Everything that changes the numbers, as JSON values; two stores with equal keys hold interchangeable rows."""
+    """Everything that changes the numbers, as JSON values; rows of stores with equal keys are interchangeable."""
 
     weights: str
-    """sha256 of the weights' bytes; never their name, behind which the bytes may change."""
+    """sha256 of the weights' bytes; never their name, whose bytes may change."""
     model: dict[str, Any]
     """The encoder's shape: width, depth, heads, patch, ..."""
     clip: dict[str, Any]
     """The `ClipSpec`, field by field."""
     preprocessing: dict[str, Any]
-    """Mean, deviation, interpolation."""
+    """Mean, standard deviation, interpolation."""
     decoder: str
     """The part of the decoder policy that can change pixels."""
     precision: str
-    """Number format of the forward: `fp32`, `bf16`, ..."""
+    """Number format of the forward pass: `fp32`, `bf16`, ..."""
     outputs: dict[str, Any]
-    """What is kept of the forward, and how it was pooled."""
+    """Which outputs of the forward pass are stored, and how they are pooled."""
     schema: int
-    """Version of the store's layout and of whatever the fields above leave unsaid."""
+    """Version of the store's layout and of everything that the other fields do not cover."""
 
     def __post_init__(self) -> None:
-        """Normalise to what JSON gives back (tuples become lists); refuse what JSON cannot hold."""
+        """Convert to plain JSON values (tuples become lists); refuse values that JSON cannot hold."""
         for field in fields(self):
             value = json.loads(json.dumps(getattr(self, field.name), allow_nan=False))
             object.__setattr__(self, field.name, value)
@@ -44,8 +44,8 @@ class FeatureKey:
     def from_dict(cls, value: Mapping[str, Any]) -> FeatureKey:
         """Return the key that `to_dict` wrote; ValueError names fields that are missing or unknown."""
         names = {field.name for field in fields(cls)}
-        if odd := names.symmetric_difference(value):
-            raise ValueError(f"feature key: fields missing or unknown: {', '.join(sorted(odd))}")
+        if unexpected := names.symmetric_difference(value):
+            raise ValueError(f"feature key: fields missing or unknown: {', '.join(sorted(unexpected))}")
         return cls(**value)
 
     @classmethod
@@ -58,7 +58,7 @@ class FeatureKey:
         return asdict(self)
 
     def canonical(self) -> str:
-        """Return the one JSON text of this key: names sorted, no spaces."""
+        """Return the key as canonical JSON text: names sorted, no spaces."""
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @property
@@ -67,16 +67,21 @@ class FeatureKey:
         return hashlib.sha256(self.canonical().encode("utf-8", "surrogateescape")).hexdigest()
 
     def differences(self, other: FeatureKey) -> list[tuple[str, Any, Any]]:
-        """Return (`clip.num_frames`, ours, theirs) for each leaf that differs, sorted; None where a side has none."""
+        """Return (`clip.num_frames`, ours, theirs) for each leaf that differs, sorted; None for an absent leaf."""
         ours, theirs = dict(_leaves(self.to_dict())), dict(_leaves(other.to_dict()))
         names = sorted(ours.keys() | theirs.keys())
         return [(name, ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)]
 
 
-def describe(differences: list[tuple[str, Any, Any]], most: int = 3) -> str:
-    """Return `clip.num_frames is 8 here and 16 there; ...`, at most `most` of them."""
-    said = [f"{name} is {json.dumps(ours)} here and {json.dumps(theirs)} there" for name, ours, theirs in differences]
-    return "; ".join(said[:most]) + (f"; and {len(said) - most} more" if len(said) > most else "")
+def describe(
+    differences: list[tuple[str, Any, Any]], first: str = "here", second: str = "there", max_fields: int = 3
+) -> str:
+    """Return `clip.num_frames is 8 here and 16 there; ...`, at most `max_fields` of them."""
+    texts = [
+        f"{name} is {json.dumps(ours)} {first} and {json.dumps(theirs)} {second}" for name, ours, theirs in differences
+    ]
+    more = len(texts) - max_fields
+    return "; ".join(texts[:max_fields]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

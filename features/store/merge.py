@@ -1,4 +1,4 @@
-"""Several stores of one key into one: what `--shard` made in N processes or on N machines."""
+"""Merging of several stores of one key into one: shards made by several processes or machines."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from pathlib import Path
 
 from actionvit.errors import ActionVitError
 from actionvit.features.store.keys import describe
-from actionvit.features.store.speed import note_speed, read_speed
+from actionvit.features.store.speed import add_speed, read_speed
 from actionvit.features.store.store import KEY, FeatureStore
+from actionvit.features.store.writer import Writer
 
 logger = logging.getLogger(__name__)
 
 
-def merge(stores: Sequence[FeatureStore], out: Path, *, wait: bool = False) -> FeatureStore:
-    """Copy the rows of several stores of one key into the store at `out`; rows that are there already stay.
+def merge_stores(stores: Sequence[FeatureStore], out: Path, *, wait: bool = False) -> FeatureStore:
+    """Copy the rows of several stores of one key into the store at `out`; existing rows stay.
 
-    Whether a video that failed in a store broke after its row was made, or was mended since, no store can tell: the
-    next `extract` looks at the file.
+    A failure in one store does not remove a row from another: whether the video broke or was repaired in between is
+    unknown. The next extraction looks at the file.
 
     Parameters
     ----------
     stores : sequence of FeatureStore
-        Earlier ones win where two embedded the same video.
+        Of several rows of one video, that of the first store wins.
     out : Path
         A store's folder, made if need be.
     wait : bool
@@ -32,33 +33,32 @@ def merge(stores: Sequence[FeatureStore], out: Path, *, wait: bool = False) -> F
     Raises
     ------
     ActionVitError
-        If keys, datasets or variants differ (it names what, with both values), or two stores hold different videos
-        under one id; nothing is written then.
+        If keys, datasets or variants differ (the error names the fields, with both values), or two stores hold
+        different videos under one id; nothing is written then.
     """
     first = FeatureStore.open(out) if (out / KEY).exists() else stores[0]
     for store in stores:
         _check_same(first, store)
-    every = [first, *stores] if first not in stores else list(stores)
-    _check_contents(every)
+    _check_contents([first, *stores] if first not in stores else stores)
     merged = FeatureStore.create(
         out, key=first.key, dataset=first.dataset, variant=first.variant, info={**first.info, **stores[0].info}
     )
-    with merged.writer(wait=wait) as writer:
-        held, before = set(merged.ids), read_speed(merged.folder)
+    with Writer(merged, wait=wait) as writer:
+        ids, speeds = set(merged.ids), read_speed(merged.folder)
         for store in stores:
-            new = [id for id in store.ids if id not in held]
-            held.update(new)
+            new = [id for id in store.ids if id not in ids]
+            ids.update(new)
             logger.info("%s: %d of %d rows are new", store.folder, len(new), len(store))
-            for row in store.iterate(new):
+            for row in store.iter_rows(new):
                 writer.append(row)
         for store in stores:
             for failure in store.failures():
-                if failure.id not in held:
-                    held.add(failure.id)
+                if failure.id not in ids:
+                    ids.add(failure.id)
                     writer.add_failure(failure)
             for speed in read_speed(store.folder):
-                if store.folder != merged.folder and speed not in before:  # else these stores were merged before
-                    note_speed(merged.folder, speed)
+                if store.folder != merged.folder and speed not in speeds:  # else these stores were merged before
+                    add_speed(merged.folder, speed)
     return merged
 
 
@@ -68,9 +68,9 @@ def _check_same(first: FeatureStore, other: FeatureStore) -> None:
         ours, theirs = getattr(first, name), getattr(other, name)
         differences += [(name, ours, theirs)] if ours != theirs else []
     if differences:
+        text = describe(differences, f"in {first.folder.name}", f"in {other.folder.name}")
         raise ActionVitError(
-            f"{other.folder}: cannot be merged with {first.folder}: {describe(differences)} (here: the latter, there: "
-            f"the former); merge only shards of one extraction"
+            f"{other.folder}: cannot be merged with {first.folder}: {text}; merge only shards of one extraction"
         )
 
 
@@ -82,6 +82,6 @@ def _check_contents(stores: Sequence[FeatureStore]) -> None:
             other, folder = digests.setdefault(id, (digest, store.folder))
             if other != digest:
                 raise ActionVitError(
-                    f"{store.folder}: {id!r} is another video here than in {folder}; extract again where the file "
-                    f"is out of date, then merge"
+                    f"{store.folder}: {id!r} is another video than in {folder}; extract again where the file is out of "
+                    f"date, then merge"
                 )

@@ -1,8 +1,8 @@
-"""Part files: some rows of a store in one immutable HDF5 file, named by order and content.
+"""Part files: rows of a store in one immutable HDF5 file, named by order and content.
 
-`part-00000007-<sha256, 16 digits>.h5` holds a table `rows` (one compound dataset) and one chunked dataset a quantity,
-n rows each. HDF5 checks its own metadata (format 1.10) and each chunk (`fletcher32`) when read; the digest in the name
-covers every byte, and the digest in each row's record covers that row, wherever it is copied to.
+`part-00000007-<sha256, 16 digits>.h5` holds a table `rows` (one compound dataset) and one chunked dataset per
+quantity, n rows each. HDF5 checks its own metadata (format 1.10) and each chunk (`fletcher32`) when read; the
+digest in the name covers every byte, and the digest in each row's entry covers that row, also in copies.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, one_line
 from actionvit.features.fingerprint import Fingerprint
 from actionvit.features.store.keys import FeatureKey, describe
+from actionvit.features.video_record import VideoRecord
 
 PART = re.compile(r"part-(\d{8})-([0-9a-f]{16})\.h5")
 CHUNK_BYTES = 1 << 19
@@ -41,37 +42,25 @@ Quantities = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a store keeps of one video."""
+    """The embeddings of one video, and the record of the video."""
 
-    id: str
-    """The dataset's id of the video."""
-    digest: str
-    """sha256 of the video's content, in hex (`files.content_digest`)."""
-    fingerprint: Fingerprint
-    """Size and time that vouched for the content when it was embedded."""
-    count: int
-    """Frames in the video."""
-    flags: tuple[str, ...]
-    """What was odd about decoding it."""
-    backend: str
-    """Which decoder."""
+    record: VideoRecord
     arrays: Mapping[str, NDArray[Any]]
     """By quantity; names, shapes and dtypes are the same for all rows of a store."""
 
     def __post_init__(self) -> None:
-        """Refuse what a part cannot hold."""
-        if not self.id or "\0" in self.id:
-            raise ValueError(f"row id: got {self.id!r}, expected text without NUL")
-        if not re.fullmatch("[0-9a-f]{64}", self.digest):
-            raise ValueError(f"row digest of {self.id}: got {self.digest!r}, expected 64 hex digits")
-        if any("," in flag or not flag for flag in self.flags):
-            raise ValueError(f"row flags of {self.id}: got {self.flags!r}, expected words without commas")
+        """Validate the names of the arrays."""
         if not self.arrays or "rows" in self.arrays:
-            raise ValueError(f"row arrays of {self.id}: got {sorted(self.arrays)}, expected some, none called `rows`")
+            raise ValueError(f"arrays of {self.id}: got {sorted(self.arrays)}, expected some, none called `rows`")
+
+    @property
+    def id(self) -> str:
+        """The video's id."""
+        return self.record.id
 
 
 class DamagedPart(ActionVitError):  # noqa: N818 - it is an error by its base
-    """A part file that does not hold what was written."""
+    """A part file whose content differs from what was written."""
 
     def __init__(self, path: Path, detail: str) -> None:
         super().__init__(f"{path}: damaged ({detail}); run `actionvit cache verify {path.parent} --repair`")
@@ -84,8 +73,9 @@ class ForeignPart(ActionVitError):  # noqa: N818 - it is an error by its base
 
     def __init__(self, path: Path, key: FeatureKey, other: FeatureKey) -> None:
         super().__init__(
-            f"{path}: belongs to a store with another key: {describe(key.differences(other))} (here: the folder's "
-            f"key.json, there: the part); move it to its own folder, or run `actionvit cache verify {path.parent}`"
+            f"{path}: belongs to a store with another key: "
+            f"{describe(key.differences(other), 'in key.json', 'in the part')}; move it to its own folder, or run "
+            f"`actionvit cache verify {path.parent}`"
         )
 
 
@@ -94,10 +84,14 @@ def plain(array: NDArray[Any]) -> NDArray[Any]:
     return np.array(array, dtype=np.asarray(array).dtype.newbyteorder("<"), order="C", copy=True)
 
 
-def row_digest(record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
-    """Return the sha256 of one row: what is known of the video (not its fingerprint) and every array's bytes."""
+TEXTS = ("id", "digest", "row", "flags", "backend")
+NUMBERS = ("count", "size", "mtime_ns")
+
+
+def row_digest(record: VideoRecord, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return the sha256 of one row: of its record without the fingerprint, and of each array's bytes."""
     names = sorted(arrays)
-    head = [record["id"], record["digest"], int(record["count"]), record["flags"], record["backend"]]
+    head = [record.id, record.digest, record.count, ",".join(record.flags), record.backend]
     shapes = [(name, arrays[name].dtype.str, arrays[name].shape) for name in names]
     text = json.dumps([*head, shapes], separators=(",", ":"))  # ASCII: a lone surrogate is escaped
     digest = hashlib.sha256(text.encode())
@@ -106,42 +100,54 @@ def row_digest(record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) ->
     return digest.hexdigest()
 
 
-def record_of(row: Row, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """Return a row's entry in the table `rows`, its digest included."""
-    record = {"id": row.id, "digest": row.digest, "count": row.count, "backend": row.backend}
-    record |= {"flags": ",".join(row.flags), "size": row.fingerprint.size, "mtime_ns": row.fingerprint.mtime_ns}
-    return record | {"row": row_digest(record, arrays)}
+def record_of(entry: np.void) -> VideoRecord:
+    """Return the record in one entry of a table. Raises ValueError if the entry is damaged."""
+    return VideoRecord(
+        id=decode_text(bytes(entry["id"])),
+        digest=decode_text(bytes(entry["digest"])),
+        fingerprint=Fingerprint(int(entry["size"]), int(entry["mtime_ns"])),
+        count=int(entry["count"]),
+        flags=tuple(flag for flag in decode_text(bytes(entry["flags"])).split(",") if flag),
+        backend=decode_text(bytes(entry["backend"])),
+    )
 
 
-TEXTS = ("id", "digest", "row", "flags", "backend")
-NUMBERS = ("count", "size", "mtime_ns")
-
-
-def matches_digest(record: np.void, arrays: Mapping[str, NDArray[Any]]) -> bool:
-    """Return whether the digest in a row's entry of the table `rows` is that of the entry and these arrays."""
-    texts = {name: decode_text(bytes(record[name])) for name in TEXTS}
-    return row_digest({**texts, "count": int(record["count"])}, arrays) == texts["row"]
+def matches_digest(entry: np.void, arrays: Mapping[str, NDArray[Any]]) -> bool:
+    """Return whether an entry of a table and these arrays have the row digest stored in the entry."""
+    try:
+        return row_digest(record_of(entry), arrays).encode() == bytes(entry["row"])
+    except ValueError:
+        return False
 
 
 def encode_text(text: str) -> bytes:
-    """UTF-8; what a file name holds beyond that survives."""
+    """Encode as UTF-8; bytes of file names that are not UTF-8 survive."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def decode_text(data: bytes) -> str:
-    """Undo `encode_text`."""
+    """Invert `encode_text`."""
     return data.decode("utf-8", "surrogateescape")
 
 
-def table_of(records: Sequence[Mapping[str, Any]]) -> Table:
-    """Return records as one structured array, texts as UTF-8 of fixed width."""
-    columns = {name: [encode_text(record[name]) for record in records] for name in TEXTS}
+def table_of(rows: Sequence[Row]) -> Table:
+    """Return the records and digests of rows as one structured array, texts as UTF-8 of fixed width."""
+    records = [row.record for row in rows]
+    texts = {
+        "id": [record.id for record in records],
+        "digest": [record.digest for record in records],
+        "row": [row_digest(row.record, row.arrays) for row in rows],
+        "flags": [",".join(record.flags) for record in records],
+        "backend": [record.backend for record in records],
+    }
+    columns = {name: list(map(encode_text, values)) for name, values in texts.items()}
     widths = {name: max(1, *map(len, values)) if values else 1 for name, values in columns.items()}
-    table = np.empty(len(records), dtype=_table_dtype(widths))
-    for name in TEXTS:
-        table[name] = columns[name]
-    for name in NUMBERS:
-        table[name] = [record[name] for record in records]
+    table = np.empty(len(rows), dtype=_table_dtype(widths))
+    for name, values in columns.items():
+        table[name] = values
+    table["count"] = [record.count for record in records]
+    table["size"] = [record.fingerprint.size for record in records]
+    table["mtime_ns"] = [record.fingerprint.mtime_ns for record in records]
     return table
 
 
@@ -151,7 +157,7 @@ def _table_dtype(widths: Mapping[str, int]) -> np.dtype[Any]:
 
 
 def join_columns(tables: Sequence[Table]) -> Table:
-    """Concatenate tables whose texts may differ in width."""
+    """Concatenate tables whose text columns may differ in width."""
     widths = {name: max((table.dtype[name].itemsize for table in tables), default=1) for name in TEXTS}
     whole = np.empty(sum(map(len, tables)), dtype=_table_dtype(widths))
     start = 0
@@ -174,12 +180,12 @@ def encode_part(
     arrays : mapping of name to n arrays of one shape
         The quantities, row by row.
     attributes : mapping
-        What the file says of itself: `sequence`, `dataset`, `variant`, `key`.
+        HDF5 attributes: `sequence`, `dataset`, `variant`, `key`.
     """
-    # Built in memory and handed to one write: HDF5 on a disk that fills up is not to be trusted, os.write is.
+    # Built in memory, then written with os.write: HDF5 does not recover reliably from a full disk.
     with h5py.File("part", "w", driver="core", backing_store=False, libver=("v110", "v110")) as part:
         for name, value in {"format": FORMAT, "schema": SCHEMA, **attributes}.items():
-            # Of fixed length: HDF5 keeps those of variable length in a heap that no checksum guards.
+            # Fixed length: HDF5 keeps strings of variable length in a heap without a checksum.
             part.attrs[name] = np.array(encode_text(value), _text_dtype(value)) if isinstance(value, str) else value
         _add(part, "rows", table)
         for name in sorted(arrays):
@@ -195,7 +201,7 @@ def _text_dtype(text: str) -> np.dtype[Any]:
 
 
 def text_of(part: h5py.File, name: str) -> str:
-    """Return a text that a part says of itself. Raises KeyError or OSError if it does not."""
+    """Return a text attribute of a part. Raises KeyError or OSError."""
     value = part.attrs[name]
     return decode_text(value) if isinstance(value, bytes) else str(value)
 
@@ -207,30 +213,35 @@ def _add(part: h5py.File, name: str, data: NDArray[Any]) -> None:
 
 
 def part_name(sequence: int, image: bytes) -> str:
-    """Return a part's file name; parts are read in the order of their names, later rows win."""
-    return f"part-{sequence:08d}-{hashlib.sha256(image).hexdigest()[:16]}.h5"
+    """Return a part's file name. Parts are read in the order of their names; of equal ids the last row wins."""
+    return f"part-{sequence:08d}-{digest_digits(image)}.h5"
+
+
+def digest_digits(image: bytes) -> str:
+    """Return the first 16 hex digits of the sha256 of a part's bytes."""
+    return hashlib.sha256(image).hexdigest()[:16]
 
 
 def sequence_of(path: Path) -> int:
-    """Return the place of a part in the order of parts."""
+    """Return a part's sequence number."""
     return int(path.name[5:13])
 
 
-def part_digits(path: Path) -> str:
-    """Return the 16 hex digits with which the sha256 of a part's bytes begins."""
+def name_digits(path: Path) -> str:
+    """Return the first 16 hex digits of the sha256 of a part's bytes, stated in its name."""
     return path.name[14:30]
 
 
 def list_parts(folder: Path) -> list[Path]:
     """Return the parts of a store in order.
 
-    A writer may replace small parts by one of their rows meanwhile: the new one appears before the old ones go, but
-    a listing that was under way can miss both. Two equal listings in a row cannot.
+    A writer may merge small parts meanwhile: the merged part appears before the old ones are removed, but a listing in
+    progress can miss both. Two equal listings in a row cannot.
     """
-    found = None
-    while found != (found := _listing(folder)):
+    listing = None
+    while listing != (listing := _listing(folder)):
         pass
-    return found
+    return listing
 
 
 def _listing(folder: Path) -> list[Path]:
@@ -246,74 +257,108 @@ def open_part(path: Path) -> h5py.File:
     Raises
     ------
     FileNotFoundError
-        If it went.
+        If the file does not exist.
     DamagedPart
-        If it is not HDF5.
+        If the file is not HDF5.
     ActionVitError
-        If this user may not read it.
+        If permissions forbid reading.
     """
     try:
-        # Parts never change: no lock is needed, and a read-only or a network disk may have none.
+        # Parts never change, so no lock is needed; read-only and network disks may have none.
         with contextlib.suppress(OSError):
             return h5py.File(path, "r", locking=False)
-        return h5py.File(path, "r")  # this process may have it open with a lock, which HDF5 does not mix
+        return h5py.File(path, "r")  # this process may have it open with a lock; HDF5 refuses to mix
     except PermissionError as error:
         raise ActionVitError(f"{path}: cannot be read: {os.strerror(errno.EACCES)}; mend its permissions") from error
     except OSError as error:
         if not path.exists():
             raise FileNotFoundError(path) from error
-        raise DamagedPart(path, _short(error)) from error
+        raise DamagedPart(path, one_line(error)) from error
 
 
-def read_table(
-    path: Path, key: FeatureKey, read: Callable[[h5py.Dataset], NDArray[Any]] = lambda data: data[:]
+def read_file(path: Path) -> bytes:
+    """Return a file's bytes.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ActionVitError
+        If permissions or the disk prevent reading: no sign that the file is damaged.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ActionVitError(
+            f"{path}: cannot be read: {error.strerror}; check its permissions and the disk, nothing was changed"
+        ) from error
+
+
+def read_table(path: Path, key: FeatureKey) -> tuple[Table, Quantities]:
+    """Return a part's table and quantities. Raises like `open_part` and `read_part_table`."""
+    with open_part(path) as part:
+        return read_part_table(part, path, key)
+
+
+def read_part_table(
+    part: h5py.File, path: Path, key: FeatureKey, read: Callable[[h5py.Dataset], NDArray[Any]] = lambda data: data[:]
 ) -> tuple[Table, Quantities]:
-    """Return a part's records, as `read` reads them, and its quantities.
+    """Return the table, read by `read`, and the quantities of an open part.
 
     Raises
     ------
     DamagedPart
-        If it cannot be read.
+        If the part cannot be read.
     ForeignPart
-        If it belongs to a store with another key.
+        If the part belongs to a store with another key.
     """
-    with open_part(path) as part:
-        try:
-            if part.attrs["schema"] != SCHEMA:
-                raise ActionVitError(f"{path}: schema {part.attrs['schema']}, expected {SCHEMA}; update actionvit")
-            if (text := text_of(part, "key")) != key.canonical():
-                raise ForeignPart(path, key, FeatureKey.parse(text))
-            # By name: `items` gives None, not an error, for a dataset whose header is damaged.
-            quantities = {name: (part[name].shape[1:], part[name].dtype) for name in part if name != "rows"}
-            table: Table = read(part["rows"])
-            if any(len(part[name]) != len(table) for name in quantities):
-                raise DamagedPart(path, "its arrays differ in length")
-            return table, quantities
-        except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise DamagedPart(path, _short(error)) from error
+    try:
+        if part.attrs["schema"] != SCHEMA:
+            raise ActionVitError(f"{path}: schema {part.attrs['schema']}, expected {SCHEMA}; update actionvit")
+        if (text := text_of(part, "key")) != key.canonical():
+            raise ForeignPart(path, key, FeatureKey.parse(text))
+        # By name: `items` yields None instead of an error for a dataset whose header is damaged.
+        quantities = {name: (part[name].shape[1:], part[name].dtype) for name in part if name != "rows"}
+        table: Table = read(part["rows"])
+        if any(len(part[name]) != len(table) for name in quantities):
+            raise DamagedPart(path, "its arrays differ in length")
+        return table, quantities
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise DamagedPart(path, one_line(error)) from error
+
+
+def read_despite_checksum(data: h5py.Dataset, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+    """Return some rows of a dataset, also out of chunks with a wrong checksum: the rows' digests decide."""
+    try:
+        rows: NDArray[Any] = data[start:stop]
+    except OSError:
+        rows = read_unchecked(data)[start:stop]
+    return rows
 
 
 def read_unchecked(data: h5py.Dataset) -> NDArray[Any]:
-    """Return a whole dataset without regard to its chunks' checksums, for who knows the rows' digests."""
+    """Return a whole dataset, ignoring its chunks' checksums; the caller must check the rows' digests."""
     chunk, row = data.chunks[0], data.dtype.itemsize * math.prod(data.shape[1:])
     blocks = [data.id.read_direct_chunk((start,) + (0,) * (data.ndim - 1))[1] for start in range(0, len(data), chunk)]
-    whole = b"".join(block[: chunk * row] for block in blocks)
-    return np.frombuffer(whole, data.dtype).reshape(-1, *data.shape[1:])[: len(data)]
+    joined = b"".join(block[: chunk * row] for block in blocks)
+    return np.frombuffer(joined, data.dtype).reshape(-1, *data.shape[1:])[: len(data)]
 
 
-def read_positions(path: Path, name: str, at: NDArray[np.int64], out: NDArray[Any], to: NDArray[np.int64]) -> None:
-    """Copy rows `at` (rising) of a quantity into `out[to]`, each chunk read once, in storage order."""
+def read_positions(path: Path, name: str, offset: NDArray[np.int64], out: NDArray[Any], to: NDArray[np.int64]) -> None:
+    """Copy rows `offset` (ascending) of a quantity into `out[to]`; each chunk is read once, in storage order."""
     with open_part(path) as part:
         try:
             data = part[name]
             chunk = data.chunks[0]
             step = max(1, BLOCK_BYTES // max(1, data.dtype.itemsize * math.prod(data.shape[1:]) * chunk)) * chunk
-            block = at // step
+            block = offset // step
             for start, stop in _runs(block):
-                low, high = at[start] // chunk * chunk, (at[stop - 1] // chunk + 1) * chunk
-                out[to[start:stop]] = data[low:high][at[start:stop] - low]
+                low, high = offset[start] // chunk * chunk, (offset[stop - 1] // chunk + 1) * chunk
+                out[to[start:stop]] = data[low:high][offset[start:stop] - low]
         except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise DamagedPart(path, f"{name}: {_short(error)}") from error
+            raise DamagedPart(path, f"{name}: {one_line(error)}") from error
 
 
 def _runs(values: NDArray[np.int64]) -> list[tuple[int, int]]:
@@ -321,7 +366,3 @@ def _runs(values: NDArray[np.int64]) -> list[tuple[int, int]]:
     edges = np.flatnonzero(np.diff(values)) + 1
     bounds = [0, *edges.tolist(), len(values)]
     return list(itertools.pairwise(bounds)) if len(values) else []
-
-
-def _short(error: BaseException) -> str:
-    return str(error).splitlines()[0][:160] if str(error) else type(error).__name__

@@ -1,4 +1,4 @@
-"""What is left to embed: size and time vouch for a file, and where they do not, its content decides."""
+"""Planning: which videos still need embedding, judged by fingerprint and, where that differs, by content."""
 
 from __future__ import annotations
 
@@ -6,173 +6,209 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Literal, NamedTuple
 
 from actionvit.errors import ActionVitError
 from actionvit.features.failures import Failure
 from actionvit.features.fingerprint import NO_FILE, Fingerprint, content_digest, fingerprint
 from actionvit.features.media import frame_files
-from actionvit.features.store.index import Index
-
-if TYPE_CHECKING:
-    from actionvit.features.store.store import FeatureStore
+from actionvit.features.store.store import FeatureStore
 
 logger = logging.getLogger(__name__)
 
+Status = Literal["cached", "missing", "changed", "failed", "reusable"]
 
-class Twin(NamedTuple):
-    """A published row of the same content."""
+
+class RowSource(NamedTuple):
+    """A published row with the same content as a video."""
 
     store: FeatureStore
-    """The store planned for, or another of the same key."""
+    """The store planned for, or another one of the same key."""
     id: str
-    """Under which it lies there."""
+    """The row's id there."""
+
+
+class _Video(NamedTuple):
+    """The decision about one video."""
+
+    id: str
+    status: Status
+    fingerprint: Fingerprint | None = None
+    """The file's present fingerprint, where it has to be recorded."""
+    source: RowSource | None = None
+    reachable: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Every video asked about is in exactly one of `known`, `missing`, `changed`, `failed`, `copies`."""
+    """The work left for some videos: each is in exactly one of `cached`, `missing`, `changed`, `failed`, `reusable`."""
 
-    known: tuple[str, ...]
-    """Published, and the file is what it was (or is not there to be asked)."""
+    cached: tuple[str, ...]
+    """Published, and the file is unchanged (or unreachable)."""
     missing: tuple[str, ...]
     """Never embedded."""
     changed: tuple[str, ...]
-    """Embedded from other bytes than the file holds now."""
+    """Embedded from other bytes than the file has now."""
     failed: tuple[str, ...]
-    """Tried before, with the same file and the same decoder."""
-    absent: tuple[str, ...]
-    """Published, but not among the videos asked about."""
-    forgotten: tuple[str, ...]
-    """Failed before, and not among the videos asked about."""
-    copies: Mapping[str, Twin]
-    """Renamed and moved videos, whose content has a row already: copied by `Writer.adopt`, not embedded again."""
+    """Failed before, with the same file and the same decoder version."""
+    reusable: Mapping[str, RowSource]
+    """Renamed and moved videos whose content has a row already: `Writer.apply` copies it."""
+    unlisted: tuple[str, ...]
+    """Published, but not among the videos given."""
+    obsolete_failures: tuple[str, ...]
+    """In the failure log, but not among the videos given."""
     fingerprints: Mapping[str, Fingerprint]
-    """Of `copies`, and of `known` videos whose size or time changed but whose content did not."""
+    """Of `reusable` videos, and of `cached` ones whose fingerprint changed but whose content did not."""
 
     @property
-    def todo(self) -> list[str]:
+    def pending(self) -> list[str]:
         """Ids to embed, sorted."""
         return sorted(self.missing + self.changed)
 
     @property
-    def adoptable(self) -> bool:
-        """Whether `Writer.adopt` has anything to do."""
-        return bool(self.fingerprints or self.changed or self.forgotten)
+    def needs_apply(self) -> bool:
+        """Whether `Writer.apply` has anything to do."""
+        return bool(self.fingerprints or self.changed or self.obsolete_failures)
 
-    def copies_by_store(self) -> Iterator[tuple[FeatureStore, dict[str, str]]]:
-        """Yield each store that `copies` come from, with new id -> id there, sorted."""
-        for store in dict.fromkeys(twin.store for twin in self.copies.values()):
-            yield store, {id: twin.id for id, twin in sorted(self.copies.items()) if twin.store is store}
+    def reusable_by_store(self) -> Iterator[tuple[FeatureStore, dict[str, str]]]:
+        """Yield each store that rows are copied from, with new id -> id there, sorted."""
+        for store in dict.fromkeys(source.store for source in self.reusable.values()):
+            yield store, {id: source.id for id, source in sorted(self.reusable.items()) if source.store is store}
 
 
 def make_plan(
-    stores: Sequence[FeatureStore],
-    failures: Mapping[str, Failure],
+    store: FeatureStore,
     videos: Sequence[tuple[str, Path]],
     *,
-    verify: bool,
-    retry_failed: bool,
-    decoder: str,
+    verify: bool = False,
+    retry_failed: bool = False,
+    decoder_version: str = "",
+    other_stores: Sequence[FeatureStore] = (),
 ) -> Plan:
-    """Sort the videos by what the first store needs; reads contents of files, and other stores, only where it must."""
-    planner = _Planner(stores, {} if retry_failed else failures, decoder)
-    for id, path in videos:
-        planner.place(id, path, verify)
-    asked = {id for id, _ in videos}
-    if planner.unreachable:
-        logger.warning("%d videos have rows but no file now; their rows are kept", planner.unreachable)
+    """Return what has to be done so that a store holds each of these videos; write nothing.
+
+    Parameters
+    ----------
+    store : FeatureStore
+        The store to fill.
+    videos : sequence of (id, path)
+        The dataset; each id once.
+    verify : bool
+        Read every published video's file again instead of trusting size and modification time.
+    retry_failed : bool
+        Try again videos that failed with the same file and decoder version.
+    decoder_version : str
+        Failures of another version are tried again.
+    other_stores : sequence of FeatureStore
+        Stores of the same key whose rows may be copied; opened only where something is missing.
+    """
+    assert all(other.key == store.key for other in other_stores)
+    failures = {failure.id: failure for failure in store.failures()}
+    classifier = _Classifier(store, other_stores, {} if retry_failed else failures, decoder_version, verify)
+    decisions = [classifier.classify(id, path) for id, path in videos]
+    if unreachable := sum(not video.reachable for video in decisions):
+        logger.warning("%d videos have rows but no file now; their rows are kept", unreachable)
+    groups: dict[Status, list[str]] = {}
+    for video in decisions:
+        groups.setdefault(video.status, []).append(video.id)
+    listed = {id for id, _ in videos}
     return Plan(
-        known=tuple(planner.known),
-        missing=tuple(planner.missing),
-        changed=tuple(planner.changed),
-        failed=tuple(planner.failed),
-        absent=tuple(sorted(set(planner.index.ids) - asked)),
-        forgotten=tuple(sorted(failures.keys() - asked)),
-        copies=planner.copies,
-        fingerprints=planner.fingerprints,
+        cached=tuple(groups.get("cached", ())),
+        missing=tuple(groups.get("missing", ())),
+        changed=tuple(groups.get("changed", ())),
+        failed=tuple(groups.get("failed", ())),
+        reusable={video.id: video.source for video in decisions if video.source},
+        unlisted=tuple(sorted(set(store.index.ids) - listed)),
+        obsolete_failures=tuple(sorted(failures.keys() - listed)),
+        fingerprints={video.id: video.fingerprint for video in decisions if video.fingerprint},
     )
 
 
-class _Planner:
-    def __init__(self, stores: Sequence[FeatureStore], failures: Mapping[str, Failure], decoder: str) -> None:
-        self.stores, self.failures, self.decoder = stores, failures, decoder
-        self.index: Index = stores[0].index
-        self.known: list[str] = []
-        self.missing: list[str] = []
-        self.changed: list[str] = []
-        self.failed: list[str] = []
-        self.copies: dict[str, Twin] = {}
-        self.fingerprints: dict[str, Fingerprint] = {}
-        self.unreachable = 0
-        columns = self.index.columns
-        self._recorded = list(zip(columns["size"].tolist(), columns["mtime_ns"].tolist(), strict=True))
-        self._sizes: list[set[int]] | None = None
-        self._by_digest: list[dict[bytes, int]] = []
+class _Classifier:
+    def __init__(
+        self,
+        store: FeatureStore,
+        other_stores: Sequence[FeatureStore],
+        failures: Mapping[str, Failure],
+        decoder_version: str,
+        verify: bool,
+    ) -> None:
+        self.index = store.index
+        self.failures, self.decoder_version, self.verify = failures, decoder_version, verify
+        self.rows = _RowsByContent(store, other_stores)
+        columns = self.index.columns  # as lists: element access in numpy is slow
+        self.recorded = list(zip(columns["size"].tolist(), columns["mtime_ns"].tolist(), strict=True))
 
-    def place(self, id: str, path: Path, verify: bool) -> None:
-        """Put one video where it belongs."""
+    def classify(self, id: str, path: Path) -> _Video:
+        """Decide about one video."""
         row = self.index.positions.get(id)
         try:
             now = fingerprint(path)
         except OSError:
             now = NO_FILE
         if row is None:
-            self._place_unknown(id, path, now)
-        elif now == NO_FILE:
-            self.known.append(id)
-            self.unreachable += 1
-        elif now == self._recorded[row] and not verify:
-            self.known.append(id)
-        elif (digest := _digest(path)) is None:
-            self.known.append(id)
-            self.unreachable += 1
-        elif digest == self.index.columns["digest"][row]:
-            self.known.append(id)
-            if now != self._recorded[row]:
-                self.fingerprints[id] = now
-        else:
-            self.changed.append(id)
+            return self._classify_new(id, path, now)
+        if now == self.recorded[row] and not self.verify:
+            return _Video(id, "cached")
+        digest = None if now == NO_FILE else _digest(path)
+        if digest is None:
+            return _Video(id, "cached", reachable=False)
+        if digest != self.index.columns["digest"][row]:
+            return _Video(id, "changed")
+        return _Video(id, "cached", None if now == self.recorded[row] else now)
 
-    def _place_unknown(self, id: str, path: Path, now: Fingerprint) -> None:
+    def _classify_new(self, id: str, path: Path, now: Fingerprint) -> _Video:
         if self._failed_before(id, path, now):
-            self.failed.append(id)
-        elif (twin := self._twin(path, now.size)) is not None:
-            self.copies[id] = twin
-            self.fingerprints[id] = now
-        else:
-            self.missing.append(id)
+            return _Video(id, "failed")
+        if source := self.rows.find(path, now.size):
+            return _Video(id, "reusable", now, source)
+        return _Video(id, "missing")
 
     def _failed_before(self, id: str, path: Path, now: Fingerprint) -> bool:
         failure = self.failures.get(id)
-        if failure is None or failure.fingerprint != now or failure.decoder_version != self.decoder:
+        if failure is None or failure.fingerprint != now or failure.decoder_version != self.decoder_version:
             return False
-        return failure.reason != "missing" or not _readable(path)  # permissions are no part of a fingerprint
+        return failure.reason != "missing" or not _readable(path)  # permissions are not part of a fingerprint
 
-    def _twin(self, path: Path, size: int) -> Twin | None:
-        """Return a row of the file's content, if any store has one; a file of a size that none knows is not read."""
-        if self._sizes is None:
-            self.stores = [store for store in self.stores if store is self.stores[0] or _can_lend(store)]
-            self._sizes = [set(store.index.columns["size"].tolist()) for store in self.stores]
-        if not any(size in sizes for sizes in self._sizes) or (digest := _digest(path)) is None:
+
+class _RowsByContent:
+    """Published rows by the digest of their video, in a store and in others of the same key."""
+
+    def __init__(self, store: FeatureStore, other_stores: Sequence[FeatureStore]) -> None:
+        self._store, self._other_stores = store, other_stores
+
+    @cached_property
+    def _stores(self) -> list[FeatureStore]:
+        return [self._store, *filter(_is_readable_store, self._other_stores)]
+
+    @cached_property
+    def _sizes(self) -> set[int]:
+        return {size for store in self._stores for size in store.index.columns["size"].tolist()}
+
+    @cached_property
+    def _rows(self) -> list[dict[bytes, int]]:
+        digests = [store.index.columns["digest"].tolist() for store in self._stores]
+        return [dict(zip(column, range(len(column)), strict=True)) for column in digests]
+
+    def find(self, path: Path, size: int) -> RowSource | None:
+        """Return a row with a file's content; a file whose size no row has is not read."""
+        if size not in self._sizes or (digest := _digest(path)) is None:
             return None
-        if not self._by_digest:
-            digests = [store.index.columns["digest"].tolist() for store in self.stores]
-            self._by_digest = [dict(zip(each, range(len(each)), strict=True)) for each in digests]
-        for store, rows in zip(self.stores, self._by_digest, strict=True):
+        for store, rows in zip(self._stores, self._rows, strict=True):
             if digest in rows:
-                return Twin(store, store.index.ids[rows[digest]])
+                return RowSource(store, store.index.ids[rows[digest]])
         return None
 
 
 def _readable(path: Path) -> bool:
-    """Return whether a video's file may be read, or every frame of its folder."""
+    """Return whether a video's file, or every frame of its folder, is readable."""
     return all(os.access(file, os.R_OK) for file in ([path, *frame_files(path)] if path.is_dir() else [path]))
 
 
-def _can_lend(store: FeatureStore) -> bool:
-    """Return whether a store's tables can be read; one that is damaged keeps nobody from embedding."""
+def _is_readable_store(store: FeatureStore) -> bool:
+    """Return whether a store's tables can be read; a damaged one must not prevent embedding."""
     try:
         return len(store) > 0
     except ActionVitError as error:

@@ -1,4 +1,4 @@
-"""How fast a store's rows were made: `speed.csv` beside its parts, for the cost side of a report."""
+"""Speed of each extraction into a store: `speed.csv` beside its parts, for the cost figures of a report."""
 
 from __future__ import annotations
 
@@ -20,45 +20,47 @@ class Speed:
 
     videos: int
     seconds: float
-    """That the encoder was busy with them; decoding and writing go on beside it."""
+    """Seconds the encoder was busy; decoding and writing overlap with it."""
     device: str
 
 
-def note_speed(folder: Path, speed: Speed) -> None:
-    """Add an extraction to a store's record; only the holder of the store's lock may."""
+def add_speed(folder: Path, speed: Speed) -> None:
+    """Append the speed of an extraction. Only the holder of the store's lock may call this."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for one in (*read_speed(folder), speed):
-        writer.writerow((one.videos, f"{one.seconds:.3f}", one.device))
+    for entry in (*read_speed(folder), speed):
+        writer.writerow((entry.videos, f"{entry.seconds:.3f}", entry.device))
     atomic_write(folder / SPEED, text.getvalue().encode())
 
 
 def read_speed(folder: Path) -> list[Speed]:
-    """Return a store's record, oldest first; empty where there is none, or none that can be read."""
+    """Return the speeds of a store's extractions, oldest first; empty if there is no readable `speed.csv`."""
     try:
         lines = list(csv.DictReader((folder / SPEED).read_text(encoding="utf-8").splitlines()))
         return [Speed(videos=int(row["videos"]), seconds=float(row["seconds"]), device=row["device"]) for row in lines]
-    except (OSError, ValueError, KeyError, TypeError):  # it vouches for no embedding: without it a cost is not known
+    except (OSError, ValueError, KeyError, TypeError):  # no embedding depends on it
         return []
 
 
 def timings(folders: Sequence[Path], rows: int) -> dict[str, float | str]:
-    """Return what `run.json` says of the cost of `rows` clips embedded by every one of these stores.
+    """Return the encoding cost of `rows` videos embedded by each of these stores, for `run.json`.
 
     Returns
     -------
     dict
-        `clips_per_second` of the encoders, one after the other; `extract`, the seconds that all rows take at that
-        rate; `device`. Empty where a store does not tell.
+        `clips_per_second` of all encoders run one after the other; `extract`, seconds for all rows at that rate;
+        `device`. Empty if a store has no recorded speed.
     """
     records = [read_speed(folder) for folder in folders]
-    if not all(sum(one.videos for one in record) and sum(one.seconds for one in record) for record in records):
+    if not all(sum(entry.videos for entry in record) and sum(entry.seconds for entry in record) for record in records):
         return {}
-    a_clip = sum(sum(one.seconds for one in record) / sum(one.videos for one in record) for record in records)
-    devices = sorted({one.device for record in records for one in record})
+    seconds_per_clip = sum(
+        sum(entry.seconds for entry in record) / sum(entry.videos for entry in record) for record in records
+    )
+    devices = sorted({entry.device for record in records for entry in record})
     return {
-        "clips_per_second": round(1 / a_clip, 3),
-        "extract": round(rows * a_clip, 3),
+        "clips_per_second": round(1 / seconds_per_clip, 3),
+        "extract": round(rows * seconds_per_clip, 3),
         "device": ", ".join(devices),
     }

@@ -1,4 +1,4 @@
-"""The feature store: one folder a dataset and key, of immutable part files; see docs/formats.md."""
+"""The feature store: one folder per dataset and key, of immutable part files; see docs/formats.md."""
 
 from __future__ import annotations
 
@@ -16,23 +16,19 @@ from numpy.typing import NDArray
 from actionvit.errors import ActionVitError
 from actionvit.features.atomic import TEMPORARY_PREFIX, atomic_write, make_folder, remove_stale_temporaries
 from actionvit.features.failures import Failure
-from actionvit.features.fingerprint import Fingerprint
 from actionvit.features.store.failures import FAILURES, load
-from actionvit.features.store.index import Index, RowInfo
+from actionvit.features.store.index import Index
 from actionvit.features.store.keys import FeatureKey, describe
 from actionvit.features.store.locks import locked
 from actionvit.features.store.parts import BLOCK_BYTES, SCHEMA, Quantities, Row, decode_text, encode_text
-from actionvit.features.store.plan import Plan, make_plan
-from actionvit.features.store.writer import Writer
-
-__all__ = ["FeatureKey", "FeatureStore", "Fingerprint", "Plan", "Row", "RowInfo", "Writer"]
+from actionvit.features.video_record import VideoRecord
 
 KEY = "key.json"
 T = TypeVar("T")
 
 
 class FeatureStore:
-    """Rows by video id, bound to one key. A snapshot: `refresh` shows what was published since."""
+    """Rows by video id under one key. A snapshot: `refresh` shows what was published since it was read."""
 
     def __init__(self, folder: Path, key: FeatureKey, dataset: str, variant: str, info: dict[str, Any]) -> None:
         self.folder = folder
@@ -40,56 +36,56 @@ class FeatureStore:
         self.dataset = dataset
         self.variant = variant
         self.info = info
-        """What an extraction recorded that changes no number: the dataset's root, versions, ..."""
+        """Facts that change no number: the dataset's root and layout, number of videos, name of the weights."""
         self._index: Index | None = None
 
     @classmethod
     def create(cls, folder: Path, *, key: FeatureKey, dataset: str, variant: str, info: dict[str, Any]) -> FeatureStore:
-        """Open the store of this key in `folder`, made if need be; new `info` is recorded.
+        """Open the store of a key, or make it; write `info`.
 
         Raises
         ------
         ActionVitError
-            If the folder holds a store with another key (it names the fields), or cannot be written.
+            If the folder holds a store with another key (the error names the fields), or cannot be written.
         """
-        store = cls.look(folder, key=key, dataset=dataset, variant=variant)
-        store.record(info)
-        store.forget()
+        store = cls.open_or_new(folder, key=key, dataset=dataset, variant=variant)
+        store.write_info(info)
+        store.invalidate()
         return store
 
     @classmethod
-    def look(cls, folder: Path, *, key: FeatureKey, dataset: str, variant: str) -> FeatureStore:
-        """Return the store as `create` would find it, and write nothing: one without rows where there is none."""
+    def open_or_new(cls, folder: Path, *, key: FeatureKey, dataset: str, variant: str) -> FeatureStore:
+        """Open the store of a key, or return an empty one; write nothing. Raises like `create`."""
         store = cls(folder, key, dataset, variant, {})
         if (folder / KEY).exists():
-            there = cls.open(folder)
-            there._expect(key)
-            store.info = there.info
+            existing = cls.open(folder)
+            existing._require_key(key)
+            store.info = existing.info
         else:
             store._index = Index([], [], {})
         return store
 
-    def record(self, info: dict[str, Any]) -> None:
-        """Make the store if need be, and record `info`; the snapshot stays as it is. Raises like `create`."""
+    def write_info(self, info: dict[str, Any]) -> None:
+        """Make the store if there is none, and write `info`; the snapshot stays as it is. Raises like `create`."""
         self.info = json.loads(json.dumps(info))
         make_folder(self.folder)
         if not (self.folder / KEY).exists():
             with locked(self.folder, wait=True):
                 if not (self.folder / KEY).exists():
-                    self.save_description()
-        there = self.open(self.folder)
-        there._expect(self.key)
-        if there.info != self.info or any(self.folder.glob(f"{TEMPORARY_PREFIX}*")):
-            # What a killed writer left is swept; a living one holds the lock, and sees to both itself.
+                    self.write_key_file()
+        existing = self.open(self.folder)
+        existing._require_key(self.key)
+        if existing.info != self.info or any(self.folder.glob(f"{TEMPORARY_PREFIX}*")):
+            # If another writer holds the lock, it sweeps and writes the key file itself.
             with contextlib.suppress(ActionVitError), locked(self.folder):
                 remove_stale_temporaries(self.folder)
-                self.save_description()
+                self.write_key_file()
 
-    def _expect(self, key: FeatureKey) -> None:
+    def _require_key(self, key: FeatureKey) -> None:
         if differences := self.key.differences(key):
             raise ActionVitError(
-                f"{self.folder}: this store has another key: {describe(differences)} (here: the store, there: what was "
-                f"asked); use another folder"
+                f"{self.folder}: this store has another key: {describe(differences, 'in the store', 'requested')}; use "
+                f"another folder"
             )
 
     @classmethod
@@ -102,7 +98,7 @@ class FeatureStore:
                 f"{folder}: no feature store here ({KEY}: {error.strerror}); `actionvit cache ls` lists stores, "
                 f"`actionvit extract` makes one"
             ) from error
-        value = parse_description(data)
+        value = parse_key_file(data)
         if value is None:
             raise ActionVitError(f"{folder / KEY}: damaged; run `actionvit cache verify {folder} --repair`")
         if value["schema"] != SCHEMA:
@@ -111,27 +107,27 @@ class FeatureStore:
         return cls(folder, key, value["dataset"], value["variant"], value["info"])
 
     @property
-    def description(self) -> dict[str, str]:
-        """What each part says of the store it belongs to."""
+    def part_attributes(self) -> dict[str, str]:
+        """HDF5 attributes of each part: the store it belongs to."""
         return {"dataset": self.dataset, "variant": self.variant, "key": self.key.canonical()}
 
-    def save_description(self) -> None:
-        """Write `key.json` unless it says so already; only the holder of the lock may."""
+    def write_key_file(self) -> None:
+        """Write `key.json` if its content changes. Only the holder of the lock may call this."""
         value = {"schema": SCHEMA, "dataset": self.dataset, "variant": self.variant, "info": self.info}
-        data = render_description(value | {"key": self.key.to_dict()})
+        data = render_key_file(value | {"key": self.key.to_dict()})
         path = self.folder / KEY
         if not path.exists() or path.read_bytes() != data:
             atomic_write(path, data)
 
     @property
     def index(self) -> Index:
-        """Where the rows lie; read when first asked for."""
+        """The index of the rows; read on first access."""
         if self._index is None:
             self._index = Index.load(self.folder, self.key)
         return self._index
 
-    def forget(self) -> None:
-        """Drop the snapshot; the next question reads the parts again."""
+    def invalidate(self) -> None:
+        """Drop the snapshot; the next access reads the parts again."""
         self._index = None
 
     def refresh(self) -> None:
@@ -151,58 +147,30 @@ class FeatureStore:
         """(shape, dtype) of one row's arrays by name; empty while there is no row."""
         return self.index.quantities
 
-    def plan(
-        self,
-        videos: Sequence[tuple[str, Path]],
-        *,
-        verify: bool = False,
-        retry_failed: bool = False,
-        decoder: str = "",
-        lenders: Sequence[FeatureStore] = (),
-    ) -> Plan:
-        """Say what has to be done for each of these videos; writes nothing.
-
-        Parameters
-        ----------
-        videos : sequence of (id, path)
-            The dataset; each id once.
-        verify : bool
-            Whether every published video's file is read again, instead of trusting size and time.
-        retry_failed : bool
-            Whether videos that failed with the same file and decoder are tried again.
-        decoder : str
-            Version of the decoding code; failures of another one are tried again.
-        lenders : sequence of FeatureStore
-            Other stores of the same key, whose rows will do as well; they are opened only where something is missing.
-        """
-        assert all(store.key == self.key for store in lenders)
-        failures, stores = {failure.id: failure for failure in self.failures()}, [self, *lenders]
-        return make_plan(stores, failures, videos, verify=verify, retry_failed=retry_failed, decoder=decoder)
-
-    def writer(self, *, wait: bool = False, flush_seconds: float = 5.0, flush_bytes: int = 1 << 26) -> Writer:
-        """Return the context in which rows are appended; one at a time a store.
-
-        Parameters
-        ----------
-        wait : bool
-            Whether to wait for another writer to finish instead of raising ActionVitError with its host and pid.
-        flush_seconds, flush_bytes : float, int
-            Rows are published when the oldest waits this long, or all waiting are this big.
-        """
-        return Writer(self, wait=wait, flush_seconds=flush_seconds, flush_bytes=flush_bytes)
-
     def read(self, ids: Sequence[str], name: str) -> NDArray[Any]:
-        """Return a quantity of some videos, (len(ids), ...), in the order asked; each chunk is read once.
+        """Return one quantity of some videos; each chunk is read once.
+
+        Parameters
+        ----------
+        ids : sequence of str
+            N ids; each must have a row.
+        name : str
+            `clip`, `frame`, `index` or another of `quantities`.
+
+        Returns
+        -------
+        ndarray of shape (N, ...)
+            In the order of `ids`.
 
         Raises
         ------
         ActionVitError
-            If some have no row, or a part is damaged.
+            If some videos have no row, or a part is damaged.
         """
         return self._on_one_snapshot(ids, lambda index, rows: index.read(rows, name))
 
     def _on_one_snapshot(self, ids: Sequence[str], read: Callable[[Index, NDArray[np.int64]], T]) -> T:
-        """Read from parts as they stood together; again, from the beginning, when a writer has replaced one."""
+        """Read from one consistent set of parts; start again if a writer has replaced a part."""
         while True:
             rows = self._locate(ids)
             try:
@@ -222,46 +190,41 @@ class FeatureStore:
             )
         return rows
 
-    def rows(self, ids: Sequence[str]) -> list[RowInfo]:
-        """Return what is known of some videos' rows, in the order asked. Raises like `read`."""
+    def records(self, ids: Sequence[str]) -> list[VideoRecord]:
+        """Return the records of some videos, in the order given. Raises like `read`."""
         rows = self._locate(ids)
-        return [self.index.info(int(row)) for row in rows]
+        return [self.index.record(int(row)) for row in rows]
 
-    def flagged(self, ids: Sequence[str]) -> int:
-        """Return how many of some videos were odd to decode. Raises like `read`."""
+    def count_flagged(self, ids: Sequence[str]) -> int:
+        """Return how many of some videos have flags. Raises like `read`."""
         rows = self._locate(ids)
         return int((self.index.columns["flags"][rows] != b"").sum())
 
-    def iterate(self, ids: Sequence[str]) -> Iterator[Row]:
-        """Yield whole rows in the order asked, a few megabytes in memory at a time. Raises like `read`.
+    def iter_rows(self, ids: Sequence[str]) -> Iterator[Row]:
+        """Yield rows in the order given, a few megabytes in memory at a time. Raises like `read`.
 
-        Each is compared with its digest, which who copies it would else make anew: right for wrong numbers.
+        Each row is checked against its digest; otherwise a copy would compute a valid digest over damaged data.
         """
 
-        def whole(index: Index, rows: NDArray[np.int64]) -> tuple[list[RowInfo], dict[str, NDArray[Any]]]:
+        def read(index: Index, rows: NDArray[np.int64]) -> tuple[list[VideoRecord], dict[str, NDArray[Any]]]:
             arrays = {name: index.read(rows, name) for name in index.quantities}
             index.check(rows, arrays)
-            return [index.info(int(row)) for row in rows], arrays
+            return [index.record(int(row)) for row in rows], arrays
 
         row_bytes = sum(dtype.itemsize * math.prod(shape) for shape, dtype in self.quantities.values())
         step = max(1, BLOCK_BYTES // max(1, row_bytes))
         for start in range(0, len(ids), step):
-            infos, arrays = self._on_one_snapshot(ids[start : start + step], whole)
-            for at, info in enumerate(infos):
-                mine = {name: array[at] for name, array in arrays.items()}
-                yield Row(info.id, info.digest, info.fingerprint, info.count, info.flags, info.backend, mine)
-
-    def row(self, id: str) -> Row:
-        """Return one row, arrays included. Raises like `read`."""
-        return next(self.iterate([id]))
+            records, arrays = self._on_one_snapshot(ids[start : start + step], read)
+            for position, record in enumerate(records):
+                yield Row(record, {name: array[position] for name, array in arrays.items()})
 
     def failures(self) -> list[Failure]:
-        """Return the videos that gave no row, by id."""
-        found = load(Failure, self.folder / FAILURES)
-        return [found[id] for id in sorted(found) if self.index.find(id) is None]
+        """Return the failure log: videos without a row, by id."""
+        lines = load(Failure, self.folder / FAILURES)
+        return [lines[id] for id in sorted(lines) if self.index.find(id) is None]
 
     def digest(self) -> str:
-        """Return the sha256 over all rows' digests in id order: equal for equal rows, however parts divide them."""
+        """Return the sha256 over all rows' digests in id order: equal for equal rows, however divided into parts."""
         return _digest(self.index.columns["row"])
 
     def digest_of(self, ids: Sequence[str]) -> str:
@@ -274,17 +237,17 @@ def _digest(rows: NDArray[np.bytes_]) -> str:
     return hashlib.sha256(b"\n".join(rows.tolist())).hexdigest()
 
 
-def render_description(value: dict[str, Any]) -> bytes:
+def render_key_file(value: dict[str, Any]) -> bytes:
     """Return the bytes of `key.json`; the last entry is the sha256 of the rest."""
     digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
     return encode_text(json.dumps(value | {"sha256": digest}, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
 
 
-def parse_description(data: bytes) -> dict[str, Any] | None:
-    """Return what `key.json` says, or None unless every byte is as it was written."""
+def parse_key_file(data: bytes) -> dict[str, Any] | None:
+    """Return the content of `key.json`, or None if any byte was altered."""
     try:
         value: dict[str, Any] = json.loads(decode_text(data))
         value.pop("sha256")
-        return value if render_description(value) == data else None
+        return value if render_key_file(value) == data else None
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -1,24 +1,23 @@
-"""Reading every byte of a store, saying what is not as it was written, and dropping exactly that."""
+"""Verification of a store: read every byte, compare it with the digests, and report each difference."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.features.atomic import TEMPORARY_PREFIX, atomic_write, remove, remove_stale_temporaries
+from actionvit.features.atomic import TEMPORARY_PREFIX
 from actionvit.features.failures import Failure
-from actionvit.features.fingerprint import NO_FILE, file_digest
-from actionvit.features.store.compaction import publish_part, remove_rows
+from actionvit.features.store import repair as repairing
 from actionvit.features.store.failures import FAILURES, SEEN, Line, Seen, parse, render
 from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.locks import LOCK, is_as_written, locked
@@ -28,203 +27,178 @@ from actionvit.features.store.parts import (
     PART,
     DamagedPart,
     Table,
-    decode_text,
+    digest_digits,
     list_parts,
     matches_digest,
-    open_part,
-    part_digits,
-    part_name,
-    read_table,
-    read_unchecked,
-    sequence_of,
+    name_digits,
+    read_despite_checksum,
+    read_file,
+    read_part_table,
     text_of,
 )
-from actionvit.features.store.store import KEY, FeatureStore, parse_description
+from actionvit.features.store.store import KEY, FeatureStore, parse_key_file
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One file of a store that does not hold what was written."""
+    """One file of a store whose content differs from what was written."""
 
     file: str
     detail: str
     rows: int = 0
-    """Rows (or lines) that are lost; 0 where the damage touches none of them, -1 where it cannot be told."""
+    """Rows (or lines) lost; 0 if the damage affects none of them, -1 if their number is unknown."""
     ids: tuple[str, ...] = ()
     """Their ids as far as they can be read, in printable form."""
 
 
 @dataclass(slots=True)
-class _Part:
-    """A part after reading all of it."""
+class ExaminedPart:
+    """The result of reading all of a part."""
 
     path: Path
     table: Table | None
     good: NDArray[np.bool_]
+    """Per row of `table`: whether its digest is right."""
     detail: str
+    """The damage; empty for a sound part."""
 
     @property
-    def lost(self) -> list[bytes]:
+    def lost_ids(self) -> list[bytes]:
+        """Ids of rows whose digest is wrong."""
         return [] if self.table is None else self.table["id"][~self.good].tolist()
 
     def problem(self) -> Problem:
-        """Say what is wrong with it."""
+        """Return the damage as a problem."""
         rows = -1 if self.table is None else int((~self.good).sum())
-        ids = tuple(id.decode("utf-8", "backslashreplace") for id in self.lost)
+        ids = tuple(id.decode("utf-8", "backslashreplace") for id in self.lost_ids)
         return Problem(file=self.path.name, detail=self.detail, rows=rows, ids=ids)
 
 
-def verify(folder: Path, *, repair: bool = False) -> list[Problem]:
-    """Read a whole store and return what is damaged; with `repair`, drop exactly that.
+def verify_store(folder: Path, *, repair: bool = False) -> list[Problem]:
+    """Read a whole store and return the damage found; with `repair`, take exactly that out of the store.
 
-    Each part's bytes must be those its name vouches for, each row those its digest vouches for; `key.json`, the CSV
-    tables and the lock carry digests of their own. A repair keeps every row whose digest is right, also out of
-    chunks whose checksum is wrong, so that the next extraction embeds the others only.
+    Each part's bytes must have the digest in its name, each row its own digest; `key.json`, the CSV tables and the lock
+    carry digests, too. A repair keeps every row whose digest is right, also out of chunks whose checksum is wrong, so
+    that the next extraction embeds only the others; it moves damaged parts to `quarantine/`.
 
     Raises
     ------
     ActionVitError
-        If the folder is no store, or another process writes it while `repair` wants to, or nothing in it tells the
-        key any more, or a part of it belongs to another key, which is for a person to decide about.
+        If the folder is no store, another process writes it while `repair` wants to, the disk fails to read a file
+        (which is not damage: nothing is changed), the key cannot be recovered from `key.json` or any part, or a part
+        belongs to another key: what to do with it is for a person to decide.
     """
     if not (folder / KEY).exists() and not list_parts(folder):
         raise ActionVitError(f"{folder}: no feature store here; `actionvit cache ls` lists stores")
     problems = [] if is_as_written(folder / LOCK) else [Problem(file=LOCK, detail="not as its last holder wrote it")]
     with locked(folder) if repair else contextlib.nullcontext():
-        store, said = _described(folder)
-        problems += said + _check_names(store, repair)
+        store, key_problems = _open_damaged(folder)
+        problems += key_problems
+        misnamed = _misnamed_parts(store)
+        problems += [Problem(file=path.name, detail="a part by its content, not by its name") for path in misnamed]
+        if repair:
+            repairing.rename_by_content(store, misnamed)
         parts = [part for part in _examine_all(store) if part.detail]
         problems += [part.problem() for part in parts]
-        problems += _check_table(Failure, folder / FAILURES, repair) + _check_table(Seen, folder / SEEN, repair)
+        problems += _check_table(Failure, folder / FAILURES) + _check_table(Seen, folder / SEEN)
         if repair and problems:
-            remove_stale_temporaries(folder)
-            store.save_description()
-            for part in parts:
-                _mend(part, store)
-            _forget_older(store, parts)
+            repairing.repair(store, parts)
     return problems
 
 
-def _described(folder: Path) -> tuple[FeatureStore, list[Problem]]:
-    """Open a store by its `key.json` or, where that is damaged, by what an undamaged part says."""
+def _open_damaged(folder: Path) -> tuple[FeatureStore, list[Problem]]:
+    """Open a store by its `key.json` or, where that is damaged, by the attributes of an undamaged part."""
     path = folder / KEY
-    data = path.read_bytes() if path.exists() else b""
-    if parse_description(data) is not None:
+    if path.exists() and parse_key_file(read_file(path)) is not None:
         return FeatureStore.open(folder), []
     for part in list_parts(folder):
-        if part_digits(part) == file_digest(part)[:16]:
-            with open_part(part) as file:
+        image = read_file(part)
+        if digest_digits(image) == name_digits(part):
+            with h5py.File(io.BytesIO(image), "r") as file:
                 key, dataset, variant = (text_of(file, name) for name in ("key", "dataset", "variant"))
             store = FeatureStore(folder, FeatureKey.parse(key), dataset, variant, {})
-            return store, [Problem(file=KEY, detail="not as it was written; its parts still tell the key")]
-    raise ActionVitError(f"{path}: damaged, and no part is left that tells the key; delete the store's folder")
+            return store, [Problem(file=KEY, detail="not as it was written; the key is recovered from a part")]
+    raise ActionVitError(f"{path}: damaged, and no undamaged part has the key; delete the store's folder")
 
 
-def _check_names(store: FeatureStore, repair: bool) -> list[Problem]:
-    """Find parts that no reader sees, as their names are not what they were; a repair names them by their content."""
-    problems = []
-    for path in sorted(store.folder.iterdir()):
-        passed_over = PART.fullmatch(path.name) or path.name.startswith(TEMPORARY_PREFIX)
-        if passed_over or not path.is_file() or not h5py.is_hdf5(path):
-            continue
-        with contextlib.suppress(DamagedPart, KeyError, OSError), open_part(path) as part:
-            if text_of(part, "format") == FORMAT and text_of(part, "key") == store.key.canonical():
-                problems.append(Problem(file=path.name, detail="a part by its content, not by its name"))
-                if repair:
-                    path.rename(store.folder / part_name(int(part.attrs["sequence"]), path.read_bytes()))
-    return problems
+def _misnamed_parts(store: FeatureStore) -> list[Path]:
+    """Return files that are parts of this store by their content, but whose names no reader recognizes."""
+    return [path for path in sorted(store.folder.iterdir()) if _is_misnamed_part(path, store.key)]
 
 
-def _examine_all(store: FeatureStore) -> Iterator[_Part]:
-    """Read all parts; those that a writer replaces meanwhile are passed over, their rows are in the next."""
+def _is_misnamed_part(path: Path, key: FeatureKey) -> bool:
+    if PART.fullmatch(path.name) or path.name.startswith(TEMPORARY_PREFIX) or not path.is_file():
+        return False
+    with contextlib.suppress(KeyError, OSError), h5py.File(path, "r", locking=False) as part:
+        return text_of(part, "format") == FORMAT and text_of(part, "key") == key.canonical()
+    return False
+
+
+def _examine_all(store: FeatureStore) -> Iterator[ExaminedPart]:
+    """Read all parts; a part that a writer replaces meanwhile is skipped, its rows are in a later one."""
     seen: set[Path] = set()
-    while fresh := [path for path in list_parts(store.folder) if path not in seen]:
-        for path in fresh:
+    while new := [path for path in list_parts(store.folder) if path not in seen]:
+        for path in new:
             seen.add(path)
             with contextlib.suppress(FileNotFoundError):
                 yield _examine(path, store.key)
 
 
-def _examine(path: Path, key: FeatureKey) -> _Part:
+def _examine(path: Path, key: FeatureKey) -> ExaminedPart:
+    nothing = np.zeros(0, bool)
     try:
-        whole = part_digits(path) == file_digest(path)[:16]
-        table, quantities = read_table(path, key, _read)
-        with open_part(path) as part:
-            good = np.array(list(_are_good(part, table, sorted(quantities))), bool)
+        image = read_file(path)
     except FileNotFoundError:
         if not path.is_symlink():  # a writer has replaced it
             raise
-        return _Part(path, None, np.zeros(0, bool), "a link to nothing")
-    except DamagedPart as error:
-        return _Part(path, None, np.zeros(0, bool), error.detail)
-    except ActionVitError:
-        if whole:  # it is another store's, or a newer actionvit's
-            raise
-        return _Part(path, None, np.zeros(0, bool), "what it says of itself is not as it was written")
-    detail = "" if whole and good.all() else "rows differ from their digests" if whole else "bytes differ from its name"
-    return _Part(path, table, good, detail)
-
-
-def _read(data: h5py.Dataset, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-    """Read some rows, those of a damaged chunk as they are: the rows' digests will tell which of them it costs."""
+        return ExaminedPart(path, None, nothing, "dangling symbolic link")
+    # From here on the part is read from memory: a failing disk cannot look like a damaged part.
+    intact = name_digits(path) == digest_digits(image)
     try:
-        rows: NDArray[Any] = data[start:stop]
+        with _open_image(path, image) as part:
+            table, quantities = read_part_table(part, path, key, read_despite_checksum)
+            good = np.array(list(_rows_are_good(part, table, sorted(quantities))), bool)
+    except DamagedPart as error:
+        return ExaminedPart(path, None, nothing, error.detail)
+    except ActionVitError:
+        if intact:  # a part of another store, or of a newer actionvit
+            raise
+        return ExaminedPart(path, None, nothing, "attributes differ from what was written")
+    detail = "" if good.all() else "rows differ from their digests"
+    return ExaminedPart(path, table, good, detail if intact else "bytes differ from its name")
+
+
+def _open_image(path: Path, image: bytes) -> h5py.File:
+    try:
+        return h5py.File(io.BytesIO(image), "r")
     except OSError as error:
-        logger.debug("%s %s: %s", data.file.filename, data.name, error)
-        rows = read_unchecked(data)[start:stop]
-    return rows
+        raise DamagedPart(path, "not HDF5") from error
 
 
-def _are_good(part: h5py.File, table: Table, names: list[str]) -> Iterator[bool]:
-    """Yield whether each row has the digest that it should have."""
+def _rows_are_good(part: h5py.File, table: Table, names: list[str]) -> Iterator[bool]:
+    """Yield whether each row has the right digest."""
     row_bytes = sum(part[name].dtype.itemsize * math.prod(part[name].shape[1:]) for name in names)
     step = max(1, BLOCK_BYTES // max(1, row_bytes))
     for start in range(0, len(table), step):
-        records = table[start : start + step]
+        entries = table[start : start + step]
         try:
-            arrays = {name: _read(part[name], start, start + len(records)) for name in names}
-        except (OSError, RuntimeError, ValueError) as error:  # where the chunks lie cannot be told
-            logger.debug("%s rows %d to %d: %s", part.filename, start, start + len(records), error)
+            arrays = {name: read_despite_checksum(part[name], start, start + len(entries)) for name in names}
+        except (OSError, RuntimeError, ValueError) as error:  # the locations of the chunks are damaged
+            logger.debug("rows %d to %d: %s", start, start + len(entries), error)
             arrays = {}
-        for at, record in enumerate(records):
-            mine = {name: array[at] for name, array in arrays.items()}
-            yield bool(mine) and matches_digest(record, mine)
+        for position, entry in enumerate(entries):
+            row = {name: array[position] for name, array in arrays.items()}
+            yield bool(row) and matches_digest(entry, row)
 
 
-def _mend(part: _Part, store: FeatureStore) -> None:
-    """Put the good rows into a new part in the same place; the table's fingerprints are vouched for by nothing now."""
-    if part.table is not None and part.good.any():
-        table = part.table[part.good]
-        table["size"], table["mtime_ns"] = NO_FILE
-        with open_part(part.path) as file:
-            arrays = {name: _read(file[name])[part.good] for name in file if name != "rows"}
-        publish_part(store.folder, sequence_of(part.path), table, arrays, store.description)
-    remove([part.path])
-
-
-def _forget_older(store: FeatureStore, parts: list[_Part]) -> None:
-    """Where a lost row was the last word on its video, an older version must not become it."""
-    store.refresh()
-    index, older = store.index, []
-    for part in parts:
-        for id in map(decode_text, part.lost):
-            row = index.find(id)
-            if row is not None and sequence_of(index.parts[index.part[row]]) < sequence_of(part.path):
-                older.append(id)
-    remove_rows(store, older)
-
-
-def _check_table(kind: type[Line], path: Path, repair: bool) -> list[Problem]:
-    """Check `failures.csv` or `seen.csv`; a repair keeps the lines that are as written."""
+def _check_table(kind: type[Line], path: Path) -> list[Problem]:
+    """Check `failures.csv` or `seen.csv` line by line."""
     if not path.exists():
         return []
-    data = path.read_bytes()
+    data = read_file(path)
     good, bad = parse(kind, data)
-    fresh = render(kind, good.values())
-    if fresh == data:
+    if render(kind, good.values()) == data:
         return []
-    if repair:
-        atomic_write(path, fresh)
     return [Problem(file=path.name, detail=bad[0] if bad else "not as it was written", rows=len(bad))]

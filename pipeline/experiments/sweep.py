@@ -87,7 +87,7 @@ def plan_sweep(dataset: Dataset, jobs: Sequence[Job], *, cache: Path, policy: De
 
 
 def _planned(job: Job, outcome: Outcome) -> Planned:
-    return Planned(job=job, store=outcome.store, rows=outcome.rows, todo=outcome.todo, copies=outcome.adopted)
+    return Planned(job=job, store=outcome.store, rows=outcome.rows, todo=outcome.pending, copies=outcome.reused)
 
 
 def measured_rate(planned: Planned, device: str) -> float:

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from actionvit.features.decoding.pool.messages import Decoded
 from actionvit.features.encoder import EncodeFuture, VideoEncoder
 from actionvit.features.store.parts import Row
 from actionvit.features.store.writer import Writer
+from actionvit.features.video_record import VideoRecord
 
 IN_FLIGHT = 2
 """Batches a lane hands to the encoder before it waits for the first: one computing, one ready."""
@@ -53,8 +53,8 @@ class Lane:
     thread: ThreadPoolExecutor
     clock: Clock
     _batch: list[Decoded] = field(default_factory=list)
-    _flying: deque[tuple[list[partial[Row]], Future[EncodeFuture]]] = field(default_factory=deque)
-    """Rows that still lack their arrays; frames are gone once the encoder has taken them."""
+    _flying: deque[tuple[list[VideoRecord], Future[EncodeFuture]]] = field(default_factory=deque)
+    """Records of videos being encoded; their frames are freed once the encoder has taken them."""
 
     @property
     def busy(self) -> float:
@@ -81,35 +81,22 @@ class Lane:
 
     def _submit(self) -> None:
         batch, self._batch = self._batch, []
-        rows = [_row(video) for video in batch]
-        self._flying.append((rows, self.thread.submit(self.encoder.submit, [video.frames for video in batch])))
+        records = [video.record for video in batch]
+        self._flying.append((records, self.thread.submit(self.encoder.submit, [video.frames for video in batch])))
 
     def _first_is_ready(self) -> bool:
         future = self._flying[0][1]
         return future.done() and future.result().done()
 
     def _write(self) -> None:
-        rows, future = self._flying.popleft()
+        records, future = self._flying.popleft()
         arrays = future.result().result()
         began = time.perf_counter()
-        for row, quantities in zip(rows, arrays, strict=True):
+        for record, quantities in zip(records, arrays, strict=True):
             if not np.isfinite(quantities["clip"]).all():
                 raise ActionVitError(
-                    f"{row.keywords['id']}: its embedding is not finite; fp16 ends at 65,504: use --precision bf16 or"
+                    f"{record.id}: its embedding is not finite; fp16 ends at 65,504: use --precision bf16 or"
                     " fp32, or, if it was one of them, other weights; what is cached already is right"
                 )
-            self.writer.append(row(arrays=quantities))
+            self.writer.append(Row(record, quantities))
         self.clock.write += time.perf_counter() - began
-
-
-def _row(video: Decoded) -> partial[Row]:
-    """Return a video's row, which lacks its arrays."""
-    return partial(
-        Row,
-        id=video.id,
-        digest=video.digest,
-        fingerprint=video.fingerprint,
-        count=video.frames.count,
-        flags=video.frames.flags,
-        backend=video.frames.backend,
-    )

@@ -20,9 +20,9 @@ from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest
 from actionvit.features.decoding.pool.supervisor import available_cores, decode_stream
 from actionvit.features.encoder import EncoderJob, VideoEncoder
 from actionvit.features.fingerprint import fingerprint
-from actionvit.features.store.catalog import in_shard, lenders, other_keys, store_folder
-from actionvit.features.store.plan import Plan
-from actionvit.features.store.speed import Speed, note_speed
+from actionvit.features.store.catalog import in_shard, other_keys, sibling_stores, store_folder
+from actionvit.features.store.plan import Plan, make_plan
+from actionvit.features.store.speed import Speed, add_speed
 from actionvit.features.store.store import KEY, FeatureStore
 from actionvit.features.store.writer import Writer
 from actionvit.pipeline.datasets.dataset import Dataset, Video
@@ -44,11 +44,11 @@ class _Target:
     plan: Plan
     writer: Writer | None = None
     embedded: int = 0
-    adopted: int = 0
+    reused: int = 0
     failed: set[str] = field(default_factory=set)
 
     @property
-    def lacking(self) -> set[str]:
+    def without_row(self) -> set[str]:
         """Videos without a row, from this run or an earlier one."""
         return {*self.plan.failed, *self.failed}
 
@@ -118,24 +118,30 @@ def extract(
     summary = Summary(outcomes=[], videos=len(videos), workers=count, clock=Clock(), seconds=0.0, start=0.0)
 
     def review(store: FeatureStore) -> Plan:
-        others = lenders(cache, store)
-        return store.plan(files, verify=verify, retry_failed=retry_failed, decoder=decoder_version(), lenders=others)
+        return make_plan(
+            store,
+            files,
+            verify=verify,
+            retry_failed=retry_failed,
+            decoder_version=decoder_version(),
+            other_stores=sibling_stores(cache, store),
+        )
 
     keys = [feature_key(job, policy) for job in jobs]  # all of them first: a mistake in one must write nothing
     targets = []
     for job, key in zip(jobs, keys, strict=True):
         folder = store_folder(cache, dataset.name, job.variant, key, shard)
-        store = FeatureStore.look(folder, key=key, dataset=dataset.name, variant=job.variant)
+        store = FeatureStore.open_or_new(folder, key=key, dataset=dataset.name, variant=job.variant)
         targets.append(_Target(job, store, [] if (folder / KEY).exists() else other_keys(store), review(store)))
         _refuse_another(dataset, targets[-1])
-    rows, size = sum(len(target.plan.todo) for target in targets), sum(map(_bytes_to_come, targets))
+    rows, size = sum(len(target.plan.pending) for target in targets), sum(map(_bytes_to_come, targets))
     on_plan(rows, size)
     if not dry_run:
         _check_room(cache, rows, size)
         for target in targets:
-            target.store.record(_info(dataset, target.job))
+            target.store.write_info(_info(dataset, target.job))
     with ExitStack() as stack:
-        active = [] if dry_run else [target for target in targets if target.plan.todo or target.plan.adoptable]
+        active = [] if dry_run else [target for target in targets if target.plan.pending or target.plan.needs_apply]
         # One order of locks for all processes, whatever order the variants were given in: no deadlock.
         for target in sorted(active, key=lambda target: target.store.folder):
             _take_over(target, stack, review, wait=wait, flush_seconds=flush_seconds, flush_bytes=flush_bytes)
@@ -143,9 +149,12 @@ def extract(
         thread = ThreadPoolExecutor(1)
         stack.callback(thread.shutdown, cancel_futures=True)
         lanes = [
-            (target, Lane(load(target.job, device), target.writer, frozenset(target.plan.todo), thread, summary.clock))
+            (
+                target,
+                Lane(load(target.job, device), target.writer, frozenset(target.plan.pending), thread, summary.clock),
+            )
             for target in active
-            if target.plan.todo and target.writer
+            if target.plan.pending and target.writer
         ]
         summary.start = time.perf_counter() - began
         if lanes:
@@ -153,8 +162,8 @@ def extract(
         for target, lane in lanes:
             if target.embedded:
                 speed = Speed(videos=target.embedded, seconds=lane.busy, device=device)
-                note_speed(target.store.folder, speed)
-    summary.failed = len(set().union(*(target.lacking for target in targets)))
+                add_speed(target.store.folder, speed)
+    summary.failed = len(set().union(*(target.without_row for target in targets)))
     summary.outcomes = [_outcome(target, [video.id for video in videos], dry_run) for target in targets]
     summary.seconds = time.perf_counter() - began
     return summary
@@ -186,7 +195,7 @@ def _is_as_embedded(store: FeatureStore, id: str, path: Path) -> bool:
     """Return whether size and time of a file vouch for the row."""
     at = store.index.find(id)
     try:
-        return at is not None and fingerprint(path) == store.index.info(at).fingerprint
+        return at is not None and fingerprint(path) == store.index.record(at).fingerprint
     except OSError:
         return False
 
@@ -194,7 +203,7 @@ def _is_as_embedded(store: FeatureStore, id: str, path: Path) -> bool:
 def _bytes_to_come(target: _Target) -> int:
     """Return what the rows still to embed will take on disk, but for a few bytes a row."""
     arrays = target.job.output_spec().values()
-    return len(target.plan.todo) * sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in arrays)
+    return len(target.plan.pending) * sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in arrays)
 
 
 def _check_room(cache: Path, rows: int, size: int) -> None:
@@ -213,12 +222,12 @@ def _take_over(
 ) -> None:
     """Become the store's writer; look again at what is left, for another writer may just have finished."""
     before = target.store.digest()
-    target.writer = stack.enter_context(target.store.writer(wait=wait, **flush))
+    target.writer = stack.enter_context(Writer(target.store, wait=wait, **flush))
     if target.store.digest() != before:
         target.plan = review(target.store)
-    if target.plan.adoptable:
-        lost = target.writer.adopt(target.plan)
-        target.adopted = len(target.plan.copies) - len(lost)
+    if target.plan.needs_apply:
+        lost = target.writer.apply(target.plan)
+        target.reused = len(target.plan.reusable) - len(lost)
         target.plan = replace(target.plan, missing=(*target.plan.missing, *lost))
 
 
@@ -266,12 +275,12 @@ def _outcome(target: _Target, ids: Sequence[str], dry_run: bool) -> Outcome:
         variant=target.job.variant,
         store=target.store.folder,
         rows=len(present),
-        reused=len(present) - target.embedded - target.adopted,
+        cached=len(present) - target.embedded - target.reused,
         embedded=target.embedded,
-        adopted=len(target.plan.copies) if dry_run else target.adopted,
-        failed=len(target.lacking),
-        todo=len(target.plan.todo) if dry_run else 0,
-        flagged=target.store.flagged(present),
+        reused=len(target.plan.reusable) if dry_run else target.reused,
+        failed=len(target.without_row),
+        pending=len(target.plan.pending) if dry_run else 0,
+        flagged=target.store.count_flagged(present),
         gmac=target.job.gmac,
         other_keys=target.other_keys,
     )

@@ -16,14 +16,15 @@ class Outcome:
     store: Path
     rows: int
     """Videos that have a row now."""
-    reused: int
+    cached: int
+    """Rows that were in the store before."""
     embedded: int
-    adopted: int
-    """Rows copied from another id, or another store of the key, with the same content: renamed or moved files; after a
-    dry run those that would be."""
+    reused: int
+    """Rows copied from another id, or another store of the key, with the same content: renamed and moved files. After a
+    dry run: rows that would be copied."""
     failed: int
     """Videos without a row, from this run or an earlier one; `failures.csv` in the store's folder names them."""
-    todo: int
+    pending: int
     """Videos still to embed: after a dry run only."""
     flagged: int
     """Rows of damaged videos whose sampled frames were intact."""

@@ -25,7 +25,9 @@ from actionvit.features.sampling import ClipSpec
 from actionvit.features.store.catalog import store_folder
 from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.parts import Row
+from actionvit.features.store.plan import make_plan
 from actionvit.features.store.store import FeatureStore
+from actionvit.features.store.writer import Writer
 from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.outputs import RESIZE
 from actionvit.pipeline.datasets.dataset import Dataset, Video
@@ -147,11 +149,11 @@ def extract_tokens(
         If another process writes the store, it cannot be written, or there is not enough room.
     """
     by_id = {video.id: video for video in videos}
-    plan = store.plan([(video.id, video.path) for video in videos], decoder=decoder_version())
+    plan = make_plan(store, [(video.id, video.path) for video in videos], decoder_version=decoder_version())
     failed = store.failures() if retry else []
     retried = {failure.id for failure in failed if failure.reason in RETRYABLE} & by_id.keys()
     # Rows of videos with the same content are not reused: the views depend on the id.
-    new = {*plan.todo, *plan.copies}
+    new = {*plan.pending, *plan.reusable}
     todo = sorted(new | retried)
     if not todo:
         return
@@ -168,7 +170,7 @@ def extract_tokens(
         return np.concatenate(micro_batcher.map(len(view), lambda part: _tokens(frozen, view[part], kept)))
 
     with (
-        store.writer(wait=not new) as writer,  # another training may be retrying the same videos
+        Writer(store, wait=not new) as writer,  # another training may be retrying the same videos
         closing(decode_stream(requests, policy=policy, workers=workers, timeout=timeout)) as stream,
         closing(thread_map(views, stream)) as viewed,
     ):
@@ -177,10 +179,7 @@ def extract_tokens(
                 writer.add_failure(decoded)
             else:
                 arrays = {name: tokens(view) for name, view in pixels.items()}
-                id, frames = decoded.id, decoded.frames
-                writer.append(
-                    Row(id, decoded.digest, decoded.fingerprint, frames.count, frames.flags, frames.backend, arrays)
-                )
+                writer.append(Row(decoded.record, arrays))
             on_video(done, len(requests))
 
 
@@ -250,7 +249,7 @@ class CachedClips:
         """Return the digests of the videos' bytes at the time of extraction."""
         ids = [self.videos[row].id for row in rows]
         decoded = [id for id in ids if id not in self.failures]
-        digests = {row.id: row.digest for row in self.store.rows(decoded)}
+        digests = {record.id: record.digest for record in self.store.records(decoded)}
         return [digests.get(id, "failed") for id in ids]
 
     def _view(self, sample: Sample) -> NDArray[Any]:

@@ -157,7 +157,7 @@ def coverage(dataset: Dataset, table: FeatureTable) -> dict[str, Any]:
         "missing": sum(id not in cached for id in ids),
         "used": len(table.id),
         "failed": len(failures),
-        "flagged": sum(bool(row.flags) for row in table.store.rows(table.id.tolist())),
+        "flagged": table.store.count_flagged(table.id.tolist()),
         "failures": [{"id": failure.id, "reason": failure.reason} for failure in failures],
     }
 

@@ -61,7 +61,7 @@ def read_embeddings(run: Run) -> Embeddings | None:
     return Embeddings(
         id=np.array(ids),
         x=store.read(ids, "clip").mean(axis=1),
-        digest=np.array([row.digest for row in store.rows(ids)]),
+        digest=np.array([record.digest for record in store.records(ids)]),
     )
 
 

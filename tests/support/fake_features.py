@@ -13,7 +13,9 @@ from actionvit.features.sampling import ClipSpec
 from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.parts import Row
 from actionvit.features.store.store import FeatureStore
+from actionvit.features.store.writer import Writer
 from actionvit.features.timesformer.config import TimeSformerConfig
+from actionvit.features.video_record import VideoRecord
 from actionvit.pipeline.datasets import Dataset, load_dataset
 
 CLASSES = ("clap", "jump", "run", "wave")
@@ -59,7 +61,7 @@ def write_store(
         cache / dataset.name / f"{variant}-{key.digest[:10]}", key=key, dataset=dataset.name, variant=variant, info={}
     )
     offsets = {source: rng.normal(size=WIDTH) for source in sorted({video.source for video in dataset.videos})}
-    with store.writer() as writer:
+    with Writer(store) as writer:
         for video in dataset.videos[: len(dataset.videos) - skip]:
             middle = means[dataset.class_names.index(video.label)] + 0.3 * offsets[video.source]
             frame = (middle + noise * rng.normal(size=(VIEWS, FRAMES, WIDTH))).astype(np.float32)
@@ -69,5 +71,5 @@ def write_store(
                 "layer1": frame[:, 0],
                 "index": np.zeros((VIEWS, FRAMES), np.int32),
             }
-            writer.append(Row(video.id, "0" * 64, Fingerprint(0, 0), FRAMES, (), "test", arrays))
+            writer.append(Row(VideoRecord(video.id, "0" * 64, Fingerprint(0, 0), FRAMES, (), "test"), arrays))
     return store

@@ -17,8 +17,10 @@ from actionvit.features.failures import Failure
 from actionvit.features.fingerprint import NO_FILE, Fingerprint, content_digest, fingerprint
 from actionvit.features.store import compaction, writer
 from actionvit.features.store.keys import FeatureKey
-from actionvit.features.store.parts import Row, record_of
+from actionvit.features.store.parts import Row, Table, table_of
 from actionvit.features.store.store import FeatureStore
+from actionvit.features.store.writer import Writer
+from actionvit.features.video_record import VideoRecord
 
 TESTS = Path(__file__).parent
 
@@ -70,19 +72,20 @@ def arrays_of(digest: str) -> dict[str, np.ndarray]:
 def embed(id: str, path: Path) -> Row:
     """The row of a file."""
     digest = content_digest(path)
-    return Row(id, digest, fingerprint(path), int(digest[:2], 16), ("corrupt",), "pyav", arrays_of(digest))
+    record = VideoRecord(id, digest, fingerprint(path), int(digest[:2], 16), ("corrupt",), "pyav")
+    return Row(record, arrays_of(digest))
 
 
 def numbered(number: int) -> Row:
     """A row without a file, `v007`."""
     digest = f"{number:064x}"[::-1]
-    return Row(f"v{number:03}", digest, Fingerprint(number, 1), 30, (), "pyav", arrays_of(digest))
+    return Row(VideoRecord(f"v{number:03}", digest, Fingerprint(number, 1), 30, (), "pyav"), arrays_of(digest))
 
 
 def fill(folder: Path, numbers: Iterable[int], **changes: Any) -> FeatureStore:
     """Create a store with numbered rows."""
     store = make(folder, **changes)
-    with store.writer() as out:
+    with Writer(store) as out:
         for number in numbers:
             out.append(numbered(number))
     return store
@@ -90,8 +93,8 @@ def fill(folder: Path, numbers: Iterable[int], **changes: Any) -> FeatureStore:
 
 def check_rows(store: FeatureStore) -> None:
     """Every published row is what its video's content gives, byte for byte."""
-    for row in store.iterate(store.ids):
-        for name, expected in arrays_of(row.digest).items():
+    for row in store.iter_rows(store.ids):
+        for name, expected in arrays_of(row.record.digest).items():
             assert row.arrays[name].dtype == expected.dtype, (row.id, name)
             assert row.arrays[name].tobytes() == expected.tobytes(), f"row {row.id}: {name} is not its video's"
 
@@ -111,15 +114,16 @@ def break_on_purpose(how: str) -> None:
         count += 1
         return plain(array) if count // 3 % 2 else plain(array) + 1
 
-    def late(row: Row, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-        record = record_of(row, arrays)
-        arrays["clip"] += 1
-        return record
+    def late(rows: list[Row]) -> Table:
+        table = table_of(rows)
+        for row in rows:
+            row.arrays["clip"][...] += 1
+        return table
 
     if how == "numbers":
         writer.plain = wrong
     elif how == "digest":
-        writer.record_of = late
+        writer.table_of = late
     else:
         compaction.atomic_write = lambda path, data: atomic_write(path, data[:-1] + bytes([data[-1] ^ 1]))
 

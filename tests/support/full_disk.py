@@ -16,7 +16,7 @@ from small_extraction import draw, extract, rows_of, store_in
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
-from actionvit.features.store.verify import verify
+from actionvit.features.store.verify import verify_store
 
 
 def mount(place: Path, options: str) -> None:
@@ -47,7 +47,7 @@ def full(folder: Path) -> None:
     failed_with(extract(root, cache), "No space left on device")
     store = store_in(cache)
     held = rows_of(store)
-    assert 1 <= len(held) < 14 and verify(store.folder) == [], "published rows stay readable"
+    assert 1 <= len(held) < 14 and verify_store(store.folder) == [], "published rows stay readable"
     assert not list(cache.rglob(".tmp-*")), "what could not be written takes no room"
     for form in ("h5", "npz", "parquet"):
         arguments = ["cache", "export", cache, "--output", cache / f"all.{form}", "--format", form]
@@ -66,13 +66,13 @@ def read_only(folder: Path) -> None:
     mount(cache, "size=8m")
     assert outcome(extract(root, cache, "--json"))["embedded"] == 3
     subprocess.run(["mount", "-o", "remount,ro", str(cache)], check=True)
-    assert outcome(extract(root, cache, "--json"))["reused"] == 3
+    assert outcome(extract(root, cache, "--json"))["cached"] == 3
     root.rename(folder / "moved" if (folder / "moved").mkdir() else folder / "moved" / "clips")
     root = folder / "moved" / "clips"
-    assert outcome(extract(root, cache, "--json"))["reused"] == 3
+    assert outcome(extract(root, cache, "--json"))["cached"] == 3
     draw(root, 4)
     failed_with(extract(root, cache), "Read-only file system")
-    assert verify(store_in(cache).folder) == []
+    assert verify_store(store_in(cache).folder) == []
     extract(root, folder / "whole")
     whole = rows_of(store_in(folder / "whole"))
     assert rows_of(store_in(cache)).items() < whole.items()

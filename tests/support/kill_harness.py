@@ -25,8 +25,10 @@ from fake_store import check_rows, embed, failed, make
 
 from actionvit.features.fingerprint import fingerprint
 from actionvit.features.store import writer
+from actionvit.features.store.plan import make_plan
 from actionvit.features.store.store import FeatureStore
-from actionvit.features.store.verify import verify
+from actionvit.features.store.verify import verify_store
+from actionvit.features.store.writer import Writer
 
 Extraction = Callable[[Path, Path], None]
 WRITE, FSYNC, MKDIR, REPLACE, UNLINK = os.write, os.fsync, Path.mkdir, Path.replace, Path.unlink
@@ -67,10 +69,10 @@ class Tripwire:
 def made_up(cache: Path, data: Path) -> None:
     """Embed what is missing, publishing each row; files that say `broken` fail."""
     store = make(cache)
-    plan = store.plan([(path.name, path) for path in sorted(data.iterdir())], decoder="1")
-    with store.writer(flush_seconds=0) as out:
-        out.adopt(plan)
-        for id in plan.todo:
+    plan = make_plan(store, [(path.name, path) for path in sorted(data.iterdir())], decoder_version="1")
+    with Writer(store, flush_seconds=0) as out:
+        out.apply(plan)
+        for id in plan.pending:
             time.sleep(0.002)
             if (data / id).read_bytes().startswith(b"broken"):
                 out.add_failure(failed(id, "corrupt", "says so", "pyav", 3, fingerprint(data / id), "1"))
@@ -146,7 +148,7 @@ def state(cache: Path) -> dict[str, Any]:
         for name in ("failures.csv", "seen.csv", "key.json")
         if (folder / name).exists()
     }
-    rows = {row.id: {name: array.tobytes() for name, array in row.arrays.items()} for row in store.iterate(store.ids)}
+    rows = {row.id: {name: array.tobytes() for name, array in row.arrays.items()} for row in store.iter_rows(store.ids)}
     return {"digest": store.digest(), "rows": rows, "files": files}
 
 
@@ -154,12 +156,12 @@ def check(cache: Path, start: list[str], whole: dict[str, Any]) -> None:
     """What is published is whole, right, and no less than before."""
     if (folder := the_store(cache)) is None:
         return
-    problems = verify(folder)
+    problems = verify_store(folder)
     assert not problems, f"damaged: {problems}"
     store = FeatureStore.open(folder)
     if folder == cache:
         check_rows(store)
-    for row in store.iterate([id for id in store.ids if id in whole["rows"] and id not in start]):
+    for row in store.iter_rows([id for id in store.ids if id in whole["rows"] and id not in start]):
         for name, array in row.arrays.items():
             assert array.tobytes() == whole["rows"][row.id][name], f"row {row.id}: {name} is not the undisturbed run's"
     lost = set(start) - set(store.ids) - {"a0", "a1"}  # whose videos changed: the extraction removes these rows first

@@ -48,5 +48,6 @@ def store_in(cache: Path) -> FeatureStore:
 
 def rows_of(store: FeatureStore) -> dict[str, bytes]:
     return {
-        row.id: b"".join(row.arrays[name].tobytes() for name in sorted(row.arrays)) for row in store.iterate(store.ids)
+        row.id: b"".join(row.arrays[name].tobytes() for name in sorted(row.arrays))
+        for row in store.iter_rows(store.ids)
     }

@@ -16,6 +16,7 @@ from actionvit.features.decoding.frames import DecodeError, Frames
 from actionvit.features.failures import Failure, Reason
 from actionvit.features.fingerprint import NO_FILE, Fingerprint, content_digest, fingerprint
 from actionvit.features.sampling import ClipSpec
+from actionvit.features.video_record import VideoRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,12 @@ class Decoded:
     fingerprint: Fingerprint
     seconds: float
     """Time the worker spent on it."""
+
+    @property
+    def record(self) -> VideoRecord:
+        """The record to store beside the video's embeddings."""
+        frames = self.frames
+        return VideoRecord(self.id, self.digest, self.fingerprint, frames.count, frames.flags, frames.backend)
 
 
 Decoder = Callable[[Path, Sequence[ClipSpec], DecodePolicy, Allocate], Frames]
