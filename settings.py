@@ -1,16 +1,18 @@
-"""Settings that are stated once: a dataclass field carries its help, its range and the name of its option.
+"""Settings that are stated once: a dataclass field carries its help, its range and its public name.
 
-A spec is a frozen dataclass whose fields are made by `setting`. It calls `check_settings(self)` in `__post_init__`;
-`actionvit.commands.spec_options` turns the same fields into command-line options.
+A spec is a frozen dataclass whose fields are made by `setting` and that calls `check_settings(self)` in
+`__post_init__`. The command line (`actionvit.commands.spec_options`) and the Python functions take the same fields
+under their public names: `clip_norm` is `--max-grad-norm` there and `max_grad_norm` here.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import typing
 from typing import Any
 
-__all__ = ["Setting", "check_settings", "setting", "settings_of"]
+__all__ = ["Setting", "check_settings", "public_names", "setting", "settings_of"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,16 +26,19 @@ class Setting:
     """Whether the minimum itself is excluded."""
     below: bool = False
     """Whether the maximum itself is excluded."""
-    option: str | None = None
-    """The option's name without dashes, where it is not the field's."""
+    name: str | None = None
+    """Public name, where it is not the field's: fields keep the names that are on disk."""
     metavar: str | None = None
-    flag: bool = True
-    """Whether the field appears on the command line."""
 
 
 def setting(default: Any, help: str, **about: Any) -> Any:
     """Return a dataclass field with a default, a one-line help text and, in `about`, fields of `Setting`."""
     return dataclasses.field(default=default, metadata={"setting": Setting(help=help, **about)})
+
+
+def public_names(spec: Any) -> dict[str, str]:
+    """Return the fields of a spec by their public names."""
+    return {about.name or field: field for field, about in settings_of(spec).items()}
 
 
 def settings_of(spec: Any) -> dict[str, Setting]:
@@ -42,22 +47,26 @@ def settings_of(spec: Any) -> dict[str, Setting]:
 
 
 def check_settings(spec: Any) -> None:
-    """Check the range of every numeric field that states one.
+    """Check the choice of every `Literal` field and the range of every numeric field that states one.
 
     Raises
     ------
     ValueError
-        `field: got 2, expected at most 1`, for the first field out of its range.
+        `max_grad_norm: got -1, expected at least 0`, for the first field out of its range.
     """
+    kinds = typing.get_type_hints(type(spec))
     for name, about in settings_of(spec).items():
-        value = getattr(spec, name)
-        if value is None or isinstance(value, (bool, str)) or not isinstance(value, (int, float)):
+        value, public = getattr(spec, name), about.name or name
+        choices = typing.get_args(kinds[name]) if typing.get_origin(kinds[name]) is typing.Literal else ()
+        if choices and value not in choices:
+            raise ValueError(f"{public}: got {value!r}, expected one of {', '.join(map(str, choices))}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         low, high = about.minimum, about.maximum
         too_low = low is not None and (value <= low if about.above else value < low)
         too_high = high is not None and (value >= high if about.below else value > high)
         if too_low or too_high or not math.isfinite(value):
-            raise ValueError(f"{name}: got {value}, expected {_range(about)}")
+            raise ValueError(f"{public}: got {value}, expected {_range(about)}")
 
 
 def _range(about: Setting) -> str:

@@ -26,13 +26,11 @@ from actionvit.features.timesformer.checkpoint import Weights, find_weights
 from actionvit.features.timesformer.variants import VARIANTS, clip_spec
 from actionvit.pipeline.datasets import Dataset, load_dataset
 from actionvit.pipeline.datasets.synthetic.dataset import draw_clip, draw_scene, write_avi
-from actionvit.pipeline.finetuning.augment import AugmentSpec
 from actionvit.pipeline.finetuning.classifier import FrozenBlocks
 from actionvit.pipeline.finetuning.clips import Clips, FileClips
 from actionvit.pipeline.finetuning.distributed import ProcessGroup
 from actionvit.pipeline.finetuning.finetune import view_spec
-from actionvit.pipeline.finetuning.sampling import SamplingSpec
-from actionvit.pipeline.finetuning.spec import FinetuneSpec, TrainSpec
+from actionvit.pipeline.finetuning.spec import AugmentSpec, FinetuneSpec, SamplingSpec, TrainSpec
 from actionvit.pipeline.finetuning.split import load_model
 from actionvit.pipeline.finetuning.tokens import CachedClips, extract_tokens, token_store
 from actionvit.pipeline.finetuning.trainer import Trainer

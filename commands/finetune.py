@@ -123,11 +123,14 @@ def _spec(options: dict[str, Any], bf16: bool) -> FinetuneSpec:
     """Return the spec of the options."""
     from actionvit.errors import ActionVitError
     from actionvit.features.timesformer.variants import clip_spec
-    from actionvit.pipeline.finetuning.augment import AugmentSpec
-    from actionvit.pipeline.finetuning.loss import LossSpec
-    from actionvit.pipeline.finetuning.sampling import SamplingSpec
-    from actionvit.pipeline.finetuning.schedule import OptimSpec
-    from actionvit.pipeline.finetuning.spec import FinetuneSpec, TrainSpec
+    from actionvit.pipeline.finetuning.spec import (
+        AugmentSpec,
+        FinetuneSpec,
+        LossSpec,
+        OptimSpec,
+        SamplingSpec,
+        TrainSpec,
+    )
 
     def some(*names: str) -> dict[str, Any]:
         return {name: options[name] for name in names}
@@ -166,7 +169,7 @@ def _spec(options: dict[str, Any], bf16: bool) -> FinetuneSpec:
 
 def _warn_of_unused_options(options: dict[str, Any], spec: FinetuneSpec) -> None:
     """Warn of options given on the command line that have no effect beside the others."""
-    from actionvit.pipeline.finetuning.augment import AugmentSpec
+    from actionvit.pipeline.finetuning.spec import AugmentSpec
 
     unused: dict[str, str] = {}
     if spec.train in ("head", "last:1"):

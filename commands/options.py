@@ -312,30 +312,7 @@ def echo_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))
 
 
-FIELD_OPTIONS = {
-    "batch": "--batch-size",
-    "micro_batch": "--micro-batch-size",
-    "warmup": "--warmup-fraction",
-    "clip_norm": "--max-grad-norm",
-    "ema": "--ema-decay",
-    "drop_path": "--stochastic-depth",
-    "criterion": "--selection-metric",
-    "focal": "--focal-gamma",
-    "logit_adjust": "--logit-adjustment",
-    "window": "--min-duration",
-    "area": "--min-crop-area",
-    "colours": "--color-ops",
-    "strength": "--magnitude",
-    "deal": "--rank-sampling",
-    "validation": "--val-fraction",
-    "views": "--cached-views",
-    "frames": "--num-frames",
-    "clips": "--num-clips",
-}
-
-
 def option_error(error: ValueError) -> str:
-    """Return the message of a spec's ValueError with the field names before its colon written as options."""
-    fields, colon, rest = str(error).partition(": ")
-    options = [FIELD_OPTIONS.get(name, f"--{name.replace('_', '-')}") for name in fields.split(", ")]
-    return f"{', '.join(options)}{colon}{rest}"
+    """Return the message of a spec's ValueError with the field name before its colon written as an option."""
+    field, colon, rest = str(error).partition(": ")
+    return f"--{field.replace('_', '-')}{colon}{rest}" if colon and field.isidentifier() else str(error)

@@ -26,23 +26,15 @@ from actionvit.features.timesformer.state_dict import to_transformers
 from actionvit.heads.weighting import class_weights
 from actionvit.pipeline.datasets.dataset import Video
 from actionvit.pipeline.finetuning import tensorboard
-from actionvit.pipeline.finetuning.augment import COLOR_OPS, AugmentSpec, draw_box, draw_times, draw_view
+from actionvit.pipeline.finetuning.augment import COLOR_OPS, draw_box, draw_times, draw_view
 from actionvit.pipeline.finetuning.checkpoints import load_checkpoint, save_checkpoint
 from actionvit.pipeline.finetuning.classifier import Classifier, FrozenBlocks, num_frozen_blocks
 from actionvit.pipeline.finetuning.clips import Batch, CachedFrames, ViewSpec, _blend, prefetch, thread_map
 from actionvit.pipeline.finetuning.distributed import init_distributed
-from actionvit.pipeline.finetuning.loss import Loss, LossSpec
-from actionvit.pipeline.finetuning.sampling import (
-    MixPartner,
-    Sample,
-    SamplingSpec,
-    class_counts,
-    epoch_steps,
-    unevenness,
-)
+from actionvit.pipeline.finetuning.loss import Loss
+from actionvit.pipeline.finetuning.sampling import MixPartner, Sample, class_counts, epoch_steps, unevenness
 from actionvit.pipeline.finetuning.schedule import (
     EMA,
-    OptimSpec,
     drop_path_keep_probs,
     layer_of,
     lr_factor,
@@ -50,6 +42,7 @@ from actionvit.pipeline.finetuning.schedule import (
     set_lr,
 )
 from actionvit.pipeline.finetuning.scoring import fit_temperature, mean_softmax, validation_metrics
+from actionvit.pipeline.finetuning.spec import AugmentSpec, LossSpec, OptimSpec, SamplingSpec
 from actionvit.pipeline.finetuning.tensorboard import tensorboard_log
 from actionvit.pipeline.finetuning.validation import validation_mask
 

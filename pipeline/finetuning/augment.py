@@ -7,7 +7,6 @@ from the generator passed in, so the same generator gives the same view on every
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,34 +14,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from actionvit.pipeline.finetuning.spec import AugmentSpec
+
 CANDIDATES = 4
 """Frames decoded per frame of a training view; random segments in time are taken from them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AugmentSpec:
-    """Ranges of the random changes."""
-
-    window: float = 0.7
-    """Minimum duration of a view, as a fraction of the video; 1 always takes all of it."""
-    area: float = 0.4
-    """Minimum crop area, as a fraction of the largest square of the frame."""
-    flip: bool = True
-    """Whether half of the views are mirrored."""
-    keep_sides: tuple[str, ...] = ()
-    """Classes that are never mirrored, because they differ by left and right."""
-    colours: int = 2
-    """Color operations per view, drawn from `COLOR_OPS`; 0 disables them."""
-    strength: float = 0.5
-    """Magnitude of the color operations, 0 to 1."""
-
-    def __post_init__(self) -> None:
-        """Validate the fields."""
-        for name in ("window", "area"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected more than 0, at most 1")
-        if self.colours < 0 or not 0 <= self.strength <= 1:
-            raise ValueError(f"colours, strength: got {self.colours}, {self.strength}, expected 0 or more, and 0 to 1")
 
 
 def draw_times(count: int, frames: int, shortest: float, rng: np.random.Generator) -> NDArray[np.int64]:

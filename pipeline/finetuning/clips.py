@@ -26,8 +26,9 @@ from actionvit.features.fingerprint import fingerprint
 from actionvit.features.sampling import ClipSpec, clip_indices
 from actionvit.features.transforms import resized, views
 from actionvit.pipeline.datasets.dataset import Video
-from actionvit.pipeline.finetuning.augment import CANDIDATES, AugmentSpec, draw_view, normalize
+from actionvit.pipeline.finetuning.augment import CANDIDATES, draw_view, normalize
 from actionvit.pipeline.finetuning.sampling import Sample
+from actionvit.pipeline.finetuning.spec import AugmentSpec
 
 logger = logging.getLogger(__name__)
 ViewKind = Literal["plain", "drawn"]

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actionvit.heads.weighting import ClassWeight, class_weights, log_prior
+from actionvit.heads.weighting import class_weights, log_prior
 from actionvit.pipeline.finetuning.clips import Batch
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossSpec:
-    """The loss settings of a probe, and label smoothing."""
-
-    class_weight: ClassWeight = "none"
-    logit_adjust: float = 0.0
-    """τ: τ · log frequency is added to training logits (Menon et al., ICLR 2021)."""
-    focal: float = 0.0
-    """γ of the focal loss (Lin et al., ICCV 2017)."""
-    label_smoothing: float = 0.1
-    """Fraction of every target that is spread evenly over all classes."""
-
-    def __post_init__(self) -> None:
-        """Validate the fields."""
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing: got {self.label_smoothing}, expected 0 to below 1")
+from actionvit.pipeline.finetuning.spec import LossSpec
 
 
 class Loss:

@@ -7,14 +7,14 @@ another number of ranks, draws the same clips and the same views.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.heads.weighting import Sampler, sampling_rates
+from actionvit.pipeline.finetuning.spec import RankSampling, SamplingSpec
 
-RankSampling = Literal["shuffled", "class-aware", "sharded"]
 Purpose = Literal["view", "drop"]
 
 
@@ -51,31 +51,6 @@ class Sample:
         """Return the sample with video i renumbered to rows[i]."""
         mix = self.mix and replace(self.mix, video=int(rows[self.mix.video]))
         return replace(self, video=int(rows[self.video]), mix=mix)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingSpec:
-    """How an epoch is divided into steps."""
-
-    batch: int
-    """Clips per step, over all ranks."""
-    sampler: Sampler = "uniform"
-    """`uniform`: every clip once per epoch. `balanced`: as many draws, with all classes equally likely."""
-    deal: RankSampling = "shuffled"
-    """Assignment of a step's clips to ranks. `shuffled`: in turn. `class-aware`: in turn by class, so that all
-    ranks see the same classes. `sharded`: each rank draws from a fixed part of the training set, in id order."""
-    mixup: float = 0.0
-    """α of Beta(α, α), the weight of the first clip (Zhang et al., ICLR 2018); 0 disables mixup."""
-    cutmix: float = 0.0
-    """α of CutMix (Yun et al., ICCV 2019); with both, each is drawn half of the time."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Validate the fields."""
-        if self.deal not in get_args(RankSampling):
-            raise ValueError(f"deal: got {self.deal!r}, expected one of {', '.join(get_args(RankSampling))}")
-        if self.batch < 1:
-            raise ValueError(f"batch: got {self.batch}, expected at least 1")
 
 
 def epoch_steps(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,23 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OptimSpec:
-    """Settings of AdamW (Loshchilov and Hutter, ICLR 2019) and of its learning-rate schedule."""
-
-    lr: float = 1e-4
-    """Peak learning rate of the head and the last block."""
-    layer_decay: float = 0.75
-    """Learning rate of each block relative to the block above (Clark et al., ICLR 2020; BEiT, 2021)."""
-    weight_decay: float = 0.05
-    """Weight decay, applied to weight matrices only (not to biases, LayerNorms and embeddings)."""
-    warmup: float = 0.1
-    """Fraction of all steps with linear warm-up."""
-    clip_norm: float = 1.0
-    """Maximum gradient norm; 0 disables clipping."""
-    ema: float = 0.0
-    """Decay per step of the exponential moving average of the weights, which is then scored and kept; 0 disables it."""
+from actionvit.pipeline.finetuning.spec import OptimSpec
 
 
 def lr_factor(step: int, steps: int, warmup: float) -> float:

@@ -7,37 +7,167 @@ from typing import Literal
 
 from actionvit.errors import ActionVitError
 from actionvit.features.sampling import ClipSpec
+from actionvit.heads.weighting import ClassWeight, Sampler
 from actionvit.pipeline.datasets.dataset import Protocol
-from actionvit.pipeline.finetuning.augment import AugmentSpec
-from actionvit.pipeline.finetuning.loss import LossSpec
-from actionvit.pipeline.finetuning.sampling import SamplingSpec
-from actionvit.pipeline.finetuning.schedule import OptimSpec
+from actionvit.settings import check_settings, setting
 
 Criterion = Literal["accuracy", "mean_class_accuracy", "log_loss"]
 HeadInit = Literal["probe", "zero"]
 TokenDtype = Literal["fp16", "fp32"]
+RankSampling = Literal["shuffled", "class-aware", "sharded"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimSpec:
+    """Settings of AdamW (Loshchilov and Hutter, ICLR 2019) and of its learning-rate schedule."""
+
+    lr: float = setting(1e-4, "Peak learning rate of the head and the last block (AdamW).", minimum=0, above=True)
+    layer_decay: float = setting(
+        0.75, "Learning rate of each block relative to the block above.", minimum=0, above=True, maximum=1
+    )
+    """As in Clark et al., ICLR 2020, and BEiT, 2021."""
+    weight_decay: float = setting(0.05, "Weight decay, applied to weight matrices only.", minimum=0)
+    """Not to biases, LayerNorms and embeddings."""
+    warmup: float = setting(0.1, "Fraction of steps with linear warm-up.", name="warmup_fraction", minimum=0, maximum=1)
+    clip_norm: float = setting(1.0, "Maximum gradient norm; 0 disables clipping.", name="max_grad_norm", minimum=0)
+    ema: float = setting(
+        0.0,
+        "Decay per step of the exponential moving average of the weights; 0 disables it.",
+        name="ema_decay",
+        minimum=0,
+        maximum=1,
+        below=True,
+    )
+    """The averaged weights are scored and kept."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_settings(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentSpec:
+    """Ranges of the random changes."""
+
+    window: float = setting(
+        0.7,
+        "Minimum duration of a view, as a fraction of the video.",
+        name="min_duration",
+        minimum=0,
+        above=True,
+        maximum=1,
+    )
+    area: float = setting(
+        0.4,
+        "Minimum crop area, as a fraction of the largest square of the frame.",
+        name="min_crop_area",
+        minimum=0,
+        above=True,
+        maximum=1,
+    )
+    flip: bool = True
+    """Whether half of the views are mirrored."""
+    keep_sides: tuple[str, ...] = setting(
+        (),
+        "Class that is never mirrored, because left and right differ.  [repeatable]",
+        name="no_flip_class",
+        metavar="CLASS",
+    )
+    colours: int = setting(2, "Color operations per view; 0 disables them.", name="color_ops", minimum=0)
+    """Drawn from `COLOR_OPS`."""
+    strength: float = setting(0.5, "Magnitude of the color operations.", name="magnitude", minimum=0, maximum=1)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_settings(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossSpec:
+    """The loss settings of a probe, and label smoothing."""
+
+    class_weight: ClassWeight = setting("none", "Class weights: none, inverse frequency, or effective number of clips.")
+    logit_adjust: float = setting(
+        0.0,
+        "Logit adjustment by TAU times log class frequency.",
+        name="logit_adjustment",
+        minimum=0,
+        metavar="TAU",
+    )
+    """Added to training logits (Menon et al., ICLR 2021)."""
+    focal: float = setting(
+        0.0, "Focal loss exponent; 0 is cross-entropy.", name="focal_gamma", minimum=0, metavar="GAMMA"
+    )
+    """Lin et al., ICCV 2017."""
+    label_smoothing: float = setting(
+        0.1, "Fraction of each target spread over all classes.", minimum=0, maximum=1, below=True
+    )
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_settings(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingSpec:
+    """How an epoch is divided into steps."""
+
+    batch: int = setting(16, "Clips per step, over all ranks.", name="batch_size", minimum=1)
+    sampler: Sampler = setting(
+        "uniform", "Minibatch sampling: every clip once per epoch, or all classes equally often."
+    )
+    deal: RankSampling = setting(
+        "shuffled",
+        "Assignment of clips to ranks: shuffled, class by class, or a fixed shard per rank.",
+        name="rank_sampling",
+    )
+    """`shuffled`: in turn. `class-aware`: in turn by class, so that all ranks see the same classes. `sharded`: each
+    rank draws from a fixed part of the training set, in id order."""
+    mixup: float = setting(0.0, "Mixup: alpha of Beta(alpha, alpha); 0 disables it.", minimum=0, metavar="ALPHA")
+    """The weight of the first clip (Zhang et al., ICLR 2018)."""
+    cutmix: float = setting(0.0, "CutMix: alpha of Beta(alpha, alpha); 0 disables it.", minimum=0, metavar="ALPHA")
+    """Yun et al., ICCV 2019; with both, each is drawn half of the time."""
+    seed: int = setting(0, "Random seed.", minimum=0, maximum=2**31 - 1)
+
+    def __post_init__(self) -> None:
+        """Check the ranges and choices."""
+        check_settings(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSpec:
     """Settings of the training loop."""
 
-    epochs: int = 20
-    """Maximum number of epochs."""
-    patience: int = 8
-    """Epochs without a better validation score after which training stops; 0 disables early stopping."""
+    epochs: int = setting(20, "Maximum number of epochs.", minimum=0)
+    patience: int = setting(
+        8, "Stop after this many epochs without improvement on the validation set; 0: never.", minimum=0
+    )
     criterion: Criterion = "accuracy"
     """Validation metric that selects the epoch; ties are broken by the lower log loss."""
-    micro_batch: int | None = None
-    """Clips computed at once on a rank; gradients are accumulated over a step. By default all of the rank's clips."""
-    drop_path: float = 0.1
-    """Stochastic-depth rate of the second-to-last block; earlier trained blocks scale down linearly, to 0 for the first
-    block. The last block is never dropped."""
+    micro_batch: int | None = setting(
+        None,
+        "Clips per forward pass; gradients accumulate.  [default: as many as fit]",
+        name="micro_batch_size",
+        minimum=1,
+    )
+    drop_path: float = setting(
+        0.1,
+        "Stochastic-depth rate of the second-to-last block, less below; needs --train last:2 or more.",
+        name="stochastic_depth",
+        minimum=0,
+        maximum=1,
+        below=True,
+    )
+    """Earlier trained blocks scale down linearly, to 0 for the first block. The last block is never dropped."""
     autocast: bool = False
     """Compute matmuls in bf16; weights stay fp32."""
     sampling: SamplingSpec
     optim: OptimSpec = field(default_factory=OptimSpec)
     loss: LossSpec = field(default_factory=LossSpec)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_settings(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,11 +25,7 @@ from actionvit.features.timesformer.state_dict import tensor_shapes, to_transfor
 from actionvit.pipeline.datasets import Dataset, load_dataset
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.datasets.synthetic.motions import draw_clip, draw_scene
-from actionvit.pipeline.finetuning.augment import AugmentSpec
-from actionvit.pipeline.finetuning.loss import LossSpec
-from actionvit.pipeline.finetuning.sampling import SamplingSpec
-from actionvit.pipeline.finetuning.schedule import OptimSpec
-from actionvit.pipeline.finetuning.spec import FinetuneSpec, TrainSpec
+from actionvit.pipeline.finetuning.spec import AugmentSpec, FinetuneSpec, LossSpec, OptimSpec, SamplingSpec, TrainSpec
 
 SHAPE = TimeSformerConfig(width=32, depth=3, heads=2, mlp=48, patch=16, num_frames=4, image_size=32)
 CLIP = ClipSpec(num_frames=4, size=32)
