@@ -93,7 +93,7 @@ def _draw(video: Path, stem: Path, look: Look, animate: Literal["gif", "webp", "
     from PIL import Image
 
     from actionvit.features.atomic import atomic_write
-    from actionvit.features.decoding.decode import decode
+    from actionvit.features.decoding.video import decode
     from actionvit.pipeline.reporting.pictures import GAP, animation, evenly, overlay, strip
 
     seen, shares = (view[0] for view in look(decode(video, [look.spec])))

@@ -114,7 +114,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     """
     from tqdm import tqdm
 
-    from actionvit.features.decoding.decode import DecodePolicy
+    from actionvit.features.decoding.video import DecodePolicy
     from actionvit.pipeline.extraction.extract import extract
 
     dataset = open_dataset(options["root"], options)

@@ -14,9 +14,9 @@ from PIL import Image as Pictures
 from video_corpus import FILMS, QUIET, Film, Image
 
 from actionvit.features.decoding import pyav
-from actionvit.features.decoding.decode import Backend, DecodePolicy, decode
 from actionvit.features.decoding.frames import DecodeError
 from actionvit.features.decoding.pyav import decode_pyav
+from actionvit.features.decoding.video import Backend, DecodePolicy, decode
 from actionvit.features.sampling import ClipSpec, clip_indices
 
 SPECS = (

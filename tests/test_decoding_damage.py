@@ -16,10 +16,10 @@ from video_corpus import Film, Image
 
 from actionvit.features.decoding.convert import upright
 from actionvit.features.decoding.damage import Shown, bad_packets, touched
-from actionvit.features.decoding.decode import DecodePolicy, decode
 from actionvit.features.decoding.frames import DecodeError
 from actionvit.features.decoding.pool.messages import DecodeRequest
 from actionvit.features.decoding.pool.supervisor import decode_stream
+from actionvit.features.decoding.video import DecodePolicy, decode
 from actionvit.features.failures import Failure, Reason
 from actionvit.features.sampling import ClipSpec
 

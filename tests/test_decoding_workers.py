@@ -21,9 +21,9 @@ from video_corpus import Film
 import actionvit.pipeline.extraction.extract as stage
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding.decode import decode
 from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest
 from actionvit.features.decoding.pool.supervisor import decode_stream
+from actionvit.features.decoding.video import decode
 from actionvit.features.failures import Failure
 from actionvit.features.sampling import ClipSpec
 

@@ -22,9 +22,9 @@ from transformers_reference import SMALL, expected, reference
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding.decode import decode
 from actionvit.features.decoding.frames import Frames
 from actionvit.features.decoding.pool.messages import Decoded
+from actionvit.features.decoding.video import decode
 from actionvit.features.fingerprint import Fingerprint
 from actionvit.features.sampling import ClipSpec, clip_indices
 from actionvit.features.store.store import FeatureStore

@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from actionvit.cli import cli
-from actionvit.features.decoding.decode import decode
+from actionvit.features.decoding.video import decode
 from actionvit.features.sampling import clip_indices
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding.decode import DecodePolicy, decoder_version
+from actionvit.features.decoding.video import DecodePolicy, decoder_version
 from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest
 from actionvit.features.decoding.pool.supervisor import available_cores, decode_stream
 from actionvit.features.encoder import EncoderJob, VideoEncoder

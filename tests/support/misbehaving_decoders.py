@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from actionvit.features.decoding.decode import DecodePolicy, decode
 from actionvit.features.decoding.frames import Frames
+from actionvit.features.decoding.video import DecodePolicy, decode
 from actionvit.features.sampling import ClipSpec
 
 

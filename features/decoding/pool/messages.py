@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from actionvit.features.decoding.convert import Allocate
-from actionvit.features.decoding.decode import DecodePolicy, decode, decoder_version
 from actionvit.features.decoding.frames import DecodeError, Frames
+from actionvit.features.decoding.video import DecodePolicy, decode, decoder_version
 from actionvit.features.failures import Failure, Reason
 from actionvit.features.fingerprint import NO_FILE, Fingerprint, content_digest, fingerprint
 from actionvit.features.sampling import ClipSpec

@@ -17,9 +17,9 @@ from collections.abc import Generator, Iterable, Sequence
 from multiprocessing.connection import wait
 from types import TracebackType
 
-from actionvit.features.decoding.decode import DecodePolicy
 from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest, decode_one, fail, find_decoder
 from actionvit.features.decoding.pool.worker import Setup, Worker
+from actionvit.features.decoding.video import DecodePolicy
 from actionvit.features.failures import Failure, Reason
 
 DEFAULT_POLICY = DecodePolicy()
@@ -44,7 +44,7 @@ def decode_stream(
     max_memory: int = 4 << 30,
     recycle: int = 2000,
     ahead: int | None = None,
-    decoder: str = "actionvit.features.decoding.decode:decode",
+    decoder: str = "actionvit.features.decoding.video:decode",
 ) -> Generator[Decoded | Failure, None, None]:
     """Decode in worker processes; yield one result a request, in request order.
 

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding.decode import DecodePolicy
 from actionvit.features.decoding.frames import Frames
 from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest
+from actionvit.features.decoding.video import DecodePolicy
 from actionvit.features.failures import Failure, Reason
 from actionvit.features.fingerprint import Fingerprint
 from actionvit.features.sampling import ClipSpec
