@@ -19,8 +19,7 @@ import av
 import machine
 import numpy as np
 
-from actionvit.features.decoding.frames import DecodeError
-from actionvit.features.decoding.video import decode
+from actionvit.features.decoding import DecodeError, decode
 from actionvit.features.sampling import ClipSpec
 
 SPEC = ClipSpec(num_frames=8, size=224)

@@ -24,9 +24,7 @@ import decord
 import machine
 import numpy as np
 
-from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest
-from actionvit.features.decoding.pool.supervisor import available_cores, decode_stream
-from actionvit.features.decoding.video import decode
+from actionvit.features.decoding import Decoded, DecodeRequest, available_cores, decode, decode_stream
 from actionvit.features.sampling import ClipSpec, clip_indices
 
 BASE, HR = ClipSpec(num_frames=8, size=224), ClipSpec(num_frames=16, size=448)

@@ -20,9 +20,7 @@ import machine
 import peers
 from transformers import TimesformerModel
 
-from actionvit.features.decoding.pool.messages import DecodeRequest
-from actionvit.features.decoding.pool.supervisor import decode_stream
-from actionvit.features.decoding.video import DecodePolicy, decode
+from actionvit.features.decoding import DecodePolicy, DecodeRequest, decode, decode_stream
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.variants import VARIANTS, clip_spec

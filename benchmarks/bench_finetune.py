@@ -21,7 +21,7 @@ import machine
 import numpy as np
 import peers
 
-from actionvit.features.decoding.video import DecodePolicy
+from actionvit.features.decoding import DecodePolicy
 from actionvit.features.timesformer.checkpoint import Weights, find_weights
 from actionvit.features.timesformer.variants import VARIANTS, clip_spec
 from actionvit.pipeline.datasets import Dataset, load_dataset

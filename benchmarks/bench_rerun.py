@@ -20,7 +20,7 @@ from typing import Any
 import machine
 import numpy as np
 
-from actionvit.features.decoding.video import DecodePolicy
+from actionvit.features.decoding import DecodePolicy
 from actionvit.features.fingerprint import fingerprint
 from actionvit.features.store.catalog import store_folder
 from actionvit.features.store.parts import Row

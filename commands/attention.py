@@ -58,7 +58,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     Exit code 3: some videos did not decode.
     """
     options["out"] = options["out"] or Path("attention")
-    from actionvit.features.decoding.frames import DecodeError
+    from actionvit.features.decoding import DecodeError
     from actionvit.features.timesformer.checkpoint import find_weights
     from actionvit.features.timesformer.rollout import AttentionRollout
     from actionvit.features.timesformer.variants import clip_spec
@@ -93,7 +93,7 @@ def _draw(video: Path, stem: Path, look: Look, animate: Literal["gif", "webp", "
     from PIL import Image
 
     from actionvit.features.atomic import atomic_write
-    from actionvit.features.decoding.video import decode
+    from actionvit.features.decoding import decode
     from actionvit.pipeline.reporting.pictures import GAP, animation, evenly, overlay, strip
 
     seen, shares = (view[0] for view in look(decode(video, [look.spec])))

@@ -77,7 +77,7 @@ def _decoders() -> dict[str, str]:
 def _device(place: str, precision: str) -> str:
     import torch
 
-    from actionvit.features.decoding.pool.supervisor import available_cores
+    from actionvit.features.decoding import available_cores
 
     if not place.startswith("cuda"):
         return f"{place}, {precision}; {available_cores()} cores, {torch.get_num_threads()} threads in a product"
@@ -123,7 +123,7 @@ def _tried(variant: str, place: str, precision: Precision) -> float:
 
     import numpy as np
 
-    from actionvit.features.decoding.frames import Frames
+    from actionvit.features.decoding import Frames
     from actionvit.features.timesformer.checkpoint import find_weights
     from actionvit.features.timesformer.encoder import Encoder
     from actionvit.features.timesformer.variants import clip_spec

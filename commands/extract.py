@@ -79,7 +79,7 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> t
 @device_option()
 @decoding_options
 @click.option(
-    "--backend", type=click.Choice(["auto", "decord", "pyav"]), default="auto", show_default=True, help="Video decoder."
+    "--backend", type=click.Choice(["pyav", "decord"]), default="pyav", show_default=True, help="Video decoder."
 )
 @click.option(
     "--on-corrupt",
@@ -114,7 +114,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     """
     from tqdm import tqdm
 
-    from actionvit.features.decoding.video import DecodePolicy
+    from actionvit.features.decoding import DecodePolicy
     from actionvit.pipeline.extraction.extract import extract
 
     dataset = open_dataset(options["root"], options)

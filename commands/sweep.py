@@ -90,7 +90,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
     Exit code 3: some videos failed.
     """
-    from actionvit.features.decoding.video import DecodePolicy
+    from actionvit.features.decoding import DecodePolicy
     from actionvit.pipeline.experiments.sweep import embed, plan_sweep
 
     dataset = open_dataset(options["root"], options)

@@ -26,7 +26,7 @@ from typing import Any
 import click
 import numpy as np
 
-from actionvit.features.decoding.video import DecodePolicy, decode
+from actionvit.features.decoding import DecodePolicy, decode
 from actionvit.features.sampling import clip_indices
 from actionvit.features.timesformer.encoder import Encoder
 from actionvit.pipeline.datasets.synthetic.dataset import DrawnClip, plan_clips, write_clip

@@ -8,6 +8,7 @@ from stat import S_ISDIR, S_ISREG
 from typing import NamedTuple
 
 from actionvit.features.media import frame_files
+from actionvit.features.sampling import Segment
 
 
 class Fingerprint(NamedTuple):
@@ -53,6 +54,11 @@ def content_digest(path: Path) -> str:
         digest.update(f"{frame.name}\0{frame.stat().st_size}\0".encode("utf-8", "surrogateescape"))
         _update(digest, frame)
     return digest.hexdigest()
+
+
+def segment_digest(digest: str, segment: Segment) -> str:
+    """Return the digest that identifies a segment of the content with `digest`."""
+    return hashlib.sha256(f"{digest}\0{segment}\0{segment.unit}".encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:

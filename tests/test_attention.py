@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from actionvit.cli import cli
-from actionvit.features.decoding.video import decode
+from actionvit.features.decoding import decode
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.rollout import AttentionRollout
 from actionvit.features.timesformer.variants import clip_spec

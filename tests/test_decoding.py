@@ -10,13 +10,12 @@ from typing import get_args
 import av
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image as Pictures
 from video_corpus import FILMS, QUIET, Film, Image
 
-from actionvit.features.decoding import pyav
-from actionvit.features.decoding.frames import DecodeError
-from actionvit.features.decoding.pyav import decode_pyav
-from actionvit.features.decoding.video import Backend, DecodePolicy, decode
+from actionvit.features.decoding import CountChangedError, DecodeError, DecodePolicy, Frames, decode, open_video, pyav
+from actionvit.features.decoding.policy import Backend
 from actionvit.features.sampling import ClipSpec, clip_indices
 
 SPECS = (
@@ -36,9 +35,18 @@ def oracle(path: Path) -> list[Image]:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(container.streams.best("video"))]
 
 
-def assert_exact(path: Path, expected: Sequence[Image], backend: Backend = "auto") -> None:
+def frames_at(path: Path, indices: NDArray[np.int64]) -> Frames:
+    """Decode the frames at some positions, again if the file promised another number of frames."""
+    with open_video(path) as video:
+        try:
+            return video.frames_at(indices)
+        except CountChangedError:
+            return video.frames_at(indices)
+
+
+def assert_exact(path: Path, expected: Sequence[Image], backend: Backend = "pyav") -> None:
     """Single specs and all at once (by a backend that was named: those) give the oracle's frames and nothing odd."""
-    for specs in ASKED if backend == "auto" else ASKED[-1:]:
+    for specs in ASKED if backend == "pyav" else ASKED[-1:]:
         found = decode(path, specs, DecodePolicy(backend=backend))
         assert (found.count, found.flags) == (len(expected), ())
         wanted = np.unique(np.concatenate([clip_indices(len(expected), spec).ravel() for spec in specs]))
@@ -71,7 +79,7 @@ def test_any_frames_are_those_of_the_whole_file(film: Film, corpus: Path) -> Non
     random = np.random.RandomState(0)
     for size in (1, 2, 3, 5, 8, 13):
         wanted = np.sort(random.permutation(len(expected))[:size])
-        found = decode_pyav(path, lambda count, wanted=wanted: wanted, 1 << 30)
+        found = frames_at(path, wanted)
         np.testing.assert_array_equal(found.data, np.stack([expected[place] for place in wanted]))
 
 
@@ -182,7 +190,7 @@ def test_a_broken_image_costs_its_folder_alone(tmp_path: Path) -> None:
     (tmp_path / "2.jpg").write_bytes((tmp_path / "1.jpg").read_bytes()[:100])
     with pytest.raises(DecodeError, match=r"2\.jpg") as caught:
         decode(tmp_path, [ClipSpec(num_frames=4, size=8)])
-    assert (caught.value.reason, caught.value.frames, caught.value.backend) == ("corrupt", 4, "folder")
+    assert (caught.value.reason, caught.value.frames_decoded, caught.value.backend) == ("corrupt", 4, "folder")
     assert decode(tmp_path, [ClipSpec(num_frames=2, size=8)]).index.tolist() == [1, 3]  # not asked for
 
 

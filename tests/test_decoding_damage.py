@@ -14,12 +14,9 @@ import pytest
 from broken_videos import impostors, mutants
 from video_corpus import Film, Image
 
+from actionvit.features.decoding import DecodeError, DecodePolicy, DecodeRequest, decode, decode_stream
 from actionvit.features.decoding.convert import upright
-from actionvit.features.decoding.damage import Shown, bad_packets, touched
-from actionvit.features.decoding.frames import DecodeError
-from actionvit.features.decoding.pool.messages import DecodeRequest
-from actionvit.features.decoding.pool.supervisor import decode_stream
-from actionvit.features.decoding.video import DecodePolicy, decode
+from actionvit.features.decoding.damage import DecodedFrame, affected_frames, damaged_packets
 from actionvit.features.failures import Failure, Reason
 from actionvit.features.sampling import ClipSpec
 
@@ -62,7 +59,7 @@ def judge(paths: Iterable[Path]) -> collections.Counter[str]:
     """Decode broken videos in workers; check what can be checked of each, and count what became of them."""
     found: collections.Counter[str] = collections.Counter()
     requests = [DecodeRequest(path.name, path, SPECS) for path in paths]
-    for request, item in zip(requests, decode_stream(requests, workers=2, timeout=30, max_memory=2 << 30), strict=True):
+    for request, item in zip(requests, decode_stream(requests, workers=2, timeout=30), strict=True):
         assert item.id == request.id
         if isinstance(item, Failure):
             assert item.reason in get_args(Reason) and item.detail and "\n" not in item.detail, item
@@ -79,42 +76,48 @@ def judge(paths: Iterable[Path]) -> collections.Counter[str]:
     return found
 
 
-def test_broken_videos_cost_themselves_alone(corpus: Path, tmp_path: Path) -> None:
+def test_broken_videos_fail_alone(corpus: Path, tmp_path: Path) -> None:
     found = judge(mutants(corpus, tmp_path, 150))
     assert found.total() == 150 and found["flagged"] > 10 and found["corrupt"] > 10 and found["truncated"] > 10
 
 
 @pytest.mark.slow
-def test_a_thousand_broken_videos_cost_themselves_alone(corpus: Path, tmp_path: Path) -> None:
+def test_a_thousand_broken_videos_fail_alone(corpus: Path, tmp_path: Path) -> None:
     found = judge(mutants(corpus, tmp_path, 1000, seed=1))
     print(json.dumps(found))
     assert found.total() == 1000
 
 
-def gop(*times: int, entries: tuple[int, ...] = (0,), corrupt: tuple[int, ...] = ()) -> list[Shown]:
+def gop(*times: int, entries: tuple[int, ...] = (0,), corrupt: tuple[int, ...] = ()) -> list[DecodedFrame]:
     """Return what a decoder gave: frames shown at these times, in order."""
-    return [Shown(time, time in entries, time in corrupt) for time in sorted(times)]
+    return [DecodedFrame(time, time in entries, time in corrupt) for time in sorted(times)]
 
 
 def test_damage_spreads_in_decoding_order_up_to_the_next_entry() -> None:
     times = [0, 3, 1, 2, 6, 4, 5, 9, 7, 8]  # I P B B P B B I B B, the last two leading
     shown = gop(*times, entries=(0, 9))
-    assert touched(times, shown, set()) == set()
-    assert touched(times, shown, {4}) == {4, 5, 6, 7, 8}  # the P shown at 6, what refers to it, what leads the next I
-    assert touched(times, shown, {8}) == {7, 8}
-    assert touched(times, shown, {0}) == set(range(9))
-    assert touched([0, None, 2], [Shown(None, True, False)] * 3, {1}) == {0, 1, 2}  # no telling
+    assert affected_frames(times, shown, set()) == set()
+    assert affected_frames(times, shown, {4}) == {
+        4,
+        5,
+        6,
+        7,
+        8,
+    }  # the P shown at 6, what refers to it, what leads the next I
+    assert affected_frames(times, shown, {8}) == {7, 8}
+    assert affected_frames(times, shown, {0}) == set(range(9))
+    assert affected_frames([0, None, 2], [DecodedFrame(None, True, False)] * 3, {1}) == {0, 1, 2}  # no telling
 
 
 def test_what_is_bad_is_found_from_errors_marks_and_losses() -> None:
     times = [0, 3, 1, 2, 4]
     whole, none = gop(*times), ()
-    assert bad_packets(times, whole, failed=none, sure=range(5), exact=True) == set()
-    assert bad_packets(times, gop(*times, corrupt=(3,)), failed=none, sure=none, exact=True) == {1}
-    assert bad_packets(times, gop(0, 1, 2, 4), failed=none, sure=range(5), exact=True) == {1}
-    assert bad_packets(times, gop(0, 1, 2, 4), failed=none, sure=none, exact=True) == set()
-    assert bad_packets(times, whole, failed={3}, sure=none, exact=True) == {3}
-    assert bad_packets(times, whole, failed={3}, sure=none, exact=False) == {0, 1, 2, 3}
+    assert damaged_packets(times, whole, failed=none, one_frame_each=range(5), exact=True) == set()
+    assert damaged_packets(times, gop(*times, corrupt=(3,)), failed=none, one_frame_each=none, exact=True) == {1}
+    assert damaged_packets(times, gop(0, 1, 2, 4), failed=none, one_frame_each=range(5), exact=True) == {1}
+    assert damaged_packets(times, gop(0, 1, 2, 4), failed=none, one_frame_each=none, exact=True) == set()
+    assert damaged_packets(times, whole, failed={3}, one_frame_each=none, exact=True) == {3}
+    assert damaged_packets(times, whole, failed={3}, one_frame_each=none, exact=False) == {0, 1, 2, 3}
 
 
 def test_a_damaged_video_is_kept_and_flagged_if_its_sampled_frames_are_intact(tmp_path: Path) -> None:
@@ -148,13 +151,13 @@ def test_a_video_cut_short_is_flagged_and_gives_what_is_left(tmp_path: Path) -> 
     path.write_bytes(data[:8000])  # in the midst of the first frame
     with pytest.raises(DecodeError) as caught:
         decode(path, SPECS)
-    assert (caught.value.reason, caught.value.frames) == ("truncated", 1)
+    assert (caught.value.reason, caught.value.frames_decoded) == ("truncated", 1)
 
 
 def test_impostors_are_seen_through(corpus: Path, tmp_path: Path) -> None:
     expected = dict(impostors(corpus, tmp_path))
     requests = [DecodeRequest(path.name, path, SPECS) for path in expected]
     found = {}
-    for item in decode_stream(requests, workers=1, timeout=30, max_memory=1 << 30):
+    for item in decode_stream(requests, workers=1, timeout=30):
         found[tmp_path / item.id] = item.reason if isinstance(item, Failure) else ""
     assert found == expected

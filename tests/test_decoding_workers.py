@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import misbehaving_decoders
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -21,14 +22,12 @@ from video_corpus import Film
 import actionvit.pipeline.extraction.extract as stage
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest
-from actionvit.features.decoding.pool.supervisor import decode_stream
-from actionvit.features.decoding.video import decode
+from actionvit.features.decoding import Decoded, DecodeRequest, decode, decode_stream
 from actionvit.features.failures import Failure
 from actionvit.features.sampling import ClipSpec
 
 SPECS = (ClipSpec(num_frames=8, size=224),)
-BY_NAME = "misbehaving_decoders:decode_by_name"
+SUPERVISOR = "actionvit.features.decoding.pool.supervisor"
 REASONS = {
     "sleeps": ("timeout", "not decoded within 2 s"),
     "hangs": ("timeout", "not decoded within 2 s"),
@@ -61,6 +60,12 @@ def named(video: Path, tmp_path: Path) -> Callable[..., list[DecodeRequest]]:
 Named = Callable[..., list[DecodeRequest]]
 
 
+@pytest.fixture
+def misbehaving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers do what the names of their videos say."""
+    misbehaving_decoders.install(monkeypatch)
+
+
 def reasons(items: Iterator[Decoded | Failure]) -> dict[str, str]:
     return {item.id: item.reason if isinstance(item, Failure) else "" for item in items}
 
@@ -79,11 +84,12 @@ def test_a_stream_answers_in_order_and_survives_bad_videos(tmp_path: Path, worke
             np.testing.assert_array_equal(item.frames.data, decode(tmp_path / item.id, SPECS).data)
 
 
-def test_whatever_a_decoder_does_costs_one_video(named: Named, video: Path) -> None:
+@pytest.mark.usefixtures("misbehaving")
+def test_decoder_failure_affects_only_its_video(named: Named, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [name for bad in REASONS for name in (bad, f"good-{bad}")]
     expected = decode(video, SPECS).data
-    settings = {"workers": 2, "timeout": 2.0, "max_memory": 1 << 28, "decoder": BY_NAME}
-    for item in decode_stream(named(*names), **settings):  # type: ignore[arg-type]
+    monkeypatch.setattr(f"{SUPERVISOR}.MAX_MEMORY", 1 << 28)
+    for item in decode_stream(named(*names), workers=2, timeout=2.0):
         reason, detail = REASONS.get(item.id, ("", ""))
         if isinstance(item, Failure):
             assert item.reason == reason and detail in item.detail and "\n" not in item.detail
@@ -92,15 +98,26 @@ def test_whatever_a_decoder_does_costs_one_video(named: Named, video: Path) -> N
             np.testing.assert_array_equal(item.frames.data, expected)
 
 
+@pytest.mark.usefixtures("misbehaving")
+def test_a_video_whose_worker_was_killed_is_tried_once_alone(named: Named, tmp_path: Path) -> None:
+    names = ("a", "killed-once", "b", "kills-itself", "c")
+    items = list(decode_stream(named(*names), workers=2))
+    assert [item.id for item in items] == list(names)
+    assert reasons(iter(items)) == {**dict.fromkeys(names, ""), "kills-itself": "crashed"}
+    assert (tmp_path / "killed-once.log").read_text() == "attempt\nattempt\n"
+
+
+@pytest.mark.usefixtures("misbehaving")
 def test_workers_import_no_torch(named: Named) -> None:
-    (found,) = decode_stream(named("imports"), workers=1, decoder=BY_NAME)
+    (found,) = decode_stream(named("imports"), workers=1)
     assert isinstance(found, Failure)
     assert {"av", "numpy"} < set(found.detail.split())
     assert not {"torch", "transformers", "sklearn", "scipy", "h5py", "matplotlib", "decord"} & set(found.detail.split())
 
 
+@pytest.mark.usefixtures("misbehaving")
 def test_native_libraries_cannot_write_to_the_terminal(named: Named, capfd: pytest.CaptureFixture[str]) -> None:
-    assert reasons(decode_stream(named("shouts", "good"), workers=1, decoder=BY_NAME)) == {"shouts": "", "good": ""}
+    assert reasons(decode_stream(named("shouts", "good"), workers=1)) == {"shouts": "", "good": ""}
     assert capfd.readouterr() == ("", "")
 
 
@@ -115,30 +132,35 @@ def test_a_folder_of_the_users_cannot_pose_as_a_library(
 @pytest.mark.timing
 def test_a_slow_consumer_is_not_taken_for_a_slow_decoder(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next video waits for the consumer longer than the deadline before the worker hears of it."""
-    monkeypatch.setattr("actionvit.features.decoding.pool.supervisor.GRACE", 0.05)
+    monkeypatch.setattr(f"{SUPERVISOR}.GRACE", 0.05)
+    monkeypatch.setattr(f"{SUPERVISOR}.AHEAD_PER_WORKER", 0)
     found = {}
-    for item in decode_stream(named("a", "b", "c"), workers=1, timeout=1.0, ahead=0):
+    for item in decode_stream(named("a", "b", "c"), workers=1, timeout=1.0):
         found[item.id] = item.reason if isinstance(item, Failure) else ""
         time.sleep(1.3)
     assert found == {"a": "", "b": "", "c": ""}
 
 
 @pytest.mark.timing
+@pytest.mark.usefixtures("misbehaving")
 def test_a_deadline_runs_from_when_a_video_was_handed_over(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that has long answered gets its next video just before the answer is read."""
-    monkeypatch.setattr("actionvit.features.decoding.pool.supervisor.GRACE", 0.05)
-    stream = decode_stream(named("a", "b", "slow", "c"), workers=1, timeout=2.5, ahead=1, decoder=BY_NAME)
+    monkeypatch.setattr(f"{SUPERVISOR}.GRACE", 0.05)
+    monkeypatch.setattr(f"{SUPERVISOR}.AHEAD_PER_WORKER", 1)
+    stream = decode_stream(named("a", "b", "slow", "c"), workers=1, timeout=2.5)
     assert next(stream).id == "a"
     time.sleep(4)
     assert reasons(stream) == {"b": "", "slow": "", "c": ""}
 
 
-def test_what_the_consumer_holds_is_not_the_workers_memory(named: Named) -> None:
-    held = list(decode_stream(named("a") * 150, workers=1, max_memory=64 << 20))
+def test_what_the_consumer_holds_is_not_the_workers_memory(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{SUPERVISOR}.MAX_MEMORY", 64 << 20)
+    held = list(decode_stream(named("a") * 150, workers=1))
     assert all(isinstance(item, Decoded) for item in held), held[-1]
     assert len(held) * (1 << 20) > 64 << 20  # a megabyte of shared memory each, at least
     large = DecodeRequest("a", held[0].path if isinstance(held[0], Failure) else named("a")[0].path, SPECS)
-    (found,) = decode_stream([large], workers=1, max_memory=100 << 10)  # but each piece must fit into it
+    monkeypatch.setattr(f"{SUPERVISOR}.MAX_MEMORY", 100 << 10)
+    (found,) = decode_stream([large], workers=1)  # but each piece must fit into it
     assert isinstance(found, Failure) and found.reason == "memory"
 
 
@@ -161,9 +183,11 @@ def test_workers_keep_within_a_limit_that_was_set_for_good(named: Named) -> None
 
 
 @pytest.mark.timing
+@pytest.mark.usefixtures("misbehaving")
 def test_a_hang_is_noticed_in_time_after_the_consumer_was_away(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actionvit.features.decoding.pool.supervisor.GRACE", 0.2)
-    stream = decode_stream(named("a", "hangs"), workers=1, timeout=1.5, ahead=0, decoder=BY_NAME)
+    monkeypatch.setattr(f"{SUPERVISOR}.GRACE", 0.2)
+    monkeypatch.setattr(f"{SUPERVISOR}.AHEAD_PER_WORKER", 0)
+    stream = decode_stream(named("a", "hangs"), workers=1, timeout=1.5)
     assert next(stream).id == "a"
     time.sleep(6)
     began = time.monotonic()
@@ -172,12 +196,14 @@ def test_a_hang_is_noticed_in_time_after_the_consumer_was_away(named: Named, mon
 
 
 @pytest.mark.timing
+@pytest.mark.usefixtures("misbehaving")
 def test_time_that_a_run_was_stopped_while_it_embedded_counts_for_nothing(
     named: Named, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The consumer is away for long with the workers stopped; then they have their time."""
-    monkeypatch.setattr("actionvit.features.decoding.pool.supervisor.GRACE", 0.2)
-    stream = decode_stream(named("a", "slow", "c"), workers=1, timeout=4.0, ahead=2, decoder=BY_NAME)
+    monkeypatch.setattr(f"{SUPERVISOR}.GRACE", 0.2)
+    monkeypatch.setattr(f"{SUPERVISOR}.AHEAD_PER_WORKER", 2)
+    stream = decode_stream(named("a", "slow", "c"), workers=1, timeout=4.0)
     assert next(stream).id == "a"
     (child, *_) = offspring(os.getpid())
     os.kill(int(child), signal.SIGSTOP)
@@ -191,16 +217,18 @@ def test_workers_are_replaced_after_so_many_videos(named: Named, monkeypatch: py
     real = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(1) or real(*a, **k))
     names = [str(number) for number in range(7)]
-    assert reasons(decode_stream(named(*names), workers=1, recycle=3)) == dict.fromkeys(names, "")
+    monkeypatch.setattr(f"{SUPERVISOR}.RECYCLE", 3)
+    assert reasons(decode_stream(named(*names), workers=1)) == dict.fromkeys(names, "")
     assert len(started) == 3
 
 
-def test_frames_stay_as_they_are_for_as_long_as_they_are_held(tmp_path: Path) -> None:
+def test_frames_stay_valid_while_they_are_referenced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shared memory is lent again only when the consumer has dropped every array over it, views too."""
     paths = [Film(name=f"{n}.avi", frames=9 + n, size=(64 + 16 * (n % 3), 48)).write(tmp_path) for n in range(8)]
     requests = [DecodeRequest(f"{turn}-{path.name}", path, SPECS) for turn in range(4) for path in paths]
+    monkeypatch.setattr(f"{SUPERVISOR}.RECYCLE", 5)
     kept = {}
-    for number, item in enumerate(decode_stream(requests, workers=2, recycle=5)):
+    for number, item in enumerate(decode_stream(requests, workers=2)):
         assert isinstance(item, Decoded)
         if number % 3 == 0:
             kept[item.id] = item.frames.data[2:5]
@@ -209,7 +237,8 @@ def test_frames_stay_as_they_are_for_as_long_as_they_are_held(tmp_path: Path) ->
 
 
 def test_large_videos_are_not_decoded_far_ahead(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actionvit.features.decoding.pool.supervisor.MAX_AHEAD", 3 * 8 * 64 * 96 * 3)
+    monkeypatch.setattr(f"{SUPERVISOR}.MAX_AHEAD", 3 * 8 * 64 * 96 * 3)
+    monkeypatch.setattr(f"{SUPERVISOR}.AHEAD_PER_WORKER", 12)
     taken = []
 
     def requests() -> Iterator[DecodeRequest]:
@@ -217,19 +246,20 @@ def test_large_videos_are_not_decoded_far_ahead(named: Named, monkeypatch: pytes
             taken.append(number)
             yield request
 
-    for number, _ in enumerate(decode_stream(requests(), workers=1, ahead=12)):
+    for number, _ in enumerate(decode_stream(requests(), workers=1)):
         assert number == 0 or len(taken) <= number + 5
 
 
-def test_a_worker_that_cannot_start_ends_the_run_with_a_word(named: Named) -> None:
+def test_a_worker_that_cannot_start_ends_the_run(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
+    misbehaving_decoders.install(monkeypatch, "no_such_decoder")
     with pytest.raises(ActionVitError, match=r"does not start.*no_such_decoder"):
-        list(decode_stream(named("a"), workers=1, decoder="misbehaving_decoders:no_such_decoder"))
+        list(decode_stream(named("a"), workers=1))
 
 
 def test_a_file_that_changes_while_it_is_read_fails(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
     (request,) = named("a")
     count = iter(range(100))
-    monkeypatch.setattr("actionvit.features.decoding.pool.messages.fingerprint", lambda path: next(count))
+    monkeypatch.setattr("actionvit.features.decoding.pool.task.fingerprint", lambda path: next(count))
     (found,) = decode_stream([request], workers=0)
     assert isinstance(found, Failure) and (found.reason, found.detail) == (
         "corrupt",
@@ -238,8 +268,9 @@ def test_a_file_that_changes_while_it_is_read_fails(named: Named, monkeypatch: p
 
 
 @pytest.mark.timing
+@pytest.mark.usefixtures("misbehaving")
 def test_closing_early_ends_the_workers_at_once(named: Named) -> None:
-    stream = decode_stream(named("good", "hangs", "sleeps"), workers=3, decoder=BY_NAME)
+    stream = decode_stream(named("good", "hangs", "sleeps"), workers=3)
     assert next(stream).id == "good"
     children = offspring(os.getpid())
     assert len(children) >= 2
@@ -253,13 +284,15 @@ import signal, sys, time
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have background jobs ignore it
 from actionvit.features.sampling import ClipSpec
-from actionvit.features.decoding.pool.messages import DecodeRequest
-from actionvit.features.decoding.pool.supervisor import decode_stream
+from actionvit.features.decoding import DecodeRequest, decode_stream
 spec = ClipSpec(num_frames=2, size=8)
 requests = [DecodeRequest(Path(name).stem, Path(name), (spec,)) for name in sys.argv[2:]]
 sys.path.insert(0, sys.argv[1])
 # some workers are still starting when the parent dies
-stream = decode_stream(requests * 9, workers=6, decoder="misbehaving_decoders:decode_by_name")
+import misbehaving_decoders
+from actionvit.features.decoding.pool import worker
+worker.START = misbehaving_decoders.start_script()
+stream = decode_stream(requests * 9, workers=6)
 next(stream)
 print("decoding", flush=True)
 time.sleep(60)
@@ -331,11 +364,13 @@ def test_a_run_over_misbehaving_decoders_ends_with_the_right_ledger(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
+    misbehaving_decoders.install(monkeypatch)
+    monkeypatch.setattr(f"{SUPERVISOR}.MAX_MEMORY", 1 << 28)
 
     def stream(requests: Iterator[DecodeRequest], **settings: object) -> Iterator[Decoded | Failure]:
         kept = list(requests)
         asked.append({request.path.stem for request in kept})
-        return decode_stream(kept, decoder=BY_NAME, max_memory=1 << 28, **settings)  # type: ignore[arg-type]
+        return decode_stream(kept, **settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr(stage, "decode_stream", stream)
     done = extract(root)
@@ -357,7 +392,7 @@ def test_a_run_over_misbehaving_decoders_ends_with_the_right_ledger(
     assert extract(root).exit_code == 3 and asked[1] == {"segfaults"}
     monkeypatch.setattr(stage, "decoder_version", lambda: "av 99")
     assert extract(root).exit_code == 3 and asked[2] == set(REASONS)
-    monkeypatch.setattr(stage, "decode_stream", decode_stream)
+    monkeypatch.setattr("actionvit.features.decoding.pool.worker.START", misbehaving_decoders.START)
     assert extract(root, "--retry-failed").exit_code == 0 and ledger(root.parent) == {}
 
 
@@ -381,10 +416,11 @@ def test_damaged_videos_are_kept_and_flagged_or_skipped_as_the_user_says(root: P
 def test_ctrl_c_leaves_no_process_and_no_shared_memory(root: Path, tmp_path: Path) -> None:
     before = shared_memory()
     code = (
-        "import sys, functools, signal; sys.path.insert(0, sys.argv.pop(1))\n"
+        "import sys, signal; sys.path.insert(0, sys.argv.pop(1))\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "import actionvit.pipeline.extraction.extract as stage\n"
-        "stage.decode_stream = functools.partial(stage.decode_stream, decoder='misbehaving_decoders:decode_by_name')\n"
+        "import misbehaving_decoders\n"
+        "from actionvit.features.decoding.pool import worker\n"
+        "worker.START = misbehaving_decoders.start_script()\n"
         "from actionvit.cli import main; main()"
     )
     options = ["extract", root, "--variant", "tiny", "--cache", tmp_path / "cache", "--workers", "3"]

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding.frames import Frames
-from actionvit.features.decoding.video import decode
+from actionvit.features.decoding import Frames, decode
 from actionvit.features.store.catalog import in_shard
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.checkpoint import find_weights

@@ -22,9 +22,7 @@ from transformers_reference import SMALL, expected, reference
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding.frames import Frames
-from actionvit.features.decoding.pool.messages import Decoded
-from actionvit.features.decoding.video import decode
+from actionvit.features.decoding import Decoded, Frames, decode
 from actionvit.features.fingerprint import Fingerprint
 from actionvit.features.sampling import ClipSpec, clip_indices
 from actionvit.features.store.store import FeatureStore
@@ -32,6 +30,7 @@ from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.variants import clip_spec
 from actionvit.features.transforms import resized
+from actionvit.features.video_record import VideoRecord
 from actionvit.pipeline.datasets import load_dataset
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.extraction.extract import extract
@@ -245,7 +244,8 @@ def test_frames_are_let_go_once_the_encoder_has_them(clips: Path, monkeypatch: p
             data = np.zeros((16, 32, 32, 3), np.uint8)
             pixels.append(weakref.ref(data))
             frames = Frames(data=data, index=np.arange(16), count=16, backend="pyav")
-            lane.take(Decoded(f"{number}", frames, "00" * 32, Fingerprint(1, 2), 0.1))
+            record = VideoRecord(f"{number}", "00" * 32, Fingerprint(1, 2), 16, (), "pyav")
+            lane.take(Decoded(record, frames, 0.1))
             del frames, data
         thread.submit(int).result()
         gc.collect()

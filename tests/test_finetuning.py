@@ -26,7 +26,7 @@ from tiny_model import command
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding.video import decoder_version
+from actionvit.features.decoding import decoder_version
 from actionvit.features.failures import Failure
 from actionvit.features.fingerprint import fingerprint
 from actionvit.features.store.store import FeatureStore

@@ -15,7 +15,7 @@ import pytest
 from chromium import Page, browser, find_chromium
 from fake_runs import embeddings, predictions, write
 
-from actionvit.features.decoding.frames import Frames
+from actionvit.features.decoding import Frames
 from actionvit.features.timesformer.variants import clip_spec
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.reporting.report import ReportFiles, report

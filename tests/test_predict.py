@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import misbehaving_decoders
 import numpy as np
 import pytest
 import tiny_model
@@ -15,7 +16,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from actionvit.cli import cli
-from actionvit.features.decoding.video import decode
+from actionvit.features.decoding import decode
 from actionvit.features.sampling import clip_indices
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
@@ -113,11 +114,15 @@ def test_several_videos_make_a_table_or_json(dataset: Dataset, place: Path, tmp_
     assert sum(each["score"] for each in alone["videos"][0]["top"]) == pytest.approx(1, abs=1e-5)
 
 
-def test_one_video_is_watched_too(dataset: Dataset, place: Path, tmp_path: Path) -> None:
-    endless = tmp_path / "endless.avi"
-    os.mkfifo(endless)  # never opens, as nobody writes to it
-    result = invoke("predict", endless, "--run", place / "runs" / "tuned", "--timeout", "2")
+def test_one_video_is_decoded_under_supervision(
+    dataset: Dataset, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    misbehaving_decoders.install(monkeypatch)
+    (endless := tmp_path / "sleeps.avi").write_bytes(dataset.videos[0].path.read_bytes())
+    os.mkfifo(pipe := tmp_path / "pipe.avi")  # reading would never end, as nobody writes to it
+    result = invoke("predict", endless, pipe, "--run", place / "runs" / "tuned", "--timeout", "2")
     assert result.exit_code == 3 and f"{endless}: timeout: not decoded within 2 s" in result.output
+    assert f"{pipe}: not_video: not a regular file" in result.output
 
 
 @pytest.mark.parametrize("name", ["tuned", "wide", "linear", "calibrated"])

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import TimesformerConfig, TimesformerModel
 
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding.frames import Frames
+from actionvit.features.decoding import Frames
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.model import TimeSformer

@@ -72,5 +72,5 @@ def test_impossible_specs_are_refused_with_the_value(field: str, value: object) 
 
 
 def test_a_video_without_frames_is_refused() -> None:
-    with pytest.raises(ValueError, match="num_frames: got 0"):
+    with pytest.raises(ValueError, match="count: got 0"):
         clip_indices(0, ClipSpec(num_frames=8, size=224))

@@ -1,80 +1,85 @@
-"""Where a video is damaged, which of its frames are still as they were: damage spreads along references."""
+"""Frames that damage in some packets may have reached: it spreads along references between pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-LAG = 8
-"""Packets after which, at the latest, a decoder that works ahead reports what was wrong with one."""
+MAX_DELAY = 8
+"""Packets after which, at the latest, a decoder with look-ahead reports an error in one."""
 
 
-class Shown(NamedTuple):
-    """A frame that the decoder gave."""
+class DecodedFrame(NamedTuple):
+    """Properties of a frame that the decoder returned."""
 
     time: int | None
-    """When it is shown; equal to the time of the packet that coded it."""
-    entry: bool
-    """Whether decoding could begin with it."""
+    """Presentation time; equal to that of the packet that coded it."""
+    random_access: bool
+    """Whether decoding may start with it."""
     corrupt: bool
-    """Whether the decoder said that it is damaged."""
+    """Whether the decoder marked it as damaged."""
 
 
-def bad_packets(
-    times: Sequence[int | None], shown: Sequence[Shown], *, failed: Collection[int], sure: Collection[int], exact: bool
+def damaged_packets(
+    times: Sequence[int | None],
+    shown: Sequence[DecodedFrame],
+    *,
+    failed: Collection[int],
+    one_frame_each: Collection[int],
+    exact: bool,
 ) -> set[int]:
-    """Return the packets that are damaged, by their place in decoding order.
+    """Return the damaged packets, by their place in decoding order.
 
     Parameters
     ----------
     times : sequence of int or None
-        When each packet's picture is to be shown; in decoding order.
-    shown : sequence of Shown
-        What was decoded, in presentation order.
+        Presentation time of each packet; in decoding order.
+    shown : sequence of DecodedFrame
+        The decoded frames in presentation order.
     failed : collection of int
         Packets at which the container or the decoder reported an error.
-    sure : collection of int
-        Packets that certainly code one picture each: where none came of it, it is lost.
+    one_frame_each : collection of int
+        Packets that certainly code one picture each: one without a frame is damaged.
     exact : bool
         Whether the decoder reports an error with the packet that has it.
     """
-    given = {frame.time for frame in shown}
+    decoded = {frame.time for frame in shown}
     corrupt = {frame.time for frame in shown if frame.corrupt}
-    bad = {i for i, time in enumerate(times) if time in corrupt} | {i for i in sure if times[i] not in given}
-    if any(frame.corrupt for frame in shown) and not bad:
-        bad = {0}
-    entries = {frame.time for frame in shown if frame.entry}
+    damaged = {i for i, time in enumerate(times) if time in corrupt}
+    damaged |= {i for i in one_frame_each if times[i] not in decoded}
+    if any(frame.corrupt for frame in shown) and not damaged:
+        damaged = {0}
+    starts = {frame.time for frame in shown if frame.random_access}
     for i in failed:
-        start = i
-        while not exact and start > 0 and (start > i - LAG or times[start] not in entries):
-            start -= 1
-        bad.update(range(start, i + 1))
-    return bad
+        first = i
+        while not exact and first > 0 and (first > i - MAX_DELAY or times[first] not in starts):
+            first -= 1
+        damaged.update(range(first, i + 1))
+    return damaged
 
 
-def touched(times: Sequence[int | None], shown: Sequence[Shown], bad: Collection[int]) -> set[int]:
-    """Return the positions of the frames that damage of the packets `bad` may have reached.
+def affected_frames(times: Sequence[int | None], shown: Sequence[DecodedFrame], damaged: Collection[int]) -> set[int]:
+    """Return the positions of the frames that damage in some packets may have reached.
 
-    These are the frames of such packets and of all that follow in decoding order, up to the next entry; and of the
-    pictures after that one in decoding order which are shown before it. Where frames cannot be told by their times,
-    it may have reached all.
+    These are the frames of the damaged packets and of all that follow in decoding order, up to the next random access
+    picture, and the leading pictures of that one. Where times do not identify frames, all may be affected.
     """
-    if not bad:
+    if not damaged:
         return set()
-    position = {frame.time: at for at, frame in enumerate(shown)}
+    position = {frame.time: i for i, frame in enumerate(shown)}
     if None in position or len(position) < len(shown) or not position.keys() <= set(times):
         return set(range(len(shown)))
-    found: set[int] = set()
+    affected: set[int] = set()
     spreading = False
     leading_before: int | None = None
     for i, time in enumerate(times):
-        at = position.get(time)
-        if i in bad:
+        place = position.get(time)
+        if i in damaged:
             spreading = True
-        elif spreading and at is not None and shown[at].entry:
+        elif spreading and place is not None and shown[place].random_access:
             spreading, leading_before = False, time
-        if at is not None and (
+        if place is not None and (
             spreading or (leading_before is not None and time is not None and time < leading_before)
         ):
-            found.add(at)
-    return found
+            affected.add(place)
+    return affected

@@ -1,58 +1,80 @@
-"""A folder of frames (HMDB_simp) as a video: images in natural order."""
+"""A folder of images (as in HMDB_simp) as a video: the images in natural order."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.features.decoding.convert import Allocate
-from actionvit.features.decoding.frames import DecodeError, Frames
-from actionvit.features.media import frame_files
-
-if TYPE_CHECKING:
-    from actionvit.features.decoding.pyav import Wanted
+from actionvit.features.decoding.frames import Allocate, DecodeError, Frames
+from actionvit.features.media import frame_series
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
-"""What a file may be, whatever it is called: Pillow knows formats for which it would start other programs."""
-DEEP = ("I", "F")
-"""What Pillow's modes of more than eight bits a channel begin with; its own conversion would clip, not scale."""
+"""Accepted image formats, whatever a file's suffix: for some formats Pillow would start other programs."""
+DEEP_MODES = ("I", "F")
+"""First letters of Pillow's modes with more than eight bits per channel; its conversion clips them."""
 
 
-def decode_folder(folder: Path, wanted: Wanted, max_pixels: int, allocate: Allocate = np.empty) -> Frames:
-    """Decode the images at `wanted(count)`; images that are copies of others count as frames.
+class FrameFolder:
+    """An opened frame folder; equal images count as frames.
 
     Raises
     ------
     DecodeError
-        `empty` without images; `corrupt` where a sampled one is broken; `unsupported` where sampled ones differ
-        in size or have more than eight bits; `too_large` beyond `max_pixels`.
+        `empty` without images; `unsupported` with several series of images, of which it is unknown which is the video.
     """
-    files = frame_files(folder)
-    if not files:
-        raise DecodeError("empty", "no image in the folder", backend="folder")
-    index = wanted(len(files))
-    data: NDArray[np.uint8] | None = None
-    for row, place in enumerate(index.tolist()):
-        try:
-            image = _read(files[place], max_pixels)
-            if data is None:
-                data = allocate((len(index), *image.shape), np.uint8)
-            if image.shape != data.shape[1:]:
-                sizes = sorted({(data.shape[2], data.shape[1]), (image.shape[1], image.shape[0])})
-                raise DecodeError("unsupported", f"images of {', '.join(f'{w} × {h}' for w, h in sizes)}")
-        except DecodeError as error:
-            detail = f"{files[place].name}: {error.detail}"
-            raise DecodeError(error.reason, detail, backend="folder", frames=len(files)) from error.__cause__
-        data[row] = image
-    assert data is not None
-    return Frames(data=data, index=index, count=len(files), backend="folder")
+
+    times = None
+
+    def __init__(self, folder: Path, max_pixels: int, allocate: Allocate = np.empty) -> None:
+        series = frame_series(folder)
+        if not series:
+            raise DecodeError("empty", "no image in the folder", backend="folder")
+        if len(series) > 1:
+            names = ", ".join(f"{pattern} ({len(files)})" for pattern, files in list(series.items())[:4])
+            more = f" and {len(series) - 4} more" if len(series) > 4 else ""
+            detail = f"several series of images, {names}{more}: leave only the frames in the folder"
+            raise DecodeError("unsupported", detail, backend="folder")
+        (self._files,) = series.values()
+        self._max_pixels, self._allocate = max_pixels, allocate
+
+    @property
+    def count(self) -> int:
+        """Images in the folder's series."""
+        return len(self._files)
+
+    def frames_at(self, indices: NDArray[np.int64]) -> Frames:
+        """Decode the images at some positions.
+
+        Raises
+        ------
+        DecodeError
+            `corrupt` where one of them is broken; `unsupported` where their sizes differ or one has more than eight
+            bits per channel; `too_large` beyond the largest accepted frame.
+        """
+        data: NDArray[np.uint8] | None = None
+        for row, position in enumerate(indices.tolist()):
+            file = self._files[position]
+            try:
+                image = _read(file, self._max_pixels)
+                if data is None:
+                    data = self._allocate((len(indices), *image.shape), np.uint8)
+                if image.shape != data.shape[1:]:
+                    sizes = sorted({(data.shape[2], data.shape[1]), (image.shape[1], image.shape[0])})
+                    raise DecodeError("unsupported", f"images of {', '.join(f'{w} × {h}' for w, h in sizes)}")
+            except DecodeError as error:
+                detail = f"{file.name}: {error.detail}"
+                raise DecodeError(
+                    error.reason, detail, backend="folder", frames_decoded=self.count
+                ) from error.__cause__
+            data[row] = image
+        assert data is not None
+        return Frames(data=data, index=indices, count=self.count, backend="folder")
 
 
 def _read(file: Path, max_pixels: int) -> NDArray[np.uint8]:
-    """Return an image as (H, W, 3), upright. Raises DecodeError."""
+    """Return an image as (H, W, 3), upright by its EXIF tag. Raises DecodeError."""
     from PIL import Image, ImageOps
 
     try:
@@ -60,11 +82,11 @@ def _read(file: Path, max_pixels: int) -> NDArray[np.uint8]:
             if image.width * image.height > max_pixels:
                 size = f"{image.width} × {image.height}"
                 raise DecodeError("too_large", f"{size} pixels, at most {max_pixels} allowed")
-            if image.mode[0] in DEEP:
-                raise DecodeError("unsupported", f"more than eight bits a channel (mode {image.mode})")
+            if image.mode[0] in DEEP_MODES:
+                raise DecodeError("unsupported", f"more than eight bits per channel (mode {image.mode})")
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except Image.DecompressionBombError as error:
         raise DecodeError("too_large", " ".join(str(error).split())) from error
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow's readers raise on broken files
+    except (OSError, SyntaxError, ValueError) as error:  # raised by Pillow's readers for broken files
         detail = " ".join(str(error).replace(f"{file.parent}/", "").split())
         raise DecodeError("corrupt", detail) from error

@@ -1,94 +1,143 @@
-"""A video file or frame folder -> the frames that some clip specs ask for, bit-equal to decoding all of it in order."""
+"""Opening a video and decoding its frames: bit-equal to decoding all of it in order."""
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from importlib.metadata import version
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.features.decoding.convert import Allocate
-from actionvit.features.decoding.decord import decode_decord
-from actionvit.features.decoding.frame_folder import decode_folder
-from actionvit.features.decoding.frames import DecodeError, Frames
-from actionvit.features.decoding.pyav import decode_pyav
+from actionvit.features.decoding.container import open_container
+from actionvit.features.decoding.decord import DecordVideo
+from actionvit.features.decoding.frame_folder import FrameFolder
+from actionvit.features.decoding.frames import Allocate, CountChangedError, DecodeError, Frames
+from actionvit.features.decoding.policy import DecodePolicy
+from actionvit.features.decoding.pyav import PyAVVideo
 from actionvit.features.failures import Reason
-from actionvit.features.sampling import ClipSpec, clip_indices
+from actionvit.features.sampling import ClipSpec, Segment, union_indices
 
-Backend = Literal["auto", "decord", "pyav"]
-OnCorrupt = Literal["keep", "skip"]
+ATTEMPTS = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecodePolicy:
-    """Which decoder, and what it may accept."""
-
-    backend: Backend = "auto"
-    """Every choice gives the same pixels, or an error."""
-    on_corrupt: OnCorrupt = "keep"
-    """Of a damaged video whose sampled frames are intact: `keep` it, flagged, or `skip` it."""
-    max_pixels: int = 8192 * 4320
-    """Largest frame accepted, width × height."""
-
-    def __post_init__(self) -> None:
-        """Refuse what no policy can be."""
-        if self.backend not in get_args(Backend):
-            raise ValueError(f"backend: got {self.backend!r}, expected one of {', '.join(get_args(Backend))}")
-        if self.on_corrupt not in get_args(OnCorrupt):
-            raise ValueError(f"on_corrupt: got {self.on_corrupt!r}, expected one of {', '.join(get_args(OnCorrupt))}")
-        if self.max_pixels < 1:
-            raise ValueError(f"max_pixels: got {self.max_pixels}, expected at least 1")
+class Video(Protocol):
+    """An open video file or frame folder."""
 
     @property
-    def key(self) -> str:
-        """What of the policy can change pixels or acceptance; not the backend, all being equal."""
-        return f"rgb24-bilinear upright on_corrupt={self.on_corrupt} max_pixels={self.max_pixels}"
+    def count(self) -> int:
+        """Frames that a player shows."""
 
     @property
-    def decoder(self) -> str:
-        """Name of the decoder that video files meet first."""
-        return "decord" if self.backend == "decord" else "pyav"
+    def times(self) -> NDArray[np.float64] | None:
+        """(count,), presentation times in seconds after the first frame, ascending; None where there are none."""
+
+    def frames_at(self, indices: NDArray[np.int64]) -> Frames:
+        """Decode the frames at ascending positions in presentation order, and no more than these need.
+
+        Raises
+        ------
+        CountChangedError
+            If decoding gives another number of frames than the file promised: `count` has been corrected, and the
+            caller has to choose again.
+        DecodeError
+            With a `reason` from the closed list.
+        """
 
 
-def decoder_version() -> str:
-    """Return the versions that decide what decodes: what failed under another one is worth another try."""
-    return f"av {version('av')}, decord2 {version('decord2')}, pillow {version('pillow')}, {platform.machine()}"
+@contextmanager
+def open_video(path: Path, policy: DecodePolicy = DecodePolicy(), *, allocate: Allocate = np.empty) -> Iterator[Video]:
+    """Open a video file or frame folder; close it at the end.
 
-
-def decode(
-    path: Path, specs: Sequence[ClipSpec], policy: DecodePolicy = DecodePolicy(), allocate: Allocate = np.empty
-) -> Frames:
-    """Decode the union of `clip_indices(count, spec)` over `specs`, in one pass.
-
-    Returns
-    -------
-    Frames
-        uint8 (F, H, W, 3) RGB at the video's own size, upright.
+    Parameters
+    ----------
+    path : Path
+    policy : DecodePolicy
+        `on_corrupt` is not applied here: frames carry flags.
+    allocate : callable
+        Makes the arrays that frames are decoded into. The decoding workers pass shared memory: copying the frames of
+        an HMDB51 clip there afterwards would cost 4 % of its decoding time.
 
     Raises
     ------
     DecodeError
         With a `reason` from the closed list.
     """
+    if path.is_dir():
+        yield FrameFolder(path, policy.max_pixels, allocate)
+        return
+    with open_container(path, policy.max_pixels) as container:
+        video = PyAVVideo(container, allocate)
+        yield DecordVideo(video) if policy.backend == "decord" else video
+
+
+def sample_frames(
+    video: Video, specs: Sequence[ClipSpec], policy: DecodePolicy = DecodePolicy(), segment: Segment | None = None
+) -> Frames:
+    """Decode the union of the frames that `specs` sample from a video, or from a segment of it, in one pass.
+
+    Parameters
+    ----------
+    video : Video
+    specs : sequence of ClipSpec
+        At least one.
+    policy : DecodePolicy
+        `on_corrupt` decides about damaged videos.
+    segment : Segment, optional
+        Sample within its frames only; the result's `index` and `count` are those of the segment.
+
+    Raises
+    ------
+    DecodeError
+        With a `reason` from the closed list; `empty` if the segment has no frame.
+    """
     if not specs:
         raise ValueError("specs: got none, expected at least one")
-    choose = partial(wanted, specs=specs)
-    if path.is_dir():
-        return decode_folder(path, choose, policy.max_pixels, allocate)
-    frames = decode_decord(path, choose, policy.max_pixels) if policy.backend == "decord" else None
-    frames = frames or decode_pyav(path, choose, policy.max_pixels, allocate)
-    if frames.flags and policy.on_corrupt == "skip":
-        reason: Reason = "truncated" if "truncated" in frames.flags else "corrupt"
-        raise DecodeError(reason, "damaged, though the sampled frames are intact", backend="pyav", frames=frames.count)
-    return frames
+    for _ in range(ATTEMPTS):
+        first, stop = (0, video.count) if segment is None else _bounds(video, segment)
+        indices = union_indices(stop - first, specs)
+        try:
+            frames = video.frames_at(first + indices)
+        except CountChangedError:
+            continue
+        if frames.flags and policy.on_corrupt == "skip":
+            reason: Reason = "truncated" if "truncated" in frames.flags else "corrupt"
+            detail = "damaged, though the sampled frames are intact"
+            raise DecodeError(reason, detail, backend=frames.backend, frames_decoded=frames.count)
+        if segment is None:
+            return frames
+        duration = _seconds(video, frames, first, stop)
+        return replace(frames, index=indices, count=stop - first, duration=duration)
+    raise DecodeError("corrupt", "decodes differently each time", backend="pyav", frames_decoded=video.count)
 
 
-def wanted(count: int, specs: Iterable[ClipSpec]) -> NDArray[np.int64]:
-    """Return the sorted union of the frames that `specs` ask for of a video with `count` frames."""
-    return np.unique(np.concatenate([clip_indices(count, spec).ravel() for spec in specs]))
+def decode(
+    path: Path,
+    specs: Sequence[ClipSpec],
+    policy: DecodePolicy = DecodePolicy(),
+    segment: Segment | None = None,
+) -> Frames:
+    """Open a video in this process, unsupervised, and return `sample_frames` of it. Raises DecodeError."""
+    with open_video(path, policy) as video:
+        return sample_frames(video, specs, policy, segment)
+
+
+def _bounds(video: Video, segment: Segment) -> tuple[int, int]:
+    if segment.unit == "seconds" and video.times is None:
+        raise DecodeError("unsupported", "has no presentation times: give the segment in frames")
+    first, stop = segment.bounds(video.count, video.times)
+    if first == stop:
+        end = "" if video.times is None else f", the last one at {video.times[-1]:g} s"
+        detail = f"no frame from {segment.start:g} to {segment.end:g} {segment.unit}: it has {video.count}{end}"
+        raise DecodeError("empty", detail, frames_decoded=video.count)
+    return first, stop
+
+
+def _seconds(video: Video, frames: Frames, first: int, stop: int) -> float | None:
+    """Return how long the frames from `first` to before `stop` play."""
+    if video.times is None or frames.duration is None:
+        return None
+    end = float(video.times[stop]) if stop < video.count else frames.duration
+    return end - float(video.times[first])

@@ -94,8 +94,7 @@ def clip_spec(
             num_frames=own.num_frames if frames is None else frames,
             size=own.size if size is None else size,
             sampling=sampling or "uniform",
-            # A stride that uniform sampling ignores must not make two keys for the same numbers.
-            stride=(own.stride if stride is None else stride) if sampling == "dense" else 1,
+            stride=own.stride if stride is None else stride,
             clips=1 if clips is None else clips,
             crops=1 if crops is None else crops,
             flip=flip,

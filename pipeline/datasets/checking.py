@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest
-from actionvit.features.decoding.pool.supervisor import decode_stream
+from actionvit.features.decoding import Decoded, DecodeRequest, decode_stream
 from actionvit.features.fingerprint import fingerprint
 from actionvit.features.sampling import ClipSpec, clip_indices
 from actionvit.pipeline.datasets.dataset import Dataset, Split
@@ -200,7 +199,7 @@ def _decode_all(
                 findings.undecodable.append(Failed(id=item.id, reason=item.reason, detail=item.detail))
                 continue
             frames = item.frames
-            digests[item.id] = item.digest
+            digests[item.id] = item.record.digest
             hashes[item.id] = picture_hash(frames.data[frames.positions(clip_indices(frames.count, SPEC)[0])])
             counts.append(frames.count)
             seconds += [frames.duration] if frames.duration is not None else []

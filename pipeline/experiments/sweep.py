@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from actionvit.features.decoding.frames import Frames
-from actionvit.features.decoding.video import DecodePolicy
+from actionvit.features.decoding import DecodePolicy, Frames
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.variants import gmac
 from actionvit.pipeline.datasets.dataset import Dataset

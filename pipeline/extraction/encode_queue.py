@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding.pool.messages import Decoded
+from actionvit.features.decoding import Decoded
 from actionvit.features.encoder import EncodeFuture, VideoEncoder
 from actionvit.features.store.parts import Row
 from actionvit.features.store.writer import Writer

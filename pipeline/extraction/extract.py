@@ -15,9 +15,14 @@ from typing import Any
 import numpy as np
 
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding.video import DecodePolicy, decoder_version
-from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest
-from actionvit.features.decoding.pool.supervisor import available_cores, decode_stream
+from actionvit.features.decoding import (
+    Decoded,
+    DecodePolicy,
+    DecodeRequest,
+    available_cores,
+    decode_stream,
+    decoder_version,
+)
 from actionvit.features.encoder import EncoderJob, VideoEncoder
 from actionvit.features.fingerprint import fingerprint
 from actionvit.features.store.catalog import in_shard, other_keys, sibling_stores, store_folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from actionvit.features.decoding.video import DecodePolicy
+from actionvit.features.decoding import DecodePolicy
 from actionvit.features.device import Precision
 from actionvit.features.encoder import EncoderJob, OutputSpec, VideoEncoder
 from actionvit.features.sampling import ClipSpec

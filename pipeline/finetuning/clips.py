@@ -17,10 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actionvit.features.decoding.frames import Frames
-from actionvit.features.decoding.pool.messages import DecodeRequest
-from actionvit.features.decoding.pool.supervisor import available_cores, decode_stream
-from actionvit.features.decoding.video import DecodePolicy
+from actionvit.features.decoding import DecodePolicy, DecodeRequest, Frames, available_cores, decode_stream
 from actionvit.features.failures import Failure
 from actionvit.features.fingerprint import fingerprint
 from actionvit.features.sampling import ClipSpec, clip_indices

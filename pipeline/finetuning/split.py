@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding.video import DecodePolicy
+from actionvit.features.decoding import DecodePolicy
 from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.model import load_timesformer
 from actionvit.heads.linear import LinearProbe

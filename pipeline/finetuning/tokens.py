@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest
-from actionvit.features.decoding.pool.supervisor import decode_stream
-from actionvit.features.decoding.video import DecodePolicy, decoder_version
+from actionvit.features.decoding import Decoded, DecodePolicy, DecodeRequest, decode_stream, decoder_version
 from actionvit.features.failures import Failure, Reason
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.store.catalog import store_folder

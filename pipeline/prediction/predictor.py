@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding.video import DecodePolicy
-from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest
-from actionvit.features.decoding.pool.supervisor import decode_stream
+from actionvit.features.decoding import Decoded, DecodePolicy, DecodeRequest, decode_stream
 from actionvit.features.device import Precision
 from actionvit.features.failures import Failure
 from actionvit.features.sampling import ClipSpec

@@ -12,8 +12,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.features.decoding.frames import DecodeError, Frames
-from actionvit.features.decoding.video import decode
+from actionvit.features.decoding import DecodeError, Frames, decode
 from actionvit.features.sampling import ClipSpec, clip_indices
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from actionvit.features.decoding.frames import Frames
+from actionvit.features.decoding import Frames
 
 FILE = Path(__file__).with_name("golden.json")
 VARIANTS = ("tiny", "tiny-hr")

@@ -1,4 +1,4 @@
-"""A decoder that does what a file's name says: what hangs, dies or eats memory, for tests of its supervision."""
+"""Decoders that hang, die or exhaust memory, as a file's name tells them, for tests of their supervision."""
 
 from __future__ import annotations
 
@@ -7,20 +7,50 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from actionvit.features.decoding.frames import Frames
-from actionvit.features.decoding.video import DecodePolicy, decode
-from actionvit.features.sampling import ClipSpec
+from actionvit.features.decoding import Video, open_video
+from actionvit.features.decoding.pool import worker
+
+if TYPE_CHECKING:
+    import pytest
+
+START = worker.START
 
 
-def decode_by_name(path: Path, specs: Sequence[ClipSpec], policy: DecodePolicy, allocate: Any) -> Frames:
+def start_script(function: str = "open_by_name") -> str:
+    """Return the code that starts a worker which opens videos with a function of this module."""
+    patch = "import misbehaving_decoders\nfrom actionvit.features.decoding.pool import task\n"
+    patch += f"task.open_video = misbehaving_decoders.{function}\n"
+    return START.replace("main({})", patch + "main({})")
+
+
+def install(monkeypatch: pytest.MonkeyPatch, function: str = "open_by_name") -> None:
+    """Let workers that start from now on open videos with a function of this module."""
+    monkeypatch.setattr(worker, "START", start_script(function))
+
+
+@contextmanager
+def open_by_name(path: Path, *arguments: Any, **keywords: Any) -> Iterator[Video]:
+    misbehave(path)
+    with open_video(path, *arguments, **keywords) as video:
+        yield video
+
+
+@contextmanager
+def hang_in_all(path: Path, *arguments: Any, **keywords: Any) -> Iterator[Video]:
+    ctypes.PyDLL(None).sleep(10_000)
+    raise AssertionError("unreachable")
+
+
+def misbehave(path: Path) -> None:
     match path.stem:
         case "sleeps":
             time.sleep(10_000)
-        case "hangs":  # in native code, without letting go of the interpreter's lock
+        case "hangs":  # in native code, holding the interpreter lock
             ctypes.PyDLL(None).sleep(10_000)
         case "segfaults":
             ctypes.string_at(0)
@@ -29,6 +59,11 @@ def decode_by_name(path: Path, specs: Sequence[ClipSpec], policy: DecodePolicy, 
             os.abort()
         case "kills-itself":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "killed-once":
+            with path.with_suffix(".log").open("a") as log:
+                log.write("attempt\n")
+            if len(path.with_suffix(".log").read_text().splitlines()) == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
         case "exits":
             os._exit(7)
         case "eats-memory":
@@ -38,16 +73,10 @@ def decode_by_name(path: Path, specs: Sequence[ClipSpec], policy: DecodePolicy, 
         case "raises":
             raise LookupError("nobody foresaw\nthis")
         case "slow":
-            for _ in range(30):  # so that being stopped does not help
+            for _ in range(30):  # so that being suspended does not help
                 time.sleep(0.05)
         case "imports":
             raise LookupError(" ".join(sorted(name for name in sys.modules if "." not in name)))
         case "shouts":
             os.write(1, b"stdout of a native library\n")
             os.write(2, b"stderr of a native library\n" * 10_000)
-    return decode(path, specs, policy, allocate)
-
-
-def hang_in_all(path: Path, specs: Sequence[ClipSpec], policy: DecodePolicy, allocate: Any) -> Frames:
-    ctypes.PyDLL(None).sleep(10_000)
-    raise AssertionError("unreachable")

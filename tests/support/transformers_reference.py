@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel, TimesformerConfig, TimesformerModel
 
-from actionvit.features.decoding.frames import Frames
+from actionvit.features.decoding import Frames
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.model import TimeSformer
 

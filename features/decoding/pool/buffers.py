@@ -1,4 +1,4 @@
-"""Shared memory that a decoding worker lends to its supervisor, and the limit on what the worker may allocate."""
+"""Shared memory that decoding workers write frames into, and the limit on what a worker may allocate."""
 
 from __future__ import annotations
 
@@ -13,105 +13,107 @@ import tempfile
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.features.decoding.pool.messages import Decoded
-from actionvit.features.decoding.pool.worker import Lent
+from actionvit.features.decoding.pool.messages import Slot
 
-GRAIN = 1 << 20
-"""Slots are whole multiples of this many bytes, so that videos of about one size share them."""
+SLOT_ALIGNMENT = 1 << 20
+"""Slots are whole multiples of this many bytes, so that videos of similar size share them."""
 
 
-class Slots:
-    """Pieces of anonymous shared memory, each for one video at a time, used again when the consumer is done with it.
+class BufferPool:
+    """Slots of anonymous shared memory, each for one video at a time, reused when the consumer has released it.
 
-    Memory that has been written before costs no page faults: a new piece for every video would make decoding an
-    HMDB51 clip about a tenth slower.
+    Memory that has been written before costs no page faults: new memory for every video would make decoding an HMDB51
+    clip about a tenth slower.
 
     Parameters
     ----------
-    most : int
-        Bytes that a piece may have. How many of them the consumer holds is not this process's doing: none counts
-        against the memory it may allocate.
+    max_bytes : int
+        Largest slot. Slots do not count against the memory that this process may allocate: how many of them the
+        consumer holds is not the decoder's fault.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self.free: list[int] = []
-        """The last freed last: what of it the processor's cache still holds is the cheapest to write to."""
+        """Free slots, the last released last: parts of it may still be in the processor's cache."""
         self._maps: dict[int, mmap.mmap] = {}
-        self._handles: dict[int, int] = {}  # of slots that the supervisor has not mapped yet
+        self._addresses: dict[int, int] = {}
+        self._descriptors: dict[int, int] = {}  # of slots that the supervisor has not mapped yet
         self._dropped: list[int] = []
         self._next = 0
-        self._last: tuple[NDArray[np.uint8], int] | None = None
 
     def allocate(self, shape: tuple[int, ...], dtype: type[np.uint8] = np.uint8) -> NDArray[np.uint8]:
-        """Return an array over a free slot, or over a new one; it stays free until it is lent."""
+        """Return an array over a free or new slot; the slot stays free until it is exported."""
         size = math.prod(shape)
         fitting = (slot for slot in reversed(self.free) if len(self._maps[slot]) >= size)
         slot = next(fitting, None)
         slot = self._create(size) if slot is None else slot
-        array = np.frombuffer(self._maps[slot], dtype, size).reshape(shape)
-        self._last = array, slot
-        return array
+        return np.frombuffer(self._maps[slot], dtype, size).reshape(shape)
 
-    def lend(self, decoded: Decoded) -> tuple[Lent, int | None]:
-        """Return what to send of a decoded video, and the file descriptor of its slot if that is new."""
-        frames = decoded.frames
-        if self._last is None or frames.data is not self._last[0]:  # a decoder with arrays of its own
-            self.allocate(frames.data.shape)[...] = frames.data
-        assert self._last is not None
-        slot, self._last = self._last[1], None
+    def export(self, array: NDArray[np.uint8]) -> tuple[Slot, int | None]:
+        """Return the slot of an array, and its file descriptor if it is new; an array of other memory is copied.
+
+        Raises
+        ------
+        MemoryError
+            If a copy needs a slot that is too large.
+        """
+        address = array.ctypes.data
+        slot = next((free for free in self.free if self._addresses[free] == address), None)
+        if slot is None:
+            copy = self.allocate(array.shape)
+            copy[...] = array
+            return self.export(copy)
         self.free.remove(slot)
-        handle = self._handles.pop(slot, None)
+        descriptor = self._descriptors.pop(slot, None)
         dropped, self._dropped = tuple(self._dropped), []
-        about = (frames.index, frames.count, frames.backend, frames.flags, frames.duration)
-        size = 0 if handle is None else len(self._maps[slot])
-        shape, vouch = frames.data.shape, decoded.fingerprint
-        return Lent(decoded.id, slot, size, dropped, shape, about, decoded.digest, vouch, decoded.seconds), handle
+        return Slot(slot, array.nbytes, 0 if descriptor is None else len(self._maps[slot]), dropped), descriptor
 
     def _create(self, size: int) -> int:
-        """Make a slot; one that proved too small makes room for it."""
+        """Make a slot, in place of the largest of the free ones, which are all too small."""
         if self.free:
             small = max(self.free, key=lambda slot: len(self._maps[slot]))
             self.free.remove(small)
-            _widen_limit(-len(self._maps.pop(small)))
-            if (handle := self._handles.pop(small, None)) is not None:
-                os.close(handle)
+            _raise_limit(-len(self._maps.pop(small)))
+            if (descriptor := self._descriptors.pop(small, None)) is not None:
+                os.close(descriptor)
             else:
                 self._dropped.append(small)
-        if size > self._most:
+        if size > self._max_bytes:
             raise MemoryError
-        size = max(1, -(-size // GRAIN)) * GRAIN
-        _widen_limit(size)
+        size = max(1, -(-size // SLOT_ALIGNMENT)) * SLOT_ALIGNMENT
+        _raise_limit(size)
         try:
-            handle = _anonymous_file(size)
-            memory = mmap.mmap(handle, size)
+            descriptor = _anonymous_file(size)
+            memory = mmap.mmap(descriptor, size)
         except OSError as error:
             raise MemoryError(str(error)) if error.errno in (errno.ENOMEM, errno.ENOSPC) else error from error
         slot, self._next = self._next, self._next + 1
-        self._maps[slot], self._handles[slot] = memory, handle
+        self._maps[slot], self._descriptors[slot] = memory, descriptor
+        self._addresses[slot] = np.frombuffer(memory, np.uint8).ctypes.data
         self.free.append(slot)
         return slot
 
 
 def _anonymous_file(size: int) -> int:
-    """Return the descriptor of `size` bytes of memory without a name, which no death can leave behind."""
+    """Return the descriptor of `size` bytes of memory without a name, so that none is left after a crash."""
     if sys.platform == "linux":
-        handle = os.memfd_create("actionvit-frames")
+        descriptor = os.memfd_create("actionvit-frames")
     else:
         with tempfile.TemporaryFile() as file:
-            handle = os.dup(file.fileno())
-    os.ftruncate(handle, size)
-    return handle
+            descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, size)
+    return descriptor
 
 
-def _widen_limit(extra: int) -> None:
-    """Let this process allocate so much more; nothing where it is not limited."""
-    now, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if now != resource.RLIM_INFINITY:
-        set_limit(now + extra)
+def _raise_limit(extra: int) -> None:
+    """Let this process allocate `extra` bytes more, if it is limited at all."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        set_limit(limit + extra)
 
 
 def set_limit(size: int) -> None:
-    """Limit what this process may allocate, within what the one that started it set for good."""
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (size if most == resource.RLIM_INFINITY else min(size, most), most))
+    """Limit the memory that this process may allocate, at most to its hard limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (size if hard == resource.RLIM_INFINITY else min(size, hard), hard))

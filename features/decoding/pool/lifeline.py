@@ -1,4 +1,4 @@
-"""The first thing that a decoding worker runs, before imports that take time: it must not outlive its parent."""
+"""Ends a decoding worker with its parent process; runs before any import that takes time."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import sys
 import threading
 
 
-def tie(life: int) -> None:
-    """Have this process end when the other end of the pipe `life` closes, however the parent came to its end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, which ends its workers
+def exit_with_parent(pipe: int) -> None:
+    """End this process when the other end of `pipe` closes, however the parent ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor handles Ctrl-C and ends its workers
     if sys.platform == "linux":
         import fcntl
 
-        # The kernel sends SIGIO: not even native code that hangs and holds the interpreter's lock can miss it.
+        # The kernel sends SIGIO, which ends even native code that hangs and holds the interpreter lock.
         signal.signal(signal.SIGIO, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGIO})
-        fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
-        if select.select([life], [], [], 0)[0]:  # closed already
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+        if select.select([pipe], [], [], 0)[0]:  # closed already
             os._exit(1)
     else:
-        threading.Thread(target=_watch, args=(life,), daemon=True).start()
+        threading.Thread(target=_watch, args=(pipe,), daemon=True).start()
 
 
-def _watch(life: int) -> None:
-    os.read(life, 1)
+def _watch(pipe: int) -> None:
+    os.read(pipe, 1)
     os._exit(1)

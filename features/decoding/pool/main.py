@@ -1,4 +1,4 @@
-"""What runs in a decoding worker: requests in, frames out through shared memory. Imports no torch."""
+"""The main loop of a decoding worker: requests in, results out, pixels through shared memory. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import gc
 import mmap
 import os
+import pickle
 import resource
 import sys
 import time
@@ -13,54 +14,53 @@ from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from actionvit.features.decoding.pool.buffers import Slots, set_limit
-from actionvit.features.decoding.pool.messages import Decoder, DecodeRequest, decode_one, fail, find_decoder
-from actionvit.features.decoding.pool.worker import Setup
-from actionvit.features.failures import Failure
+from actionvit.features.decoding.pool.buffers import BufferPool, set_limit
+from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest, WorkerConfig
+from actionvit.features.decoding.pool.task import OUT_OF_MEMORY, RequestDecoder, failure
 from actionvit.features.sampling import ClipSpec
 
 
 def main(socket: int) -> None:
     """Answer requests on `socket` until it closes."""
     connection = Connection(socket)
-    setup: Setup = connection.recv()
-    decoder = find_decoder(setup.decoder)
+    config: WorkerConfig = connection.recv()
     import av  # noqa: F401 - loaded before memory is limited and time is measured
 
-    _limit_memory(setup.max_memory)
-    gc.freeze()  # what is loaded stays: the collector need not walk it again and again
+    _limit_memory(config.max_memory)
+    gc.freeze()  # loaded modules stay; the collector need not scan them again
     connection.send("started")
-    slots = Slots(setup.max_memory)
+    buffers = BufferPool(config.max_memory)
+    decoder = RequestDecoder(config.policy, buffers.allocate)
     specs: tuple[ClipSpec, ...] = ()
     with contextlib.suppress(EOFError, OSError):  # the supervisor is gone
         while True:
-            video_id, path, changed, freed = connection.recv()
-            specs = changed or specs
-            slots.free.extend(freed)
-            _answer(connection, slots, DecodeRequest(video_id, Path(path), specs), setup, decoder)
+            video_id, path, new_specs, segment, freed = connection.recv()
+            specs = new_specs or specs
+            buffers.free.extend(freed)
+            _answer(connection, buffers, decoder, DecodeRequest(video_id, Path(path), specs, segment))
 
 
-def _answer(connection: Connection, slots: Slots, request: DecodeRequest, setup: Setup, decoder: Decoder) -> None:
-    result = decode_one(request, setup.policy, decoder, slots.allocate)
-    if isinstance(result, Failure):
-        connection.send((time.monotonic(), result))
-        return
-    try:
-        lent, handle = slots.lend(result)
-    except MemoryError:
-        failure = fail(request, "memory", "needs more memory than a worker may have", result.frames.backend)
-        connection.send((time.monotonic(), failure))
-        return
-    connection.send((time.monotonic(), lent))
-    if handle is not None:
-        reduction.send_handle(connection, handle, os.getppid())
-        os.close(handle)
+def _answer(connection: Connection, buffers: BufferPool, decoder: RequestDecoder, request: DecodeRequest) -> None:
+    """Decode and send the result; its pixels stay in their buffer, of which only number and descriptor are sent."""
+    result = decoder.decode(request)
+    slot = descriptor = None
+    if isinstance(result, Decoded):
+        try:
+            slot, descriptor = buffers.export(result.frames.data)
+        except MemoryError:
+            result = failure(request, "memory", OUT_OF_MEMORY, result.frames.backend)
+    # Pixels are the only array of four dimensions: all others travel within the message.
+    message = pickle.dumps(result, 5, buffer_callback=lambda buffer: memoryview(buffer).ndim != 4)
+    connection.send((time.monotonic(), message, slot))
+    if descriptor is not None:
+        reduction.send_handle(connection, descriptor, os.getppid())
+        os.close(descriptor)
 
 
 def _limit_memory(extra: int) -> None:
-    """Let this process allocate `extra` bytes more than it has; beyond, allocations fail as `memory`.
+    """Let this process allocate `extra` bytes more than it has; further allocations fail as `memory`.
 
-    Should the machine run out of memory before that, the kernel is to end this process and not its parent.
+    If the machine runs out of memory before that, the kernel is to kill this process and not its parent.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":

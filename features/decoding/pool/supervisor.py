@@ -1,11 +1,10 @@
-"""Decoding in supervised worker processes: one video can cost no more than itself.
+"""Decoding in supervised worker processes: a video that hangs or kills its decoder fails alone.
 
-Each worker is a fresh interpreter without torch (`pool.main`), spoken to through a socket of its own, so that
-killing one leaves nobody else waiting for a lock. The supervisor is the generator itself: no threads.
+Each worker is a fresh interpreter without torch (`pool.main`) with a socket of its own, so that killing one leaves no
+other process waiting for a lock. The supervisor is the generator itself; it has no threads.
 
-Frames come through shared memory that a worker writes once and the consumer reads in place. Nothing is copied, and
-nothing has a name that could be left behind: the memory is freed, or lent to a later video, when the consumer drops
-its last array over it.
+Frames come through shared memory that a worker writes once and the consumer reads in place. The memory has no name
+that could be left behind; it is reused or freed when the consumer drops its last array over it.
 """
 
 from __future__ import annotations
@@ -14,60 +13,54 @@ import os
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
 from multiprocessing.connection import wait
 from types import TracebackType
 
-from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest, decode_one, fail, find_decoder
-from actionvit.features.decoding.pool.worker import Setup, Worker
-from actionvit.features.decoding.video import DecodePolicy
+from actionvit.features.decoding.policy import DecodePolicy, decoder_version
+from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest, WorkerConfig
+from actionvit.features.decoding.pool.task import RequestDecoder, failure
+from actionvit.features.decoding.pool.worker import Worker
 from actionvit.features.failures import Failure, Reason
 
-DEFAULT_POLICY = DecodePolicy()
-DEPTH = 2
-"""Videos handed to a worker at once, so that it need not wait for the next while the consumer is busy."""
-
+PREFETCH = 2
+"""Requests queued per worker, so that it need not wait for the next while the consumer is busy."""
+AHEAD_PER_WORKER = 3
+"""Videos decoded ahead of the consumer, per worker."""
 MAX_AHEAD = 2 << 30
-"""Bytes of frames decoded ahead of the consumer, judged by the largest video so far: large videos, fewer of them."""
+"""Bytes of frames decoded ahead of the consumer, judged by the largest video so far."""
+MAX_MEMORY = 4 << 30
+"""Bytes that a worker may allocate beyond what it needs to start."""
+RECYCLE = 2000
+"""Videos after which a worker is replaced by a fresh one."""
 GRACE = 5.0
-"""Seconds that count against a worker while the consumer is away, who may have been stopped with it (Ctrl-Z); and
-that it is watched before it is found to be late, if the timeout is not shorter."""
-SLICE = 0.25
-"""Seconds that the supervisor waits at a time."""
+"""At most this many seconds between two polls count towards a timeout, since the whole process group may have been
+suspended (Ctrl-Z). Also the minimum time to poll before declaring a timeout, if the timeout is not shorter."""
+POLL_SECONDS = 0.25
+"""Longest single wait for results."""
 
 
 def decode_stream(
     requests: Iterable[DecodeRequest],
     *,
-    policy: DecodePolicy = DEFAULT_POLICY,
+    policy: DecodePolicy = DecodePolicy(),
     workers: int | None = None,
     timeout: float = 60.0,
-    max_memory: int = 4 << 30,
-    recycle: int = 2000,
-    ahead: int | None = None,
-    decoder: str = "actionvit.features.decoding.video:decode",
 ) -> Generator[Decoded | Failure, None, None]:
-    """Decode in worker processes; yield one result a request, in request order.
+    """Decode in worker processes; yield one result per request, in request order.
 
     Closing the generator, or any exception, ends the workers at once; so does the death of this process.
 
     Parameters
     ----------
     requests : iterable of DecodeRequest
-        Taken as they are needed, at most `ahead` beyond the one yielded.
+        Consumed as needed: at most `AHEAD_PER_WORKER` per worker ahead of the result that was yielded last.
     policy : DecodePolicy
-        For all of them.
-    workers : int or None
-        Worker processes; None for one a core, 0 to decode in this process, unsupervised.
+    workers : int, optional
+        Worker processes; by default one per core. 0 decodes in this process, unsupervised.
     timeout : float
-        Seconds a video may take; then its worker is killed.
-    max_memory : int
-        Bytes a worker may allocate on top of what it needs to start.
-    recycle : int
-        Videos after which a worker is replaced by a fresh one.
-    ahead : int or None
-        Videos decoded ahead of the consumer; None for three times the workers.
-    decoder : str
-        `module:function` that the workers call as `decode`; for tests and experiments.
+        Seconds per video, after which its worker is killed.
 
     Raises
     ------
@@ -76,47 +69,60 @@ def decode_stream(
     """
     if workers is not None and workers < 0:
         raise ValueError(f"workers: got {workers}, expected 0 or more")
-    if workers == 0:
-        here = find_decoder(decoder)
-        for request in requests:
-            yield decode_one(request, policy, here)
+    with closing(_decode(requests, policy, available_cores() if workers is None else workers, timeout)) as results:
+        for result in results:
+            yield replace(result, decoder_version=decoder_version()) if isinstance(result, Failure) else result
+
+
+def _decode(
+    requests: Iterable[DecodeRequest], policy: DecodePolicy, count: int, timeout: float
+) -> Generator[Decoded | Failure, None, None]:
+    if count == 0:
+        decoder = RequestDecoder(policy)
+        try:
+            for request in requests:
+                yield decoder.decode(request)
+        finally:
+            decoder.close()
         return
-    count = workers or available_cores()
-    with _Pool(Setup(policy, max_memory, decoder), count, timeout, recycle) as pool:
+    with _Pool(WorkerConfig(policy, MAX_MEMORY), count, timeout) as pool:
         for request in requests:
             pool.submit(request)
-            while pool.pending > (3 * count if ahead is None else ahead) or pool.crowded:
+            while pool.pending > AHEAD_PER_WORKER * count or pool.over_memory_budget:
                 yield pool.next()
         while pool.pending:
             yield pool.next()
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Pool:
-    """Workers, what each is busy with, and the results that are not due yet."""
+    """Workers, their queues, and the results that are not due yet."""
 
-    def __init__(self, setup: Setup, count: int, timeout: float, recycle: int) -> None:
-        self._setup = setup
+    def __init__(self, config: WorkerConfig, count: int, timeout: float) -> None:
+        self._config = config
         self._count = count
         self._timeout = timeout
-        self._recycle = recycle
         self._workers: list[Worker] = []
         self._backlog: deque[tuple[int, DecodeRequest]] = deque()
+        self._retries: deque[tuple[int, DecodeRequest]] = deque()
+        """Requests whose worker was killed once: each is tried again with no other worker beside it."""
+        self._retried: set[int] = set()
         self._results: dict[int, Decoded | Failure] = {}
         self._submitted = self._yielded = 0
-        self._largest = 0  # bytes of frames that a video had
-        self._watched = time.monotonic()  # until when
+        self._largest = 0  # bytes of frames of a video
+        self._polled_at = time.monotonic()
 
     def __enter__(self) -> _Pool:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for worker in self._workers:
-            worker.end()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_workers()
 
     @property
     def pending(self) -> int:
@@ -124,10 +130,10 @@ class _Pool:
         return self._submitted - self._yielded
 
     @property
-    def crowded(self) -> bool:
-        """Whether the requests that are pending may need too much memory between them."""
-        room = MAX_AHEAD // self._largest if self._largest else DEPTH * self._count
-        return self.pending > max(1, room)
+    def over_memory_budget(self) -> bool:
+        """Whether the pending requests may need too much memory together."""
+        affordable = MAX_AHEAD // self._largest if self._largest else PREFETCH * self._count
+        return self.pending > max(1, affordable)
 
     def submit(self, request: DecodeRequest) -> None:
         """Take a request; a free worker starts on it."""
@@ -140,62 +146,72 @@ class _Pool:
         while self._yielded not in self._results:
             self._step()
         result = self._results.pop(self._yielded)
+        self._retried.discard(self._yielded)
         self._yielded += 1
         return result
 
     def _feed(self) -> None:
+        """Send requests to workers with room in their queues; start workers while all are busy."""
+        busy = any(worker.queue for worker in self._workers)
+        if self._retries and not busy:
+            self._end_workers()  # they hold memory
+            self._workers.append(Worker(self._config))
+            self._workers[0].send(*self._retries.popleft())
+            return
+        if self._retries or any(task.number in self._retried for worker in self._workers for task in worker.queue):
+            return
         while self._backlog:
             if len(self._workers) < self._count and all(worker.queue for worker in self._workers):
-                self._workers.append(Worker(self._setup))
-            fresh = [worker for worker in self._workers if worker.answered + len(worker.queue) < self._recycle]
+                self._workers.append(Worker(self._config))
+            fresh = [worker for worker in self._workers if worker.answered + len(worker.queue) < RECYCLE]
             worker = min(fresh, key=lambda worker: len(worker.queue), default=None)
-            if worker is None or len(worker.queue) >= DEPTH:
+            if worker is None or len(worker.queue) >= PREFETCH:
                 return
             worker.send(*self._backlog.popleft())
 
     def _step(self) -> None:
-        """Wait until a worker says something or a deadline passes, and act on it."""
+        """Wait for a message or a deadline, and handle it."""
         self._feed()
         first = min(worker.busy_since for worker in self._workers if worker.queue) + self._timeout
-        ready = self._watch(max(first - time.monotonic(), min(GRACE, self._timeout)))
+        ready = self._poll(max(first - time.monotonic(), min(GRACE, self._timeout)))
         for worker in [worker for worker in self._workers if worker.socket in ready]:
             if not self._receive(worker):
-                self._replace(worker, *worker.epitaph())
-        if ready:  # a message may be all that a deadline waits for: read them all before judging
+                self._handle_death(worker)
+        if ready:  # a deadline may depend on a message: read them all first
             return
         now = time.monotonic()
         for worker in [worker for worker in self._workers if worker.queue]:
             if now >= worker.busy_since + self._timeout:
-                worker.must_have_started()
+                worker.check_started()
                 self._replace(worker, "timeout", f"not decoded within {self._timeout:g} s")
 
-    def _watch(self, seconds: float) -> set[object]:
-        """Wait until workers say something, for so long at most; return the sockets of those that did.
+    def _poll(self, seconds: float) -> set[object]:
+        """Wait for messages of workers, at most so many seconds; return the sockets that have some.
 
-        What passes beyond the time asked for is taken off nobody's timeout: this process was stopped (Ctrl-Z) or got
-        no processor, and so, most likely, did they. The slices bound what of a stop is not seen to be one.
+        Time beyond the requested wait (the process was suspended or got no processor) does not count towards
+        timeouts. Short waits limit how much of a suspension is missed.
         """
         sockets = [worker.socket for worker in self._workers]
-        self._forgive(GRACE)  # of the time that the consumer had, no more counts
+        self._exclude_suspended_time(GRACE)  # the consumer's time since the last poll
         ready: Sequence[object] = ()
         while seconds > 0 and not ready:
-            asked = min(seconds, SLICE)
-            ready = wait(sockets, asked)
-            self._forgive(asked)
-            seconds -= asked
+            step = min(seconds, POLL_SECONDS)
+            ready = wait(sockets, step)
+            self._exclude_suspended_time(step)
+            seconds -= step
         return set(ready)
 
-    def _forgive(self, most: float) -> None:
-        """Let no more than `most` seconds since the last look count against the workers."""
+    def _exclude_suspended_time(self, expected: float) -> None:
+        """Count no more than `expected` seconds since the last poll towards the workers' timeouts."""
         now = time.monotonic()
-        late = max(0.0, now - self._watched - most)
+        excess = max(0.0, now - self._polled_at - expected)
         for worker in self._workers:
-            if worker.busy_since < now:  # else it is still starting, or has just been given its video
-                worker.busy_since = min(now, worker.busy_since + late)
-        self._watched = now
+            if worker.busy_since < now:  # else it is starting, or has just received its video
+                worker.busy_since = min(now, worker.busy_since + excess)
+        self._polled_at = now
 
     def _receive(self, worker: Worker) -> bool:
-        """Read a result; False if the worker is gone."""
+        """Read a result; False if the worker is dead."""
         try:
             answer = worker.receive()
         except (EOFError, OSError):
@@ -206,16 +222,35 @@ class _Pool:
         self._results[number] = result
         if isinstance(result, Decoded):
             self._largest = max(self._largest, result.frames.data.nbytes)
-        starved = isinstance(result, Failure) and result.reason == "memory"  # what it holds, the next would lack
-        if starved or (worker.answered >= self._recycle and not worker.queue):
+        out_of_memory = isinstance(result, Failure) and result.reason == "memory"  # its memory may be fragmented
+        if out_of_memory or (worker.answered >= RECYCLE and not worker.queue):
             self._replace(worker)
         return True
 
+    def _handle_death(self, worker: Worker) -> None:
+        """Fail the video of a dead worker; try it again alone if the worker was killed, for memory most likely."""
+        reason, detail = worker.exit_reason()
+        task = worker.queue[0] if worker.queue else None
+        if task is None:
+            self._replace(worker)
+        elif worker.was_killed and task.number not in self._retried:
+            worker.queue.popleft()
+            self._retried.add(task.number)
+            self._retries.append((task.number, task.request))
+            self._replace(worker)
+        else:
+            self._replace(worker, reason, detail + " (again, with no other worker)" * (task.number in self._retried))
+
     def _replace(self, worker: Worker, reason: Reason | None = None, detail: str = "") -> None:
-        """End a worker; with a reason, the video it is at has failed. What it had not begun goes back in line."""
+        """End a worker; with a reason, its first request has failed. The others go back into the backlog."""
         worker.end()
         self._workers.remove(worker)
         if reason is not None:
             task = worker.queue.popleft()
-            self._results[task.number] = fail(task.request, reason, detail, self._setup.policy.decoder)
+            self._results[task.number] = failure(task.request, reason, detail, self._config.policy.backend)
         self._backlog.extendleft((task.number, task.request) for task in reversed(worker.queue))
+
+    def _end_workers(self) -> None:
+        for worker in self._workers:
+            worker.end()
+        self._workers.clear()

@@ -1,12 +1,12 @@
-"""A worker process as its supervisor sees it: a socket, a queue, and the shared memory it lends."""
+"""A worker process as its supervisor sees it: a socket, a queue, and shared memory."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import math
 import mmap
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -17,81 +17,50 @@ from collections import deque
 from multiprocessing import Pipe, reduction
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding.frames import Frames
-from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest
-from actionvit.features.decoding.video import DecodePolicy
+from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest, Slot, WorkerConfig
 from actionvit.features.failures import Failure, Reason
-from actionvit.features.fingerprint import Fingerprint
 from actionvit.features.sampling import ClipSpec
 
 START_SECONDS = 120.0
-"""A worker that has not started after this long never will."""
+"""Time that a worker may take to start."""
 START = """
 import sys
-sys.path[:] = {!r}  # the parent's, and not the folder it happens to run in
-from actionvit.features.decoding.pool.lifeline import tie
-tie({})
+sys.path[:] = {!r}  # the parent's, without the current folder
+from actionvit.features.decoding.pool.lifeline import exit_with_parent
+exit_with_parent({})
 from actionvit.features.decoding.pool.main import main
 main({})
 """
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM")}
 
 
-class Setup(NamedTuple):
-    """What a worker is told once."""
-
-    policy: DecodePolicy
-    max_memory: int
-    decoder: str
-
-
-class Lent(NamedTuple):
-    """A video's frames as they cross over: everything but the pixels, which lie in a slot of shared memory."""
-
-    id: str
-    slot: int
-    new_bytes: int
-    """Size of the slot if it is new (its file descriptor follows), else 0."""
-    dropped: tuple[int, ...]
-    """Slots that will not be used again."""
-    shape: tuple[int, ...]
-    about: tuple[NDArray[np.int64], int, str, tuple[str, ...], float | None]
-    """Index, count, backend, flags and duration of `Frames`."""
-    digest: str
-    fingerprint: Fingerprint
-    seconds: float
-
-
 class Task(NamedTuple):
-    """A request on its way through a worker."""
+    """A request that was sent to a worker."""
 
     number: int
     request: DecodeRequest
-    sent: float
-    """When, on the monotonic clock."""
+    sent_at: float
+    """Monotonic time."""
 
 
 class Worker:
-    """One worker process. Requests are answered in the order they were sent."""
+    """A worker process. It answers requests in the order in which they were sent."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, config: WorkerConfig) -> None:
         self.queue: deque[Task] = deque()
-        """What was sent and is not answered; the worker is at the first."""
+        """Requests without an answer; the worker decodes the first."""
         self.answered = 0
         self.busy_since = time.monotonic() + START_SECONDS
-        """When it began with the first of the queue; while it starts, that much later."""
+        """Monotonic time at which it began with the first of the queue; while it starts, that much later."""
         self._started = False
         self._specs: tuple[ClipSpec, ...] | None = None
         self._slots: dict[int, mmap.mmap] = {}
-        self._free: deque[int] = deque()  # appended to by finalizers, in whatever thread these run
+        self._released: deque[int] = deque()  # finalizers append to it, in any thread
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
         self.socket, theirs = Pipe()
-        # The worker dies when the other end of this closes, however this process ends.
-        watched, self._life = os.pipe()
+        # The worker ends when the other end of this pipe closes, however this process ends.
+        watched, self._lifeline = os.pipe()
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-c", START.format(sys.path, watched, theirs.fileno())],
@@ -106,87 +75,94 @@ class Worker:
         finally:
             theirs.close()
             os.close(watched)
-        with contextlib.suppress(OSError):  # it has died at once; receiving says so
-            self.socket.send(setup)
+        with contextlib.suppress(OSError):  # the worker is already dead; receiving reports it
+            self.socket.send(config)
 
     def send(self, number: int, request: DecodeRequest) -> None:
-        """Queue a request, and give back the slots that the consumer has dropped."""
-        freed = [self._free.popleft() for _ in range(len(self._free))]
+        """Queue a request, and return the slots that the consumer has released."""
+        freed = [self._released.popleft() for _ in range(len(self._released))]
         now = time.monotonic()
         if not self.queue and self._started:
             self.busy_since = now
         self.queue.append(Task(number, request, now))
-        with contextlib.suppress(OSError):  # it has died; receiving says so
-            self.socket.send(
-                (request.id, str(request.path), None if self._specs == request.specs else request.specs, freed)
-            )
-        self._specs = request.specs  # told once: most often all requests ask for the same
+        new_specs = None if self._specs == request.specs else request.specs  # mostly equal for all requests
+        with contextlib.suppress(OSError):  # the worker is dead; receiving reports it
+            self.socket.send((request.id, str(request.path), new_specs, request.segment, freed))
+        self._specs = request.specs
 
     def receive(self) -> tuple[int, Decoded | Failure] | None:
-        """Read an answer; None for the word that it has started. Raises EOFError or OSError if it is gone."""
+        """Read a result and its number; None for the message that the worker has started.
+
+        Raises
+        ------
+        EOFError, OSError
+            If the worker is dead.
+        """
         answer = self.socket.recv()
         if answer == "started":
             self._started = True
             self.busy_since = time.monotonic()
             return None
-        done, result = answer
-        if isinstance(result, Lent):
-            frames = self._frames(result)
-            result = Decoded(result.id, frames, result.digest, result.fingerprint, result.seconds)
+        finished_at, message, slot = answer
+        memory = [] if slot is None else [self._memory(slot)]  # of the one array that is not in the message
+        result: Decoded | Failure = pickle.loads(message, buffers=memory)  # noqa: S301 - from our own process
         number = self.queue.popleft().number
-        if self.queue:  # with which it began when it was done with this one, unless it had to wait for it
-            self.busy_since = max(done, self.queue[0].sent)
+        if self.queue:  # it began with the next one at once, unless that came later
+            self.busy_since = max(finished_at, self.queue[0].sent_at)
         self.answered += 1
         return number, result
 
-    def _frames(self, lent: Lent) -> Frames:
-        """Return frames over the shared memory, which is given back when the last array over them is gone."""
-        if lent.new_bytes:
+    def _memory(self, slot: Slot) -> ctypes.Array[ctypes.c_ubyte]:
+        """Return a buffer over a slot, which is released when the last array over it is gone."""
+        if slot.new_bytes:
             try:
-                handle = reduction.recv_handle(self.socket)
-            except RuntimeError as error:  # what the standard library makes of a descriptor that found no place
+                descriptor = reduction.recv_handle(self.socket)
+            except RuntimeError as error:  # raised by the standard library if the descriptor could not be received
                 raise ActionVitError("too many open files: raise the limit with `ulimit -n 4096`") from error
-            self._slots[lent.slot] = mmap.mmap(handle, lent.new_bytes)
-            os.close(handle)
-        for slot in lent.dropped:
-            del self._slots[slot]
-        size = math.prod(lent.shape)
-        # numpy keeps this object, not an array over it, as the base of every view.
-        memory = (ctypes.c_ubyte * size).from_buffer(self._slots[lent.slot])
-        weakref.finalize(memory, self._free.append, lent.slot).atexit = False
-        data: NDArray[np.uint8] = np.frombuffer(memory, np.uint8).reshape(lent.shape)  # type: ignore[call-overload]
-        return Frames(data, *lent.about)
+            self._slots[slot.number] = mmap.mmap(descriptor, slot.new_bytes)
+            os.close(descriptor)
+        for number in slot.dropped:
+            del self._slots[number]
+        # numpy keeps this object, and not an array over it, as the base of every view.
+        memory = (ctypes.c_ubyte * slot.nbytes).from_buffer(self._slots[slot.number])
+        weakref.finalize(memory, self._released.append, slot.number).atexit = False
+        return memory
 
-    def must_have_started(self) -> None:
-        """Raise ActionVitError if it never started: then no video is to blame."""
+    def check_started(self) -> None:
+        """Raise ActionVitError if it never started: then no video is the cause."""
         if not self._started:
             self._process.kill()
             code = self._process.wait()
-            raise ActionVitError(f"a decoding worker does not start (exit code {code}){self._last_words()}")
+            raise ActionVitError(f"a decoding worker does not start (exit code {code}){self._stderr_tail()}")
 
-    def epitaph(self) -> tuple[Reason, str]:
-        """Say what killed it. Raises ActionVitError if it never started."""
+    @property
+    def was_killed(self) -> bool:
+        """Whether the process ended by SIGKILL, as the kernel ends processes where memory runs out."""
+        return self._process.poll() == -signal.SIGKILL
+
+    def exit_reason(self) -> tuple[Reason, str]:
+        """Return why the process ended. Raises ActionVitError if it never started."""
         try:
             code = self._process.wait(5)
         except subprocess.TimeoutExpired:
-            return "crashed", "the decoder fell silent"
-        self.must_have_started()
+            return "crashed", "the decoder closed its connection"
+        self.check_started()
         if code == -signal.SIGKILL:
             return "crashed", "the decoder was killed (SIGKILL): perhaps the machine ran out of memory"
         how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return "crashed", f"the decoder {how}{self._last_words()}"
+        return "crashed", f"the decoder {how}{self._stderr_tail()}"
 
-    def _last_words(self) -> str:
-        """Return the last line of its stderr, behind a colon, if there is one."""
+    def _stderr_tail(self) -> str:
+        """Return the last line of its stderr after a colon, or nothing."""
         self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - 4000))
-        said = self._stderr.read().decode("utf-8", "replace").strip().splitlines()
-        return f": {said[-1][:200]}" if said else ""
+        lines = self._stderr.read().decode("utf-8", "replace").strip().splitlines()
+        return f": {lines[-1][:200]}" if lines else ""
 
     def end(self) -> None:
-        """Kill it; it holds nothing that needs care. Frames that it lent stay valid."""
+        """Kill the process, which holds nothing to save. Frames that it decoded stay valid."""
         self._process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for a dead network disk, and dies when it may
+        with contextlib.suppress(subprocess.TimeoutExpired):  # blocked in the kernel by a dead network disk
             self._process.wait(5)
         self.socket.close()
-        os.close(self._life)
+        os.close(self._lifeline)
         self._stderr.close()

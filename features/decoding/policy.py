@@ -1,0 +1,44 @@
+"""Which decoder is used and what it accepts."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Literal, get_args
+
+Backend = Literal["pyav", "decord"]
+OnCorrupt = Literal["keep", "skip"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodePolicy:
+    """Which decoder is used and what it accepts."""
+
+    backend: Backend = "pyav"
+    """Decoder of video files. Both give the same pixels: where decord is not known to be exact, PyAV decodes."""
+    on_corrupt: OnCorrupt = "keep"
+    """A damaged video whose sampled frames are intact is kept and flagged (`keep`) or fails (`skip`)."""
+    max_pixels: int = 8192 * 4320
+    """Largest accepted frame, width × height."""
+
+    def __post_init__(self) -> None:
+        """Validate the fields."""
+        if self.backend not in get_args(Backend):
+            raise ValueError(f"backend: got {self.backend!r}, expected one of {', '.join(get_args(Backend))}")
+        if self.on_corrupt not in get_args(OnCorrupt):
+            raise ValueError(f"on_corrupt: got {self.on_corrupt!r}, expected one of {', '.join(get_args(OnCorrupt))}")
+        if self.max_pixels < 1:
+            raise ValueError(f"max_pixels: got {self.max_pixels}, expected at least 1")
+
+    @property
+    def key(self) -> str:
+        """The fields that change pixels or acceptance, for a store's key; not the backend, as pixels are equal."""
+        return f"rgb24-bilinear upright on_corrupt={self.on_corrupt} max_pixels={self.max_pixels}"
+
+
+@lru_cache(maxsize=1)
+def decoder_version() -> str:
+    """Return the library versions that decide what decodes; a video that failed under others is tried again."""
+    return f"av {version('av')}, decord2 {version('decord2')}, pillow {version('pillow')}, {platform.machine()}"
