@@ -113,10 +113,3 @@ class GridFit:
         """Return a head with these parameters fitted on all rows."""
         head: Head = clone(self.head).set_params(**params)
         return head.fit(self.X, self.y)
-
-
-def log_softmax(logits: Floats) -> Floats:
-    """Return log-probabilities of logits along the last axis."""
-    shifted: Floats = logits - logits.max(axis=-1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return shifted

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from actionvit.heads.base import Floats, Head, Params, log_softmax
+from actionvit.heads.base import Floats, Head, Params
+from actionvit.heads.calibration import log_softmax
 from actionvit.heads.weighting import ClassWeight, Sampler, class_weights, log_prior, sampling_rates
 
 if TYPE_CHECKING:
@@ -114,18 +116,33 @@ class GradientHead(Head):
         params = {name: value.to(self.device).requires_grad_() for name, value in params.items()}
         optimizer = torch.optim.AdamW(params.values(), lr=self.lr, weight_decay=self.weight_decay)
         rows = torch.from_numpy(self._standard(X).astype(np.float32)).to(self.device)
-        target = torch.from_numpy(codes.astype(np.int64)).to(self.device)
-        loss = _Loss(self, codes, len(self.classes_))
+        target = torch.eye(len(self.classes_))[torch.from_numpy(codes)].to(self.device)
+        loss = self._loss(codes)
         drop = Dropout(self.dropout, generator)
         for epoch in range(1, marks[-1] + 1):
             for chosen in self._batches(codes, generator):
                 at = chosen.to(self.device)
                 optimizer.zero_grad()
-                torch.autograd.backward(loss(self._logits(params, rows[at], drop), target[at]))
+                torch.autograd.backward(loss(self._logits(params, rows[at], drop), target[at]).mean())
                 optimizer.step()
             if epoch in marks:
                 self.weights_ = {name: value.detach().cpu().numpy().copy() for name, value in params.items()}
                 yield epoch
+
+    def _loss(self, codes: NDArray[np.intp]) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the loss per row, (B,), of logits and one-hot targets (B, C)."""
+        import torch
+
+        from actionvit.heads.loss import weighted_loss
+
+        weight = class_weights(codes, len(self.classes_), self.class_weight, classes=self.classes_)
+        shift = self.logit_adjust * log_prior(codes, len(self.classes_))
+        return partial(
+            weighted_loss,
+            weight=torch.from_numpy((weight / weight[codes].mean()).astype(np.float32)).to(self.device),
+            shift=torch.from_numpy(shift.astype(np.float32)).to(self.device),
+            focal=self.focal,
+        )
 
     def _log_odds(self, codes: NDArray[np.intp]) -> Tensor:
         """Return the bias that says how often each class will count, (C,): where training should start, not arrive."""
@@ -176,27 +193,3 @@ class Dropout:
         words = torch.randint(-(2**63), 2**63 - 1, (-(-x.numel() // 8),), generator=self.generator)
         kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.dropped
         return x * (kept.to(x.device) * (256 / (256 - self.dropped)))
-
-
-class _Loss:
-    """Weighted, adjusted, focal cross-entropy."""
-
-    def __init__(self, head: GradientHead, codes: NDArray[np.intp], n_classes: int) -> None:
-        import torch
-
-        weight = class_weights(codes, n_classes, head.class_weight, classes=head.classes_)
-        weight = weight / weight[codes].mean()
-        self.weight = torch.from_numpy(weight.astype(np.float32)).to(head.device)
-        shift = head.logit_adjust * log_prior(codes, n_classes)
-        self.shift = torch.from_numpy(shift.astype(np.float32)).to(head.device)
-        self.focal = head.focal
-
-    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
-        import torch
-        from torch.nn.functional import cross_entropy
-
-        losses = cross_entropy(logits + self.shift, target, reduction="none")
-        if self.focal:  # Lin et al. (ICCV 2017): what is already right counts less
-            wrong = (1 - (-losses).exp()).clamp_min(torch.finfo(losses.dtype).eps)  # a root of 0 has no gradient
-            losses = losses * wrong**self.focal
-        return (losses * self.weight[target]).mean()

@@ -9,7 +9,8 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils.validation import _check_sample_weight
 
-from actionvit.heads.base import Floats, Head, Params, log_softmax
+from actionvit.heads.base import Floats, Head, Params
+from actionvit.heads.calibration import log_softmax
 from actionvit.heads.logistic.path import LogisticFit, RotatedData, TrainingSet, moments
 from actionvit.heads.weighting import ClassWeight, class_weights, log_prior
 

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from actionvit.heads.base import Floats, Head, Params, log_softmax
+from actionvit.heads.base import Floats, Head, Params
+from actionvit.heads.calibration import log_softmax
 from actionvit.heads.weighting import ClassWeight, class_weights
 
 FLOOR = float(np.finfo(np.float32).eps)
-"""Probability of a class without a vote, so that its log is finite."""
+"""Highest probability of a class without a vote."""
 
 BLOCK = 1024
-"""Rows whose similarities to all training rows are held at once."""
+"""Rows per matrix of similarities to all training rows."""
 
 
 class KNNProbe(Head):
     """The k nearest training rows by cosine vote with weight exp(similarity / temperature).
 
     The rule of Wu et al. (Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR 2018). Of
-    equally similar rows the earlier counts as nearer.
+    equally similar rows the earlier counts as nearer. Classes with equal votes, and those without a vote, are ranked
+    by their nearest training row, so that the order of class names has no influence.
 
     Parameters
     ----------
@@ -75,47 +77,64 @@ class KNNProbe(Head):
             raise ValueError(f"k, temperature: got {self.k}, {self.temperature}, expected at least 1 and more than 0")
         X, self.codes_ = self._training_data(X, y)
         self.mean_ = _mean(X, self.center)
-        self.rows_ = _directions(X, self.mean_)
+        self.rows_ = _unit_rows(X, self.mean_)
         self.votes_ = class_weights(self.codes_, len(self.classes_), self.class_weight, classes=self.classes_)
         return self
 
     def predict_log_proba(self, X: Any) -> Floats:
         """Return log-probabilities, (n, C)."""
-        return self._log_votes(*self._neighbours(self._test_data(X), self.k), self.k, self.temperature)
+        return self._vote_log_proba(self._neighbors(self._test_data(X), self.k), self.k, self.temperature)
 
     def predict_grid(self, X: Any, y: Any, X_val: Any, grid: Sequence[Params]) -> list[Floats]:
         """Return log-probabilities of X_val per entry; over k and temperature the neighbors are found once."""
         if any(set(params) - {"k", "temperature"} for params in grid):
             return super().predict_grid(X, y, X_val, grid)
         head = clone(self).fit(X, y)
-        largest = max(params.get("k", self.k) for params in grid)
-        near, similarity = head._neighbours(head._test_data(X_val), largest)
+        neighbors = head._neighbors(head._test_data(X_val), max(params.get("k", self.k) for params in grid))
         return [
-            head._log_votes(near, similarity, params.get("k", self.k), params.get("temperature", self.temperature))
+            head._vote_log_proba(neighbors, params.get("k", self.k), params.get("temperature", self.temperature))
             for params in grid
         ]
 
-    def _neighbours(self, X: Floats, k: int) -> tuple[NDArray[np.intp], Floats]:
-        """Return the k nearest training rows of each row and their similarities, (n, k), the nearest first."""
-        directions = _directions(X, self.mean_)
-        near, similarity = [], []
-        for start in range(0, len(directions), BLOCK):
-            cosines = directions[start : start + BLOCK] @ self.rows_.T
-            order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
-            near.append(order)
-            similarity.append(np.take_along_axis(cosines, order, axis=1))
-        return np.concatenate(near), np.concatenate(similarity)
+    def _neighbors(self, X: Floats, k: int) -> _Neighbors:
+        """Find the k nearest training rows of each row, and the order in which classes first appear."""
+        by_class = np.argsort(self.codes_, kind="stable")
+        starts = np.searchsorted(self.codes_[by_class], np.arange(len(self.classes_)))
+        units = _unit_rows(X, self.mean_)
+        rows, similarity, class_rank = [], [], []
+        for start in range(0, len(units), BLOCK):
+            cosines = units[start : start + BLOCK] @ self.rows_.T
+            order = np.argsort(-cosines, axis=1, kind="stable")
+            place = np.empty_like(order)
+            np.put_along_axis(place, order, np.arange(order.shape[1])[None], axis=1)
+            first = np.minimum.reduceat(place[:, by_class], starts, axis=1)
+            rows.append(order[:, :k])
+            similarity.append(np.take_along_axis(cosines, order[:, :k], axis=1))
+            class_rank.append(first.argsort(axis=1).argsort(axis=1))
+        return _Neighbors(np.concatenate(rows), np.concatenate(similarity), np.concatenate(class_rank))
 
-    def _log_votes(self, near: NDArray[np.intp], similarity: Floats, k: int, temperature: float) -> Floats:
-        near, similarity = near[:, :k], similarity[:, :k].astype(np.float64)
-        codes = self.codes_[near]
+    def _vote_log_proba(self, neighbors: _Neighbors, k: int, temperature: float) -> Floats:
+        """Return log-probabilities, (n, C), from the votes of the first k neighbors."""
+        codes, similarity = self.codes_[neighbors.rows[:, :k]], neighbors.similarity[:, :k].astype(np.float64)
         weight = np.exp((similarity - similarity[:, :1]) / temperature) * self.votes_[codes]
-        cell = np.arange(len(near))[:, None] * len(self.classes_) + codes
-        shape = len(near), len(self.classes_)
+        shape = len(codes), len(self.classes_)
+        cell = np.arange(shape[0])[:, None] * shape[1] + codes
         votes = np.bincount(cell.ravel(), weights=weight.ravel(), minlength=shape[0] * shape[1]).reshape(shape)
-        share = votes / np.maximum(votes.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-        floored = share + FLOOR
-        return np.asarray(np.log(floored / floored.sum(axis=1, keepdims=True)))
+        fraction = votes / np.maximum(votes.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        # Between half the floor and the floor: distinct for all classes, in the order of their nearest rows.
+        ranked = fraction + FLOOR * (1 - neighbors.class_rank / (2 * shape[1]))
+        return np.asarray(np.log(ranked / ranked.sum(axis=1, keepdims=True)))
+
+
+class _Neighbors(NamedTuple):
+    """The nearest training rows of n rows, the nearest first."""
+
+    rows: NDArray[np.intp]
+    """(n, k)"""
+    similarity: Floats
+    """(n, k), cosines."""
+    class_rank: NDArray[np.intp]
+    """(n, C), 0 for the class of the nearest training row, 1 for the next class met, and so on."""
 
 
 class CentroidProbe(Head):
@@ -154,14 +173,14 @@ class CentroidProbe(Head):
         X, codes = self._training_data(X, y)
         number = len(self.classes_)
         self.mean_ = _mean(np.stack([X[codes == code].mean(axis=0) for code in range(number)]), self.center)
-        rows = _directions(X, self.mean_)
+        rows = _unit_rows(X, self.mean_)
         means = np.stack([rows[codes == code].mean(axis=0) for code in range(number)])
-        self.centroids_ = _directions(means, np.zeros_like(self.mean_))
+        self.centroids_ = _unit_rows(means, np.zeros_like(self.mean_))
         return self
 
     def predict_log_proba(self, X: Any) -> Floats:
         """Return log-probabilities, (n, C)."""
-        cosines = _directions(self._test_data(X), self.mean_) @ self.centroids_.T
+        cosines = _unit_rows(self._test_data(X), self.mean_) @ self.centroids_.T
         return log_softmax(cosines / self.temperature)
 
 
@@ -169,8 +188,8 @@ def _mean(X: Floats, center: bool) -> NDArray[np.float64]:
     return np.asarray(X.mean(axis=0, dtype=np.float64)) if center else np.zeros(X.shape[1])
 
 
-def _directions(X: Floats, mean: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return rows less the mean, of length 1; a row at the mean has no direction and stays 0."""
+def _unit_rows(X: Floats, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return rows minus the mean, scaled to length 1; a row equal to the mean stays 0."""
     centred = X.astype(np.float64) - mean
     length = np.linalg.norm(centred, axis=1, keepdims=True)
     return np.asarray(np.divide(centred, length, out=np.zeros_like(centred), where=length > 0))

@@ -23,6 +23,7 @@ from actionvit.features.sampling import ClipSpec
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.model import TimeSformer
 from actionvit.features.timesformer.state_dict import to_transformers
+from actionvit.heads.calibration import fit_temperature, mean_softmax
 from actionvit.heads.weighting import class_weights
 from actionvit.pipeline.datasets.dataset import Video
 from actionvit.pipeline.finetuning import tensorboard
@@ -41,7 +42,7 @@ from actionvit.pipeline.finetuning.schedule import (
     parameter_groups,
     set_lr,
 )
-from actionvit.pipeline.finetuning.scoring import fit_temperature, mean_softmax, validation_metrics
+from actionvit.pipeline.finetuning.scoring import validation_metrics
 from actionvit.pipeline.finetuning.spec import AugmentSpec, LossSpec, OptimSpec, SamplingSpec
 from actionvit.pipeline.finetuning.tensorboard import tensorboard_log
 from actionvit.pipeline.finetuning.validation import validation_mask

@@ -17,8 +17,9 @@ from sklearn.utils.estimator_checks import check_estimator
 from threadpoolctl import threadpool_limits
 
 from actionvit.heads.attentive import AttentiveProbe
-from actionvit.heads.base import Head, log_softmax
-from actionvit.heads.fusion import LateFusion, fit_exponents, fuse
+from actionvit.heads.base import Head
+from actionvit.heads.calibration import MAX_EXPONENT, fit_exponents, fit_temperature, fuse, log_softmax
+from actionvit.heads.fusion import LateFusion
 from actionvit.heads.linear import LinearProbe
 from actionvit.heads.mlp import MLPProbe
 from actionvit.heads.nearest import CentroidProbe, KNNProbe
@@ -31,7 +32,6 @@ HEADS: dict[str, Head] = {
     "mlp": MLPProbe(width=32, epochs=20, batch=64, lr=3e-3),
     "knn": KNNProbe(k=5),
     "centroid": CentroidProbe(),
-    "fusion": LateFusion(grid={"C": [0.01, 1.0]}, folds=3),
 }
 
 
@@ -54,7 +54,7 @@ def blobs(n: int = 120, d: int = 8, classes: int = 3, *, apart: float = 2.0, see
 
 
 def test_every_kind_is_tested() -> None:
-    assert set(HEADS) == set(KINDS)
+    assert {*HEADS, "fusion"} == set(KINDS)
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -67,19 +67,27 @@ def test_pipeline_cross_validation_and_grid_search(kind) -> None:
     X, y = blobs()
     names = np.array(["clap", "jump", "wave"])[y]
     assert cross_val_score(make_pipeline(StandardScaler(), HEADS[kind]), X, names, cv=3).mean() > 0.9
-    name = {"linear": "C", "knn": "k", "centroid": "temperature", "fusion": "folds"}.get(kind, "epochs")
-    values = {"C": [0.01, 1.0], "k": [1, 5], "temperature": [0.1, 1.0], "folds": [2, 3], "epochs": [5, 20]}[name]
+    name = {"linear": "C", "knn": "k", "centroid": "temperature"}.get(kind, "epochs")
+    values = {"C": [0.01, 1.0], "k": [1, 5], "temperature": [0.1, 1.0], "epochs": [5, 20]}[name]
     search = GridSearchCV(HEADS[kind], {name: values}, cv=2).fit(X, names)
     assert search.best_score_ > 0.8
 
 
-@pytest.mark.parametrize("kind", HEADS)
+def fused(blocks, y, **settings) -> LateFusion:
+    """Linear probes, one per block, fused."""
+    results = [grid_search(LinearProbe(), block, y) for block in blocks]
+    fusion = LateFusion(widths=[block.shape[1] for block in blocks], **settings)
+    return fusion.assemble([each.head for each in results], [each.out_of_fold for each in results], y)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_head_gives_the_same_bits(kind, tmp_path) -> None:
     from safetensors.numpy import load_file, save_file
 
     X, y = blobs()
+    X = X.astype(np.float32)
     for labels in (y, np.array(["clap", "jump", "wave"])[y]):
-        head = HEADS[kind].fit(X.astype(np.float32), labels)
+        head = fused([X[:, :3], X[:, 3:]], labels) if kind == "fusion" else HEADS[kind].fit(X, labels)
         tensors, config = dump_head(head)
         save_file(tensors, tmp_path / "head.safetensors")
         again = load_head(load_file(tmp_path / "head.safetensors"), json.loads(json.dumps(config)))
@@ -93,8 +101,8 @@ def test_a_saved_head_gives_the_same_bits(kind, tmp_path) -> None:
 def test_predict_grid_gives_what_single_fits_give(kind) -> None:
     X, y = blobs(apart=0.7)
     head = HEADS[kind]
-    names = sorted(head_class(kind).default_grid) or ["rule"]
-    grid = {"rule": ["mean", "stacked"], **head_class(kind).default_grid}
+    grid = head_class(kind).default_grid
+    names = sorted(grid)
     first, second = ({name: grid[name][i] for name in names} for i in (0, 1))
     settings = [second, first, {**second, names[-1]: first[names[-1]]}]
     found = head.predict_grid(X[:80], y[:80], X[80:], settings)
@@ -253,12 +261,12 @@ def test_temperature_scaling_finds_the_temperature() -> None:
 def test_stacking_trusts_the_member_that_knows() -> None:
     rng = np.random.default_rng(0)
     X, y = blobs(400, apart=1.0)
-    both = np.hstack([X, rng.normal(size=X.shape)])
-    stacked = LateFusion(widths=[8, 8], rule="stacked").fit(both[:250], y[:250])
-    mean = LateFusion(widths=[8, 8], rule="mean").fit(both[:250], y[:250])
+    noise = rng.normal(size=X.shape)
+    both = np.hstack([X, noise])
+    stacked, mean = (fused([X[:250], noise[:250]], y[:250], rule=rule) for rule in ("stacked", "mean"))
     assert stacked.exponents_[1] < 0.2 * stacked.exponents_[0]
     np.testing.assert_array_equal(mean.exponents_, [0.5, 0.5])
-    single = LateFusion(rule="mean").fit(X[:250], y[:250])
+    single = grid_search(LinearProbe(), X[:250], y[:250]).head
     assert stacked.score(both[250:], y[250:]) >= single.score(X[250:], y[250:]) - 0.02
 
 
@@ -269,18 +277,75 @@ def test_fusing_two_views_of_the_same_beats_either() -> None:
     blocks = [means[y] + 2 * rng.normal(size=(900, 6)) for _ in range(2)]
     alone = [LinearProbe().fit(block[:500], y[:500]).score(block[500:], y[500:]) for block in blocks]
     for rule in ("mean", "stacked"):
-        fused = LateFusion(widths=[6, 6], rule=rule).fit(np.hstack(blocks)[:500], y[:500])
-        assert fused.score(np.hstack(blocks)[500:], y[500:]) > max(alone)
+        fusion = fused([block[:500] for block in blocks], y[:500], rule=rule)
+        assert fusion.score(np.hstack(blocks)[500:], y[500:]) > max(alone)
 
 
-def test_fusion_refuses_what_does_not_fit() -> None:
+def test_fusion_refuses_heads_that_do_not_fit() -> None:
     X, y = blobs()
+    heads, none = [LinearProbe().fit(X, y)], [np.zeros((len(y), 3))]
     with pytest.raises(ValueError, match=r"widths: got \[3, 3\], expected a sum of 8"):
-        LateFusion(widths=[3, 3]).fit(X, y)
+        LateFusion(widths=[3, 3]).assemble(heads, none, y)
     with pytest.raises(ValueError, match="rule: got 'vote', expected one of mean, stacked"):
-        LateFusion(rule="vote").fit(X, y)
+        LateFusion(rule="vote").assemble(heads, none, y)
     with pytest.raises(ValueError, match="different classes"):
-        LateFusion().assemble([LinearProbe().fit(X, y)], [np.zeros((len(y), 3))], y % 2)
+        LateFusion().assemble(heads, none, y % 2)
+
+
+def test_flawless_predictions_leave_the_exponent_finite() -> None:
+    """With targets (n + 1) / (n + 2) the optimum is known: every row's score for its class becomes the target."""
+    y = np.arange(60) % 3
+    flawless = log_softmax(2.0 * np.eye(3)[y])
+    (exponent,) = fit_exponents([flawless], y)
+    smoothing = 1 / (len(y) + 2)
+    expected = np.log((1 - smoothing + smoothing / 3) / (smoothing / 3)) / 2.0
+    assert exponent == pytest.approx(expected, rel=1e-3)
+    assert fit_temperature(2.0 * np.eye(3)[y][:, None], y) == pytest.approx(1 / expected, rel=1e-3)
+    assert exponent < 0.2 * MAX_EXPONENT
+
+
+def test_calibrating_flawless_predictions_improves_the_log_loss() -> None:
+    """Few training sources, all correct out of fold; an unbounded exponent doubles the log-loss on test clips."""
+    losses = []
+    for seed in range(24):
+        rng = np.random.default_rng(seed)
+        means = 1.6 * rng.normal(size=(5, 24)) / 1.3
+        source = np.repeat(np.arange(150), rng.integers(1, 4, 150))
+        y = source % 5
+        X = means[y] + rng.normal(size=(150, 24))[source] + 0.8 * rng.normal(size=(len(y), 24))
+        train = source < 30
+        result = grid_search(LinearProbe(), X[train], y[train], groups=source[train])
+        if not (result.out_of_fold.argmax(axis=1) == y[train]).all():
+            continue
+        test = result.head.predict_log_proba(X[~train])
+        calibrated = fuse([test], fit_exponents([result.out_of_fold], y[train]))
+        losses.append([-scores[np.arange(len(test)), y[~train]].mean() for scores in (calibrated, test)])
+    calibrated_loss, uncalibrated_loss = np.mean(losses, axis=0)
+    assert len(losses) >= 5
+    assert calibrated_loss < uncalibrated_loss
+
+
+@pytest.mark.parametrize("k", [1, 3, 20])
+def test_k_nn_does_not_depend_on_class_names(k) -> None:
+    X, y = blobs(300, d=6, classes=10, apart=0.9)
+    rename = np.random.default_rng(1).permutation(10)
+    first, second = (KNNProbe(k=k).fit(X[:200], labels[:200]) for labels in (y, rename[y]))
+    log_proba = first.predict_log_proba(X[200:])
+    renamed = second.predict_log_proba(X[200:])[:, rename]
+    np.testing.assert_allclose(renamed, log_proba, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(np.argsort(-renamed, axis=1), np.argsort(-log_proba, axis=1))
+    assert all(len(np.unique(row)) == 10 for row in log_proba)
+    ranking = np.argsort(-log_proba, axis=1)
+    top5 = (ranking[:, :5] == y[200:, None]).any(axis=1).mean()
+    top1 = (ranking[:, 0] == y[200:]).mean()
+    assert top5 > top1 + 0.1
+
+
+def test_classes_without_a_vote_are_ranked_by_nearest_row() -> None:
+    angles = np.array([0.0, 0.3, 0.6, 0.9, 1.2])
+    X, y = np.column_stack([np.cos(angles), np.sin(angles)]), np.array([3, 0, 4, 1, 2])
+    log_proba = KNNProbe(k=1, center=False).fit(X, y).predict_log_proba([[1.0, 0.01]])
+    assert np.argsort(-log_proba[0]).tolist() == y.tolist()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from actionvit.heads.loss import weighted_loss
 from actionvit.heads.weighting import class_weights, log_prior
 from actionvit.pipeline.finetuning.clips import Batch
 from actionvit.pipeline.finetuning.spec import LossSpec
@@ -44,14 +45,14 @@ class Loss:
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of each clip, (b,), from logits and targets (b, C)."""
-        log_proba = (logits.float() + self.shift).log_softmax(1)
-        smoothed = target * (1 - self.spec.label_smoothing) + self.spec.label_smoothing / self.n_classes
-        loss = -(smoothed * log_proba).sum(1) * (target @ self.weight)
-        if self.spec.focal:
-            # Clamped above 0: for γ < 1 the slope of x**γ is infinite at 0, and the gradient would be NaN.
-            missed = (1 - (target * log_proba).sum(1).exp()).clamp_min(torch.finfo(torch.float32).eps)
-            loss = loss * missed**self.spec.focal
-        return loss
+        return weighted_loss(
+            logits,
+            target,
+            weight=self.weight,
+            shift=self.shift,
+            focal=self.spec.focal,
+            label_smoothing=self.spec.label_smoothing,
+        )
 
 
 def num_correct(logits: Tensor, target: Tensor) -> int:

@@ -14,11 +14,12 @@ import numpy as np
 
 from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.variants import gmac
+from actionvit.heads.calibration import mean_softmax
+from actionvit.heads.criteria import Criterion
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import leaking_sources
 from actionvit.pipeline.finetuning.sampling import unevenness
-from actionvit.pipeline.finetuning.scoring import mean_softmax
-from actionvit.pipeline.finetuning.spec import Criterion, FinetuneSpec
+from actionvit.pipeline.finetuning.spec import FinetuneSpec
 from actionvit.pipeline.finetuning.split import FinetuneResult
 from actionvit.pipeline.runs import Predictions, Run, measure, versions, write_run
 

@@ -1,8 +1,8 @@
-"""Scoring of plain views by all ranks together, and the temperature of the resulting probabilities."""
+"""Scoring of plain views by all ranks together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actionvit.evaluation.metrics import measures
+from actionvit.heads.calibration import mean_softmax
 from actionvit.pipeline.finetuning.clips import Clips, prefetch
 from actionvit.pipeline.finetuning.distributed import ProcessGroup
 from actionvit.pipeline.finetuning.micro_batch import MicroBatcher
@@ -64,45 +65,6 @@ def predict_views(
             flush()
     flush()
     return np.asarray(ranks.all_reduce(outputs), dtype=np.float64), np.asarray(ranks.all_reduce(decoded)) > 0
-
-
-def mean_softmax(logits: NDArray[np.float64], temperature: float = 1.0) -> NDArray[np.float64]:
-    """Return probabilities (n, C) from logits (n, K, C): softmax(logits / temperature), averaged over views."""
-    scaled = logits / temperature
-    power = np.exp(scaled - scaled.max(-1, keepdims=True))
-    return np.asarray((power / power.sum(-1, keepdims=True)).mean(1))
-
-
-def fit_temperature(logits: NDArray[np.float64], y: Sequence[int] | NDArray[np.intp]) -> float:
-    """Return the temperature that minimizes the log loss of `mean_softmax(logits, temperature)`.
-
-    Targets are smoothed as in Platt (1999): (n + 1) / (n + 2) for the true class, the rest spread over all classes.
-    Otherwise n correct predictions would drive every score to 1.
-
-    Parameters
-    ----------
-    logits : ndarray of shape (n, K, C)
-        Of clips that were not trained on.
-    y : sequence of int, (n,)
-
-    Returns
-    -------
-    float
-        Between 0.05 and 20; 1 without clips (Guo et al., ICML 2017).
-    """
-    from scipy.optimize import minimize_scalar
-
-    if not len(y):
-        return 1.0
-    smoothing = 1 / (len(y) + 2)
-
-    def cost(log_temperature: float) -> float:
-        scores = mean_softmax(logits, float(np.exp(log_temperature)))
-        logs = np.log(np.maximum(scores, 1e-12))
-        return float(-(1 - smoothing) * logs[np.arange(len(y)), y].mean() - smoothing * logs.mean())
-
-    fit = minimize_scalar(cost, bounds=(np.log(0.05), np.log(20)), method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(fit.x))
 
 
 def validation_metrics(

@@ -7,11 +7,11 @@ from typing import Literal
 
 from actionvit.errors import ActionVitError
 from actionvit.features.sampling import ClipSpec
+from actionvit.heads.criteria import Criterion
 from actionvit.heads.weighting import ClassWeight, Sampler
 from actionvit.pipeline.datasets.dataset import Protocol
 from actionvit.settings import check_settings, setting
 
-Criterion = Literal["accuracy", "mean_class_accuracy", "log_loss"]
 HeadInit = Literal["probe", "zero"]
 TokenDtype = Literal["fp16", "fp32"]
 RankSampling = Literal["shuffled", "class-aware", "sharded"]

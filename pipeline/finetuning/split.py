@@ -17,6 +17,7 @@ from actionvit.errors import ActionVitError
 from actionvit.features.decoding import DecodePolicy
 from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.model import load_timesformer
+from actionvit.heads.calibration import fit_temperature
 from actionvit.heads.linear import LinearProbe
 from actionvit.heads.selection import grid_search
 from actionvit.pipeline.datasets.dataset import Dataset, Split, Video
@@ -26,7 +27,7 @@ from actionvit.pipeline.finetuning.clips import Clips
 from actionvit.pipeline.finetuning.distributed import ProcessGroup
 from actionvit.pipeline.finetuning.identity import training_identity
 from actionvit.pipeline.finetuning.sampling import class_counts
-from actionvit.pipeline.finetuning.scoring import fit_temperature, predict_views
+from actionvit.pipeline.finetuning.scoring import predict_views
 from actionvit.pipeline.finetuning.spec import FinetuneSpec, Progress, TrainerState
 from actionvit.pipeline.finetuning.tensorboard import tensorboard_log
 from actionvit.pipeline.finetuning.trainer import Trainer

@@ -23,10 +23,10 @@ from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.checkpoint import Weights, find_weights
 from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.outputs import FramePool
+from actionvit.heads.calibration import fit_temperature, mean_softmax
 from actionvit.heads.fusion import LateFusion
 from actionvit.heads.saving import load_head
 from actionvit.pipeline.finetuning.run_writer import KIND
-from actionvit.pipeline.finetuning.scoring import fit_temperature, mean_softmax
 from actionvit.pipeline.probing.tasks import predict_views
 from actionvit.pipeline.runs import Run
 

@@ -13,8 +13,9 @@ from sklearn.base import clone
 
 from actionvit.errors import ActionVitError
 from actionvit.heads.base import Head
+from actionvit.heads.calibration import fuse
 from actionvit.heads.criteria import Criterion
-from actionvit.heads.fusion import FusionRule, LateFusion, fuse
+from actionvit.heads.fusion import FusionRule, LateFusion
 from actionvit.heads.saving import head_class
 from actionvit.heads.selection import SearchResult, grid_search
 from actionvit.heads.weighting import ClassWeight, Sampler
