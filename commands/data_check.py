@@ -1,4 +1,4 @@
-"""`actionvit data check`: what is in a dataset, and what to know before using it."""
+"""`actionvit data check`: how a dataset was read, what is broken in it, and what leaks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from actionvit.commands.options import (
     json_option,
     root_argument,
 )
+from actionvit.pipeline.text import pluralize, printable
 
 if TYPE_CHECKING:
-    from actionvit.pipeline.datasets.checking import Bin, Findings, Pair
+    from actionvit.pipeline.datasets.checking import Alike, Bin, Findings, SplitCheck
 
 SHOWN = 10
 """Lines of a list before the rest is only counted; `--json` has all of it."""
@@ -32,7 +33,7 @@ SHOWN = 10
 @json_option
 @click.pass_context
 def check(ctx: click.Context, /, **options: Any) -> None:
-    """Check a dataset: layout, classes, splits, leaking sources, duplicates, undecodable videos.
+    """Check a dataset: how it was read, classes, splits, leaking sources, duplicates, undecodable videos.
 
     Without official lists, the splits are those that `probe` would make.
 
@@ -42,9 +43,9 @@ def check(ctx: click.Context, /, **options: Any) -> None:
 
     from actionvit.pipeline.datasets.checking import check
 
-    dataset = open_dataset(options["root"], options)
+    dataset = open_dataset(options["root"], options, notes=0)
     with tqdm(total=len(dataset.videos), unit="video", disable=None if options["decode"] else True, leave=False) as bar:
-        found = check(
+        findings = check(
             dataset,
             decode=options["decode"],
             workers=options["workers"],
@@ -52,52 +53,76 @@ def check(ctx: click.Context, /, **options: Any) -> None:
             on_video=lambda done: bar.update(done - bar.n),
         )
     if options["as_json"]:
-        echo_json(asdict(found))
+        echo_json(asdict(findings))
     else:
-        _say(found)
-    if found.undecodable:
+        _print(findings)
+    if findings.undecodable:
         ctx.exit(3)
 
 
-def _say(found: Findings) -> None:
-    sources = f"{found.sources} sources" if found.sources is not None else "sources unknown"
-    click.echo(f"{found.name}: {found.format}, {found.videos} videos of {len(found.classes)} classes, {sources}")
-    _bars(list(found.classes.items()))
-    for split in found.splits:
-        leaks = f", {_some(split.leaking_sources)} on both sides" if split.leaking_sources else ""
-        missing = f", no training video of {_some(split.classes_untrained)}" if split.classes_untrained else ""
-        click.echo(f"{split.name}: {split.train} train, {split.test} test{leaks}{missing}")
-    small = bool(found.megabytes) and found.megabytes[-1].high < 1
-    _histogram("Megabytes a video", found.megabytes, ".3f" if small else ".2f")
-    if found.decoded is not None:
-        _say_decoded(found)
-    _say_duplicates(found.duplicates)
-    if found.decoded is None:
-        click.echo("Not decoded: with --decode also what is broken, damaged, short, or looks like another.")
+def _print(findings: Findings) -> None:
+    sources = f"{findings.sources} sources" if findings.sources is not None else "sources unknown"
+    classes = pluralize(len(findings.classes), "class", "classes")
+    click.echo(f"{findings.name}: {findings.format}, {findings.videos} videos of {classes}, {sources}")
+    click.echo(findings.read_as)
+    _lines([f"from {file}" for file in findings.files])
+    if findings.classes:
+        _bars(list(findings.classes.items()))
+    for split in findings.splits:
+        _print_split(split)
+    if findings.merged_sources:
+        click.echo("Sources merged, as parts or spellings of one film")
+        _lines([f"{film}: {', '.join(names)}" for film, names in findings.merged_sources.items()])
+    if findings.notes:
+        click.echo("Notes")
+        for note in findings.notes:
+            click.echo(f"  {note}")
+    small = bool(findings.megabytes) and findings.megabytes[-1].high < 1
+    _histogram("Megabytes per video", findings.megabytes, ".3f" if small else ".2f")
+    if findings.decoded is not None:
+        _print_decoded(findings)
+    _print_alike("group", "of equal files", findings.identical)
+    _print_alike("pair", "of look-alikes", findings.look_alikes)
+    if findings.decoded is None:
+        click.echo("Not decoded; --decode also finds broken, damaged and short videos, and look-alikes.")
 
 
-def _say_decoded(found: Findings) -> None:
-    _histogram("Seconds a video", found.seconds, ".2f")
-    _histogram("Frames a video", found.frames, ".0f")
-    for least, count in found.shorter.items():
+def _print_split(split: SplitCheck) -> None:
+    val = f", {split.val} val" if split.val else ""
+    leaks = f", {_some(split.leaking_sources)} in both" if split.leaking_sources else ""
+    missing = f", no training video of {_some(split.classes_untrained)}" if split.classes_untrained else ""
+    click.echo(f"{split.name}: {split.train} train{val}, {split.test} test{leaks}{missing}")
+    if split.shared_videos:
+        click.echo(
+            f"  {split.leaking_videos} of {split.test} test videos have their source in training under the same class,"
+            f" {split.shared_videos} under any class"
+        )
+    for name, rows in split.first.items():
+        for row in rows:
+            source = f", source {row['source']}" if row["source"] != row["id"] else ""
+            click.echo(f"  {name}: {printable(row['id'])}, class {row['label']}{source}")
+
+
+def _print_decoded(findings: Findings) -> None:
+    _histogram("Seconds per video", findings.seconds, ".2f")
+    _histogram("Frames per video", findings.frames, ".0f")
+    for least, count in findings.shorter.items():
         if count:
             click.echo(f"  {count} have fewer than {least}: their last frame is repeated in clips of {least}")
-    sizes = [f"{size} ({count})" for size, count in found.pictures.items()]
+    sizes = [f"{size} ({count})" for size, count in findings.pictures.items()]
     click.echo(f"Pictures: {_some(sizes)}")
-    click.echo(f"{found.decoded} decode, {len(found.undecodable)} do not, {len(found.flagged)} are damaged but usable")
-    _lines([f"{one.id}: {one.reason}: {one.detail}" for one in found.undecodable])
-    _lines([f"{id}: {', '.join(flags)}, sampled frames intact" for id, flags in found.flagged.items()])
+    click.echo(
+        f"{findings.decoded} decode, {len(findings.undecodable)} do not, {len(findings.flagged)} are damaged but usable"
+    )
+    _lines([f"{failed.id}: {failed.reason}: {failed.detail}" for failed in findings.undecodable])
+    _lines([f"{id}: {', '.join(flags)}, sampled frames intact" for id, flags in findings.flagged.items()])
 
 
-def _say_duplicates(pairs: Sequence[Pair]) -> None:
-    from actionvit.pipeline.text import pluralize
-
-    for identical, name in ((True, "byte for byte the same"), (False, "of look-alikes")):
-        alike = [pair for pair in pairs if pair.identical == identical]
-        across = [pair for pair in alike if pair.splits]
-        if alike:
-            click.echo(f"{pluralize(len(alike), 'pair')} {name}, {len(across)} on both sides of a split")
-            _lines([f"{pair.first} = {pair.second} ({', '.join(pair.splits)})" for pair in across])
+def _print_alike(noun: str, of: str, found: Sequence[Alike]) -> None:
+    across = [alike for alike in found if alike.splits]
+    if found:
+        click.echo(f"{pluralize(len(found), noun)} {of}, {len(across)} in both training and test set of a split")
+        _lines([f"{' = '.join(alike.ids[:SHOWN])} ({', '.join(alike.splits)})" for alike in across])
 
 
 def _histogram(title: str, bins: Sequence[Bin], form: str) -> None:
@@ -105,10 +130,10 @@ def _histogram(title: str, bins: Sequence[Bin], form: str) -> None:
         click.echo(title)
         last = len(bins) - 1
         ends = [
-            f"{one.low:{form}}" + (f" – {one.high:{form}}" + " " * (at < last) if one.high > one.low else "")
-            for at, one in enumerate(bins)
+            f"{bin.low:{form}}" + (f" – {bin.high:{form}}" + " " * (place < last) if bin.high > bin.low else "")
+            for place, bin in enumerate(bins)
         ]
-        _bars([(end, one.count) for end, one in zip(ends, bins, strict=True)])
+        _bars([(end, bin.count) for end, bin in zip(ends, bins, strict=True)])
 
 
 def _bars(rows: Sequence[tuple[str, int]]) -> None:

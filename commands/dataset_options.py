@@ -45,10 +45,11 @@ dataset_options = together(
 NOTES_SHOWN = 2
 
 
-def open_dataset(root: Path, options: Mapping[str, Any], *, every_note: bool = False) -> Dataset:
+def open_dataset(root: Path, options: Mapping[str, Any], *, notes: int = NOTES_SHOWN) -> Dataset:
     """Read the dataset that ROOT and `dataset_options` name; print what was read, and notes, on stderr.
 
-    Notes are cut before the names of the videos, and the third and later ones counted, unless `every_note`.
+    Of the notes, the first few are printed, each cut before the names of the videos, and the others are counted; with
+    `notes` 0 nothing is printed.
     """
     from actionvit.pipeline.datasets import load_dataset
 
@@ -63,10 +64,9 @@ def open_dataset(root: Path, options: Mapping[str, Any], *, every_note: bool = F
         skip_missing=options["skip_missing"],
     )
     click.echo(f"{dataset.name}: {dataset.summary}", err=True)
-    shown = dataset.notes if every_note else [note.partition(": `")[0] for note in dataset.notes[:NOTES_SHOWN]]
-    for note in shown:
-        click.echo(f"note: {note}", err=True)
-    if more := len(dataset.notes) - len(shown):
+    for note in dataset.notes[:notes]:
+        click.echo(f"note: {note.partition(': `')[0]}", err=True)
+    if notes and (more := len(dataset.notes[notes:])):
         click.echo(f"note: {more} more; `actionvit data check` lists all", err=True)
     return dataset
 

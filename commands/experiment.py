@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actionvit.commands.command import Group
-from actionvit.commands.dataset_options import open_dataset
+from actionvit.commands.dataset_options import dataset_options, open_dataset
 from actionvit.commands.options import (
     HEADS,
     cache_option,
@@ -44,6 +44,7 @@ def command() -> None:
 
 experiment_options = together(
     root_argument,
+    dataset_options,
     variant_option,
     embedding_options,
     cache_option,

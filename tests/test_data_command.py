@@ -105,9 +105,10 @@ def test_check_finds_copies_leaks_and_what_is_broken(planted):
     found = json.loads(done.stdout)
     assert (found["format"], found["videos"], found["classes"]) == ("csv", 16, {"a": 8, "b": 8})
     assert [(one["train"], one["test"], one["leaking_sources"]) for one in found["splits"]] == [(8, 8, ["film0"])]
-    across = {(pair["first"], pair["second"], pair["identical"]) for pair in found["duplicates"] if pair["splits"]}
-    assert across == {("00.avi", "copy.avi", True), ("01.avi", "anew.mp4", False)}
-    assert len(found["duplicates"]) == 2  # what is cut short shows something else at the same eight places
+    assert [group["ids"] for group in found["identical"] if group["splits"]] == [["00.avi", "copy.avi"]]
+    assert [pair["ids"] for pair in found["look_alikes"] if pair["splits"]] == [["01.avi", "anew.mp4"]]
+    # A shortened video shows something else at the same eight places.
+    assert len(found["identical"]) == len(found["look_alikes"]) == 1
     assert [(one["id"], one["reason"]) for one in found["undecodable"]] == [("none.avi", "not_video")]
     assert list(found["flagged"]) == ["short.avi"] and "truncated" in found["flagged"]["short.avi"]
     assert found["decoded"] == 15 and found["pictures"] == {"160 × 120": 14, "80 × 60": 1}
@@ -120,13 +121,13 @@ def test_check_says_it_in_words(planted):
     assert done.exit_code == 3
     for words in (
         "list: csv, 16 videos of 2 classes, 14 sources",
-        "official-1: 8 train, 8 test, film0 on both sides",
+        "official-1: 8 train, 8 test, film0 in both",
         "15 decode, 1 do not, 1 are damaged but usable",
-        "Seconds a video",
+        "Seconds per video",
         "none.avi: not_video: no container that FFmpeg knows as video",
-        "1 pair byte for byte the same, 1 on both sides of a split",
+        "1 group of equal files, 1 in both training and test set of a split",
         "00.avi = copy.avi (official-1)",
-        "1 pair of look-alikes, 1 on both sides of a split",
+        "1 pair of look-alikes, 1 in both training and test set of a split",
         "01.avi = anew.mp4 (official-1)",
     ):
         assert words in done.stdout, done.stdout
@@ -136,8 +137,35 @@ def test_check_without_decoding_opens_no_video(planted, monkeypatch):
     monkeypatch.setattr("actionvit.pipeline.datasets.checking.decode_stream", None)
     done = run("check", planted / "list.csv")
     assert done.exit_code == 0, done.output
-    assert "00.avi = copy.avi (official-1)" in done.stdout and "look-alikes" not in done.stdout
-    assert "Frames a video" not in done.stdout and "with --decode also" in done.stdout
+    assert "00.avi = copy.avi (official-1)" in done.stdout and "of look-alikes" not in done.stdout
+    assert "Frames per video" not in done.stdout and "--decode also" in done.stdout
+
+
+def test_check_explains_what_was_read(planted, tmp_path):
+    done = run("check", planted / "list.csv")
+    assert "read as a table with a header: 16 videos, 2 classes, 1 official split" in done.stdout
+    assert f"from {planted / 'list.csv'}" in done.stdout
+    assert "train: 00.avi, class a, source film0" in done.stdout and done.stdout.count("  test: ") == 3
+    assert "in training under the same class" in done.stdout
+    assert "note:" not in done.stderr
+
+
+def test_check_of_many_equal_files_is_bounded(tmp_path):
+    for number in range(8000):
+        file = tmp_path / "set" / "ab"[number % 2] / f"{number}.mp4"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    done = run("check", tmp_path / "set", "--json")
+    assert done.exit_code == 0, done.output
+    [group] = json.loads(done.stdout)["identical"]
+    assert len(group["ids"]) == 8000 and group["splits"]
+
+
+def test_only_two_notes_are_printed_before_other_commands(real_data):
+    done = run("splits", real_data / "jhmdb21", "--protocol", "official")
+    notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 3 and "more; `actionvit data check` lists all" in notes[-1]
+    assert all(len(note) < 120 for note in notes)
 
 
 def test_splits_that_one_source_cannot_make_do_not_stop_the_others(tmp_path):
@@ -172,7 +200,8 @@ def test_real_clips_have_no_look_alikes_across_the_official_splits(real_data):
     found = json.loads(done.stdout)
     assert done.exit_code == 0 and found["decoded"] == 523 and not found["flagged"]
     assert found["pictures"] == {"320 × 240": 523} and found["shorter"] == {"8": 0, "16": 7}
-    assert found["duplicates"] and all(pair["same_source"] and not pair["splits"] for pair in found["duplicates"])
+    alike = found["identical"] + found["look_alikes"]
+    assert alike and all(pair["same_source"] and not pair["splits"] for pair in alike)
 
 
 def test_near_duplicates_are_all_pairs_within_the_limit():

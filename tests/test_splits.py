@@ -13,7 +13,7 @@ import pytest
 
 from actionvit.errors import ActionVitError
 from actionvit.pipeline.datasets import Dataset, Split, Video, load_dataset
-from actionvit.pipeline.datasets.splits import leaking_sources, make_splits
+from actionvit.pipeline.datasets.splits import leaking_sources, leaking_videos, make_splits
 
 PROTOCOLS = ("grouped", "stratified", "random")
 
@@ -116,7 +116,7 @@ def test_the_splits_of_the_real_clips_are_these(real_data):
         for protocol in PROTOCOLS
     }
     assert {protocol: digest[:12] for protocol, digest in digests.items()} == {
-        "grouped": "e4c559bee370",
+        "grouped": "b3b3b86138c0",
         "stratified": "ab4812a8d310",
         "random": "01d794c0d3a5",
     }
@@ -157,9 +157,68 @@ def test_leaks_count_within_a_class_unless_asked(films):
     assert all(leaking_sources(films, split) for split in make_splits(films, "stratified"))
 
 
-def test_the_official_lists_keep_the_sources_of_a_class_apart(real_data):
+def test_official_lists_keep_a_class_apart_but_for_spellings(real_data):
     data = load_dataset(real_data / "jhmdb21")
-    assert [leaking_sources(data, split) for split in make_splits(data, "official")] == [(), (), ()]
+    leaking = [leaking_sources(data, split) for split in make_splits(data, "official")]
+    assert leaking == [(), ("Boom_Snap_Clap", "_Boom_Snap_Clap__challenge"), ("_Boom_Snap_Clap__challenge",)]
+
+
+@pytest.fixture(scope="module")
+def hmdb51(real_data, tmp_path_factory) -> Dataset:
+    """All 6,766 names of HMDB51's lists, as empty files."""
+    root = tmp_path_factory.mktemp("names") / "hmdb51"
+    for file in (real_data / "hmdb51_splits").glob("*_test_split1.txt"):
+        folder = root / file.name.removesuffix("_test_split1.txt")
+        folder.mkdir(parents=True)
+        for line in file.read_text().splitlines():
+            (folder / line.split()[0]).touch()
+    return load_dataset(root, splits_dir=real_data / "hmdb51_splits")
+
+
+def test_numbered_parts_of_a_film_are_one_source(hmdb51):
+    merged = hmdb51.merged_sources
+    assert len(merged["RETURN_OF_THE_KING"]) == 14 and len(merged["A_Beautiful_Mind"]) == 6
+    assert set(merged["Hitch"]) == {"Hitch_Part_1", "Hitch_Part_2"}
+    assert set(merged["Boom_Snap_Clap"]) == {"Boom_Snap_Clap", "boom-snap-clap"}
+    apart = {name for names in merged.values() for name in names}
+    for prefix in ("smoking", "handstand", "Oceans", "Goalkeeper", "hechtsprung"):
+        assert not [name for name in apart if name.lower().startswith(prefix.lower())], prefix
+    assert len({video.source for video in hmdb51.videos}) == 1325
+
+
+def test_grouped_folds_keep_films_whole(hmdb51):
+    for split in make_splits(hmdb51, "grouped"):
+        for film in ("/Return_of_the_King", "/A_Beautiful_Mind_", "/The_Matrix_Revolutions"):
+            assert not any(film in id for id in split.train) or not any(film in id for id in split.test)
+        assert leaking_videos(hmdb51, split, within_class=False) == ()
+
+
+def test_film_leaks_of_the_official_lists_are_counted(hmdb51):
+    official = make_splits(hmdb51, "official")
+    assert [len(leaking_videos(hmdb51, split)) for split in official] == [85, 99, 107]
+    assert [len(leaking_videos(hmdb51, split, within_class=False)) for split in official] == [473, 554, 558]
+
+
+def test_own_source_column_wins_over_merging(tmp_path):
+    lines = ["path,label,source"]
+    for number, label in enumerate(("clap", "run", "walk")):
+        name = f"Film_{number + 1}_{label}_f_cm_np1_fr_med_0.avi"
+        (tmp_path / name).touch()
+        lines.append(f"{name},{label},Film_{number + 1}")
+    (tmp_path / "own.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "names.csv").write_text("\n".join(line.rpartition(",")[0] for line in lines) + "\n")
+    assert {video.source for video in load_dataset(tmp_path / "own.csv").videos} == {"Film_1", "Film_2", "Film_3"}
+    merged = load_dataset(tmp_path / "names.csv")
+    assert {video.source for video in merged.videos} == {"Film"}
+    assert any("3 source names are parts or spellings of 1 film" in note for note in merged.notes)
+
+
+def test_classes_tested_but_never_trained_are_warned_of(caplog):
+    split = Split(name="official-1", train=("a/1",), test=("a/2", "b/1"))
+    data = dataset([("a/1", "a", "x"), ("a/2", "a", "y"), ("b/1", "b", "z")], official=(split,))
+    with caplog.at_level(logging.WARNING):
+        make_splits(data, "official")
+    assert any("no training video of b" in message for message in caplog.messages)
 
 
 def test_errors(films):

@@ -1,4 +1,4 @@
-"""What to know of a dataset before using it: what it holds, what is broken, what leaks from one side to the other."""
+"""Check a dataset before it is used: what was read, what is broken, what leaks from training to test sets."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,16 +17,19 @@ from actionvit.features.fingerprint import fingerprint
 from actionvit.features.sampling import ClipSpec, clip_indices
 from actionvit.pipeline.datasets.dataset import Dataset, Split
 from actionvit.pipeline.datasets.duplicates import digests_where_sizes_agree, identical, near_duplicates, picture_hash
-from actionvit.pipeline.datasets.splits import default_protocol, leaking_sources, make_splits
+from actionvit.pipeline.datasets.splits import default_protocol, leaking_sources, leaking_videos, make_splits
 
 SPEC = ClipSpec(num_frames=8, size=224)
 """The frames that are decoded and compared: those of `base`."""
 BINS = 8
+ROWS_SHOWN = 3
+MAX_PAIRS = 10_000
+"""Pairs of look-alikes that are listed; thousands of black videos would make millions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bin:
-    """So many values from `low` up to, and with the last bin including, `high`."""
+    """A bin of a histogram, from `low` up to, and in the last bin including, `high`."""
 
     low: float
     high: float
@@ -41,52 +46,65 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """Two videos that show the same."""
+class Alike:
+    """Videos that show the same: a group with equal bytes, or a pair of look-alikes."""
 
-    first: str
-    second: str
+    ids: tuple[str, ...]
     differing: float
-    """Share of the bits of their picture hashes; 0 and `identical` where not a byte differs."""
-    identical: bool
+    """Fraction of differing bits of their picture hashes; 0 for equal bytes."""
     same_source: bool
     splits: tuple[str, ...] = ()
-    """Splits that have one of them in training and the other in testing."""
+    """Splits that have some of them in training and others in the test set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitCheck:
-    """What is to be known of one split."""
+    """Sizes, leaks and first rows of one split."""
 
     name: str
     train: int
+    val: int
     test: int
     classes_untrained: tuple[str, ...]
     leaking_sources: tuple[str, ...]
-    """Sources with clips of one class on both sides."""
+    """Sources with clips of one class in training and test set."""
+    leaking_videos: int
+    """Test videos whose source is in training under the same class."""
+    shared_videos: int
+    """Test videos whose source is in training under any class."""
+    first: dict[str, list[dict[str, str]]]
+    """The first rows of each set: id, label and source."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Findings:
-    """All that was found; what needs decoding stays empty without it."""
+    """The results of a check; those that need decoding stay empty without it."""
 
     name: str
     format: str
+    read_as: str
+    files: list[str]
+    """List files that were read."""
     videos: int
     sources: int | None
-    """None where names do not tell."""
+    """None where names give no sources."""
+    merged_sources: dict[str, tuple[str, ...]]
+    """Names that are parts or spellings of one film."""
     classes: dict[str, int]
     splits: list[SplitCheck]
     notes: tuple[str, ...]
     megabytes: list[Bin]
-    duplicates: list[Pair] = field(default_factory=list)
+    identical: list[Alike] = field(default_factory=list)
+    """Groups of videos with equal bytes."""
+    look_alikes: list[Alike] = field(default_factory=list)
+    """Pairs of similar pictures, at most `MAX_PAIRS`."""
     decoded: int | None = None
-    """Videos that decode; None where that was not tried."""
+    """Videos that decode; None without decoding."""
     frames: list[Bin] = field(default_factory=list)
     seconds: list[Bin] = field(default_factory=list)
-    """How long they play; a folder of frames does not say."""
+    """Durations; unknown for a frame folder."""
     shorter: dict[int, int] = field(default_factory=dict)
-    """Number of frames -> videos that have fewer: their last frame is repeated in clips of so many."""
+    """Number of frames -> videos that have fewer, whose last frame is repeated in clips of that many."""
     pictures: dict[str, int] = field(default_factory=dict)
     """Width × height -> videos."""
     undecodable: list[Failed] = field(default_factory=list)
@@ -102,41 +120,46 @@ def check(
     timeout: float = 60.0,
     on_video: Callable[[int], None] = lambda done: None,
 ) -> Findings:
-    """Look a dataset over.
+    """Check a dataset's files, splits and sources.
 
     Parameters
     ----------
     dataset : Dataset
-        Without official splits, those of its default protocol are looked at.
+        Without official splits, those of its default protocol are checked.
     decode : bool
-        Decode each video as `extract` does for `base`: finds the broken ones, and near-duplicates.
+        Decode each video as `extract` does for `base`, to find broken videos and look-alikes.
     workers, timeout
-        As `decode_stream` takes them.
+        As for `decode_stream`.
     on_video : callable
-        Told how many videos are decoded.
+        Called with the number of videos decoded.
     """
     splits, notes = _splits(dataset)
     counts = Counter(video.label for video in dataset.videos)
     findings = Findings(
         name=dataset.name,
         format=dataset.format,
+        read_as=dataset.summary,
+        files=[str(file) for file in dataset.files],
         videos=len(dataset.videos),
         sources=len({video.source for video in dataset.videos}) if dataset.sources_known else None,
+        merged_sources=dict(dataset.merged_sources),
         classes={name: counts[name] for name in dataset.class_names},
-        splits=[_look_at(dataset, split) for split in splits],
+        splits=[_check_split(dataset, split) for split in splits],
         notes=(*dataset.notes, *notes),
         megabytes=histogram(_megabytes(dataset)),
     )
     if decode:
-        found = _decode_all(dataset, findings, workers, timeout, on_video)
+        groups, pairs = _decode_all(dataset, findings, workers, timeout, on_video)
     else:
-        found = [(*pair, 0.0, True) for pair in _pairs(digests_where_sizes_agree(dataset.videos))]
-    findings.duplicates = _judge(dataset, splits, found)
+        groups, pairs = identical(digests_where_sizes_agree(dataset.videos)), []
+    judge = _Judge(dataset, splits)
+    findings.identical = judge.sorted([judge.alike(group, 0.0) for group in groups])
+    findings.look_alikes = judge.sorted([judge.alike((pair.first, pair.second), pair.differing) for pair in pairs])
     return findings
 
 
 def histogram(values: Sequence[float], bins: int = BINS) -> list[Bin]:
-    """Return counts over equal steps from the least to the greatest; a bin a number where these are few."""
+    """Return counts over equal steps from the least to the greatest value; one bin per number if there are few."""
     if not values:
         return []
     least, most = min(values), max(values)
@@ -153,20 +176,32 @@ def histogram(values: Sequence[float], bins: int = BINS) -> list[Bin]:
 
 
 def _splits(dataset: Dataset) -> tuple[tuple[Split, ...], tuple[str, ...]]:
+    if dataset.official:  # also those without a test set
+        return dataset.official, ()
     try:
         return make_splits(dataset, default_protocol(dataset)), ()
     except ActionVitError as error:
         return (), (str(error),)
 
 
-def _look_at(dataset: Dataset, split: Split) -> SplitCheck:
-    label = {video.id: video.label for video in dataset.videos}
+def _check_split(dataset: Dataset, split: Split) -> SplitCheck:
+    videos = {video.id: video for video in dataset.videos}
+    sets = {"train": split.train, "val": split.val, "test": split.test}
+    first = {
+        name: [{"id": id, "label": videos[id].label, "source": videos[id].source} for id in ids[:ROWS_SHOWN]]
+        for name, ids in sets.items()
+        if ids
+    }
     return SplitCheck(
         name=split.name,
         train=len(split.train),
+        val=len(split.val),
         test=len(split.test),
-        classes_untrained=tuple(sorted(set(dataset.class_names) - {label[id] for id in split.train})),
+        classes_untrained=tuple(sorted(set(dataset.class_names) - {videos[id].label for id in split.train})),
         leaking_sources=leaking_sources(dataset, split),
+        leaking_videos=len(leaking_videos(dataset, split)),
+        shared_videos=len(leaking_videos(dataset, split, within_class=False)),
+        first=first,
     )
 
 
@@ -175,19 +210,21 @@ def _megabytes(dataset: Dataset) -> list[float]:
     for video in dataset.videos:
         try:
             sizes.append(fingerprint(video.path).size / 1e6)
-        except OSError:  # named in a list and not there
+        except OSError:  # listed, but removed since
             continue
     return sizes
 
 
-Found = tuple[str, str, float, bool]
-"""Two ids, the share of differing bits, whether they are identical."""
+class _Pair(NamedTuple):
+    first: str
+    second: str
+    differing: float
 
 
 def _decode_all(
     dataset: Dataset, findings: Findings, workers: int | None, timeout: float, on_video: Callable[[int], None]
-) -> list[Found]:
-    """Decode every video into the findings; return the pairs that show the same."""
+) -> tuple[list[tuple[str, ...]], list[_Pair]]:
+    """Decode every video into the findings; return the groups with equal bytes and the pairs of look-alikes."""
     digests: dict[str, str] = {}
     hashes = {}
     counts, seconds = [], []
@@ -211,31 +248,30 @@ def _decode_all(
     findings.frames, findings.seconds = histogram(counts), histogram(seconds)
     findings.shorter = {least: sum(count < least for count in counts) for least in (8, 16)}
     findings.pictures = dict(sorted(findings.pictures.items(), key=lambda item: (-item[1], item[0])))
-    equal = set(_pairs(digests))
-    ids = sorted(hashes)
-    near = ((ids[i], ids[j], share) for i, j, share in near_duplicates([hashes[id] for id in ids]))
-    return [*((*pair, 0.0, True) for pair in equal), *((*pair, False) for pair in near if pair[:2] not in equal)]
+    groups = identical(digests)
+    copies = {id for group in groups for id in group[1:]}
+    ids = [id for id in sorted(hashes) if id not in copies]
+    near = (_Pair(ids[i], ids[j], share) for i, j, share in near_duplicates([hashes[id] for id in ids]))
+    pairs = list(islice(near, MAX_PAIRS))
+    if len(pairs) == MAX_PAIRS:
+        findings.notes = (*findings.notes, f"only the first {MAX_PAIRS:,} pairs of look-alikes are listed")
+    return groups, pairs
 
 
-def _pairs(digests: dict[str, str]) -> list[tuple[str, str]]:
-    return [(a, b) for group in identical(digests) for at, a in enumerate(group) for b in group[at + 1 :]]
+class _Judge:
+    """Finds which splits a group of videos straddles."""
 
+    def __init__(self, dataset: Dataset, splits: Sequence[Split]) -> None:
+        self.source = {video.id: video.source for video in dataset.videos}
+        self.sets = [(split.name, set(split.train), set(split.test)) for split in splits]
 
-def _judge(dataset: Dataset, splits: Sequence[Split], found: Sequence[Found]) -> list[Pair]:
-    """Say of each pair which splits it straddles; those that straddle one come first, then by likeness."""
-    source = {video.id: video.source for video in dataset.videos}
-    sides = [(split.name, set(split.train), set(split.test)) for split in splits]
-    pairs = [
-        Pair(
-            first=a,
-            second=b,
-            differing=share,
-            identical=same,
-            same_source=source[a] == source[b],
-            splits=tuple(
-                name for name, train, test in sides if (a in train and b in test) or (b in train and a in test)
-            ),
-        )
-        for a, b, share, same in found
-    ]
-    return sorted(pairs, key=lambda pair: (not pair.splits, pair.differing, pair.first, pair.second))
+    def alike(self, ids: tuple[str, ...], differing: float) -> Alike:
+        """Return the group with the splits that have some of it in training and some in the test set."""
+        group = set(ids)
+        straddled = tuple(name for name, train, test in self.sets if group & train and group & test)
+        same = len({self.source[id] for id in ids}) == 1
+        return Alike(ids=ids, differing=differing, same_source=same, splits=straddled)
+
+    def sorted(self, found: list[Alike]) -> list[Alike]:
+        """Return groups that straddle a split first, then the most alike."""
+        return sorted(found, key=lambda alike: (not alike.splits, alike.differing, alike.ids))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -78,6 +78,10 @@ class Dataset:
     """The set that official splits test on."""
     sources_known: bool = False
     """Whether file names or a column give sources; if not, every video is its own source."""
+    merged_sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The names that were merged into one source, as `sources.merge_sources` describes."""
+    files: tuple[Path, ...] = ()
+    """The list files that were read."""
 
     @property
     def y(self) -> NDArray[np.intp]:

@@ -17,6 +17,7 @@ from actionvit.pipeline.datasets.formats.rows import Listing, resolve
 from actionvit.pipeline.datasets.names import parse_metadata, stem
 from actionvit.pipeline.datasets.official import find_lists, read_official
 from actionvit.pipeline.datasets.reading import SETS, Reading
+from actionvit.pipeline.datasets.sources import merge_sources
 from actionvit.pipeline.datasets.ucf101 import ucf101_files
 from actionvit.pipeline.text import abbreviate, pluralize
 
@@ -84,6 +85,10 @@ def load_dataset(
         )
         kind = _read_folder(reading, root, splits_dir, format)
         description, base = FOLDER_FORMATS[kind], root
+    reading.videos, merged = merge_sources(reading.videos, reading.own_sources)
+    if merged:
+        names = sum(map(len, merged.values()))
+        reading.notes.append(f"{names} source names are parts or spellings of {pluralize(len(merged), 'film')}, merged")
     dataset = Dataset(
         name=_folder_name(name or _default_name(root, listing)),
         root=base,
@@ -96,6 +101,8 @@ def load_dataset(
         lists=tuple(given.items()),
         description=description,
         sources_known=any(video.source != video.id for video in reading.videos),
+        merged_sources=merged,
+        files=tuple(file for file, _ in listing.files) if listing else (),
     )
     return _choose_test_set(dataset, test_split)
 

@@ -28,6 +28,8 @@ class Reading:
     """The names of the class folders, if there are any."""
     splits: list[Split] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    own_sources: set[str] = field(default_factory=set)
+    """Ids whose source a list gives; names do not change it."""
 
 
 def set_name(text: str, place: str) -> str:

@@ -70,6 +70,7 @@ def make_splits(
                 f"dataset `{dataset.name}` has no test set; give --test-split val to score on its validation set, or"
                 " choose --protocol grouped, stratified or random"
             )
+        _warn_of_untrained(dataset, dataset.official)
         return dataset.official
     if folds < (2 if protocol == "grouped" else 1):
         raise ValueError(f"folds: got {folds}, expected at least {2 if protocol == 'grouped' else 1}")
@@ -88,14 +89,22 @@ def make_splits(
 
 
 def leaking_sources(dataset: Dataset, split: Split, *, within_class: bool = True) -> tuple[str, ...]:
-    """Return the sources with clips on both sides of a split, sorted.
+    """Return the sources with clips in both the training and the test set, sorted.
 
-    By default only those count that have clips of one class on both sides: such a test clip shows people and a place
-    that training has seen under the very same label. The official lists of HMDB51 have none of these, while 133 to 149
-    films a split lend clips of one class to training and of another to testing; `within_class=False` counts them too.
+    By default only sources with clips of one class in both sets count: their test clips show people and a place that
+    training has seen under the same label. HMDB51's official lists keep such names apart, but not the numbered parts
+    of one film, and 133 to 149 films per split have clips of other classes in training; `within_class=False` counts
+    these too.
     """
     key = {video.id: (video.source, video.label if within_class else "") for video in dataset.videos}
     return tuple(sorted({source for source, _ in {key[id] for id in split.train} & {key[id] for id in split.test}}))
+
+
+def leaking_videos(dataset: Dataset, split: Split, *, within_class: bool = True) -> tuple[str, ...]:
+    """Return the test videos whose source is also in training, by default under the same class, sorted."""
+    key = {video.id: (video.source, video.label if within_class else "") for video in dataset.videos}
+    train = {key[id] for id in split.train}
+    return tuple(id for id in sorted(split.test) if key[id] in train)
 
 
 def _split(dataset: Dataset, name: str, test: NDArray[np.bool_]) -> Split:
@@ -141,7 +150,7 @@ def _shares(dataset: Dataset, by_class: bool, fraction: float, seed: int, repeat
 
 
 def _warn_of_untrained(dataset: Dataset, splits: Sequence[Split]) -> None:
-    """Warn of classes that a split tests, or leaves out, without training them."""
+    """Warn of classes without a training video in a split."""
     label = {video.id: video.label for video in dataset.videos}
     for split in splits:
         if untrained := set(dataset.class_names) - {label[id] for id in split.train}:

@@ -77,6 +77,7 @@ class _Resolver:
         self.special: list[str] = []
         self.outside: list[str] = []
         self.unlabeled: list[str] = []
+        self.own_sources: set[str] = set()
         self.folders = 0
 
     def add(self, file: Path, row: Row) -> None:
@@ -98,6 +99,8 @@ class _Resolver:
         self.folders += stat.S_ISDIR(mode)
         if not row.label:
             self.unlabeled.append(id)
+        if row.source:
+            self.own_sources.add(id)
         source = row.source or parse_source(stem(id), row.label) or id
         below = os.path.join(self.root, id) if path.startswith(self.prefix) else path  # noqa: PTH118
         self.videos[id] = Video(id=id, path=Path(below), label=row.label, source=source)
@@ -162,6 +165,7 @@ class _Resolver:
             videos=sorted(self.videos.values(), key=lambda video: video.id),
             frames=self.folders == len(self.videos),
             notes=notes,
+            own_sources=self.own_sources,
         )
         unused = self._add_splits(reading, names)
         reading.notes += unused
