@@ -94,13 +94,13 @@ def _draw(video: Path, stem: Path, look: Look, animate: Literal["gif", "webp", "
 
     from actionvit.features.atomic import atomic_write
     from actionvit.features.decoding import decode
-    from actionvit.pipeline.reporting.pictures import GAP, animation, evenly, overlay, strip
+    from actionvit.pipeline.reporting.pictures import GAP, animation, evenly, overlay, side_by_side
 
     seen, shares = (view[0] for view in look(decode(video, [look.spec])))
     shown = overlay(seen, shares)
     at = evenly(len(seen), COLUMNS)
     png = io.BytesIO()
-    above, below = (strip(part[at], height=look.spec.size) for part in (seen, shown))
+    above, below = (side_by_side(part[at], height=look.spec.size) for part in (seen, shown))
     gap = np.full((look.spec.size // GAP, *above.shape[1:]), 255, dtype=np.uint8)
     Image.fromarray(np.concatenate([above, gap, below])).save(png, "PNG", optimize=True)
     files = {stem.with_name(f"{stem.name}.png"): png.getvalue()}

@@ -61,7 +61,7 @@ def fetch(name: str, out: Path | None, sources: tuple[str, ...]) -> None:
     outside the folder. Rar needs bsdtar, unrar or 7z on the machine.
     """
     from actionvit.pipeline.datasets.fetching import fetch as stage
-    from actionvit.pipeline.text import pluralize
+    from actionvit.text import pluralize
 
     recipe = stage.find_recipe(name)
     click.echo(f"{recipe.title}. Licence: {recipe.licence}. Cite: {recipe.citation}")

@@ -16,7 +16,7 @@ from actionvit.commands.options import (
     json_option,
     root_argument,
 )
-from actionvit.pipeline.text import pluralize, printable
+from actionvit.text import pluralize, printable
 
 if TYPE_CHECKING:
     from actionvit.pipeline.datasets.checking import Alike, Bin, Findings, SplitCheck

@@ -218,13 +218,13 @@ def _write(
     """Write the table, show it, and return its folder."""
     from actionvit.pipeline.experiments.grids import protocol_of
     from actionvit.pipeline.experiments.tables import write_table
-    from actionvit.pipeline.reporting.text import count
+    from actionvit.text import pluralize
 
     folder: Path = options["out"] or Path("results") / f"{dataset.name}-{name}"
     protocol = protocol_of(dataset, _base(options)) if name != "splits" else "several"
     full = (
         f"{caption} {dataset.name}, {options['variant']}, protocol {protocol},"
-        f" {count(options['seeds'], 'seed')}."
+        f" {pluralize(options['seeds'], 'seed')}."
         " Percent: mean ± deviation between splits [95 % interval by source]."
     )
     if findings:

@@ -229,7 +229,7 @@ def _say(summary: Summary, dataset: str, dry_run: bool) -> None:
 
 
 def _say_where_time_went(summary: Summary) -> None:
-    from actionvit.pipeline.text import pluralize
+    from actionvit.text import pluralize
 
     (bound, share), clock = summary.limit, summary.clock
     rate = summary.decoded / summary.loop

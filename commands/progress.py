@@ -46,6 +46,22 @@ def progress(description: str, unit: str, *, delay: float = 0.0) -> Iterator[Adv
         yield advance
 
 
+@contextlib.contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far a step of several stages is; yield the function that is called as `advance(stage, done, total)`."""
+    with contextlib.ExitStack() as stack:
+        current, show = "", None
+
+        def advance(stage: str, done: int, total: int) -> None:
+            nonlocal current, show
+            if show is None or stage != current:
+                stack.close()
+                current, show = stage, stack.enter_context(progress(stage, "part", delay=0.5))
+            show(done, total)
+
+        yield advance
+
+
 def _lines(description: str, unit: str) -> Advance:
     started = time.monotonic()
     last = started

@@ -213,7 +213,7 @@ def _write(dataset: Dataset, planned: Sequence[Planned], specs: Sequence[ProbeSp
 
     from actionvit.pipeline.experiments.grids import protocol_of
     from actionvit.pipeline.experiments.sweep import UNJUDGED, best_of, probe_all, row_of
-    from actionvit.pipeline.experiments.tables import cost_figure, write_table
+    from actionvit.pipeline.experiments.tables import accuracy_by_cost, write_table
 
     folder: Path = options["out"] or Path("results") / f"{dataset.name}-sweep"
     typed = ["actionvit", *sys.argv[1:]]
@@ -236,7 +236,7 @@ def _write(dataset: Dataset, planned: Sequence[Planned], specs: Sequence[ProbeSp
     about = {"dataset": dataset.name, "command": typed}
     files = write_table(folder, "sweep", rows, caption=caption, about=about, findings=[chosen])
     drawn = [{**row, "series": _series(row), "setting": f"{row['frames']}×{row['size']}"} for row in rows]
-    cost_figure(drawn, folder / "accuracy.png", x="GMAC", y="top1")
+    accuracy_by_cost(drawn, folder / "accuracy.png", x="GMAC", y="top1")
     click.echo("\n" + files[-1].read_text(encoding="utf-8"))
     click.echo(str(folder))
 

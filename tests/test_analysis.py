@@ -15,8 +15,11 @@ from sklearn.neighbors import NearestNeighbors
 from actionvit.errors import ActionVitError
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.store.writer import Writer
-from actionvit.pipeline.reporting.analysis import Embeddings, analyse, duplicates, project, read_embeddings
-from actionvit.pipeline.reporting.text import leak_line
+from actionvit.pipeline.reporting.analysis import analyse, project
+from actionvit.pipeline.reporting.duplicates import near_duplicates
+from actionvit.pipeline.reporting.embeddings import Embeddings, read_embeddings
+from actionvit.pipeline.reporting.model import HardClip
+from actionvit.pipeline.reporting.text import duplicate_line
 from actionvit.pipeline.runs import Run
 
 
@@ -28,6 +31,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     ids = {name: sorted(found.id[found.split == name].tolist()) for name in found.split_names}
     train = {"official-1": [*ids["official-2"], "x", "y", "z"], "official-2": ids["official-1"]}
     return write(folder, found, train=train)
+
+
+def hard(id_: str, split: str) -> HardClip:
+    return HardClip(id=id_, split=split, true="", why="", results=[])
 
 
 @pytest.fixture
@@ -70,36 +77,36 @@ def test_an_unknown_projection_lists_what_there_is(space: Embeddings) -> None:
 
 def test_the_picture_shows_every_tested_clip_and_how_often_it_was_right(run: Run, space: Embeddings) -> None:
     other = dataclasses.replace(run, folder=Path("other"), predictions=predictions(seed=3))
-    picture = analyse([run, other], space)["projection"]
-    assert {point["id"] for point in picture["points"]} == set(run.predictions.id.tolist()), "not x, y, z"
+    picture = analyse([run, other], space).projection
+    assert {point.id for point in picture.points} == set(run.predictions.id.tolist()), "not x, y, z"
     hits = [one.predictions.scores.argmax(1) == one.predictions.true for one in (run, other)]
     by_id = dict(zip(run.predictions.id.tolist(), np.mean(hits, axis=0), strict=True))
-    for point in picture["points"]:
-        assert point["right"] == by_id[point["id"]] and point["id"].startswith(point["true"])
-    shown = {point["id"]: point for point in picture["points"] if point["id"] in picture["shown"]}
-    assert 2 <= len(shown) <= 6 and len({point["true"] for point in shown.values()}) == len(shown)
+    for point in picture.points:
+        assert point.correct == by_id[point.id] and point.id.startswith(point.true)
+    shown = {point.id: point for point in picture.points if point.id in picture.shown}
+    assert 2 <= len(shown) <= 6 and len({point.true for point in shown.values()}) == len(shown)
 
 
 def test_a_handful_of_clips_is_projected_by_pca_and_says_so(run: Run) -> None:
     found = predictions(clips=8)
     few = dataclasses.replace(run, predictions=found, train={})
-    picture = analyse([few], embeddings(found), method="tsne")["projection"]
-    assert picture["method"] == "pca" and len(picture["explained"]) == 2
+    picture = analyse([few], embeddings(found), method="tsne").projection
+    assert picture.method == "pca" and len(picture.explained) == 2
 
 
 def test_nearest_training_clips_are_scikit_learns(run: Run, space: Embeddings) -> None:
     found = run.predictions
-    look_at = [{"id": str(found.id[row]), "split": str(found.split[row])} for row in (0, 1, 7, 50)]
-    for one, clip in zip(analyse([run], space, look_at=look_at)["neighbours"], look_at, strict=True):
-        train = [space.id.tolist().index(id_) for id_ in run.train[clip["split"]]]
+    look_at = [hard(str(found.id[row]), str(found.split[row])) for row in (0, 1, 7, 50)]
+    for one, clip in zip(analyse([run], space, hard=look_at).neighbors, look_at, strict=True):
+        train = [space.id.tolist().index(id_) for id_ in run.train[clip.split]]
         centre = space.x[train].mean(0)
-        own = space.x[space.id.tolist().index(clip["id"])]
+        own = space.x[space.id.tolist().index(clip.id)]
         nearest = NearestNeighbors(n_neighbors=3, metric="cosine").fit(space.x[train] - centre)
         distance, at = nearest.kneighbors([own - centre])
-        assert [near["id"] for near in one["nearest"]] == [str(space.id[train[place]]) for place in at[0]]
-        assert [near["cosine"] for near in one["nearest"]] == pytest.approx(1 - distance[0], abs=1e-3)
-        for near in one["nearest"]:
-            assert near["class"] == (near["id"].split("/")[0] if "/" in near["id"] else None)
+        assert [near.id for near in one.nearest] == [str(space.id[train[place]]) for place in at[0]]
+        assert [near.cosine for near in one.nearest] == pytest.approx(1 - distance[0], abs=1e-3)
+        for near in one.nearest:
+            assert near.class_ == (near.id.split("/")[0] if "/" in near.id else None)
 
 
 def test_planted_near_duplicates_are_found_with_their_effect(run: Run, space: Embeddings) -> None:
@@ -109,33 +116,33 @@ def test_planted_near_duplicates_are_found_with_their_effect(run: Run, space: Em
     twin, copy = (tests[0][3], tests[1][5]), (tests[0][8], tests[1][9])
     x[at[twin[0]]] = x[at[twin[1]]] + 0.01 * np.random.RandomState(0).standard_normal(x.shape[1])
     digest[at[copy[0]]] = digest[at[copy[1]]]  # the same bytes under two names
-    leaks = duplicates([run], dataclasses.replace(space, x=x, digest=digest), alike=0.995)
-    flagged = {frozenset(pair["clips"]): pair for pair in leaks["pairs"]}
+    leaks = near_duplicates([run], dataclasses.replace(space, x=x, digest=digest))
+    flagged = {frozenset(pair.clips): pair for pair in leaks.pairs}
     assert set(flagged) == {frozenset(twin), frozenset(copy)}
-    assert flagged[frozenset(copy)]["same_file"] and not flagged[frozenset(twin)]["same_file"]
-    assert flagged[frozenset(twin)]["cosine"] > 0.995
-    assert flagged[frozenset(twin)]["same_class"] == (twin[0].split("/")[0] == twin[1].split("/")[0])
-    assert {pair["times"] for pair in leaks["pairs"]} == {2}, "each is tested with the other in training"
-    assert (leaks["clips"], leaks["results"], leaks["n_pairs"]) == (4, 4, 2)
+    assert flagged[frozenset(copy)].same_file and not flagged[frozenset(twin)].same_file
+    assert flagged[frozenset(twin)].cosine > 0.995
+    assert flagged[frozenset(twin)].same_class == (twin[0].split("/")[0] == twin[1].split("/")[0])
+    assert {pair.times for pair in leaks.pairs} == {2}, "each is tested with the other in training"
+    assert (leaks.clips, leaks.results, leaks.n_pairs) == (4, 4, 2)
     hit = found.scores.argmax(1) == found.true
     own = np.isin(found.id, [*twin, *copy])
-    effect = leaks["effect"][0]
-    assert (effect["top1"], effect["without"], effect["flagged"]) == (hit.mean(), hit[~own].mean(), hit[own].mean())
-    assert leak_line(leaks).startswith("4 test clips have a near-duplicate")
+    effect = leaks.effect[0]
+    assert (effect.top1, effect.without, effect.flagged) == (hit.mean(), hit[~own].mean(), hit[own].mean())
+    assert duplicate_line(leaks).startswith("4 test clips have a near-duplicate")
 
 
 def test_where_nothing_is_alike_nothing_is_flagged(run: Run, space: Embeddings) -> None:
-    leaks = duplicates([run], space, alike=0.9999)
-    assert (leaks["clips"], leaks["pairs"]) == (0, [])
-    effect = leaks["effect"][0]
-    assert effect["without"] == effect["top1"] and effect["flagged"] is None
-    assert leak_line(leaks).startswith("No test clip")
+    leaks = near_duplicates([run], space)
+    assert (leaks.clips, leaks.pairs) == (0, [])
+    effect = leaks.effect[0]
+    assert effect.without == effect.top1 and effect.flagged is None
+    assert duplicate_line(leaks).startswith("No test clip")
 
 
 def test_a_run_that_does_not_tell_its_training_clips_is_not_judged(run: Run, space: Embeddings) -> None:
     silent = dataclasses.replace(run, train={})
-    found = analyse([silent], space, look_at=[{"id": str(run.predictions.id[0]), "split": "official-1"}])
-    assert found["duplicates"] is None and found["neighbours"] == []
+    found = analyse([silent], space, hard=[hard(str(run.predictions.id[0]), "official-1")])
+    assert found.duplicates is None and found.neighbors == []
 
 
 def test_embeddings_come_from_the_store_only_while_it_is_the_same(tmp_path: Path) -> None:

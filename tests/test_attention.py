@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.rollout import AttentionRollout
 from actionvit.features.timesformer.variants import clip_spec
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
-from actionvit.pipeline.reporting.pictures import animation, evenly, faces, overlay, strip, strips
+from actionvit.pipeline.reporting.pictures import animation, evenly, faces, overlay, side_by_side, strips
 
 
 @pytest.fixture
@@ -132,25 +133,29 @@ def test_places_are_even_and_all_where_there_are_few() -> None:
 
 
 def test_strips_keep_to_their_limit_and_leave_out_what_does_not_decode(video: Path, tmp_path: Path, caplog) -> None:
-    paths = [("gone", tmp_path / "gone.avi"), ("a", video), ("b", video), ("c", video)]
-    alone = len(strips([("a", video)])["a"].frames)
+    os.mkfifo(tmp_path / "pipe.avi")
+    (tmp_path / "text.avi").write_text("no video")
+    paths = {name: tmp_path / f"{name}.avi" for name in ("gone", "pipe", "text")} | dict.fromkeys("abc", video)
+    alone = len(strips({"a": video})["a"].frames)
     found = strips(paths, limit=2 * alone + 10)
     assert list(found) == ["a", "b"]
-    assert "no picture of gone: missing" in caplog.text and "c and what follows is left out" in caplog.text
+    for name, reason in (("gone", "there is no such video"), ("pipe", "there is no such video"), ("text", "not_video")):
+        assert f"no picture of {name}: {reason}" in caplog.text
+    assert "c and later clips have none" in caplog.text
     with Image.open(io.BytesIO(found["a"].frames)) as image:
         assert image.size == (6 * round(80 * 112 / 60) + 5 * 2, 112)
-    assert faces(paths[:2])["a"].shape == (44, round(80 * 44 / 60), 3)
+    assert faces({"gone": paths["gone"], "a": video})["a"].shape == (44, round(80 * 44 / 60), 3)
 
 
 def test_with_attention_a_strip_shows_the_encoders_own_frames(video: Path) -> None:
     spec = clip_spec("tiny")
     look = AttentionRollout(find_weights("tiny"), spec, device="cpu")
-    found = strips([("a", video)], look=look)["a"]
+    found = strips({"a": video}, look=look)["a"]
     seen, shares = look(decode(video, [spec]))
     at = evenly(8, 6)
     for data, expected in [(found.frames, seen[0][at]), (found.attention, overlay(seen[0], shares[0])[at])]:
         with Image.open(io.BytesIO(data)) as image:
-            difference = np.asarray(image).astype(int) - strip(expected).astype(int)
+            difference = np.asarray(image).astype(int) - side_by_side(expected).astype(int)
         assert np.sqrt((difference**2).mean()) < 30, "JPEG of noise"
 
 

@@ -16,6 +16,7 @@ from sklearn import metrics as theirs
 from actionvit.errors import ActionVitError
 from actionvit.evaluation.intervals import holm, paired_p
 from actionvit.pipeline.reporting.compare import compare, compare_all
+from actionvit.pipeline.reporting.model import ClassDifference, Comparison, Difference, ResultCounts
 from actionvit.pipeline.reporting.text import is_shown, verdict
 from actionvit.pipeline.runs import Predictions, measure
 
@@ -42,27 +43,22 @@ def test_differences_and_counts_by_hand() -> None:
                 for rows, _ in by_split
             ]
         )
-        assert found["delta"][name]["value"] == pytest.approx(expected)
+        assert found.delta[name].value == pytest.approx(expected)
     cells = theirs.confusion_matrix(right(a), right(b))
-    assert found["clips"] == {
-        "neither": cells[0, 0],
-        "only_b": cells[0, 1],
-        "only_a": cells[1, 0],
-        "both": cells[1, 1],
-    }
+    assert found.clips == ResultCounts(neither=cells[0, 0], only_b=cells[0, 1], only_a=cells[1, 0], both=cells[1, 1])
     recalls = [theirs.recall_score(one.true, one.scores.argmax(1), average=None) for one in (a, b)]
     deltas = recalls[1] - recalls[0]
-    assert [row["delta"] for row in found["per_class"]] == pytest.approx(list(deltas))
-    tally = found["classes"]
-    assert (tally["wins"], tally["losses"]) == ((deltas > 0).sum(), (deltas < 0).sum())
-    assert tally["wins"] + tally["ties"] + tally["losses"] == len(NAMES)
-    assert (found["n_clips"], found["n_results"], found["n_sources"]) == (120, 120, 40)
+    assert [row.delta for row in found.per_class] == pytest.approx(list(deltas))
+    tally = found.classes
+    assert (tally.wins, tally.losses) == ((deltas > 0).sum(), (deltas < 0).sum())
+    assert tally.wins + tally.ties + tally.losses == len(NAMES)
+    assert (found.n_clips, found.n_results, found.n_sources) == (120, 120, 40)
 
 
 def test_p_clips_is_mcnemars_exact_test() -> None:
     a, b = predictions(), predictions(skill=2.2, seed=5)
     only_a, only_b = (right(a) & ~right(b)).sum(), (right(b) & ~right(a)).sum()
-    assert compare(a, b)["p_clips"] == pytest.approx(binomtest(int(only_a), int(only_a + only_b)).pvalue)
+    assert compare(a, b).p_clips == pytest.approx(binomtest(int(only_a), int(only_a + only_b)).pvalue)
 
 
 def test_a_clip_in_several_splits_counts_once_for_whom_it_was_right_more_often() -> None:
@@ -70,8 +66,8 @@ def test_a_clip_in_several_splits_counts_once_for_whom_it_was_right_more_often()
     difference = right(b).reshape(3, -1).sum(0) - right(a).reshape(3, -1).sum(0)
     wins, losses = int((difference > 0).sum()), int((difference < 0).sum())
     found = compare(a, b)
-    assert (found["n_clips"], found["n_results"]) == (120, 360)
-    assert found["p_clips"] == pytest.approx(binomtest(losses, wins + losses).pvalue)
+    assert (found.n_clips, found.n_results) == (120, 360)
+    assert found.p_clips == pytest.approx(binomtest(losses, wins + losses).pvalue)
 
 
 def test_p_sources_is_the_exact_sign_flip_test_over_sources() -> None:
@@ -85,7 +81,7 @@ def test_p_sources_is_the_exact_sign_flip_test_over_sources() -> None:
         vectorized=True,
         n_resamples=np.inf,
     )
-    assert compare(a, b)["p_sources"] == pytest.approx(exact.pvalue)
+    assert compare(a, b).p_sources == pytest.approx(exact.pvalue)
 
 
 def test_without_sources_each_clip_is_its_own() -> None:
@@ -93,12 +89,12 @@ def test_without_sources_each_clip_is_its_own() -> None:
         dataclasses.replace(found, source=np.full(120, "")) for found in (predictions(), predictions(skill=2.2, seed=5))
     )
     found = compare(a, b)
-    assert found["p_sources"] == pytest.approx(found["p_clips"]) and found["n_sources"] == 120
+    assert found.p_sources == pytest.approx(found.p_clips) and found.n_sources == 120
 
 
 def test_the_interval_is_a_paired_bootstrap_over_sources() -> None:
     a, b = predictions(clips=240), predictions(skill=2.0, seed=5, clips=240)
-    found = compare(a, b, resamples=2000)["delta"]
+    found = compare(a, b, resamples=2000).delta
     names, number = np.unique(a.source, return_inverse=True)
     random = np.random.default_rng(1)  # another stream: the ends agree up to the bootstrap's own noise
     drawn = []
@@ -121,7 +117,7 @@ def test_the_interval_is_a_paired_bootstrap_over_sources() -> None:
             )
         drawn.append(np.mean(parts, axis=0))
     for name, values in zip(("top1", "mean_class_accuracy"), np.transpose(drawn), strict=True):
-        assert found[name]["ci95"] == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=0.012)
+        assert found[name].ci95 == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=0.012)
 
 
 def test_holms_correction_step_by_step() -> None:
@@ -142,13 +138,13 @@ def test_classes_are_corrected_together_and_those_without_clips_left_out() -> No
         dataclasses.replace(one, scores=np.pad(one.scores, ((0, 0), (0, 1))).astype(np.float32), class_names=longer)
         for one in (a, b)
     ]
-    rows = compare(*wide)["per_class"]
-    assert rows[-1] == {"class": "yawn", "support": 0, **dict.fromkeys(("a", "b", "delta", "ci95", "p", "p_holm"))}
-    assert [row["p_holm"] for row in rows[:-1]] == pytest.approx(holm([row["p"] for row in rows[:-1]]))
+    rows = compare(*wide).per_class
+    assert rows[-1] == ClassDifference(class_="yawn", support=0), "every number is None"
+    assert [row.p_holm for row in rows[:-1]] == pytest.approx(holm([row.p for row in rows[:-1]]))
     for number, row in enumerate(rows[:-1]):
         own = a.true == number
         difference = right(b)[own].astype(int) - right(a)[own].astype(int)
-        assert row["p"] == pytest.approx(paired_p(difference, a.source[own]))
+        assert row.p == pytest.approx(paired_p(difference, a.source[own]))
 
 
 def test_comparisons_are_corrected_together_and_cost_is_a_ratio(tmp_path: Path) -> None:
@@ -157,17 +153,23 @@ def test_comparisons_are_corrected_together_and_cost_is_a_ratio(tmp_path: Path) 
         for name, skill, seed, gmac in (("base", 1.0, 0, 200), ("hr", 2.5, 1, 1700), ("large", 1.1, 2, 100))
     ]
     found = compare_all(runs)
-    assert [one["p_holm"] for one in found] == pytest.approx(holm([one["p_sources"] for one in found]))
-    assert [one["cost_ratio"] for one in found] == [8.5, 0.5]
-    assert "8.5 times the multiply-adds of base; that is the price of +" in found[0]["verdict"]
-    assert "0.5 times the multiply-adds of base." in found[1]["verdict"]
+    assert [(one.a, one.b) for one in found] == [("base", "hr"), ("base", "large"), ("hr", "large")]
+    assert [one.p_holm for one in found] == pytest.approx(holm([one.p_sources for one in found]))
+    assert [one.cost_ratio for one in found] == pytest.approx([8.5, 0.5, 1 / 17])
+    assert "hr needs 8.5 times the multiply-adds of base." in found[0].verdict
+    assert "large needs 0.5 times the multiply-adds of base." in found[1].verdict
+    alone = compare(runs[1].predictions, runs[2].predictions, names=("hr", "large"))
+    assert found[2].per_class == alone.per_class and found[2].clips == alone.clips
+    for name, delta in alone.delta.items():
+        assert found[2].delta[name].value == pytest.approx(delta.value)
+        assert found[2].delta[name].ci95 == pytest.approx(delta.ci95)
 
 
 def test_runs_that_predict_the_same_are_not_proven_equal() -> None:
     found = compare(predictions(), predictions())
-    assert found["p_clips"] == found["p_sources"] == 1
-    low, high = found["delta"]["top1"]["ci95"]
-    assert low < 0 < high and found["delta"]["top1"]["value"] == 0
+    assert found.p_clips == found.p_sources == 1
+    low, high = found.delta["top1"].ci95
+    assert low < 0 < high and found.delta["top1"].value == 0
 
 
 def test_other_clips_are_refused_and_counted(tmp_path: Path) -> None:
@@ -181,39 +183,44 @@ def test_other_clips_are_refused_and_counted(tmp_path: Path) -> None:
     renamed = dataclasses.replace(a, split=np.array([f"x-{name}" for name in a.split]))
     with pytest.raises(ActionVitError, match="120 only in the first, 120 only in the second, 0 in both"):
         compare(a, renamed)
-    with pytest.raises(ActionVitError, match="know different classes"):
+    with pytest.raises(ActionVitError, match="have different classes"):
         compare(a, dataclasses.replace(a, class_names=("x", *NAMES[1:])))
     relabelled = dataclasses.replace(a, true=np.roll(a.true, 1))
     with pytest.raises(ActionVitError, match="disagree on the true class of"):
         compare(a, relabelled)
 
 
-def test_the_sentence_claims_no_more_than_was_shown() -> None:
+def test_verdict_claims_no_more_than_was_shown() -> None:
     same, better = predictions(seed=7), predictions(skill=4.0, seed=5)
     for other, shown in ((same, False), (better, True)):
-        one = compare(predictions(), other, names=("base", "hr"))
-        one.update(p_holm=one["p_sources"], cost_ratio=8.7)
-        said = verdict(one)
+        one = dataclasses.replace(compare(predictions(), other, names=("base", "hr")), cost_ratio=8.7)
+        sentence = verdict(one)
         assert is_shown(one) == shown
-        assert said.startswith("hr is better than base" if shown else "No difference in top-1 between base and hr can")
-        assert "n = 120" in said and "40 sources" in said and "95 % interval" in said
-        assert ("nothing shows that it pays" in said) != shown
+        start = "hr is better than base" if shown else "No significant difference in top-1 between base and hr"
+        assert sentence.startswith(start)
+        assert "n = 120" in sentence and "40 sources" in sentence and "95 % confidence interval" in sentence
+        assert ("without a demonstrated gain" in sentence) != shown
     worse = compare(better, predictions(), names=("base", "hr"))
-    worse.update(p_holm=worse["p_sources"], cost_ratio=None)
     assert verdict(worse).startswith("base is better than hr")
 
 
-def test_an_interval_off_zero_alone_is_no_difference_nor_is_a_small_p_alone() -> None:
-    def one(ends: list[float], p: float) -> dict[str, object]:
-        delta = {name: {"value": 0.02, "ci95": ends} for name in ("top1", "mean_class_accuracy")}
-        counts = {"n_clips": 113, "n_sources": 12, "p_holm": p, "cost_ratio": None}
-        return {"a": "base", "b": "hr", "delta": delta, **counts}
+def test_interval_and_p_must_agree_for_a_difference() -> None:
+    def one(ends: tuple[float, float], p: float) -> Comparison:
+        delta = dict.fromkeys(("top1", "mean_class_accuracy"), Difference(value=0.02, ci95=ends))
+        return dataclasses.replace(
+            compare(predictions(), predictions(), names=("base", "hr")),
+            n_clips=113,
+            n_sources=12,
+            p_holm=p,
+            delta=delta,
+        )
 
-    assert not is_shown(one([0.01, 0.03], 0.06)) and not is_shown(one([-0.01, 0.05], 0.01))
-    said = verdict(one([0.01, 0.03], 0.06))
-    assert said.startswith("No difference in top-1 between base and hr can be shown with n = 113")
-    assert "mean class accuracy, +1.0 to +3.0 points, leaves zero out; no test was made of it" in said
-    assert "With 12 sources the interval itself is uncertain." in said
+    assert not is_shown(one((0.01, 0.03), 0.06)) and not is_shown(one((-0.01, 0.05), 0.01))
+    sentence = verdict(one((0.01, 0.03), 0.06))
+    assert sentence.startswith("No significant difference in top-1 between base and hr")
+    assert "n = 113" in sentence
+    assert "mean class accuracy, +1.0 to +3.0 points, excludes zero; it was not tested" in sentence
+    assert "With 12 sources the interval itself is uncertain." in sentence
 
 
 def test_the_pages_methods_name_the_settings_that_are_used() -> None:
@@ -256,5 +263,5 @@ def test_a_class_with_a_planted_difference_is_named_and_no_other() -> None:
         best = a.scores.argmax(1)
         lost = (a.true == 2) & (random.uniform(size=len(best)) < 0.6)
         scores = softmax(4.0 * np.eye(4)[np.where(lost, 3, best)])
-        named += compare(a, dataclasses.replace(a, scores=scores), resamples=100)["classes"]["shown"]
+        named += compare(a, dataclasses.replace(a, scores=scores), resamples=100).classes.shown
     assert named == ["c2"] * 20

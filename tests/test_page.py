@@ -67,7 +67,7 @@ def made(runs: list[Run], tmp_path_factory: pytest.TempPathFactory) -> ReportFil
         (root / id_).parent.mkdir(exist_ok=True)
         (root / id_).symlink_to(root / "noise.avi")
     space = embeddings(runs[0].predictions, width=64)
-    return report(runs, out=tmp_path_factory.mktemp("report"), root=root, embeddings=space, look=Shares())
+    return report(runs, output=tmp_path_factory.mktemp("report"), root=root, embeddings=space, look=Shares())
 
 
 @pytest.fixture
@@ -120,11 +120,11 @@ def test_its_size_and_the_time_it_takes_to_open(page: Page, made: ReportFiles) -
 
 
 def test_a_table_sorts_by_number_and_by_name_both_ways(opened: Page) -> None:
-    at, button = column(opened, "classtable", "Δ\xa0recall")
+    at, button = column(opened, "classes1", "Δ\xa0recall")
     for said, sign in (("ascending", 1), ("descending", -1)):
         opened.point(button, click=True)
         assert opened.run(f"{button}.parentNode.getAttribute('aria-sort')") == said
-        values = [float(text.replace("−", "-")) for text in cells(opened, "classtable", at)]
+        values = [float(text.replace("−", "-")) for text in cells(opened, "classes1", at)]
         assert len(values) == 51 and values == sorted(values, key=lambda value: sign * value)
         assert values != values[::-1]
     _, button = column(opened, "classtable", "Class")
@@ -163,7 +163,7 @@ def clips_of(run: Run, true: str, taken: str) -> set[str]:
 
 def told(page: Page) -> tuple[str, list[str]]:
     said, items = page.run(
-        "[document.querySelector('#said').textContent, [...document.querySelectorAll('#clips li')]"
+        "[document.querySelector('#cell').textContent, [...document.querySelectorAll('#clips li')]"
         ".map((li) => li.textContent)]"
     )
     return said, items
@@ -175,8 +175,8 @@ def check_square(page: Page, run: Run, square: str) -> None:
     taken = page.run(f"({square}).closest('table').tHead.rows[0].cells[({square}).cellIndex].textContent")
     expected = clips_of(run, true, taken)
     said, items = told(page)
-    what = "recognised" if true == taken else f"taken for {taken}"
-    assert said.startswith(f"{true} {what}: {len(expected)} of ") if expected else "was never taken for" in said
+    what = "recognized" if true == taken else f"predicted as {taken}"
+    assert said.startswith(f"{true} {what}: {len(expected)} of ") if expected else "was never predicted as" in said
     named = {item.split(" (")[0] for item in items if not item.startswith("and ")}
     assert named <= expected and len(named) == min(12, len(expected))
     if len(expected) > 12:
@@ -240,8 +240,8 @@ def test_without_scripts_everything_is_there_to_read(page: Page, made: ReportFil
     page.open(made.html.as_uri(), script=False)
     page.call("Emulation.setScriptExecutionDisabled", value=False)
     seen = "[...document.querySelectorAll('{}')].map((element) => element.offsetHeight > 0)"
-    assert page.run(seen.format(".matrix")) == [True, True]
-    assert page.run(seen.format(".controls, #detail")) == [False] * 3
+    assert page.run(seen.format(".matrix, .choice")) == [True] * 4
+    assert not any(page.run(seen.format(".controls, #detail")))
 
 
 def test_it_prints(page: Page, made: ReportFiles) -> None:
@@ -290,10 +290,10 @@ def test_axe_finds_no_barrier(page: Page, made: ReportFiles, axe: str, width: in
 
 
 def test_a_report_of_one_run_and_few_classes_opens_as_well(page: Page, tmp_path: Path) -> None:
-    made = report([write(tmp_path / "base", predictions())], out=tmp_path / "report")
+    made = report([write(tmp_path / "base", predictions())], output=tmp_path / "report")
     page.open(made.html.as_uri(), width=390)
     assert page.complaints() == [] and page.run("document.documentElement.scrollWidth") == 390
     assert page.run("document.querySelector('#which').hidden") and told(page)[1]
-    _, button = column(page, "classtable", "95 % interval")
+    _, button = column(page, "classtable", "95 % CI")
     page.point(button, click=True)
     assert page.run(f"{button}.parentNode.getAttribute('aria-sort')") == "ascending"

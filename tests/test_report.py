@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import html
 import json
 import re
@@ -19,13 +20,16 @@ from click.testing import CliRunner
 from fake_runs import NAMES, embeddings, predictions, write
 from PIL import Image
 
+from actionvit import escape
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
 from actionvit.features.store.store import FeatureStore
+from actionvit.pipeline import reporting
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
-from actionvit.pipeline.reporting import csv_tables
 from actionvit.pipeline.reporting.curves import charts
-from actionvit.pipeline.reporting.markdown_latex import escape, latex, markdown
+from actionvit.pipeline.reporting.documents import latex, markdown
+from actionvit.pipeline.reporting.embeddings import Embeddings
+from actionvit.pipeline.reporting.model import Report, RunSection, as_json
 from actionvit.pipeline.reporting.report import ReportFiles, assemble, report
 from actionvit.pipeline.reporting.text import METRIC_TITLES, percent, short_names
 from actionvit.pipeline.runs import Run, read_run
@@ -87,9 +91,24 @@ def clips(pair: list[Run], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(pair: list[Run], clips: Path, tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
-    out = tmp_path_factory.mktemp("report")
-    return report(pair, out=out, root=clips, embeddings=embeddings(pair[0].predictions))
+def space(pair: list[Run]) -> Embeddings:
+    """Embeddings in which one clip of each split is the same file."""
+    found = pair[0].predictions
+    made = embeddings(found)
+    twins = made.rows([str(found.id[found.split == split][0]) for split in found.split_names])
+    digest = made.digest.copy()
+    digest[twins[0]] = digest[twins[1]]
+    return dataclasses.replace(made, digest=digest)
+
+
+@pytest.fixture(scope="module")
+def made(pair: list[Run], space: Embeddings, clips: Path, tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
+    return report(pair, output=tmp_path_factory.mktemp("report"), root=clips, embeddings=space)
+
+
+@pytest.fixture(scope="module")
+def content(pair: list[Run], space: Embeddings) -> Report:
+    return assemble(pair, embeddings=space)
 
 
 @pytest.fixture(scope="module")
@@ -103,20 +122,19 @@ def table(made: ReportFiles, name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_report_json_holds_all_and_says_what_lies_beside_it(pair: list[Run], made: ReportFiles, found: Any) -> None:
-    again = assemble(pair, embeddings=embeddings(pair[0].predictions))
-    assert {**json.loads(json.dumps(again)), "files": found["files"]} == found
+def test_report_json_holds_all_numbers_and_lists_the_files(content: Report, made: ReportFiles, found: Any) -> None:
+    assert {**json.loads(json.dumps(as_json(content))), "files": found["files"]} == found
     there = {path.relative_to(made.html.parent).as_posix() for path in made.html.parent.rglob("*") if path.is_file()}
     assert there == {*found["files"], "report.json"}
     assert {path.relative_to(made.html.parent).as_posix() for path in made.others} == there - {"report.html"}
-    assert found["schema"] == 2 and [run["name"] for run in found["runs"]] == ["base", "hr"]
+    assert found["schema"] == 3 and [run["name"] for run in found["runs"]] == ["base", "hr"]
 
 
 def test_every_table_is_tidy_and_says_what_report_json_says(made: ReportFiles, found: Any) -> None:
     names = {path.stem for path in (made.html.parent / "tables").iterdir()}
     assert names == {
         *("summary", "splits", "per_class", "per_class_differences", "comparisons", "confusion", "reliability", "cmc"),
-        *("metadata", "cost", "search", "curves", "projection", "neighbours", "near_duplicates"),
+        *("metadata", "cost", "search", "curves", "projection", "neighbors", "near_duplicates"),
     }
     for name in names:
         rows = table(made, name)
@@ -164,7 +182,7 @@ def test_what_is_missing_stands_at_the_top(made: ReportFiles) -> None:
     top = cell(page[page.index("<header>") : page.index("</header>")])
     assert "122 videos listed: 120 cached, 119 used, 2 missing, 1 failed, 3 flagged" in top
     assert "run/<gone>.avi: missing" in top
-    assert "In 1 split up to 4 sources have clips on both sides: these numbers are too high." in top
+    assert "In 1 split up to 4 sources have clips in both the training and the test set: results are too high." in top
     assert "Complete" not in top
 
 
@@ -172,20 +190,21 @@ def test_provenance_stands_at_the_bottom_with_the_commands(made: ReportFiles, pa
     page = made.html.read_text()
     bottom = cell(page[page.index('<section id="provenance"') :])
     assert "actionvit probe 'clips & more' --variant hr-linear" in bottom
-    assert f"actionvit report {pair[0].folder} {pair[1].folder}" in bottom
-    for text in ("kind linear, C 0.1", "bootstrap 0", "python 3.11, actionvit 0.1.0", "films · hmdb51 · clips"):
+    names = [f"…/{run.folder.parent.name}/{run.folder.name}" for run in pair]
+    assert f"actionvit report {names[0]} {names[1]}" in bottom and str(pair[0].folder.parent) not in page
+    for text in ("kind linear", "C 1", "bootstrap 0", "python 3.11, actionvit 0.1.0", "films · hmdb51 · clips"):
         assert text in bottom
 
 
 def test_nothing_is_loaded_and_nothing_is_computed_in_the_template(made: ReportFiles) -> None:
     page = made.html.read_text()
     assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?!#|data:)[a-z/]""", re.sub(r"<pre.*?</pre>", "", page))
-    folder = Path(csv_tables.__file__).parent / "templates"
+    folder = Path(reporting.__file__).parent / "templates"
     for name in ("report.html", "macros.html"):
         text = (folder / name).read_text()
         for inside in re.findall(r"\{\{(.*?)\}\}|\{%(.*?)%\}", text, re.DOTALL):
             code = re.sub(r"'[^']*'|\"[^\"]*\"", "''", "".join(inside))
-            code = code.replace("'' % ", "").replace("'' + one.name", "")  # a class name, a label
+            code = code.replace("'' % ", "").replace("'' + record.name", "")  # a class name, a label
             assert not re.search(r"[-+*/%]\s*[\w(]|round|sum|\babs\b", code.strip("-% ")), inside
 
 
@@ -203,7 +222,7 @@ def test_figures_are_vector_and_pixels_and_repeat(pair: list[Run], made: ReportF
             assert min(image.size) > 400
         assert pdf.read_bytes().startswith(b"%PDF")
     numbers = [ET.parse(made.html.parent / "figures" / "confusion-base.svg").iter("{http://www.w3.org/2000/svg}text")]
-    assert {"jump", "wave", "predicted"} <= {node.text for texts in numbers for node in texts}
+    assert {"jump", "wave", "Predicted class", "True class"} <= {node.text for texts in numbers for node in texts}
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +235,7 @@ def single(pair: list[Run], made: ReportFiles, tmp_path_factory: pytest.TempPath
     there = json.loads((out / "report.json").read_text())
     there["files"] += ["../thesis.csv", "tables/../../thesis.csv", str(out.parent / "thesis.csv"), 7]
     (out / "report.json").write_text(json.dumps(there))
-    return report(pair[:1], out=out)
+    return report(pair[:1], output=out)
 
 
 def test_an_earlier_report_leaves_nothing_behind_but_what_is_not_its_own(single: ReportFiles) -> None:
@@ -227,7 +246,7 @@ def test_an_earlier_report_leaves_nothing_behind_but_what_is_not_its_own(single:
 
 
 def test_the_same_run_gives_the_same_bytes(pair: list[Run], single: ReportFiles, tmp_path: Path) -> None:
-    again = report(pair[:1], out=tmp_path)
+    again = report(pair[:1], output=tmp_path)
     for path in (again.html, *again.others):
         assert path.read_bytes() == (single.html.parent / path.relative_to(tmp_path)).read_bytes(), path.name
 
@@ -235,7 +254,7 @@ def test_the_same_run_gives_the_same_bytes(pair: list[Run], single: ReportFiles,
 def test_one_run_has_no_comparison_and_an_interval_by_class(pair: list[Run], single: ReportFiles) -> None:
     page = single.html.read_text()
     assert 'id="comparison"' not in page and "Top-1 " in cell(page[page.index("<header>") :])
-    low, high = assemble(pair[:1])["runs"][0]["per_class"][0]["recall_ci95"]
+    low, high = assemble(pair[:1]).runs[0].per_class[0].recall_ci95 or (None, None)
     assert f"{percent(low)} – {percent(high)}" in page
     assert not (single.html.parent / "figures" / "cost.svg").exists(), "one cost is no comparison of costs"
 
@@ -244,27 +263,27 @@ def test_clips_are_shown_as_far_as_they_are_at_hand(made: ReportFiles, single: R
     page, without = made.html.read_text(), single.html.read_text()
     cards = page.count("<article>")
     assert 6 <= cards <= 24 and page.count('alt="Frames of') == cards
-    assert "Nearest in training" in page and "Kuehne" in page
+    assert "Nearest training clips" in page and "Kuehne" in page
     assert without.count("<article>") >= 6 and 'alt="Frames of' not in without
-    assert "The clips are not at hand" in without and "Kuehne" not in without
+    assert "the clips were not available" in without and "Kuehne" not in without
 
 
 def test_runs_of_one_name_and_of_other_clips_are_refused(pair: list[Run], tmp_path: Path) -> None:
     with pytest.raises(ActionVitError, match="two runs have the same name"):
-        report([pair[0], pair[0]], out=tmp_path / "report")
+        report([pair[0], pair[0]], output=tmp_path / "report")
     other = write(tmp_path / "short", predictions(clips=100))
     with pytest.raises(ActionVitError, match="tested different clips: 20 only in the first, 0 only in the second"):
-        report([pair[0], other], out=tmp_path / "report")
+        report([pair[0], other], output=tmp_path / "report")
     assert not (tmp_path / "report").exists()
 
 
 # Markdown and LaTeX
 
 
-def test_markdown_tables_are_rectangular_and_hold_the_headline(found: Any) -> None:
-    text = markdown(found)
+def test_markdown_tables_are_rectangular_and_hold_the_results(content: Report, found: Any) -> None:
+    text = markdown(content)
     blocks = [block.splitlines() for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)]
-    assert len(blocks) == 3
+    assert len(blocks) == 3, "results, and the classes of two runs"
     for block in blocks:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block}
         assert len(widths) == 1, block
@@ -274,12 +293,12 @@ def test_markdown_tables_are_rectangular_and_hold_the_headline(found: Any) -> No
     assert f"{percent(value['mean'])} ± {percent(value['std'])} [{percent(value['ci95'][0])}, " in text
 
 
-def test_latex_is_well_formed(found: Any) -> None:
-    text = latex(found)
+def test_latex_is_well_formed(content: Report) -> None:
+    text = latex(content)
     plain = re.sub(r"\\[\\&%$#_{}]", "", re.sub(r"^%.*$", "", text, flags=re.MULTILINE))
     assert plain.count("{") == plain.count("}") and plain.count("$") % 2 == 0
     assert not re.search(r"[#_%~^]", plain) and plain.isascii()
-    assert [*re.findall(r"\\begin\{(\w+)\}", text)] == ["table", "tabular"] * 2
+    assert [*re.findall(r"\\begin\{(\w+)\}", text)] == ["table", "tabular"] * 3
     for body in re.findall(r"\\begin\{tabular\}(.*?)\\end\{tabular\}", text, re.DOTALL):
         columns = len(re.match(r"\{(\w+)\}", body)[1])  # type: ignore[index]
         assert [body.count(rule) for rule in ("\\toprule", "\\midrule", "\\bottomrule")] == [1, 1, 1]
@@ -297,8 +316,8 @@ def test_latex_is_well_formed(found: Any) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
-def test_latex_compiles(found: Any, tmp_path: Path) -> None:
-    wide = {**found, "class_names": [r"\a_b&5%{}~^#$<>−–’", *found["class_names"][1:]]}
+def test_latex_compiles(content: Report, tmp_path: Path) -> None:
+    wide = dataclasses.replace(content, class_names=[r"\a_b&5%{}~^#$<>−–’", *content.class_names[1:]])
     (tmp_path / "report.tex").write_text(latex(wide), encoding="utf-8")
     main = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\input{report.tex}\\end{document}"
     (tmp_path / "main.tex").write_text(main)
@@ -309,7 +328,7 @@ def test_latex_compiles(found: Any, tmp_path: Path) -> None:
 
 
 def test_what_latex_and_markdown_take_amiss_is_escaped() -> None:
-    assert escape(r"50% of a_b & {c} #1 $x ~ ^ \d") == (
+    assert escape.latex(r"50% of a_b & {c} #1 $x ~ ^ \d") == (
         r"50\% of a\_b \& \{c\} \#1 \$x \textasciitilde{} \textasciicircum{} \textbackslash{}d"
     )
 
@@ -331,26 +350,22 @@ def test_the_docs_name_every_key_and_every_form(found: Any) -> None:
 # Curves
 
 
-def section(name: str = "base", **more: Any) -> dict[str, Any]:
-    return {
-        "name": name,
-        "search": [],
-        "curves": [],
-        "splits": [{"name": "official-1"}, {"name": "official-2"}],
-        **more,
-    }
+def section(content: Report, name: str = "base", splits: int = 2, **more: Any) -> RunSection:
+    base = content.runs[0]
+    rows = [dataclasses.replace(base.splits[0], name=f"official-{n + 1}") for n in range(splits)]
+    return dataclasses.replace(base, **{"name": name, "search": [], "curves": [], "splits": rows, **more})
 
 
-def test_a_search_is_the_mean_over_the_splits() -> None:
-    made = charts([section("base", search=SEARCH), section("hr", search=SEARCH[::-1])])
+def test_a_search_is_the_mean_over_the_splits(content: Report) -> None:
+    made = charts([section(content, "base", search=SEARCH), section(content, "hr", search=SEARCH[::-1])])
     chart = made["search-C"]
     assert chart.log and chart.y_name == "accuracy" and [line.name for line in chart.lines] == ["base", "hr"]
     assert chart.lines[0].x == [0.01, 1.0, 100.0] and chart.lines[0].y == pytest.approx([0.3, 0.7, 0.45])
 
 
-def test_searches_of_two_criteria_say_which() -> None:
+def test_searches_of_two_criteria_say_which(content: Report) -> None:
     other = [{**one, "criterion": "mean_class_accuracy"} for one in SEARCH]
-    chart = charts([section("base", search=SEARCH), section("hr", search=other)])["search-C"]
+    chart = charts([section(content, "base", search=SEARCH), section(content, "hr", search=other)])["search-C"]
     assert chart.y_name == "score"
     assert [line.name for line in chart.lines] == ["base, accuracy", "hr, mean class accuracy"]
 
@@ -364,21 +379,21 @@ def test_searches_of_two_criteria_say_which() -> None:
         [{**SEARCH[0], "parameter": "epoch"}],
     ],
 )
-def test_what_is_no_search_of_numbers_is_not_drawn(search: Any) -> None:
-    assert charts([section(search=search)]) == {}
+def test_what_is_no_search_of_numbers_is_not_drawn(content: Report, search: Any) -> None:
+    assert charts([section(content, search=search)]) == {}
 
 
-def test_curves_of_few_splits_are_drawn_one_by_one() -> None:
-    made = charts([section(curves=CURVES)])
+def test_curves_of_few_splits_are_drawn_one_by_one(content: Report) -> None:
+    made = charts([section(content, curves=CURVES)])
     assert list(made) == ["loss"]
     assert [line.name for line in made["loss"].lines] == ["training, official-1", "training, official-2"]
     assert made["loss"].caption == "Loss, 2 splits."
 
 
-def test_curves_of_many_splits_are_a_mean_and_a_band() -> None:
+def test_curves_of_many_splits_are_a_mean_and_a_band(content: Report) -> None:
     names = [f"official-{n}" for n in range(1, 9)]
     curves = [curve(name, [1.0 + n, 0.5 + n, 0.1][: 3 if n < 3 else 2]) for n, name in enumerate(names)]
-    made = charts([section(curves=curves, splits=[{"name": name} for name in names])])
+    made = charts([section(content, curves=curves, splits=len(names))])
     (line,) = made["loss"].lines
     assert line.name == "training, mean of 8 splits"
     assert line.x == [1, 2], "the third epoch, which three of eight reached, would bend the mean"
@@ -386,9 +401,12 @@ def test_curves_of_many_splits_are_a_mean_and_a_band() -> None:
     assert line.low == [1.0, 0.5] and line.high == [8.0, 7.5]
 
 
-def test_curves_whose_names_no_file_can_have_become_files(pair: list[Run], tmp_path: Path) -> None:
+def test_curves_whose_names_no_file_can_have_become_files(content: Report) -> None:
     odd = [{**CURVES[0], "name": "top-1 / shots: 5 %"}]
-    assert list(charts([section("a", curves=odd), section("b", curves=odd)])) == ["top-1-shots-5-a", "top-1-shots-5-b"]
+    assert list(charts([section(content, "a", curves=odd), section(content, "b", curves=odd)])) == [
+        "top-1-shots-5-a",
+        "top-1-shots-5-b",
+    ]
 
 
 def test_names_are_shortened_as_far_as_they_stay_clear() -> None:
@@ -422,12 +440,12 @@ def test_the_command_takes_names_below_runs_and_writes_into_the_first(
 
 def test_the_command_says_what_is_not_at_hand_and_what_is_wrong(pair: list[Run], tmp_path: Path) -> None:
     result = run(pair[0].folder, "--output", tmp_path)
-    assert result.exit_code == 0 and "no look at neighbours" in result.stderr
+    assert result.exit_code == 0 and "they are not analyzed" in result.stderr
     error = run(tmp_path / "nothing").exception
     assert isinstance(error, ActionVitError) and "is no run" in str(error)
     (tmp_path / "file").touch()
     error = run(pair[0].folder, "--output", tmp_path / "file").exception
-    assert isinstance(error, ActionVitError) and "choose another --output" in str(error)
+    assert isinstance(error, ActionVitError) and "choose another folder" in str(error)
 
 
 def test_the_command_shows_attention_of_the_encoder_that_was_used(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from actionvit.features.sampling import ClipSpec
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.variants import gmac
 from actionvit.pipeline.experiments.sweep import best_of
-from actionvit.pipeline.experiments.tables import chosen_in_words, cost_figure
+from actionvit.pipeline.experiments.tables import accuracy_by_cost, chosen_in_words
 
 SETTINGS = ("--variant", "tiny", "--num-frames", "2,4", "--size", "48,96", "--head", "linear,knn")
 SPLITS = ("--protocol", "stratified", "--folds", "2", "--seeds", "1")
@@ -229,4 +229,4 @@ def test_what_was_chosen_in_words() -> None:
 def test_the_plot_takes_a_single_setting(tmp_path) -> None:
     metric = {"mean": 0.7, "std": None, "ci95": [0.6, 0.8]}
     rows = [{"series": "base linear", "setting": "8×224", "GMAC": 196.0, "top1": metric}]
-    assert cost_figure(rows, tmp_path / "one.png", x="GMAC", y="top1").stat().st_size > 5000
+    assert accuracy_by_cost(rows, tmp_path / "one.png", x="GMAC", y="top1").stat().st_size > 5000

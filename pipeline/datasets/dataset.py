@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from actionvit.pipeline.text import pluralize
+from actionvit.text import pluralize
 
 if TYPE_CHECKING:
     import numpy as np

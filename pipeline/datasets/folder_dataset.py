@@ -12,7 +12,7 @@ from actionvit.features.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from actionvit.pipeline.datasets.dataset import Video
 from actionvit.pipeline.datasets.names import parse_source, stem
 from actionvit.pipeline.datasets.reading import SETS, Reading, split_of
-from actionvit.pipeline.text import abbreviate, pluralize, printable
+from actionvit.text import abbreviate, pluralize, printable
 
 MAX_DEPTH = 6
 """Folders below a class folder that are searched for videos."""

@@ -19,7 +19,7 @@ from actionvit.pipeline.datasets.official import find_lists, read_official
 from actionvit.pipeline.datasets.reading import SETS, Reading
 from actionvit.pipeline.datasets.sources import merge_sources
 from actionvit.pipeline.datasets.ucf101 import ucf101_files
-from actionvit.pipeline.text import abbreviate, pluralize
+from actionvit.text import abbreviate, pluralize
 
 FOLDER_FORMATS = {
     "hmdb51": "HMDB51's class folders and lists",

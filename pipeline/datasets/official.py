@@ -14,7 +14,7 @@ from actionvit.pipeline.datasets.dataset import Split, Video
 from actionvit.pipeline.datasets.names import stem
 from actionvit.pipeline.datasets.textfile import head, read_lines
 from actionvit.pipeline.datasets.ucf101 import read_ucf101, ucf101_file, ucf101_files
-from actionvit.pipeline.text import abbreviate, pluralize, printable
+from actionvit.text import abbreviate, pluralize, printable
 
 FOLDER_NAMES = ("testTrainMulti_7030_splits", "test_train_splits", "hmdb51_splits", "splits", "ucfTrainTestlist")
 """Where people keep the lists; looked at first, and one level deeper than other folders."""

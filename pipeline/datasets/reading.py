@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from actionvit.errors import ActionVitError
 from actionvit.pipeline.datasets.dataset import Split, Video
-from actionvit.pipeline.text import printable
+from actionvit.text import printable
 
 SETS = {
     **dict.fromkeys(("train", "training"), "train"),

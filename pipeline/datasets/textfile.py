@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from actionvit.errors import ActionVitError
-from actionvit.pipeline.text import printable
+from actionvit.text import printable
 
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _LINE_END = re.compile(r"\r\n|\r|\n")

@@ -14,7 +14,7 @@ from actionvit.pipeline.datasets.dataset import Split, Video
 from actionvit.pipeline.datasets.names import stem
 from actionvit.pipeline.datasets.reading import split_of
 from actionvit.pipeline.datasets.textfile import read_lines
-from actionvit.pipeline.text import abbreviate, pluralize, printable
+from actionvit.text import abbreviate, pluralize, printable
 
 _FILE = re.compile(r"(train|test)list([0-9]{1,3})\.txt")
 

@@ -65,16 +65,16 @@ def differences(cells: Sequence[tuple[Labels, Predictions]], *, metric: Metric) 
         if column is None or (other := place.get(tuple({**labels, column: plain[column]}.items()))) is None:
             continue
         compared = compare(cells[other][1], predictions)
-        low, high = compared["delta"][metric]["ci95"]
+        low, high = compared.delta[metric].ci95
         difference = Difference(
             row=row,
             name=str(labels[column]),
             against=str(plain[column]),
             question=f"{column}, {', '.join(f'{k} {_text(v)}' for k, v in labels.items() if k != column)}",
             metric=metric,
-            value=compared["delta"][metric]["value"],
+            value=compared.delta[metric].value,
             ci95=(low, high),
-            p=compared["p_sources"] if metric == "top1" else None,
+            p=compared.p_sources if metric == "top1" else None,
         )
         found.append(difference)
     if metric != "top1":

@@ -24,7 +24,7 @@ from actionvit.pipeline.finetuning.split import (
     train_val_rows,
 )
 from actionvit.pipeline.finetuning.tokens import CachedClips, extract_tokens, token_store
-from actionvit.pipeline.text import abbreviate
+from actionvit.text import abbreviate
 
 
 def finetune(dataset: Dataset, weights: Weights, spec: FinetuneSpec, context: TrainingContext) -> list[FinetuneResult]:

@@ -32,7 +32,7 @@ from actionvit.pipeline.finetuning.spec import FinetuneSpec, Progress, TrainerSt
 from actionvit.pipeline.finetuning.tensorboard import tensorboard_log
 from actionvit.pipeline.finetuning.trainer import Trainer
 from actionvit.pipeline.finetuning.validation import validation_mask
-from actionvit.pipeline.text import abbreviate
+from actionvit.text import abbreviate
 
 logger = logging.getLogger(__name__)
 

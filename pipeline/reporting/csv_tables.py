@@ -1,163 +1,163 @@
-"""The report for other programs: tidy tables, one a figure and one a table of the page."""
+"""The report for other programs: tidy tables, one for each figure and each table of the page."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import fields
 
 from actionvit.pipeline.reporting.curves import curve_points
+from actionvit.pipeline.reporting.model import Cost, ReliabilityBin, Report
+from actionvit.pipeline.reporting.table import Table, Value, tidy
 from actionvit.pipeline.reporting.text import METRIC_TITLES
 
-Found = Mapping[str, Any]
-Table = list[list[Any]]
+Rows = list[list[Value]]
 
 
-def tables(found: Found) -> dict[str, Table]:
-    """Return tidy tables by name, one a figure and one a table of the report: a header, then a row an observation."""
-    made = {
-        "summary": _summary(found),
-        "splits": _splits(found),
-        "per_class": _per_class(found),
-        "confusion": _confusion(found),
-        "reliability": _reliability(found),
-        "cmc": _cmc(found),
+def csv_tables(report: Report) -> dict[str, Table]:
+    """Return tidy tables by name, with one observation per row; empty ones are left out."""
+    tables = {
+        "summary": _summary(report),
+        "splits": _splits(report),
+        "per_class": _per_class(report),
+        "confusion": _confusion(report),
+        "reliability": _reliability(report),
+        "cmc": _cmc(report),
+        "comparisons": _comparisons(report),
+        "per_class_differences": _differences(report),
+        "metadata": _metadata(report),
+        "cost": _cost(report),
+        "search": _search(report),
+        "curves": _curves(report),
+        "projection": _projection(report),
+        "neighbors": _neighbors(report),
+        "near_duplicates": _near_duplicates(report),
     }
-    optional = {
-        "comparisons": _comparisons(found),
-        "per_class_differences": _differences(found),
-        "metadata": _metadata(found),
-        "cost": _cost(found),
-        "search": _search(found),
-        "curves": _curves(found),
-        "projection": _projection(found),
-        "neighbours": _neighbours(found),
-        "near_duplicates": _near_duplicates(found),
-    }
-    return made | {name: table for name, table in optional.items() if len(table) > 1}
+    return {name: table for name, table in tables.items() if any(table.rows)}
 
 
-def as_csv(table: Table) -> str:
-    """Return a table as CSV, lines ending alike on every system; None is an empty field."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(table)
-    return text.getvalue()
-
-
-def _summary(found: Found) -> Table:
-    rows: Table = [["run", "metric", "mean", "std", "ci95_low", "ci95_high"]]
-    for run in found["runs"]:
-        rows += [[run["name"], name, v["mean"], v["std"], *v["ci95"]] for name, v in run["summary"].items()]
-    return rows
-
-
-def _splits(found: Found) -> Table:
-    keys = ("name", "n_train", "n_test", *METRIC_TITLES)
-    rows: Table = [["run", "split", *keys[1:]]]
-    return rows + [[run["name"], *(split[key] for key in keys)] for run in found["runs"] for split in run["splits"]]
-
-
-def _per_class(found: Found) -> Table:
-    keys = ("class", "precision", "recall", "f1", "support")
-    rows: Table = [["run", *keys, "recall_low", "recall_high"]]
-    for run in found["runs"]:
-        rows += [
-            [run["name"], *(row[k] for k in keys), *(row["recall_ci95"] or (None, None))] for row in run["per_class"]
-        ]
-    return rows
-
-
-def _comparisons(found: Found) -> Table:
-    rows: Table = [
-        ["baseline", "run", "metric", "difference", "ci95_low", "ci95_high", "p_clips", "p_sources", "p_holm"]
+def _summary(report: Report) -> Table:
+    rows: Rows = [
+        [run.name, name, value.mean, value.std, *value.ci95]
+        for run in report.runs
+        for name, value in run.summary.items()
     ]
-    for one in found["comparisons"]:
-        p = [one["p_clips"], one["p_sources"], one["p_holm"]]
-        rows += [[one["a"], one["b"], name, d["value"], *d["ci95"], *p] for name, d in one["delta"].items()]
-    return rows
+    return tidy(["run", "metric", "mean", "std", "ci95_low", "ci95_high"], rows)
 
 
-def _differences(found: Found) -> Table:
-    keys = ("class", "support", "a", "b", "delta")
-    rows: Table = [["baseline", "run", *keys, "ci95_low", "ci95_high", "p", "p_holm"]]
-    for one in found["comparisons"]:
-        for row in one["per_class"]:
-            ends = row["ci95"] or (None, None)
-            rows.append([one["a"], one["b"], *(row[key] for key in keys), *ends, row["p"], row["p_holm"]])
-    return rows
+def _splits(report: Report) -> Table:
+    keys = ("name", "n_train", "n_test", *METRIC_TITLES)
+    rows: Rows = [[run.name, *(getattr(split, key) for key in keys)] for run in report.runs for split in run.splits]
+    return tidy(["run", "split", *keys[1:]], rows)
 
 
-def _confusion(found: Found) -> Table:
-    names = found["class_names"]
-    rows: Table = [["run", "true", "predicted", "count"]]
-    for run in found["runs"]:
-        for name, line in zip(names, run["confusion"], strict=True):
-            rows += [[run["name"], name, other, count] for other, count in zip(names, line, strict=True)]
-    return rows
+def _per_class(report: Report) -> Table:
+    rows: Rows = [
+        [run.name, row.class_, row.precision, row.recall, row.f1, row.support, *(row.recall_ci95 or (None, None))]
+        for run in report.runs
+        for row in run.per_class
+    ]
+    return tidy(["run", "class", "precision", "recall", "f1", "support", "recall_low", "recall_high"], rows)
 
 
-def _reliability(found: Found) -> Table:
-    keys = ("lower", "upper", "count", "confidence", "accuracy")
-    rows: Table = [["run", *keys]]
-    return rows + [[run["name"], *(row[key] for key in keys)] for run in found["runs"] for row in run["reliability"]]
+def _comparisons(report: Report) -> Table:
+    rows: Rows = [
+        [c.a, c.b, name, delta.value, *delta.ci95, c.p_clips, c.p_sources, c.p_holm]
+        for c in report.comparisons
+        for name, delta in c.delta.items()
+    ]
+    titles = ["baseline", "run", "metric", "difference", "ci95_low", "ci95_high", "p_clips", "p_sources", "p_holm"]
+    return tidy(titles, rows)
 
 
-def _cmc(found: Found) -> Table:
-    rows: Table = [["run", "k", "accuracy"]]
-    return rows + [[run["name"], k, value] for run in found["runs"] for k, value in enumerate(run["cmc"], 1)]
+def _differences(report: Report) -> Table:
+    rows: Rows = [
+        [c.a, c.b, row.class_, row.support, row.a, row.b, row.delta, *(row.ci95 or (None, None)), row.p, row.p_holm]
+        for c in report.comparisons
+        for row in c.per_class
+    ]
+    titles = ["baseline", "run", "class", "support", "a", "b", "delta", "ci95_low", "ci95_high", "p", "p_holm"]
+    return tidy(titles, rows)
 
 
-def _cost(found: Found) -> Table:
-    keys = ("gmac", "clips_per_second", "device", "extract", "fit", "predict")
-    rows: Table = [["run", "top1", "top1_low", "top1_high", *keys]]
-    for run in found["runs"]:
-        top1 = run["summary"]["top1"]
-        rows.append([run["name"], top1["mean"], *top1["ci95"], *(run["cost"].get(key) for key in keys)])
-    return rows
+def _confusion(report: Report) -> Table:
+    names = report.class_names
+    rows: Rows = [
+        [run.name, name, other, count]
+        for run in report.runs
+        for name, line in zip(names, run.confusion, strict=True)
+        for other, count in zip(names, line, strict=True)
+    ]
+    return tidy(["run", "true", "predicted", "count"], rows)
 
 
-def _metadata(found: Found) -> Table:
-    rows: Table = [["field", "value", "n", "run", "accuracy", "ci95_low", "ci95_high"]]
-    for row in found["by_metadata"]:
-        for run, one in zip(found["runs"], row["runs"], strict=True):
-            rows.append([row["field"], row["value"], row["n"], run["name"], one["accuracy"], *one["ci95"]])
-    return rows
+def _reliability(report: Report) -> Table:
+    keys = [field.name for field in fields(ReliabilityBin)]
+    rows: Rows = [[run.name, *(getattr(row, key) for key in keys)] for run in report.runs for row in run.reliability]
+    return tidy(["run", *keys], rows)
 
 
-def _search(found: Found) -> Table:
-    rows: Table = [["run", "split", "variant", "parameter", "value", "score", "chosen"]]
-    for run in found["runs"]:
-        for one in (each for each in run["search"] if each.get("scored", 1)):
-            head = (run["name"], one["split"], one.get("variant"), one["parameter"])
-            for value, score in zip(one["values"], one["scores"], strict=True):
-                rows.append([*head, value, score, value == one["chosen"]])
-    return rows
+def _cmc(report: Report) -> Table:
+    return tidy(
+        ["run", "k", "accuracy"], [[run.name, k, v] for run in report.runs for k, v in enumerate(run.cmc, start=1)]
+    )
 
 
-def _curves(found: Found) -> Table:
-    rows: Table = [["run", "figure", "series", "x_name", "x", "y_name", "y"]]
-    for run in found["runs"]:
-        for figure, name, x, y in curve_points(run):
-            rows.append([run["name"], figure["name"], name, figure["x_name"], x, figure["y_name"], y])
-    return rows
+def _cost(report: Report) -> Table:
+    keys = [field.name for field in fields(Cost)]
+    rows: Rows = []
+    for run in report.runs:
+        top1 = run.summary["top1"]
+        rows.append([run.name, top1.mean, *top1.ci95, *(getattr(run.cost, key) for key in keys)])
+    return tidy(["run", "top1", "top1_low", "top1_high", *keys], rows)
 
 
-def _projection(found: Found) -> Table:
-    keys = ("id", "true", "x", "y", "right")
-    points = found["analysis"]["projection"]["points"] if found["analysis"] else []
-    return [list(keys), *([point[key] for key in keys] for point in points)]
+def _metadata(report: Report) -> Table:
+    rows: Rows = [
+        [row.field, row.value, row.n, run.name, result.accuracy, *result.ci95]
+        for row in report.by_metadata
+        for run, result in zip(report.runs, row.runs, strict=True)
+    ]
+    return tidy(["field", "value", "n", "run", "accuracy", "ci95_low", "ci95_high"], rows)
 
 
-def _neighbours(found: Found) -> Table:
-    rows: Table = [["id", "split", "rank", "neighbour", "class", "cosine"]]
-    for one in found["analysis"]["neighbours"] if found["analysis"] else ():
-        for rank, near in enumerate(one["nearest"], 1):
-            rows.append([one["id"], one["split"], rank, near["id"], near["class"], near["cosine"]])
-    return rows
+def _search(report: Report) -> Table:
+    rows: Rows = [
+        [run.name, entry["split"], entry.get("variant"), entry["parameter"], value, score, value == entry["chosen"]]
+        for run in report.runs
+        for entry in run.search
+        if entry.get("scored", 1)
+        for value, score in zip(entry["values"], entry["scores"], strict=True)
+    ]
+    return tidy(["run", "split", "variant", "parameter", "value", "score", "chosen"], rows)
 
 
-def _near_duplicates(found: Found) -> Table:
-    keys = ("cosine", "same_file", "same_class", "times")
-    leaks = (found["analysis"] or {}).get("duplicates") or {"pairs": []}
-    return [["clip", "other", *keys], *([*pair["clips"], *(pair[key] for key in keys)] for pair in leaks["pairs"])]
+def _curves(report: Report) -> Table:
+    rows: Rows = [
+        [run.name, figure["name"], name, figure["x_name"], x, figure["y_name"], y]
+        for run in report.runs
+        for figure, name, x, y in curve_points(run)
+    ]
+    return tidy(["run", "figure", "series", "x_name", "x", "y_name", "y"], rows)
+
+
+def _projection(report: Report) -> Table:
+    points = report.analysis.projection.points if report.analysis else ()
+    rows: Rows = [[point.id, point.true, point.x, point.y, point.correct] for point in points]
+    return tidy(["id", "true", "x", "y", "correct"], rows)
+
+
+def _neighbors(report: Report) -> Table:
+    rows: Rows = [
+        [clip.id, clip.split, rank, near.id, near.class_, near.cosine]
+        for clip in (report.analysis.neighbors if report.analysis else ())
+        for rank, near in enumerate(clip.nearest, start=1)
+    ]
+    return tidy(["id", "split", "rank", "neighbor", "class", "cosine"], rows)
+
+
+def _near_duplicates(report: Report) -> Table:
+    duplicates = report.analysis.duplicates if report.analysis else None
+    rows: Rows = [
+        [*pair.clips, pair.cosine, pair.same_file, pair.same_class, pair.times]
+        for pair in (duplicates.pairs if duplicates else ())
+    ]
+    return tidy(["clip", "other", "cosine", "same_file", "same_class", "times"], rows)

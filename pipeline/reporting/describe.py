@@ -1,8 +1,10 @@
-"""What a report says of each run by itself; every number of it, ready for JSON."""
+"""Sections of a report on single runs, and accuracy by clip metadata."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,19 @@ from actionvit.errors import ActionVitError
 from actionvit.evaluation.intervals import paired_interval, share_interval
 from actionvit.evaluation.metrics import cmc, confusion, per_class, predicted, reliability
 from actionvit.pipeline.datasets.names import parse_metadata, stem
+from actionvit.pipeline.reporting.model import (
+    Accuracy,
+    ClassRow,
+    ConfusedPair,
+    Cost,
+    Difference,
+    Interval,
+    MetadataRow,
+    ReliabilityBin,
+    RunSection,
+    SplitRow,
+    Summary,
+)
 from actionvit.pipeline.runs import Predictions, Run
 
 CONFUSED_PAIRS = 12
@@ -24,117 +39,168 @@ METADATA = {
     "body_part": "Visible body part",
     "people": "People",
 }
-"""What an HMDB51 name tells of its clip, with the report's word for it."""
+"""Fields of an HMDB51 file name, with their titles in the report."""
+
+PROVENANCE = ("command", "versions", "dataset", "protocol", "store", "seeds")
+"""Keys of `run.json` that say how to repeat the run."""
 
 
-def describe(run: Run, name: str = "") -> dict[str, Any]:
-    """Return a run's section of `report.json`, called `name`: its metrics as stored, the rest pooled over its splits.
+def describe(run: Run, name: str = "") -> RunSection:
+    """Return a run's section of the report under the name `name`.
 
     Raises
     ------
     ActionVitError
-        If `metrics.json` was not made from `predictions.npz`.
+        If `metrics.json` was not computed from `predictions.npz`.
     """
-    found, info = run.predictions, run.info
-    cells = confusion(found.true, found.scores)
+    predictions, info = run.predictions, run.info
+    cells = confusion(predictions.true, predictions.scores)
     stored = np.sum([split["confusion"] for split in run.metrics["splits"]], axis=0)
     if not np.array_equal(cells, stored):
-        raise ActionVitError(
-            f"{run.folder}: metrics.json and predictions.npz tell different stories; make the run again"
-        )
-    return {
-        "name": name or run.name,
-        "folder": str(run.folder),
-        "variant": info.get("variant"),
-        "head": info.get("head", {}),
-        "splits": run.metrics["splits"],
-        "summary": run.metrics["summary"],
-        "per_class": [
-            {**row, "recall_ci95": _recall_interval(found, number)}
-            for number, row in enumerate(per_class(cells, found.class_names))
+        raise ActionVitError(f"{run.folder}: metrics.json does not match predictions.npz; make the run again")
+    costs = {field.name for field in fields(Cost)}
+    cluster = predictions.cluster
+    return RunSection(
+        name=name or run.name,
+        folder=shortened(str(run.folder)),
+        variant=info.get("variant"),
+        head=info.get("head", {}),
+        splits=[
+            SplitRow(**{field.name: split[field.name] for field in fields(SplitRow)}) for split in run.metrics["splits"]
         ],
-        "confusion": cells.tolist(),
-        "most_confused": most_confused(cells, found.class_names),
-        "cmc": cmc(found.true, found.scores).tolist(),
-        "reliability": reliability(found.true, found.scores),
-        "cost": {"gmac": info.get("gmac"), **info.get("timings", {})},
-        "coverage": info.get("coverage", {}),
-        "leaks": info.get("leaks", {}),
-        "search": info.get("search", []),
-        "curves": info.get("curves", []),
-        "provenance": {
-            key: info.get(key)
-            for key in ("command", "versions", "dataset", "protocol", "store", "seeds")
-            if key in info
+        summary={
+            metric: Summary(mean=value["mean"], std=value["std"], ci95=tuple(value["ci95"]))
+            for metric, value in run.metrics["summary"].items()
         },
-    }
+        per_class=[
+            ClassRow(
+                class_=row["class"],
+                **{key: row[key] for key in ("precision", "recall", "f1", "support")},
+                recall_ci95=_recall_interval(predictions, cluster, number),
+            )
+            for number, row in enumerate(per_class(cells, predictions.class_names))
+        ],
+        confusion=cells.tolist(),
+        most_confused=most_confused(cells, predictions.class_names),
+        cmc=cmc(predictions.true, predictions.scores).tolist(),
+        reliability=[ReliabilityBin(**row) for row in reliability(predictions.true, predictions.scores)],
+        cost=Cost(
+            **{key: v for key, v in {"gmac": info.get("gmac"), **info.get("timings", {})}.items() if key in costs}
+        ),
+        coverage=info.get("coverage", {}),
+        leaks=info.get("leaks", {}),
+        search=info.get("search", []),
+        curves=info.get("curves", []),
+        provenance=_without_local_paths({key: info[key] for key in PROVENANCE if key in info}),
+    )
 
 
-def most_confused(cells: NDArray[np.int64], class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the pairs with most mistakes: `true`, `predicted`, their `count`, its `share` of the true class's results.
+def shortened(text: str) -> str:
+    """Return an absolute path by its last two parts, `…/runs/base`, also in `NAME=PATH`; other text as it is."""
+    before, equals, path = text.rpartition("=")
+    if not PurePath(path).is_absolute():
+        return text
+    return f"{before}{equals}{'/'.join(('…', *PurePath(path).parts[1:][-2:]))}"
 
-    Ties go to the larger share, then to class order.
-    """
+
+def most_confused(cells: NDArray[np.int64], class_names: Sequence[str]) -> list[ConfusedPair]:
+    """Return the pairs with most errors; ties go to the larger fraction of the true class, then to class order."""
     support = np.maximum(cells.sum(axis=1), 1)
     pairs = [
-        {
-            "true": class_names[row],
-            "predicted": class_names[column],
-            "count": int(cells[row, column]),
-            "share": float(cells[row, column] / support[row]),
-        }
+        ConfusedPair(
+            true=class_names[row],
+            predicted=class_names[column],
+            count=int(cells[row, column]),
+            fraction=float(cells[row, column] / support[row]),
+        )
         for row, column in zip(*np.nonzero(cells), strict=True)
         if row != column
     ]
-    return sorted(pairs, key=lambda pair: (-int(pair["count"]), -float(pair["share"])))[:CONFUSED_PAIRS]
+    return sorted(pairs, key=lambda pair: (-pair.count, -pair.fraction))[:CONFUSED_PAIRS]
 
 
-def row_order(found: Predictions) -> NDArray[np.intp]:
+def by_similarity(cells: NDArray[np.int64]) -> list[int]:
+    """Return an order of C classes in which classes that are confused with each other are neighbors.
+
+    Average linkage over the confusions (C, C), normalized by row and made symmetric, with the leaves of the tree
+    ordered for the least distance between neighbors (Bar-Joseph, Gifford & Jaakkola, Bioinformatics 2001).
+    """
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    if len(cells) < 3:
+        return list(range(len(cells)))
+    fractions = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
+    distance = 1 - (fractions + fractions.T) / 2
+    np.fill_diagonal(distance, 0)
+    tree = linkage(squareform(distance, checks=False), method="average", optimal_ordering=True)
+    return [int(number) for number in leaves_list(tree)]
+
+
+def row_order(predictions: Predictions) -> NDArray[np.intp]:
     """Return rows by split, then id: the same order of clips for all runs that tested the same."""
-    return np.lexsort((found.id, found.split))
+    return np.lexsort((predictions.id, predictions.split))
 
 
-def by_metadata(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return accuracy by what the clips' names tell (HMDB51's pattern), empty where they follow none.
+def by_metadata(runs: Sequence[Run]) -> list[MetadataRow]:
+    """Return accuracy by the metadata in the clips' names (HMDB51's pattern); empty where names do not follow it.
 
-    Each row has `field`, `value`, `n` (test results), `runs` (`accuracy`, `ci95` each), and with several runs `deltas`
-    (`value`, `ci95`) of each against the first. Runs must hold the same clips (see `compare`).
+    Runs must hold the same clips (see `compare`).
     """
     first, order = runs[0].predictions, [row_order(run.predictions) for run in runs]
     labels = [_metadata(first, row) for row in order[0]]
-    right = [
+    correct = [
         (predicted(run.predictions.scores) == run.predictions.true)[rows] for run, rows in zip(runs, order, strict=True)
     ]
     cluster = first.cluster[order[0]]
-    rows: list[dict[str, Any]] = []
+    rows = []
     for field, title in METADATA.items():
-        told = np.array([label[field] if label else None for label in labels], dtype=object)
-        values = sorted({value for value in told if value is not None})
-        for value in values if len(values) > 1 else ():  # one value sets nothing apart
-            own = told == value
-            shares = [
-                {"accuracy": float(hit[own].mean()), "ci95": _rounded(share_interval(hit[own], cluster[own]))}
-                for hit in right
-            ]
-            gains = [hit[own].astype(int) - right[0][own].astype(int) for hit in right[1:]]
-            deltas = [
-                {"value": float(gain.mean()), "ci95": _rounded(paired_interval(gain, cluster[own]))} for gain in gains
-            ]
-            rows.append({"field": title, "value": str(value), "n": int(own.sum()), "runs": shares, "deltas": deltas})
+        column = np.array([label[field] if label else None for label in labels], dtype=object)
+        values = sorted({value for value in column if value is not None})
+        for value in values if len(values) > 1 else ():  # a field with one value distinguishes nothing
+            members = column == value
+            gains = [hit[members].astype(int) - correct[0][members].astype(int) for hit in correct[1:]]
+            row = MetadataRow(
+                field=title,
+                value=str(value),
+                n=int(members.sum()),
+                runs=[
+                    Accuracy(
+                        accuracy=float(hit[members].mean()),
+                        ci95=_rounded(share_interval(hit[members], cluster[members])),
+                    )
+                    for hit in correct
+                ],
+                deltas=[
+                    Difference(value=float(gain.mean()), ci95=_rounded(paired_interval(gain, cluster[members])))
+                    for gain in gains
+                ],
+            )
+            rows.append(row)
     return rows
 
 
-def _recall_interval(found: Predictions, number: int) -> list[float] | None:
-    own = found.true == number
-    if not own.any():
+def _recall_interval(predictions: Predictions, cluster: NDArray[np.str_], number: int) -> Interval | None:
+    members = np.flatnonzero(predictions.true == number)
+    if not len(members):
         return None
-    return _rounded(share_interval(predicted(found.scores[own]) == number, found.cluster[own]))
+    hits = predicted(predictions.scores[members]) == number
+    return _rounded(share_interval(hits, cluster[members]))
 
 
-def _metadata(found: Predictions, row: int) -> dict[str, Any] | None:
-    metadata = parse_metadata(stem(str(found.id[row])))
+def _metadata(predictions: Predictions, row: int) -> dict[str, Any] | None:
+    metadata = parse_metadata(stem(str(predictions.id[row])))
     return metadata._asdict() if metadata else None
 
 
-def _rounded(interval: tuple[float, float]) -> list[float]:
-    return [round(end, 6) for end in interval]
+def _without_local_paths(value: Any) -> Any:
+    """Return a value of JSON with absolute paths shortened: a report is passed on, and they hold private names."""
+    if isinstance(value, str):
+        return shortened(value)
+    if isinstance(value, Mapping):
+        return {key: _without_local_paths(item) for key, item in value.items()}
+    return [_without_local_paths(item) for item in value] if isinstance(value, list) else value
+
+
+def _rounded(interval: tuple[float, float]) -> Interval:
+    return round(interval[0], 6), round(interval[1], 6)

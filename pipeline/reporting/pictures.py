@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -12,7 +13,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.features.decoding import DecodeError, Frames, decode
+from actionvit.features.decoding import Decoded, DecodeRequest, Frames, available_cores, decode_stream
 from actionvit.features.sampling import ClipSpec, clip_indices
 
 log = logging.getLogger(__name__)
@@ -22,24 +23,26 @@ Pixels = NDArray[np.uint8]
 FRAMES = 6
 """Frames of a strip on a page."""
 HEIGHT = 112
-"""Pixels of such a strip from top to bottom; twice what it takes on a page, for sharp screens."""
+"""Height of such a strip in pixels; twice its height on a page, for sharp screens."""
 GAP = 56
-"""How many times higher than the gap between its frames a strip is."""
+"""Height of a strip as a multiple of the gap between its frames."""
 QUALITY = 72
-"""Of the JPEG."""
+"""JPEG quality."""
 LIMIT = 4 << 20
-"""Bytes that all strips of a report may take together: under 6 MB as base64."""
+"""Bytes of all strips of a report together: below 6 MB as base64."""
+TIMEOUT = 20.0
+"""Seconds for decoding one clip; a report goes on without a picture that takes longer."""
 
 
 class Look(Protocol):
-    """An encoder that shows where its embedding of a video comes from: `rollout.Attention` is one."""
+    """An encoder with the attention behind its embedding of a video, such as `rollout.Attention`."""
 
     @property
     def spec(self) -> ClipSpec:
-        """Which frames it wants."""
+        """Frames that it takes."""
 
     def __call__(self, frames: Frames) -> tuple[Pixels, NDArray[np.float32]]:
-        """Return what it sees, (K, T, S, S, 3), and each patch's share, (K, T, side, side)."""
+        """Return its input (K, T, S, S, 3), and each patch's attention (K, T, side, side)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,17 +51,17 @@ class Strip:
 
     frames: bytes
     attention: bytes = b""
-    """The same frames with attention over them; empty where there is none."""
+    """The same frames with attention over them; empty without an encoder."""
 
 
-def strip(frames: Pixels, *, height: int = HEIGHT) -> Pixels:
+def side_by_side(frames: Pixels, *, height: int = HEIGHT) -> Pixels:
     """Return frames (F, H, W, 3) side by side in their own aspect, (height, ..., 3), a thin white gap between them."""
     from PIL import Image
 
     width, gap = max(1, round(frames.shape[2] * height / frames.shape[1])), height // GAP
     shown = np.full((height, len(frames) * (width + gap) - gap, 3), 255, dtype=np.uint8)
-    for place, frame in enumerate(frames):
-        left = place * (width + gap)
+    for number, frame in enumerate(frames):
+        left = number * (width + gap)
         shown[:, left : left + width] = Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS)
     return shown
 
@@ -73,7 +76,7 @@ def jpeg(pixels: Pixels, *, quality: int = QUALITY) -> bytes:
 
 
 def animation(pictures: Pixels, kind: Literal["gif", "webp"], *, seconds: float = 0.25) -> bytes:
-    """Return pictures (F, H, W, 3) as a file that shows them one after the other, again and again."""
+    """Return pictures (F, H, W, 3) as an animation that repeats."""
     from PIL import Image
 
     first, *rest = [Image.fromarray(picture) for picture in pictures]
@@ -84,82 +87,110 @@ def animation(pictures: Pixels, kind: Literal["gif", "webp"], *, seconds: float 
 
 
 def overlay(frames: Pixels, shares: NDArray[np.floating]) -> Pixels:
-    """Return frames (T, H, W, 3) in grey with the shares of their patches (T, h, w) over them, from purple to yellow.
+    """Return frames (T, H, W, 3) in gray with the attention of their patches (T, h, w) over them, purple to yellow.
 
-    One scale for the whole clip, so that its frames can be told apart: what is at the median share or below stays as it
-    is, the 99.5th percentile and above are full.
+    All frames of a clip share one scale: attention up to its median is not colored, from its 99.5th percentile on the
+    color is full.
     """
     from matplotlib import colormaps
     from PIL import Image
 
     low, high = np.quantile(shares, [0.5, 0.995])
     size = (frames.shape[2], frames.shape[1])
-    smooth = [Image.fromarray(one.astype(np.float32)).resize(size, Image.Resampling.BILINEAR) for one in shares]
-    level = np.clip((np.stack([np.asarray(one) for one in smooth]) - low) / max(high - low, 1e-12), 0, 1)
+    smooth = [Image.fromarray(share.astype(np.float32)).resize(size, Image.Resampling.BILINEAR) for share in shares]
+    level = np.clip((np.stack([np.asarray(image) for image in smooth]) - low) / max(high - low, 1e-12), 0, 1)
     weight = 0.8 * level[..., None] ** 0.7
-    grey = frames @ np.array([0.299, 0.587, 0.114])
-    colour = 255 * colormaps["inferno"](level)[..., :3]
-    mixed = 0.85 * grey[..., None] * (1 - weight) + colour * weight
+    gray = frames @ np.array([0.299, 0.587, 0.114])
+    color = 255 * colormaps["inferno"](level)[..., :3]
+    mixed = 0.85 * gray[..., None] * (1 - weight) + color * weight
     return np.asarray(np.clip(mixed, 0, 255).round(), dtype=np.uint8)
 
 
 def evenly(count: int, most: int) -> NDArray[np.intp]:
-    """Return at most `most` of the places 0 to count - 1, evenly spaced, the middles of equal parts."""
+    """Return at most `most` of the numbers 0 to count - 1, evenly spaced, the middles of equal parts."""
     n = min(count, most)
     return np.asarray((2 * np.arange(n) + 1) * count // (2 * n), dtype=np.intp)
 
 
-def strips(paths: Iterable[tuple[str, Path]], *, look: Look | None = None, limit: int = LIMIT) -> dict[str, Strip]:
-    """Return a strip for each id whose video is there and decodes, until `limit` bytes are used up.
+def strips(
+    paths: Mapping[str, Path],
+    *,
+    look: Look | None = None,
+    limit: int = LIMIT,
+    on_clip: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Strip]:
+    """Return a strip for each video that decodes, by id, until `limit` bytes are used.
 
-    What is left out is logged: the report is about numbers, and a missing picture must not stop it.
+    Missing pictures are logged: they do not stop a report.
 
     Parameters
     ----------
-    paths : iterable of (id, path)
-        The videos.
+    paths : mapping
+        Videos by id.
     look : callable, optional
-        For attention over the frames; they are then those that the encoder sees, cut as it cuts them.
+        Encoder for attention over the frames, which are then its input frames, cropped as it crops them.
     limit : int
-        Bytes.
+        Number of bytes.
+    on_clip : callable
+        Called with (clips done, clips) after each clip.
     """
-    found: dict[str, Strip] = {}
+    spec = look.spec if look else _spec(FRAMES)
+    result: dict[str, Strip] = {}
     used = 0
-    for id_, path in paths:
-        try:
-            picture = _strip(path, look)
-        except (DecodeError, OSError) as error:
-            log.warning("no picture of %s: %s", id_, error)
-            continue
-        used += len(picture.frames) + len(picture.attention)
-        if used > limit:
-            log.warning("the pictures would take more than %d bytes: %s and what follows is left out", limit, id_)
-            break
-        found[id_] = picture
-    return found
+    for number, (id_, frames) in enumerate(_decoded(paths, spec), start=1):
+        if frames is not None:
+            strip = _strip(frames, look)
+            used += len(strip.frames) + len(strip.attention)
+            if used > limit:
+                log.warning("pictures are limited to %d bytes: %s and later clips have none", limit, id_)
+                break
+            result[id_] = strip
+        on_clip(number, len(paths))
+    return result
 
 
-def faces(paths: Iterable[tuple[str, Path]], *, height: int = 44) -> dict[str, Pixels]:
-    """Return the middle frame (height, w, 3) of each video that is there and decodes, by id."""
-    found: dict[str, Pixels] = {}
-    for id_, path in paths:
-        try:
-            found[id_] = strip(_sample(path, 1), height=height)
-        except (DecodeError, OSError) as error:
-            log.warning("no picture of %s: %s", id_, error)
-    return found
+def faces(paths: Mapping[str, Path], *, height: int = 44) -> dict[str, Pixels]:
+    """Return the middle frame (height, w, 3) of each video that decodes, by id."""
+    spec = _spec(1)
+    decoded = ((id_, frames) for id_, frames in _decoded(paths, spec) if frames is not None)
+    return {id_: side_by_side(_sampled(frames, spec), height=height) for id_, frames in decoded}
 
 
-def _strip(path: Path, look: Look | None) -> Strip:
+def _decoded(paths: Mapping[str, Path], spec: ClipSpec) -> Iterator[tuple[str, Frames | None]]:
+    """Yield each video's frames, decoded in supervised processes; None where it cannot be decoded, which is logged."""
+    requests = []
+    for id_, path in paths.items():
+        if path.is_file() or path.is_dir():  # a named pipe or a device would block its reader
+            requests.append(DecodeRequest(id_, path, (spec,)))
+        else:
+            log.warning("no picture of %s: there is no such video", id_)
+            yield id_, None
+    workers = min(available_cores(), len(requests), 4)
+    if not workers:
+        return
+    with closing(decode_stream(requests, workers=workers, timeout=TIMEOUT)) as results:
+        for result in results:
+            if isinstance(result, Decoded):
+                yield result.id, result.frames
+            else:
+                log.warning("no picture of %s: %s: %s", result.id, result.reason, result.detail)
+                yield result.id, None
+
+
+def _strip(frames: Frames, look: Look | None) -> Strip:
     if look is None:
-        return Strip(frames=jpeg(strip(_sample(path, FRAMES))))
-    seen, shares = (view[0] for view in look(decode(path, [look.spec])))
-    at = evenly(len(seen), FRAMES)
-    return Strip(frames=jpeg(strip(seen[at])), attention=jpeg(strip(overlay(seen, shares)[at])))
+        return Strip(frames=jpeg(side_by_side(_sampled(frames, _spec(FRAMES)))))
+    inputs, shares = (view[0] for view in look(frames))
+    chosen = evenly(len(inputs), FRAMES)
+    colored = overlay(inputs, shares)[chosen]
+    return Strip(frames=jpeg(side_by_side(inputs[chosen])), attention=jpeg(side_by_side(colored)))
 
 
-def _sample(path: Path, frames: int) -> Pixels:
-    """Return frames (F, H, W, 3) spread evenly over a video; F is less where the video is shorter."""
-    spec = ClipSpec(num_frames=frames, size=HEIGHT)
-    found = decode(path, [spec])
-    return found.data[found.positions(np.unique(clip_indices(found.count, spec)))]
+def _spec(frames: int) -> ClipSpec:
+    """Return frames spread evenly over a video."""
+    return ClipSpec(num_frames=frames, size=HEIGHT)
+
+
+def _sampled(frames: Frames, spec: ClipSpec) -> Pixels:
+    """Return the frames (F, H, W, 3) of a spec; F is smaller where the video is shorter."""
+    return frames.data[frames.positions(np.unique(clip_indices(frames.count, spec)))]

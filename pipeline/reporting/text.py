@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from actionvit.pipeline.reporting.model import Comparison, Duplicates, Interval, Report, Summary
+from actionvit.text import pluralize
+
 ALPHA = 0.05
-"""A p value below this, together with an interval off zero, is called a difference."""
+"""Significance level of the corrected tests."""
 
 FEW_SOURCES = 20
-"""Below this many sources an interval is called uncertain itself."""
+"""With fewer sources the interval itself is called uncertain."""
 
 METRIC_TITLES = {
     "top1": "Top-1",
@@ -21,25 +24,25 @@ METRIC_TITLES = {
     "brier": "Brier",
 }
 NATURAL_UNIT = ("log_loss", "brier")
-"""Metrics that are no share, so not written in percent."""
+"""Metrics that are not fractions, so not written in percent."""
 
-
-PALETTE_SIZE = 6
-"""Colours there are for runs; a seventh run takes the first one's."""
+INTERVAL = "95 % confidence interval"
+BY_SOURCE = "clustered by source"
+"""What every interval of the report takes into account."""
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """Return a share as `61.9 %`'s number, `61.9`; an en dash where there is none."""
+    """Return a fraction as `61.9 %`'s number, `61.9`; an en dash for None."""
     return "–" if value is None else f"{100 * value:.{digits}f}"
 
 
-def share_text(share: float) -> str:
-    """Return a share in whole percent, for a square too small for more; `<1` where there is less than half a one."""
-    return "<1" if 0 < share < 0.005 else f"{100 * share:.0f}"
+def fraction_text(fraction: float) -> str:
+    """Return a fraction in whole percent, for a cell too small for more; `<1` below half a percent."""
+    return "<1" if 0 < fraction < 0.005 else f"{100 * fraction:.0f}"
 
 
 def signed(value: float | None, digits: int = 1) -> str:
-    """Return a difference of shares in points with its sign, `+2.1` or `−0.4`."""
+    """Return a difference of fractions in percentage points with its sign, `+2.1` or `−0.4`."""
     if value is None:
         return "–"
     text = f"{100 * value:+.{digits}f}"
@@ -47,154 +50,165 @@ def signed(value: float | None, digits: int = 1) -> str:
 
 
 def metric(name: str, value: float | None) -> str:
-    """Return a metric's value: shares in percent, losses as they are."""
+    """Return a metric's value: fractions in percent, losses as they are."""
     return "–" if value is None else f"{value:.3f}" if name in NATURAL_UNIT else percent(value)
 
 
-def headline(value: Mapping[str, Any], name: str) -> str:
-    """Return a summary's entry as `61.9 ± 2.1 [58.0, 65.5]`."""
-    low, high = value["ci95"]
-    spread = "" if value["std"] is None else f" ± {metric(name, value['std'])}"
-    return f"{metric(name, value['mean'])}{spread} [{metric(name, low)}, {metric(name, high)}]"
+def headline(value: Summary, name: str) -> str:
+    """Return a summary as `61.9 ± 2.1 [58.0, 65.5]`."""
+    low, high = value.ci95
+    spread = "" if value.std is None else f" ± {metric(name, value.std)}"
+    return f"{metric(name, value.mean)}{spread} [{metric(name, low)}, {metric(name, high)}]"
 
 
 def p_value(p: float | None) -> str:
-    """Return a p value to two digits, `<0.001` where it is less."""
+    """Return a p value to two digits, `<0.001` below that."""
     return "–" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
 
 
-def count(n: int, noun: str, plural: str = "") -> str:
-    """Return `1 clip`, `1,530 clips`."""
-    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+def p_equals(p: float) -> str:
+    """Return `p = 0.031`, or `p < 0.001`."""
+    text = p_value(p)
+    return f"p {text.replace('<', '< ')}" if text[0] == "<" else f"p = {text}"
 
 
-def seconds(value: float | None) -> str:
-    """Return a duration a person can read."""
-    if value is None:
-        return "–"
-    if value < 120:
-        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
-    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
+def from_to(interval: Interval) -> str:
+    """Return an interval of differences in points, `−0.4 to +2.1`."""
+    return f"{signed(interval[0])} to {signed(interval[1])}"
 
 
-def is_shown(comparison: Mapping[str, Any], name: str = "top1") -> bool:
-    """Return whether a comparison shows a difference: corrected p below 0.05 and the interval on one side of zero."""
-    low, high = comparison["delta"][name]["ci95"]
-    return bool(comparison["p_holm"] < ALPHA and (low > 0 or high < 0))
+def is_shown(comparison: Comparison, name: str = "top1") -> bool:
+    """Return whether runs differ significantly: corrected p below 0.05 and the interval on one side of zero."""
+    low, high = comparison.delta[name].ci95
+    return bool(comparison.p_holm < ALPHA and (low > 0 or high < 0))
 
 
-def verdict(comparison: Mapping[str, Any]) -> str:
-    """Return what a paired comparison allows one to say, no more."""
-    a, b = comparison["a"], comparison["b"]
-    top1 = comparison["delta"]["top1"]
-    low, high = top1["ci95"]
-    sources = count(comparison["n_sources"], "source")
-    numbers = f"{signed(top1['value'])} points top-1, 95 % interval {signed(low)} to {signed(high)}"
+def verdict(comparison: Comparison) -> str:
+    """Return the conclusion that a paired comparison supports."""
+    a, b, top1 = comparison.a, comparison.b, comparison.delta["top1"]
+    sources = pluralize(comparison.n_sources, "source")
+    numbers = f"{signed(top1.value)} points, {INTERVAL} {from_to(top1.ci95)}"
+    sample = f"n = {pluralize(comparison.n_clips, 'clip')} from {sources}, {p_equals(comparison.p_holm)}"
     if is_shown(comparison):
-        better, worse = (b, a) if low > 0 else (a, b)
-        said = f"{better} is better than {worse} on these clips: {b} against {a} {numbers}"
-        said += f" (n = {comparison['n_clips']:,} from {sources}, p {equals(comparison['p_holm'])})."
+        better, worse = (b, a) if top1.value > 0 else (a, b)
+        sentence = f"{better} is better than {worse} on these clips: top-1 of {b} minus {a} {numbers} ({sample})."
     else:
-        said = f"No difference in top-1 between {a} and {b} can be shown with n = {comparison['n_clips']:,}: "
-        said += f"{b} against {a} {numbers} ({sources}, p {equals(comparison['p_holm'])})."
-    if comparison["n_sources"] < FEW_SOURCES:
-        said += f" With {sources} the interval itself is uncertain."
-    return said + _other_metric(comparison) + _cost(comparison)
+        sentence = f"No significant difference in top-1 between {a} and {b}: {b} minus {a} {numbers} ({sample})."
+    if comparison.n_sources < FEW_SOURCES:
+        sentence += f" With {sources} the interval itself is uncertain."
+    return sentence + _other_metric(comparison) + _cost(comparison)
 
 
-def _other_metric(comparison: Mapping[str, Any]) -> str:
-    """Return what mean class accuracy says, where it says something else than top-1."""
-    low, high = comparison["delta"]["mean_class_accuracy"]["ci95"]
+def _other_metric(comparison: Comparison) -> str:
+    """Return the finding for mean class accuracy where it differs from that for top-1."""
+    low, high = interval = comparison.delta["mean_class_accuracy"].ci95
     if is_shown(comparison) == (low > 0 or high < 0):
         return ""
-    tail = "leaves zero out; no test was made of it." if low > 0 or high < 0 else "holds zero."
-    return f" The interval of the difference in mean class accuracy, {signed(low)} to {signed(high)} points, {tail}"
+    tail = "excludes zero; it was not tested." if low > 0 or high < 0 else "includes zero."
+    return f" The interval of the difference in mean class accuracy, {from_to(interval)} points, {tail}"
 
 
-def _cost(comparison: Mapping[str, Any]) -> str:
-    """Return what the second run takes, and what it brings for that; nothing where both take the same."""
-    ratio = comparison["cost_ratio"]
+def _cost(comparison: Comparison) -> str:
+    """Return the cost of b relative to a; nothing where both cost the same."""
+    ratio = comparison.cost_ratio
     if ratio is None or f"{ratio:.3g}" == "1":
         return ""
-    said = f" {comparison['b']} takes {ratio:.3g} times the multiply-adds of {comparison['a']}"
-    if ratio < 1:
-        return f"{said}."
-    if not is_shown(comparison):
-        return f"{said}, and nothing shows that it pays."
-    low, high = comparison["delta"]["top1"]["ci95"]
-    return f"{said}; that is the price of {signed(low)} to {signed(high)} points." if low > 0 else f"{said}."
+    sentence = f" {comparison.b} needs {ratio:.3g} times the multiply-adds of {comparison.a}"
+    if ratio > 1 and not is_shown(comparison):
+        return f"{sentence}, without a demonstrated gain."
+    return f"{sentence}."
 
 
-def tests(comparison: Mapping[str, Any], comparisons: int) -> str:
-    """Return what the tests behind a verdict say, and of which classes a difference can be shown."""
-    said = f"McNemar’s exact test, clip by clip: p {equals(comparison['p_clips'])}. With sources exchanged whole, as "
-    said += f"clips of one source go together: p {equals(comparison['p_sources'])}"
+def overview(comparisons: Sequence[Comparison]) -> str:
+    """Return the significant differences among many comparisons in one sentence."""
+    shown = [one for one in comparisons if is_shown(one)]
+    pairs = [(one.b, one.a) if one.delta["top1"].value > 0 else (one.a, one.b) for one in shown]
+    better = "; ".join(f"{winner} is better than {loser}" for winner, loser in pairs)
+    number = f"{len(shown)} of {pluralize(len(comparisons), 'pairwise comparison')}"
+    return f"{number} show a significant difference in top-1 after correction{': ' + better if better else ''}."
+
+
+def tests(comparison: Comparison, comparisons: int) -> str:
+    """Return the test results behind a verdict, and the classes that differ significantly."""
+    text = f"McNemar’s exact test, clip by clip: {p_equals(comparison.p_clips)}. Paired permutation test by source, "
+    text += f"which the verdict uses: {p_equals(comparison.p_sources)}"
     if comparisons > 1:
-        said += f", and corrected for {comparisons} comparisons p {equals(comparison['p_holm'])}"
-    shown = ", ".join(comparison["classes"]["shown"])
-    return said + (
-        f". Classes with a difference after correction: {shown}." if shown else ". For no class can one be shown."
+        text += f"; after Holm’s correction over {comparisons} comparisons {p_equals(comparison.p_holm)}"
+    shown = ", ".join(comparison.classes.shown)
+    return text + (
+        f". Classes that differ significantly after correction: {shown}."
+        if shown
+        else ". No class differs significantly after correction."
     )
 
 
-def leak_line(leaks: Mapping[str, Any]) -> str:
-    """Return how many test clips resemble a training clip too much."""
-    if not leaks["clips"]:
-        return "No test clip has a near-duplicate among the training clips of its split."
-    verb = "has" if leaks["clips"] == 1 else "have"
-    said = f"{count(leaks['clips'], 'test clip')} {verb} a near-duplicate among the training clips of a split "
-    said += f"({count(leaks['results'], 'result')}): the same file, or a cosine of {leaks['alike']:g} or more between "
-    return said + "centred embeddings."
+def duplicate_line(duplicates: Duplicates) -> str:
+    """Return how many test clips have a near-duplicate in training, and how near-duplicates were found."""
+    rule = "the same file"
+    if duplicates.threshold is not None:
+        rule += f", or a cosine of {duplicates.threshold:.3f} or more between centered embeddings, which lies outside "
+        rule += "the distribution of nearest neighbors of different sources under this encoder"
+    else:
+        rule += "; this encoder’s embeddings do not distinguish near-duplicates from other clips"
+    if not duplicates.clips:
+        return f"No test clip has a near-duplicate in the training set of its split ({rule})."
+    verb = "has" if duplicates.clips == 1 else "have"
+    text = f"{pluralize(duplicates.clips, 'test clip')} {verb} a near-duplicate in the training set of a split "
+    return text + f"({pluralize(duplicates.results, 'result')}): {rule}."
 
 
-def setting(found: Mapping[str, Any]) -> str:
-    """Return what was tested, in one line."""
-    first = found["runs"][0]["provenance"]
-    n, protocol = len(found["runs"][0]["splits"]), first.get("protocol")
-    parts = [(first.get("dataset") or {}).get("name"), count(n, "split") + (f" ({protocol})" if protocol else "")]
-    parts += [count(len(found["class_names"]), "class", "classes"), count(found["n_clips"], "test clip")]
-    return " · ".join(part for part in (*parts, count(found["n_sources"], "source")) if part)
+def setting(report: Report) -> str:
+    """Return dataset, protocol and sizes in one line."""
+    first = report.runs[0]
+    n, protocol = len(first.splits), first.provenance.get("protocol")
+    parts = [(first.provenance.get("dataset") or {}).get("name")]
+    parts += [pluralize(n, "split") + (f" ({protocol})" if protocol else "")]
+    parts += [pluralize(len(report.class_names), "class", "classes"), pluralize(report.n_clips, "test clip")]
+    return " · ".join(part for part in (*parts, pluralize(report.n_sources, "source")) if part)
 
 
-def opening(found: Mapping[str, Any]) -> str:
-    """Return the main number of a single run."""
-    top1 = found["runs"][0]["summary"]["top1"]
-    low, high = (percent(end) for end in top1["ci95"])
-    n = len(found["runs"][0]["splits"])
-    said = (
-        f"Top-1 {percent(top1['mean'])} %, 95 % interval {low} to {high}, over {count(found['n_clips'], 'test clip')} "
-    )
-    return said + f"from {count(found['n_sources'], 'source')}" + (f", mean of {n} splits." if n > 1 else ".")
+def opening(report: Report) -> str:
+    """Return the main result of a single run, with the chance level beside it."""
+    top1, n = report.runs[0].summary["top1"], len(report.runs[0].splits)
+    low, high = (percent(end) for end in top1.ci95)
+    text = f"Top-1 {percent(top1.mean)} %, {INTERVAL} {low} to {high}, on {pluralize(report.n_clips, 'test clip')} "
+    text += f"from {pluralize(report.n_sources, 'source')}" + (f", mean of {n} splits" if n > 1 else "")
+    return f"{text}; chance level {percent(chance(report))} %."
+
+
+def chance(report: Report) -> float:
+    """Return the top-1 accuracy of guessing every class equally often."""
+    return 1 / len(report.class_names)
 
 
 def mixing_line(leaks: Mapping[str, int]) -> str:
-    """Return in how many splits how many sources stand on both sides."""
+    """Return in how many splits sources are in both the training and the test set."""
     most = max(leaks.values())
-    said = f"In {count(len(leaks), 'split')} up to {count(most, 'source')} "
-    return said + f"{'has' if most == 1 else 'have'} clips on both sides: these numbers are too high."
+    text = f"In {pluralize(len(leaks), 'split')} up to {pluralize(most, 'source')} "
+    return text + f"{'has' if most == 1 else 'have'} clips in both the training and the test set: results are too high."
 
 
 def coverage_line(coverage: Mapping[str, Any]) -> str:
-    """Return how much of the dataset the numbers rest on."""
+    """Return how much of the dataset the results cover."""
     keys = ("cached", "used", "missing", "failed", "flagged")
-    known = {key: coverage[key] for key in keys if key in coverage}
-    if known.get("used") == known.get("cached"):
-        known.pop("used", None)
-    parts = [f"{number:,} {key}" for key, number in known.items()]
-    total = f"{count(coverage['videos'], 'video')} listed: " if "videos" in coverage else ""
-    return total + ", ".join(parts) if parts else "coverage not recorded"
+    numbers = {key: coverage[key] for key in keys if key in coverage}
+    if numbers.get("used") == numbers.get("cached"):
+        numbers.pop("used", None)
+    parts = [f"{number:,} {key}" for key, number in numbers.items()]
+    total = f"{pluralize(coverage['videos'], 'video')} listed: " if "videos" in coverage else ""
+    return total + ", ".join(parts) if parts else "Coverage not recorded"
 
 
 def is_complete(coverage: Mapping[str, Any]) -> bool:
-    """Return whether nothing is missing, failed or flagged."""
+    """Return whether no video is missing, failed or flagged."""
     return bool(coverage) and not any(coverage.get(key) for key in ("missing", "failed", "flagged"))
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Return names without the words at their end, then at their start, that all share: `base`, `hr`.
+    """Return names without the words that all share at their end, then at their start: `base`, `hr`.
 
-    Words are what stands between hyphens; no name loses all of its own. The start is kept where one short name would be
-    the end of another: of `tiny-linear` and `tiny-hr-linear` the first is not just any `linear`.
+    Words are separated by hyphens; every name keeps at least one. The start stays where one short name would otherwise
+    be the end of another: of `tiny-linear` and `tiny-hr-linear`, `linear` would not identify the first.
     """
     words = [name.split("-") for name in names]
     if len(words) < 2:
@@ -206,15 +220,3 @@ def short_names(names: Sequence[str]) -> list[str]:
         shorter = [word[1:] for word in shorter]
     clear = not any(a != b and a == b[-len(a) :] for a in shorter for b in shorter)
     return ["-".join(word) for word in (shorter if clear else words)]
-
-
-def listing(names: Sequence[str], most: int = 3) -> str:
-    """Return the first few names, and how many more there are."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
-
-
-def equals(p: float) -> str:
-    """Return `= 0.031`, or `< 0.001`."""
-    text = p_value(p)
-    return text.replace("<", "< ") if text[0] == "<" else f"= {text}"

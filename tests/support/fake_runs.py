@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from actionvit.pipeline.reporting.analysis import Embeddings
+from actionvit.pipeline.reporting.embeddings import Embeddings
 from actionvit.pipeline.runs import Predictions, Run, measure, write_run
 
 NAMES = ("clap", "jump", "run", "walk", "wave", "<b>&")

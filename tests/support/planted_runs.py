@@ -51,12 +51,11 @@ def recovery(levels: tuple[float, float], *, tries: int, sources: int, resamples
     counts = dict.fromkeys(("top1", "mean_class_accuracy", "p", "shown", "classes", "each_class"), 0.0)
     for _ in range(tries):
         one = compare(*planted(random, levels, sources), resamples=resamples)
-        one["p_holm"] = one["p_sources"]
-        for name, delta in one["delta"].items():
-            counts[name] += delta["ci95"][0] <= truth <= delta["ci95"][1]
-        inside = [row["ci95"][0] <= truth <= row["ci95"][1] for row in one["per_class"]]
+        for name, delta in one.delta.items():
+            counts[name] += delta.ci95[0] <= truth <= delta.ci95[1]
+        inside = [row.ci95[0] <= truth <= row.ci95[1] for row in one.per_class if row.ci95]
         counts["each_class"] += float(np.mean(inside))
-        counts["p"] += one["p_sources"] < 0.05
+        counts["p"] += one.p_sources < 0.05
         counts["shown"] += is_shown(one)
-        counts["classes"] += bool(one["classes"]["shown"])
+        counts["classes"] += bool(one.classes.shown)
     return {name: float(count / tries) for name, count in counts.items()}

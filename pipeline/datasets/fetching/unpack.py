@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from actionvit.errors import ActionVitError
-from actionvit.pipeline.text import printable
+from actionvit.text import printable
 
 _BLOCK = 1 << 18
 

@@ -11,7 +11,7 @@ from actionvit.errors import ActionVitError
 from actionvit.pipeline.datasets.formats.rows import Listing, Row, existing
 from actionvit.pipeline.datasets.reading import SETS
 from actionvit.pipeline.datasets.textfile import head, read_lines
-from actionvit.pipeline.text import pluralize, printable
+from actionvit.text import pluralize, printable
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".list", ".lst")
 _SET = re.compile(rf"(?<![a-z])({'|'.join(sorted(SETS, key=len, reverse=True))})(?![a-z])")

@@ -19,7 +19,7 @@ from actionvit.pipeline.datasets.formats.rows import Listing, Row
 from actionvit.pipeline.datasets.formats.tables import table_rows
 from actionvit.pipeline.datasets.reading import set_name
 from actionvit.pipeline.datasets.textfile import read_lines, read_text
-from actionvit.pipeline.text import printable
+from actionvit.text import printable
 
 _RECORD_IDS = ("id", "vid_name")
 _KINETICS = {"label": "label", "youtube_id": "id", "time_start": "start", "time_end": "end", "split": "split"}

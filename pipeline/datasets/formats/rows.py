@@ -14,7 +14,7 @@ from actionvit.errors import ActionVitError
 from actionvit.pipeline.datasets.dataset import Video
 from actionvit.pipeline.datasets.names import parse_source, stem
 from actionvit.pipeline.datasets.reading import Reading, split_of
-from actionvit.pipeline.text import abbreviate, pluralize, printable
+from actionvit.text import abbreviate, pluralize, printable
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 

@@ -13,7 +13,7 @@ from actionvit.errors import ActionVitError
 from actionvit.pipeline.datasets.formats.rows import Listing, Row
 from actionvit.pipeline.datasets.reading import SETS, set_name
 from actionvit.pipeline.datasets.textfile import read_lines, read_text
-from actionvit.pipeline.text import printable
+from actionvit.text import printable
 
 COLUMNS = {
     "path": ("path", "video_path", "file_path", "filepath", "file_name", "filename", "video_name", "file", "video"),

@@ -1,0 +1,141 @@
+"""Drawing of figures: settings, names as text, and files in SVG, PDF and PNG; the same numbers give the same bytes."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from actionvit import escape
+from actionvit.pipeline.reporting.table import PALETTE_SIZE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, SOFT, LINE, BACK = "#1b1f24", "#5c6670", "#d5dade", "#fefefe"
+PALETTE = ("#2f6db3", "#c4570c", "#2c8060", "#8457a6", "#8f7a12", "#4a5560")
+"""Colors of the runs in order; they differ in lightness too, and markers differ."""
+MARKERS = "osD^vP"
+assert len(PALETTE) == len(MARKERS) == PALETTE_SIZE
+
+CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "Droid Sans Fallback")
+"""Fonts for names that DejaVu Sans has no glyphs for, as far as they are installed."""
+
+RC: Any = {
+    "svg.hashsalt": "actionvit",
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,  # text remains text
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8,
+    "text.color": INK,
+    "figure.facecolor": BACK,
+    "axes.facecolor": "none",
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 7.5,
+}
+
+Draw = Callable[["Figure"], None]
+"""Adds axes and marks to an empty figure."""
+
+
+def files(figure: Figure, name: str) -> dict[str, bytes]:
+    """Return a figure as files by suffix: `.svg`, `.pdf` and `.png`; `name` makes ids unique on a page."""
+    result = {}
+    with drawing(**{"svg.hashsalt": name}):
+        for suffix, options in (
+            (".svg", {"metadata": {"Date": None}}),
+            (".pdf", {"metadata": {"CreationDate": None}}),
+            (".png", {"dpi": 200}),
+        ):
+            file = io.BytesIO()
+            figure.savefig(file, format=suffix[1:], **options)
+            result[suffix] = file.getvalue()
+    return result
+
+
+def inline(svg: bytes, label: str) -> str:
+    """Return an SVG file as an element of a page: its text is text, its colors are the page's."""
+    from html import escape
+
+    text = svg.decode()
+    text = re.sub(
+        r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL
+    )
+    text = re.sub(r"font: [^;\"]*?([\d.]+px)[^;\"]*", r"font-size: \1", text)
+    width = float(re.search(r'width="([\d.]+)pt"', text)[1]) * 4 / 3  # type: ignore[index]
+    for color, value in {INK: "currentColor", SOFT: "var(--soft)", LINE: "var(--line)", BACK: "var(--back)"}.items():
+        text = text.replace(color, value)
+    for place, color in enumerate(PALETTE):
+        text = text.replace(color, f"var(--run{place})")
+    head = f'<svg class="chart" role="img" aria-label="{escape(label)}" style="width:{width:.0f}px"'
+    return re.sub(r'<svg[^>]*?(viewBox="[^"]*")[^>]*>', rf"{head} \1>", text, count=1)
+
+
+def drawn(size: tuple[float, float], draw: Draw, layout: str | None = "constrained") -> Figure:
+    """Return a drawn figure whose layout is computed once, not again for each format."""
+    from matplotlib.figure import Figure
+
+    with drawing():
+        figure = Figure(figsize=size, layout=layout)  # type: ignore[arg-type]
+        draw(figure)
+        if layout:
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+        return figure
+
+
+@contextmanager
+def drawing(**settings: Any) -> Iterator[None]:
+    """Draw with the report's settings, and without a warning per letter of a script that has no font.
+
+    Such letters are boxes in PNG and PDF; in SVG they are text.
+    """
+    import warnings
+
+    from matplotlib import rc_context
+
+    rc: Any = {**RC, "font.sans-serif": _fonts(), **settings}
+    with rc_context(rc), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
+        yield
+
+
+@cache
+def _fonts() -> list[str]:
+    from matplotlib.font_manager import fontManager
+
+    installed = set(fontManager.get_font_names())
+    return ["DejaVu Sans", *(name for name in CJK_FONTS if name in installed)]
+
+
+def run_style(run: int, size: float = 4.5) -> dict[str, Any]:
+    """Return the color and the marker of a run."""
+    return {"color": PALETTE[run % len(PALETTE)], "marker": MARKERS[run % len(MARKERS)], "markersize": size}
+
+
+def plain_text(name: str) -> str:
+    """Return text for matplotlib: without formulas, and with a space before the underscore that would hide a label."""
+    text = escape.mathtext(name)
+    return f"\u200a{text}" if text.startswith("_") else text
+
+
+def class_text(name: str) -> str:
+    """Return a class name as words."""
+    return plain_text(name.replace("_", " "))
