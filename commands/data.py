@@ -1,8 +1,10 @@
-"""`actionvit data`: get datasets, look at them, draw one."""
+"""`actionvit data`: download, inspect, split and draw datasets."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +21,13 @@ from actionvit.commands.options import (
     seed_option,
     split_options,
 )
+from actionvit.commands.progress import Advance, progress
 from actionvit.errors import ActionVitError
+from actionvit.text import pluralize
 
 if TYPE_CHECKING:
     from actionvit.pipeline.datasets.dataset import Dataset, Split
+    from actionvit.pipeline.datasets.synthetic.dataset import DrawnClip
 
 
 class _Group(Group):
@@ -55,50 +60,38 @@ def command() -> None:
     help="Archive to use instead of the official address.  [repeatable]",
 )
 def fetch(name: str, out: Path | None, sources: tuple[str, ...]) -> None:
-    """Download and unpack hmdb51; unpack hmdb_simp from a file that you downloaded.
+    """Download and unpack hmdb51 or ucf101; unpack hmdb_simp from a file that you downloaded.
 
-    A download that was cut short goes on where it stopped. Archives are unpacked so that nothing in them can land
-    outside the folder. Rar needs bsdtar, unrar or 7z on the machine.
+    An interrupted download is resumed. Nothing in an archive can land outside the folder. Rar needs bsdtar.
     """
-    from actionvit.pipeline.datasets.fetching import fetch as stage
-    from actionvit.text import pluralize
+    from actionvit.pipeline.datasets.fetching import fetch as fetching
 
-    recipe = stage.find_recipe(name)
-    click.echo(f"{recipe.title}. Licence: {recipe.licence}. Cite: {recipe.citation}")
-    with _Bars() as bars:
-        fetched = stage.fetch(name, out or Path("data") / name, sources=sources, track=bars.update)
-    there = (
-        f"{pluralize(fetched.videos, 'video')} of {pluralize(fetched.classes, 'class', 'classes')} in `{fetched.root}`"
-    )
-    click.echo(there if fetched.new else f"there already: {there}; nothing to do")
-    if fetched.videos != recipe.videos:
-        click.echo(f"note: the whole of it has {recipe.videos:,} videos", err=True)
+    source = fetching.find_source(name)
+    click.echo(f"{source.title}. Licence: {source.licence}. Cite: {source.citation}")
+    with _Steps() as steps:
+        fetched = fetching.fetch(name, out or Path("data") / name, sources=sources, progress=steps.update)
+    classes = pluralize(fetched.classes, "class", "classes")
+    contents = f"{pluralize(fetched.videos, 'video')} of {classes} in `{fetched.root}`"
+    click.echo(contents if fetched.new else f"there already: {contents}; nothing to do")
+    if fetched.videos != source.videos:
+        click.echo(f"note: the complete set has {source.videos:,} videos", err=True)
     click.echo(f"next: actionvit extract {fetched.root}")
 
 
-class _Bars:
-    """One progress bar a step; the next step closes the last one's."""
+class _Steps(contextlib.ExitStack):
+    """Progress of one step after the other."""
 
-    def __init__(self) -> None:
-        self.bar: Any = None
-
-    def __enter__(self) -> _Bars:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
+    step = ""
+    advance: Advance
 
     def update(self, step: str, done: int, total: int | None) -> None:
-        """Show how far a step is."""
-        from tqdm import tqdm
-
-        if self.bar is None or self.bar.desc != f"{step}: ":
-            self.__exit__()
-            scale = step.startswith("download")
-            self.bar = tqdm(desc=step, total=total, unit="B" if scale else "archive", unit_scale=scale, disable=None)
-        self.bar.total = total
-        self.bar.update(done - self.bar.n)
+        """Show the progress of a step, bytes in MiB."""
+        download = step.startswith("download")
+        if step != self.step:
+            self.close()
+            self.step, self.advance = step, self.enter_context(progress(step, "MiB" if download else "archive"))
+        scale = 2**20 if download else 1
+        self.advance(done // scale, (done if total is None else total) // scale)
 
 
 @command.command(examples="actionvit data draw clips/ --count 200")
@@ -112,16 +105,17 @@ def draw(out: Path, seed: int, clips: int) -> None:
 
     The classes are motions of simple shapes; no single frame tells them apart. Existing clips are kept.
     """
-    from tqdm import tqdm
-
     from actionvit.pipeline.datasets.synthetic.dataset import draw_dataset, plan_clips
 
-    def track(missing: Any) -> Any:
-        return tqdm(missing, desc="draw", unit="clip", disable=None, leave=False)
+    def track(missing: Sequence[DrawnClip]) -> Iterator[DrawnClip]:
+        with progress("draw", "clip") as advance:
+            for done, clip in enumerate(missing, start=1):
+                yield clip
+                advance(done, len(missing))
 
     drawn = draw_dataset(out, seed=seed, clips=clips, track=track)
     kept = len(plan_clips(seed=seed, clips=clips)) - drawn
-    click.echo(f"{drawn} clips drawn, {kept} kept, in `{out}`")
+    click.echo(f"{pluralize(drawn, 'clip')} drawn, {kept} kept, in `{out}`")
 
 
 @command.command(examples="actionvit data splits videos/ --protocol grouped --folds 5")
@@ -160,7 +154,7 @@ def splits(root: Path, protocol: str | None, as_json: bool, **options: Any) -> N
     click.echo(f"{'split':<14}{'train':>7}{'test':>7}{'unused':>8}{'leaking':>9}{'shared':>8}")
     for row in rows:
         click.echo("{split:<14}{train:>7}{test:>7}{unused:>8}{leaking:>9}{shared:>8}".format(**row))
-    click.echo("leaking: sources with clips of one class on both sides; shared: with clips of any class on both sides")
+    click.echo("leaking: sources with clips of one class in training and test set; shared: with clips of any class")
 
 
 def _row(dataset: Dataset, split: Split) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def test_fetch_names_licence_and_paper_and_what_is_missing(tmp_path):
     assert done.exit_code == 0, done.output
     assert "Licence: CC BY 4.0" in done.stdout and "Kuehne" in done.stdout and "ICCV 2011" in done.stdout
     assert f"3 videos of 1 class in `{to}`" in done.stdout and f"actionvit extract {to}" in done.stdout
-    assert "the whole of it has 6,766 videos" in done.stderr
+    assert "the complete set has 6,766 videos" in done.stderr
     again = run("fetch", "hmdb51", "--output", to)
     assert again.exit_code == 0 and "there already" in again.stdout
 
@@ -40,7 +40,7 @@ def test_draw_then_splits(sixty, tmp_path):
     shutil.copytree(sixty, tmp_path / "clips")
     next((tmp_path / "clips").glob("*/*.avi")).unlink()
     drawn = run("draw", tmp_path / "clips", "--count", 60)
-    assert drawn.exit_code == 0 and "1 clips drawn, 71 kept" in drawn.stdout
+    assert drawn.exit_code == 0 and "1 clip drawn, 71 kept" in drawn.stdout
     found = json.loads(run("splits", tmp_path / "clips", "--json").stdout)
     rows = {row["split"]: row for row in found["splits"]}
     assert found["sources_known"] and len(rows) == 3 + 5 + 5 + 5

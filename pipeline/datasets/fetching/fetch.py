@@ -1,138 +1,269 @@
-"""Get a dataset: download or take an archive, unpack it safely, put the class folders where they belong."""
+"""Fetch a dataset: download or take its archives, unpack them safely, publish the folder by one rename."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from actionvit.errors import ActionVitError
+from actionvit.features.atomic import sync
 from actionvit.features.media import VIDEO_SUFFIXES
+from actionvit.features.store.locks import LOCK, locked
 from actionvit.pipeline.datasets.fetching.download import download
-from actionvit.pipeline.datasets.fetching.unpack import BadArchiveError, Budget, find_program, unpack
+from actionvit.pipeline.datasets.fetching.unpack import BadArchiveError, Budget, find_bsdtar, unpack
 from actionvit.pipeline.datasets.folder_dataset import is_frame_folder, scan_tree
 from actionvit.pipeline.datasets.official import FOLDER_NAMES
+from actionvit.pipeline.datasets.ucf101 import ucf101_file
 
 logger = logging.getLogger(__name__)
 
 _ARCHIVES = (".rar", ".zip", ".7z", ".tar")
 _LAB = "https://serre-lab.clps.brown.edu/wp-content/uploads/2013/10"
+_CRCV = "https://www.crcv.ucf.edu/data/UCF101"
+_BUSY = "is fetching into this folder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """What one must know to get a dataset."""
+class DatasetSource:
+    """Where a dataset comes from."""
 
     title: str
     licence: str
     citation: str
     urls: tuple[str, ...] = ()
-    """Archives that together make it; none where it cannot be fetched without an account."""
+    """The archives that make it up; none where fetching needs an account."""
+    checksums: tuple[str, ...] = ()
+    """`ALGORITHM:HEX` of each archive, empty where none is published."""
     by_hand: str
-    """What to do where that does not work, one line."""
+    """How to get it otherwise, in one line."""
     videos: int
-    """How many there are in the whole of it."""
+    """Number of videos in the complete set."""
     max_bytes: int = 16 * 2**30
     max_files: int = 500_000
 
 
-RECIPES = {
-    "hmdb51": Recipe(
+_HMDB51_PAPER = (
+    "H. Kuehne, H. Jhuang, E. Garrote, T. Poggio, T. Serre: HMDB: A Large Video Database for Human Motion Recognition."
+    " ICCV 2011."
+)
+SOURCES = {
+    "hmdb51": DatasetSource(
         title="HMDB51, 6,766 clips of 51 classes, about 2 GB",
         licence="CC BY 4.0",
-        citation="H. Kuehne, H. Jhuang, E. Garrote, T. Poggio, T. Serre: HMDB: A Large Video Database for Human Motion"
-        " Recognition. ICCV 2011.",
+        citation=_HMDB51_PAPER,
         urls=(f"{_LAB}/test_train_splits.rar", f"{_LAB}/hmdb51_org.rar"),
+        checksums=("md5:15e67781e70dcfbdce2d7dbb9b3344b5", ""),  # as torchvision has it
         by_hand="get hmdb51_org.rar and test_train_splits.rar as https://serre-lab.clps.brown.edu/resources/HMDB/ says,"
         " then `actionvit data fetch hmdb51 --from hmdb51_org.rar --from test_train_splits.rar`",
         videos=6766,
     ),
-    "hmdb_simp": Recipe(
+    "ucf101": DatasetSource(
+        title="UCF101, 13,320 clips of 101 classes, about 7 GB",
+        licence="not stated; videos are from YouTube",
+        citation="K. Soomro, A. R. Zamir, M. Shah: UCF101: A Dataset of 101 Human Action Classes From Videos in The"
+        " Wild. CRCV-TR-12-01, 2012.",
+        urls=(f"{_CRCV}/UCF101TrainTestSplits-RecognitionTask.zip", f"{_CRCV}/UCF101.rar"),
+        checksums=("sha256:5c0d1a53b8ed364a2ac830a73f405e51bece7d98ce1254fd19ed4a36b224bd27", ""),  # as TFDS has it
+        by_hand="get UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip from https://www.crcv.ucf.edu/data/UCF101.php,"
+        " then `actionvit data fetch ucf101 --from UCF101.rar --from UCF101TrainTestSplits-RecognitionTask.zip`",
+        videos=13320,
+        max_bytes=32 * 2**30,
+    ),
+    "hmdb_simp": DatasetSource(
         title="HMDB_simp, 1,250 clips of 25 of HMDB51's classes as folders of JPEG frames",
         licence="that of HMDB51, CC BY 4.0",
-        citation="H. Kuehne, H. Jhuang, E. Garrote, T. Poggio, T. Serre: HMDB: A Large Video Database for Human Motion"
-        " Recognition. ICCV 2011.",
+        citation=_HMDB51_PAPER,
         by_hand="it cannot be fetched without an account: download its zip (Kaggle has copies), then"
         " `actionvit data fetch hmdb_simp --from FILE.zip`",
         videos=1250,
     ),
 }
+BY_FORM = {
+    "kinetics": "Kinetics is downloaded with the scripts of https://github.com/cvdfoundation/kinetics-dataset",
+    "ssv2": "Something-Something v2 needs an account with Qualcomm, who distribute it",
+    "jester": "Jester needs an account with Qualcomm, who distribute it",
+    "diving48": "Diving48 is distributed at http://www.svcl.ucsd.edu/projects/resound/dataset.html",
+}
+"""Sets that are read, but not fetched."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What is there now."""
+    """The contents of the folder after a fetch."""
 
     root: Path
     videos: int
     classes: int
     new: bool
-    """False if it was there already and nothing was done."""
+    """False if the folder was complete already."""
 
 
-Track = Callable[[str, int, "int | None"], None]
-"""Called with a step's name, how far it is, and how far it will go if known."""
+ProgressCallback = Callable[[str, int, "int | None"], None]
+"""Called with the name of a step, its progress, and its end if known."""
 
 
-def find_recipe(name: str) -> Recipe:
-    """Return what is known of a dataset. Raises ActionVitError for a name that is not known."""
-    if name not in RECIPES:
-        raise ActionVitError(f"data fetch: got `{name}`, expected one of {', '.join(RECIPES)}")
-    return RECIPES[name]
+def find_source(name: str) -> DatasetSource:
+    """Return the source of a dataset. Raises ActionVitError for a name that cannot be fetched."""
+    if name in BY_FORM:
+        raise ActionVitError(
+            f"data fetch: {BY_FORM[name]}; unpack it, and give its folder as ROOT to the other commands"
+        )
+    if name not in SOURCES:
+        raise ActionVitError(f"data fetch: got `{name}`, expected one of {', '.join(SOURCES)}")
+    return SOURCES[name]
 
 
-def fetch(name: str, to: Path, *, sources: Sequence[str] = (), track: Track | None = None) -> Fetched:
-    """Make the folder `to` with class folders of videos, and the official lists in it where there are some.
+def fetch(name: str, to: Path, *, sources: Sequence[str] = (), progress: ProgressCallback | None = None) -> Fetched:
+    """Make the folder `to` with class folders of videos and the official lists.
 
-    Everything happens in a hidden folder beside `to`, which is renamed at the end: `to` is whole or not there. An
-    interrupted call leaves downloads behind in it, which the next one goes on with.
+    Everything happens in a hidden folder beside `to`, under a lock, and is published by one rename: `to` is complete
+    or not there. Downloads of an interrupted call are kept there, and the next call resumes them. A call that finds
+    another at work waits for it.
 
     Parameters
     ----------
     name : str
-        One of `RECIPES`.
+        A key of `SOURCES`.
     to : Path
         A new or empty folder.
     sources : sequence of str
-        Archives to take instead of the recipe's addresses: files, or http(s) addresses.
-    track : callable, optional
-        Told of progress.
+        Archives to take instead of the official addresses: files, or http(s) addresses.
+    progress : callable, optional
 
     Raises
     ------
     ActionVitError
-        If the name is unknown, the folder holds something else, an archive cannot be had, or holds no videos.
+        If the name is unknown, the folder holds something else, an archive cannot be had, has another checksum than
+        published, or holds no videos.
     """
-    recipe = find_recipe(name)
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        return _already(to)
-    sources = tuple(sources) or recipe.urls
+    source = find_source(name)
+    if _is_taken(to):
+        return _present(to)
+    checksums = () if sources else source.checksums
+    sources = tuple(sources) or source.urls
     if not sources:
-        raise ActionVitError(f"{name}: {recipe.by_hand}")
-    for source in sources:
-        if source.lower().endswith((".rar", ".7z")):
-            find_program(source)  # before gigabytes are fetched in vain
+        raise ActionVitError(f"{name}: {source.by_hand}")
+    for archive in sources:
+        if archive.lower().endswith((".rar", ".7z")):
+            find_bsdtar(archive)  # before gigabytes are fetched in vain
     target = to.resolve()
+    with _work_folder(target) as work:
+        if _is_taken(to):
+            return _present(to)
+        archives = [_obtain(archive, work, source, progress) for archive in sources]
+        for file, checksum in zip(archives, checksums, strict=False):
+            _verify(file, checksum)
+        ready = _unpack_all(archives, work, source, progress)
+        scan = scan_tree(ready)
+        if target.exists():
+            target.rmdir()
+        ready.rename(target)
+        sync(target.parent)
+        for path in work.iterdir():
+            if path.name != LOCK:
+                shutil.rmtree(path)
+    return Fetched(to, len(scan.videos), len(scan.folders), new=True)
+
+
+@contextmanager
+def _work_folder(target: Path) -> Iterator[Path]:
+    """Hold the lock of the hidden folder beside the target, made anew if another call has removed it meanwhile."""
     work = target.with_name(f".{target.name}.fetch")
-    work.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        while True:
+            try:
+                work.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(work, wait=True, busy=_BUSY))
+                break
+            except OSError as error:
+                raise ActionVitError(
+                    f"data fetch: cannot write `{work}` ({error.strerror}); choose another --output"
+                ) from error
+            except ActionVitError as error:
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise
+        try:
+            yield work
+        finally:
+            for folder in ("unpacked", "ready"):
+                shutil.rmtree(work / folder, ignore_errors=True)
+            with suppress(OSError):  # not empty: downloads to be resumed, or the lock of the next call
+                for path in work.iterdir():
+                    if path.name != LOCK:
+                        path.rmdir()
+                (work / LOCK).unlink()  # the last entry, so that a waiting call finds a folder without remains
+                work.rmdir()
+
+
+def _is_taken(to: Path) -> bool:
+    return to.exists() and (not to.is_dir() or any(to.iterdir()))
+
+
+def _present(to: Path) -> Fetched:
+    """Return the contents of a folder that a call before this one made; it is left alone."""
     try:
-        archives = [_obtain(source, work, recipe.max_bytes, track) for source in sources]
+        scan = scan_tree(to)
     except ActionVitError as error:
-        raise ActionVitError(f"{error}" if "--from" in f"{error}" else f"{error}; or {recipe.by_hand}") from error
+        raise ActionVitError(f"data fetch: `{to}` holds other files; give a new folder with --output") from error
+    return Fetched(to, len(scan.videos), len(scan.folders), new=False)
+
+
+def _obtain(archive: str, work: Path, source: DatasetSource, progress: ProgressCallback | None) -> Path:
+    """Return an archive's file: the one given, or the one downloaded now or by an earlier call."""
+    if "://" not in archive:
+        file = Path(archive).expanduser()
+        if not file.is_file():
+            raise ActionVitError(f"--from `{archive}`: no such file; give an archive or an http(s) address")
+        return file
+    name = Path(unquote(urlsplit(archive).path)).name.lstrip(".") or "archive"
+    # Two addresses may end in one name, and the name may name the class.
+    file = work / hashlib.sha256(archive.encode()).hexdigest()[:8] / name
+    file.parent.mkdir(exist_ok=True)
+    if not file.exists():
+        logger.info("downloading %s", archive)
+        step = f"download {name}"
+        try:
+            download(
+                archive,
+                file,
+                max_bytes=source.max_bytes,
+                progress=progress and (lambda done, total: progress(step, done, total)),
+            )
+        except ActionVitError as error:
+            raise ActionVitError(f"{error}" if "--from" in f"{error}" else f"{error}; or {source.by_hand}") from error
+    return file
+
+
+def _verify(archive: Path, checksum: str) -> None:
+    """Raise if a downloaded archive has another checksum than published; it is removed."""
+    if not checksum:
+        return
+    algorithm, _, expected = checksum.partition(":")
+    with archive.open("rb") as stream:
+        digest = hashlib.file_digest(stream, algorithm).hexdigest()
+    if digest != expected:
+        archive.unlink()
+        raise ActionVitError(f"`{archive.name}`: {algorithm} {digest}, expected {expected}; removed: run this again")
+
+
+def _unpack_all(archives: Sequence[Path], work: Path, source: DatasetSource, progress: ProgressCallback | None) -> Path:
+    """Unpack the archives; return the folder with class folders and lists, ready to be published."""
     unpacked, ready = work / "unpacked", work / "ready"
     for folder in (unpacked, ready):
         shutil.rmtree(folder, ignore_errors=True)
     ready.mkdir()
-    budget = Budget(recipe.max_bytes, recipe.max_files)
+    budget = Budget(source.max_bytes, source.max_files)
     for number, archive in enumerate(archives):
         # The name matters where the archive's files have no folder of their own.
         folder = unpacked / str(number) / f".{archive.name}"
         try:
-            _unpack_nested(archive, folder, budget, track)
+            _unpack_nested(archive, folder, budget, progress)
         except BadArchiveError:
             if work in archive.parents:
                 archive.unlink()
@@ -141,61 +272,31 @@ def fetch(name: str, to: Path, *, sources: Sequence[str] = (), track: Track | No
             raise ActionVitError(
                 f"data fetch: no class folders and no split lists in `{archive}`; is it the right file?"
             )
-    scan = scan_tree(ready)
-    if target.exists():
-        target.rmdir()
-    ready.rename(target)
-    shutil.rmtree(work)
-    return Fetched(to, len(scan.videos), len(scan.folders), new=True)
+    return ready
 
 
-def _already(to: Path) -> Fetched:
-    """Say what a folder holds that is there; it is left alone."""
-    try:
-        scan = scan_tree(to)
-    except ActionVitError as error:
-        raise ActionVitError(f"data fetch: `{to}` holds other files; give a new folder with --output") from error
-    return Fetched(to, len(scan.videos), len(scan.folders), new=False)
-
-
-def _obtain(source: str, work: Path, max_bytes: int, track: Track | None) -> Path:
-    """Return the archive's file: the one given, or the one downloaded now or by an earlier call."""
-    if "://" not in source:
-        file = Path(source).expanduser()
-        if not file.is_file():
-            raise ActionVitError(f"--from `{source}`: no such file; give an archive or an http(s) address")
-        return file
-    name = Path(unquote(urlsplit(source).path)).name.lstrip(".") or "archive"
-    # Two addresses may end in one name, and the name may name the class.
-    file = work / hashlib.sha256(source.encode()).hexdigest()[:8] / name
-    file.parent.mkdir(exist_ok=True)
-    if not file.exists():
-        logger.info("downloading %s", source)
-        step = f"download {name}"
-        download(source, file, max_bytes=max_bytes, progress=track and (lambda done, total: track(step, done, total)))
-    return file
-
-
-def _unpack_nested(archive: Path, into: Path, budget: Budget, track: Track | None) -> None:
+def _unpack_nested(archive: Path, into: Path, budget: Budget, progress: ProgressCallback | None) -> None:
     """Unpack an archive and the archives in it: HMDB51 comes as one rar of 51."""
     step = f"unpack {archive.name}"
-    if track:
-        track(step, 0, None)
+    if progress:
+        progress(step, 0, None)
     unpack(archive, into, budget)
     inner = sorted(path for path in into.rglob("*") if path.suffix.lower() in _ARCHIVES and path.is_file())
     for number, path in enumerate(inner, start=1):
         unpack(path, path.with_name(f".{path.name}"), budget)
         path.unlink()
-        if track:
-            track(step, number, len(inner))
+        if progress:
+            progress(step, number, len(inner))
 
 
 def _place(folder: Path, ready: Path) -> int:
-    """Move class folders and split lists, however deep they lie, to where a dataset has them; return how many."""
+    """Move class folders and split lists, at whatever depth, to where a dataset has them; return their number."""
     entries = sorted(folder.iterdir())
     names = [entry.name.lower() for entry in entries if entry.name[0] != "." or entry.is_dir()]
     if any(name.endswith("_test_split1.txt") for name in names):
         target = ready / FOLDER_NAMES[0]
+    elif any(map(ucf101_file, names)):
+        target = ready / "ucfTrainTestlist"
     elif any(name.endswith(VIDEO_SUFFIXES) for name in names) or any(map(is_frame_folder, entries)):
         # An archive of one class may hold its videos without a folder: it is then the archive that names the class.
         target = ready / (folder.stem.lstrip(".") if folder.name[0] == "." else folder.name)

@@ -1,4 +1,4 @@
-"""Archives from outside, unpacked so that nothing can land outside the folder, link out of it, or fill the disk."""
+"""Unpack archives from outside: nothing may land outside the folder, link out of it, or fill disk or memory."""
 
 from __future__ import annotations
 
@@ -17,37 +17,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, Any
 
 from actionvit.errors import ActionVitError
 from actionvit.text import printable
 
 _BLOCK = 1 << 18
+MAX_DEPTH = 32
+"""Folders in the path of a member; deeper ones exceed Python's recursion limit when they are removed."""
+MAX_HEADER = 1 << 16
+"""Bytes of a tar header with a long name or attributes, which tarfile reads into memory as a whole."""
+MAX_HEADERS = 1 << 24
+"""Bytes of all such headers of an archive."""
 
 
 class BadArchiveError(ActionVitError):
-    """A file that is no archive, or a damaged one: keeping it is no use."""
-
-
-class _Program(NamedTuple):
-    """How a program lists and unpacks an archive; `{archive}` and `{into}` are filled in."""
-
-    list: tuple[str, ...]
-    unpack: tuple[str, ...]
-    member: str
-    """Pattern of a listed line that names a member."""
-
-
-_UNRAR = _Program(("lb", "-p-", "--", "{archive}"), ("x", "-o-", "-p-", "-inul", "--", "{archive}", "{into}/"), "(.+)")
-_7ZIP = _Program(
-    ("l", "-slt", "-ba", "-p", "--", "{archive}"), ("x", "-y", "-p", "-o{into}", "--", "{archive}"), "Path = (.+)"
-)
-_PROGRAMS = {"unrar": _UNRAR, "7zz": _7ZIP, "7z": _7ZIP}
+    """A file that is no archive, or a damaged one: it is not worth keeping."""
 
 
 @dataclass(slots=True)
 class Budget:
-    """How much may still be unpacked; shared by an archive and the archives in it."""
+    """Bytes and files that may still be unpacked; shared by an archive and the archives in it."""
 
     bytes: int
     files: int
@@ -66,16 +56,16 @@ class Budget:
 
 
 def unpack(archive: Path, into: Path, budget: Budget) -> None:
-    """Unpack a zip, a tar (plain, gz, bz2, xz) or, with a program that can, a rar or 7z into a new folder.
+    """Unpack a zip, a tar (plain, gz, bz2, xz) or, with bsdtar, a rar or 7z into a new folder.
 
-    Only folders and plain files are made, with no one's permissions but the user's. The folder is removed again if
-    anything is wrong, so that it never holds part of an archive.
+    Only folders and plain files are made, without the archive's permissions. The folder is removed again if anything
+    is wrong, so that it never holds part of an archive.
 
     Raises
     ------
     ActionVitError
         If the file is no archive or damaged; if a name in it is absolute or leads upwards; if it holds links,
-        devices or encrypted files; if it is over the budget; or if a program for it is missing.
+        devices or encrypted files; if it is over the budget; or if bsdtar is needed and missing.
     """
     if into.exists():
         raise ValueError(f"into: `{into}` exists, expected a new folder")
@@ -84,9 +74,7 @@ def unpack(archive: Path, into: Path, budget: Budget) -> None:
         with archive.open("rb") as stream:
             head = stream.read(8)
         if head.startswith((b"Rar!\x1a\x07", b"7z\xbc\xaf\x27\x1c")):
-            program = find_program(str(archive))
-            unpack_by = _unpack_beside if program in _PROGRAMS else _unpack_through
-            unpack_by(program, archive, into, budget)
+            _unpack_rar(find_bsdtar(str(archive)), archive, into, budget)
         elif zipfile.is_zipfile(archive):
             _unpack_zip(archive, into, budget)
         elif tarfile.is_tarfile(archive):
@@ -106,13 +94,15 @@ def _target(name: str, archive: Path, into: Path) -> Path:
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or name.startswith(("/", "\\")) or ".." in parts or re.match("[A-Za-z]:", name) or "\0" in name:
         raise ActionVitError(f"`{archive}` holds `{printable(name)}`, which leads out of the folder; not unpacked")
+    if len(parts) > MAX_DEPTH:
+        raise ActionVitError(f"`{archive}` holds a path of {len(parts)} folders, expected at most {MAX_DEPTH}")
     return into.joinpath(*parts)
 
 
 def _write(source: IO[bytes], target: Path, archive: Path, budget: Budget) -> None:
     budget.take_file(archive)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("xb") as stream:  # x: what is there already may be read by someone, or be another member
+    with target.open("xb") as stream:  # x: an existing file may be another member
         while block := source.read(_BLOCK):
             budget.take(len(block), archive)
             stream.write(block)
@@ -133,9 +123,22 @@ def _unpack_zip(archive: Path, into: Path, budget: Budget) -> None:
                 _write(source, target, archive, budget)
 
 
+class _Header(tarfile.TarInfo):
+    """A tar header whose long names and attributes are limited before they are read into memory."""
+
+    def _proc_member(self, archive: Any) -> tarfile.TarInfo:
+        if self.type in (b"L", b"K", b"x", b"g", b"X"):
+            archive.header_bytes = getattr(archive, "header_bytes", 0) + self.size
+            if self.size > MAX_HEADER or archive.header_bytes > MAX_HEADERS:
+                raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return member
+
+
 def _unpack_tar(stream: IO[bytes], archive: Path, into: Path, budget: Budget, mode: str = "r:*") -> None:
-    with _damage(archive), tarfile.open(fileobj=stream, mode=mode) as opened:  # type: ignore[call-overload]
-        for member in opened:
+    with _damage(archive), tarfile.open(fileobj=stream, mode=mode, tarinfo=_Header) as opened:  # type: ignore[call-overload]
+        while (member := opened.next()) is not None:
+            opened.members.clear()  # the list would grow with the archive
             if member.name in (".", "./"):
                 continue
             target = _target(member.name, archive, into)
@@ -148,16 +151,18 @@ def _unpack_tar(stream: IO[bytes], archive: Path, into: Path, budget: Budget, mo
             assert source is not None
             _write(source, target, archive, budget)
         while opened.fileobj is not None and opened.fileobj.read(_BLOCK):
-            pass  # to the very end, where a compressed file keeps its checksum
+            pass  # to the end, where a compressed file keeps its checksum
 
 
 @contextmanager
 def _damage(archive: Path) -> Iterator[None]:
-    """Turn what a damaged archive raises into one line."""
+    """Turn the exceptions that a damaged archive raises into one line."""
     try:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile) as error:
         raise BadArchiveError(f"`{archive}` is damaged ({error}); remove it and get it again") from error
+    except RecursionError as error:
+        raise BadArchiveError(f"`{archive}` is damaged (headers in headers); remove it and get it again") from error
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         name = printable(Path(error.filename or "").name)
         raise ActionVitError(f"`{archive}` holds `{name}` twice; not unpacked") from error
@@ -165,28 +170,28 @@ def _damage(archive: Path) -> Iterator[None]:
         raise ActionVitError(f"`{archive}` could not be unpacked: {printable(str(error))}") from error
 
 
-def find_program(archive: str) -> str:
-    """Return the program that will unpack a rar or 7z. Raises ActionVitError, with the remedy, if there is none."""
-    if found := _bsdtar() or next(filter(shutil.which, _PROGRAMS), None):
-        return found
+def find_bsdtar(archive: str) -> str:
+    """Return the path of a tar that reads rar: bsdtar, which macOS and Windows call tar.
+
+    Raises
+    ------
+    ActionVitError
+        If there is none, with the remedy.
+    """
+    if program := shutil.which("bsdtar"):
+        return program
+    if program := shutil.which("tar"):
+        version = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+        if "bsdtar" in version:
+            return program
     raise ActionVitError(
         f"`{archive}` needs a program to unpack it, and none is here: install bsdtar (apt install libarchive-tools),"
-        " unrar or 7z, or give a zip or tar of it with --from FILE"
+        " or give a zip or tar of it with --from FILE"
     )
 
 
-def _bsdtar() -> str | None:
-    """Return the path of a tar that reads rar: bsdtar, which on macOS and Windows is called tar."""
-    if found := shutil.which("bsdtar"):
-        return found
-    if (found := shutil.which("tar")) is None:
-        return None
-    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
-    return found if "bsdtar" in version else None
-
-
-def _unpack_through(bsdtar: str, archive: Path, into: Path, budget: Budget) -> None:
-    """Have bsdtar turn the archive into a tar on its standard output, and unpack that with all of our checks."""
+def _unpack_rar(bsdtar: str, archive: Path, into: Path, budget: Budget) -> None:
+    """Let bsdtar convert the archive to a tar on its standard output, and unpack that with all checks."""
     command = [bsdtar, "--format", "pax", "-cf", "-", f"@{archive.resolve()}"]
     with tempfile.TemporaryFile() as errors:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL) as process:
@@ -200,52 +205,8 @@ def _unpack_through(bsdtar: str, archive: Path, into: Path, budget: Budget) -> N
                 raise
         if process.returncode:
             errors.seek(0)
-            raise ActionVitError(_complaint(archive, bsdtar, errors.read()))
-
-
-def _unpack_beside(name: str, archive: Path, into: Path, budget: Budget) -> None:
-    """Check the names that a program lists, let it unpack while watching the size, and check what it made."""
-    program = _PROGRAMS[name]
-
-    def command(arguments: tuple[str, ...]) -> list[str]:
-        return [name, *(part.format(archive=archive.resolve(), into=into.resolve()) for part in arguments)]
-
-    listed = subprocess.run(command(program.list), capture_output=True, stdin=subprocess.DEVNULL, check=False)
-    if listed.returncode:
-        raise ActionVitError(_complaint(archive, name, listed.stderr or listed.stdout))
-    for member in re.findall(f"^{program.member}$", os.fsdecode(listed.stdout), re.MULTILINE):
-        _target(member, archive, into)
-    with tempfile.TemporaryFile() as errors:
-        with subprocess.Popen(
-            command(program.unpack), stdout=errors, stderr=errors, stdin=subprocess.DEVNULL
-        ) as process:
-            while process.poll() is None:
-                try:
-                    process.wait(timeout=1)
-                except subprocess.TimeoutExpired:
-                    if sum(_made(into, archive)) > budget.bytes:
-                        process.kill()
-        for size in _made(into, archive):
-            budget.take_file(archive)
-            budget.take(size, archive)
-        if process.returncode:
-            errors.seek(0)
-            raise ActionVitError(_complaint(archive, name, errors.read()))
-
-
-def _made(into: Path, archive: Path) -> Iterator[int]:
-    """Yield the size of each file below a folder; anything but files and folders is refused."""
-    for item in into.rglob("*"):
-        try:
-            found = item.lstat()
-        except FileNotFoundError:  # a program's own passing file
-            continue
-        if stat.S_ISREG(found.st_mode):
-            yield found.st_size
-        elif not stat.S_ISDIR(found.st_mode):
-            raise ActionVitError(f"`{archive}`: `{printable(item.name)}` is a link or device; not unpacked")
-
-
-def _complaint(archive: Path, program: str, output: bytes) -> str:
-    last = printable((os.fsdecode(output).strip().splitlines() or ["no reason given"])[-1])
-    return f"`{archive}` could not be unpacked with {Path(program).name} ({last}); it may be damaged: get it again"
+            last = printable((os.fsdecode(errors.read()).strip().splitlines() or ["no reason given"])[-1])
+            name = Path(bsdtar).name
+            raise ActionVitError(
+                f"`{archive}` could not be unpacked with {name} ({last}); it may be damaged: get it again"
+            )
