@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,7 +31,8 @@ from actionvit.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from actionvit.pipeline.extraction.job import Job
+    from actionvit.features.device import Precision
+    from actionvit.features.encoder import EncoderJob
     from actionvit.pipeline.extraction.summary import Summary
 
 
@@ -55,6 +57,14 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> t
 @root_argument
 @variants_option
 @weights_options
+@click.option(
+    "--encoder",
+    "encoders",
+    multiple=True,
+    metavar="[NAME=]SRC",
+    help="Frozen transformers encoder: local folder or hub id (VideoMAE, ViViT, V-JEPA 2, ViT, CLIP, SigLIP, DINO;"
+    " repeatable).",
+)
 @dataset_options
 @cache_option
 @num_frames_option
@@ -118,6 +128,8 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     from actionvit.pipeline.extraction.extract import extract
 
     dataset = open_dataset(options["root"], options)
+    if options["encoders"] and ctx.get_parameter_source("variants") == click.core.ParameterSource.DEFAULT:
+        options["variants"] = ()
     jobs = _jobs(options)
     with tqdm(desc="extract", unit="video", disable=None, leave=False) as bar:
 
@@ -147,8 +159,8 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 PASSED_ON = ("workers", "timeout", "shard", "wait", "flush_seconds", "verify", "retry_failed", "dry_run")
 
 
-def _jobs(options: dict[str, Any]) -> list[Job]:
-    """Turn the options into one job a variant."""
+def _jobs(options: dict[str, Any]) -> list[EncoderJob]:
+    """Return one job per variant and per encoder."""
     from actionvit.features.device import resolve_device
     from actionvit.features.timesformer.checkpoint import find_weights
     from actionvit.features.timesformer.variants import clip_spec
@@ -159,19 +171,46 @@ def _jobs(options: dict[str, Any]) -> list[Job]:
     device, precision = resolve_device(options["device"], options["precision"])
     options["device"] = device
     views = {name: options[name] for name in ("frames", "size", "sampling", "stride", "clips", "flip")}
+    encoders = _encoder_jobs(options, variants, precision, views)
     return [
-        Job(
-            variant=variant,
-            spec=clip_spec(variant, **views, crops=int(options["crops"])),
-            weights=find_weights(variant, sources.get(variant)),
-            precision=precision,
-            frame_pool=options["frame_pool"],
-            layers=tuple(sorted(options["layers"])),
-            tokens_after=options["tokens_after"],
-            compile=options["compile"],
-        )
-        for variant in variants
+        *encoders,
+        *(
+            Job(
+                variant=variant,
+                spec=clip_spec(variant, **views, crops=int(options["crops"])),
+                weights=find_weights(variant, sources.get(variant)),
+                precision=precision,
+                frame_pool=options["frame_pool"],
+                layers=tuple(sorted(options["layers"])),
+                tokens_after=options["tokens_after"],
+                compile=options["compile"],
+            )
+            for variant in variants
+        ),
     ]
+
+
+def _encoder_jobs(
+    options: dict[str, Any], variants: list[str], precision: Precision, views: dict[str, Any]
+) -> list[EncoderJob]:
+    """Return one job per `--encoder [NAME=]SRC`."""
+    from actionvit.features.timesformer.variants import VARIANTS
+    from actionvit.features.transformers_encoder import find_encoder
+
+    only_timesformer = {"--save-layers": "layers", "--save-tokens-after": "tokens_after", "--compile": "compile"}
+    used = [option for option, name in only_timesformer.items() if options[name] not in ((), None, False)]
+    if options["encoders"] and (used or options["frame_pool"] != "cls"):
+        raise click.UsageError(f"{used[0] if used else '--frame-pool'} is for TimeSformer variants, not for --encoder")
+    jobs: list[EncoderJob] = []
+    for text in options["encoders"]:
+        name, equals, source = text.partition("=")
+        if not equals or not re.fullmatch(r"[\w.-]+", name):
+            name, source = "", text
+        job = find_encoder(source, name=name or None, precision=precision, crops=int(options["crops"]), **views)
+        if job.variant in VARIANTS or job.variant in [other.variant for other in jobs]:
+            raise click.UsageError(f"--encoder {text}: the name {job.variant} is taken; give --encoder NAME={source}")
+        jobs.append(job)
+    return jobs
 
 
 def _announce(rows: int, size: int) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,6 +21,9 @@ from actionvit.features.timers import PhaseTimer
 from actionvit.features.transforms import Resize
 
 logger = logging.getLogger(__name__)
+
+Forward = Callable[[Tensor], dict[str, Tensor]]
+"""Views (B, T, 3, S, S) -> the arrays to store, except `index`, on the device in their stored types."""
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Enough tokens per batch to fill the device; more only costs memory.
@@ -67,8 +69,8 @@ class QueuedBatches:
             yield {name: rows[name] for name in self.names}
 
 
-class BatchedEncoder(ABC):
-    """The part of a `VideoEncoder` that does not depend on the model.
+class BatchedEncoder:
+    """A `VideoEncoder` for any forward over views.
 
     On the CPU every video is computed by itself, so that its numbers never depend on other videos. On a GPU the views
     of several videos form a batch; copies run on a stream of their own while the previous batch is computed.
@@ -81,6 +83,8 @@ class BatchedEncoder(ABC):
         Mean and standard deviation of pixel values in [0, 1], per channel.
     names : collection of str
         Arrays to return per video.
+    load : callable
+        Return the forward on a device, with weights of a dtype.
     tokens, view_values : int
         Tokens per view, and numbers held per view at the widest point of the forward; they size the first batch.
     precision, device : str
@@ -96,6 +100,7 @@ class BatchedEncoder(ABC):
         spec: ClipSpec,
         mean_std: MeanStd,
         names: Collection[str],
+        load: Callable[[torch.device, torch.dtype], Forward],
         *,
         tokens: int,
         view_values: int,
@@ -110,12 +115,9 @@ class BatchedEncoder(ABC):
         self.across_videos = self.device.type != "cpu"
         self._timer = PhaseTimer(self.device)
         with self._device_context():
+            self.embed_views = load(self.device, self.dtype)
             self._preprocess = Preprocessor(self.device, self.dtype, spec, mean_std, self._timer, resize)
         self.batch_views = self._initial_batch(tokens, view_values * self.dtype.itemsize)
-
-    @abstractmethod
-    def embed_views(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Return the arrays of views (B, T, 3, S, S), except `index`, on the device in their stored types."""
 
     def _initial_batch(self, tokens: int, view_bytes: int) -> int:
         """Return the views per batch to start with: enough to fill the device, within half its free memory."""

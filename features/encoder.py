@@ -78,6 +78,10 @@ class EncoderJob(Protocol):
     def gmac(self) -> float:
         """Multiply-adds for the views of one video, in 10⁹."""
 
+    @property
+    def plain_gmac(self) -> float:
+        """As `gmac`, for the plain model without the shortcuts of our own forward."""
+
     def output_spec(self) -> OutputSpec:
         """Return the arrays per video: `clip` (K, D), `frame` (K, T, D), `index` (K, T) and any others.
 

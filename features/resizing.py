@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
+
+Filter = Literal["bilinear", "bicubic"]
 
 
 def resize(pictures: Tensor, height: int, width: int) -> Tensor:
@@ -26,16 +31,34 @@ def resize(pictures: Tensor, height: int, width: int) -> Tensor:
     return resize_by_integers(pictures, height, width)
 
 
-def resize_by_integers(pictures: Tensor, height: int, width: int) -> Tensor:
-    """As `resize`, by sums of integers on any device."""
+def resize_pillow(images: Tensor, height: int, width: int, filter: Filter) -> Tensor:
+    """Resize images (F, H, W, 3), uint8, to exactly Pillow's bytes, on any device.
+
+    Parameters
+    ----------
+    images : Tensor of shape (F, H, W, 3), uint8
+    height, width : int
+        Size of the result.
+    filter : str
+        `bilinear` or `bicubic`, both antialiased.
+    """
+    if images.device.type == "cpu":
+        resample = Image.Resampling[filter.upper()]
+        resized = [Image.fromarray(image).resize((width, height), resample) for image in images.numpy()]
+        return torch.from_numpy(np.stack([np.asarray(image) for image in resized]))
+    return resize_by_integers(images, height, width, filter)
+
+
+def resize_by_integers(pictures: Tensor, height: int, width: int, filter: Filter | None = None) -> Tensor:
+    """As `resize`, or with a filter as `resize_pillow`, by sums of integers on any device."""
     for dim, size in ((2, width), (1, height)):
         if pictures.shape[dim] != size:
-            pictures = _along(pictures, dim, size)
+            pictures = _along(pictures, dim, size, filter)
     return pictures
 
 
-def _along(pictures: Tensor, dim: int, size: int) -> Tensor:
-    places, weights, bits = _taps(pictures.shape[dim], size, pictures.device)
+def _along(pictures: Tensor, dim: int, size: int, filter: Filter | None) -> Tensor:
+    places, weights, bits = _taps(pictures.shape[dim], size, pictures.device, filter)
     shape = [-1 if axis == dim else 1 for axis in range(4)]
     total = weights.new_full((), 1 << (bits - 1))  # a half: what follows rounds down
     for place, weight in zip(places, weights, strict=True):
@@ -44,21 +67,33 @@ def _along(pictures: Tensor, dim: int, size: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _taps(size: int, wanted: int, device: torch.device) -> tuple[Tensor, Tensor, int]:
+def _taps(size: int, wanted: int, device: torch.device, filter: Filter | None) -> tuple[Tensor, Tensor, int]:
     """Return places (K, wanted) and weights (K, wanted) of the K pixels that make each new one, and the weights' bits.
 
     Kept: a copy to a GPU waits for all that is queued there.
     """
     scale = size / wanted
-    support = max(scale, 1.0)
+    stretch = max(scale, 1.0)
+    support = stretch * (2.0 if filter == "bicubic" else 1.0)
     centre = scale * (np.arange(wanted) + 0.5)
     first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
     last = np.minimum((centre + support + 0.5).astype(np.int64), size)
     places = first + np.arange(2 * math.ceil(support) + 1)[:, None]
-    weights = np.maximum(0, 1 - np.abs((places - centre + 0.5) / support)) * (places < last)
+    kernel = _bicubic if filter == "bicubic" else _triangle
+    weights = kernel(np.abs((places - centre + 0.5) / stretch)) * (places < last)
     weights /= weights.sum(axis=0)
-    bits = 0  # as many as keep the largest weight within 16, with its sign
+    bits = 22 if filter else 0  # torch: as many as keep the largest weight within 16 bits, with its sign
     while bits < 22 and int(0.5 + weights.max() * (1 << (bits + 1))) < 1 << 15:
         bits += 1
-    whole = np.floor(weights * (1 << bits) + 0.5).astype(np.int32)
+    whole = np.trunc(weights * (1 << bits) + np.copysign(0.5, weights)).astype(np.int32)
     return torch.from_numpy(np.minimum(places, size - 1)).to(device), torch.from_numpy(whole).to(device), bits
+
+
+def _triangle(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.maximum(0, 1 - x)
+
+
+def _bicubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Keys' cubic convolution with a = -1/2, as in Pillow."""
+    inner, outer = ((1.5 * x - 2.5) * x) * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, inner, np.where(x < 2, outer, 0.0))

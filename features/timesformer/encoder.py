@@ -7,7 +7,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from actionvit.features.batching import DTYPES, BatchedEncoder
+from actionvit.features.batching import DTYPES, BatchedEncoder, Forward
 from actionvit.features.device import Precision
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.timesformer.checkpoint import Weights
@@ -56,13 +56,15 @@ class Encoder(BatchedEncoder):
         tokens_after: int | None = None,
         compile: bool = False,
     ) -> None:
+        self.weights, self.frame_pool, self.tokens_after = weights, frame_pool, tokens_after
+        self.layers = tuple(sorted(set(layers)))
         config = weights.config
-        names = output_spec(config, spec, layers=layers, tokens_after=tokens_after)
         tokens = spec.num_frames * (1 + (spec.size // config.patch) ** 2)
         super().__init__(
             spec,
             (weights.mean, weights.std),
-            names,
+            output_spec(config, spec, layers=layers, tokens_after=tokens_after),
+            self._load,
             tokens=tokens,
             # At its widest a block holds the stream, a copy, and the MLP's hidden layer twice.
             view_values=tokens * (2 * config.width + 2 * config.mlp),
@@ -70,15 +72,19 @@ class Encoder(BatchedEncoder):
             device=device,
             fixed_batch=compile,
         )
-        self.weights, self.frame_pool, self.tokens_after = weights, frame_pool, tokens_after
-        self.layers = tuple(sorted(set(layers)))
-        with self._device_context():
-            model = load_timesformer(weights).eval().requires_grad_(False)
-            self._embedding = model.patch_embedding(spec.num_frames, spec.size).to(self.device, self.dtype)
-            self._blocks = model.fold().to(self.device, self.dtype)
-            if not compile:  # the compiler chooses and lays out its own matmuls
-                self._embedding, self._blocks = self._embedding.prepack(), self._blocks.prepack(tokens)
-        self._compute = torch.compile(self._run, dynamic=False) if compile else self._run
+
+    def _load(self, device: torch.device, dtype: torch.dtype) -> Forward:
+        spec, model = self.spec, load_timesformer(self.weights).eval().requires_grad_(False)
+        embedding = model.patch_embedding(spec.num_frames, spec.size).to(device, dtype)
+        blocks = model.fold().to(device, dtype)
+        if self.fixed_batch:  # the compiler chooses and lays out its own matmuls
+            self._embedding, self._blocks = embedding, blocks
+            self._compute = torch.compile(self._run, dynamic=False)
+        else:
+            tokens = spec.num_frames * (1 + embedding.side**2)
+            self._embedding, self._blocks = embedding.prepack(), blocks.prepack(tokens)
+            self._compute = self._run
+        return self._embed_views
 
     def forward(self, pixels: Tensor) -> EncoderOutput:
         """Embed normalized views (B, T, 3, S, S) on the encoder's device, in its `dtype`; asynchronous on a GPU."""
@@ -94,8 +100,7 @@ class Encoder(BatchedEncoder):
             tokens_after=self.tokens_after,
         )
 
-    def embed_views(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Return the arrays of views (B, T, 3, S, S), except `index`."""
+    def _embed_views(self, pixels: Tensor) -> dict[str, Tensor]:
         output = self._compute(pixels)
         arrays = {"clip": output.clip.float(), "frame": output.frame.float()}
         arrays |= {f"layer{layer}": cls.float() for layer, cls in output.layers.items()}

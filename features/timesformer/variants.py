@@ -53,7 +53,10 @@ VARIANTS: dict[str, Variant] = {
 def variant_named(name: str) -> Variant:
     """Return the variant of a name. Raises ActionVitError, which lists the names."""
     if name not in VARIANTS:
-        raise ActionVitError(f"variant: got {name!r}, expected one of {', '.join(VARIANTS)}")
+        raise ActionVitError(
+            f"variant: got {name!r}, expected one of {', '.join(VARIANTS)}; other encoders are extracted by `--encoder`"
+            " and are not fine-tuned"
+        )
     return VARIANTS[name]
 
 

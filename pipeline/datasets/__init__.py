@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from actionvit.lazy import lazy_names
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from actionvit.pipeline.datasets.dataset import Dataset as Dataset
@@ -22,5 +21,11 @@ _MODULES = {
     "load_dataset": "loading",
     "make_splits": "splits",
 }
+__all__ = ["Dataset", "Split", "Video", "leaking_sources", "load_dataset", "make_splits"]
 
-__getattr__ = lazy_names(__name__, _MODULES)
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -17,7 +17,6 @@ import numpy as np
 
 from actionvit.features.decoding import DecodePolicy, Frames
 from actionvit.features.store.store import FeatureStore
-from actionvit.features.timesformer.variants import gmac
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.experiments.grids import Row, quantity_of
 from actionvit.pipeline.experiments.tables import chosen_in_words
@@ -58,7 +57,7 @@ class Planned:
     @property
     def gmac(self) -> float:
         """10⁹ multiply-adds a video, all its views."""
-        return gmac(self.job.weights.config, self.job.spec) * self.job.spec.views
+        return self.job.plain_gmac
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +90,8 @@ def _planned(job: Job, outcome: Outcome) -> Planned:
 
 def measured_rate(planned: Planned, device: str) -> float:
     """Return 10⁹ multiply-adds a second: noise through a setting's encoder for half a second, after one to warm up."""
-    from actionvit.features.timesformer.encoder import Encoder
-
     job = planned.job
-    encoder = Encoder(job.weights, job.spec, precision=job.precision, device=device)
+    encoder = job.load(device)
     side, count = job.spec.size, job.spec.num_frames
     noise = np.random.default_rng(0).integers(0, 256, (count, side, side + side // 3, 3), dtype=np.uint8)
     frames = Frames(data=noise, index=np.arange(count), count=count, backend="noise")

@@ -144,7 +144,7 @@ def extract(
     if not dry_run:
         _check_room(cache, rows, size)
         for target in targets:
-            target.store.write_info(_info(dataset, target.job))
+            target.store.write_info(_info(dataset, target.job, target.store.info))
     with ExitStack() as stack:
         active = [] if dry_run else [target for target in targets if target.plan.pending or target.plan.needs_apply]
         # One order of locks for all processes, whatever order the variants were given in: no deadlock.
@@ -174,9 +174,9 @@ def extract(
     return summary
 
 
-def _info(dataset: Dataset, job: EncoderJob) -> dict[str, Any]:
+def _info(dataset: Dataset, job: EncoderJob, recorded: dict[str, Any]) -> dict[str, Any]:
     """Return what a store records that changes no number."""
-    return dataset.record | {"weights": job.source}
+    return dataset.record | {"weights": job.source, "gmac": recorded.get("gmac") or job.gmac}
 
 
 def _refuse_another(dataset: Dataset, target: _Target) -> None:
@@ -286,6 +286,6 @@ def _outcome(target: _Target, ids: Sequence[str], dry_run: bool) -> Outcome:
         failed=len(target.without_row),
         pending=len(target.plan.pending) if dry_run else 0,
         flagged=target.store.count_flagged(present),
-        gmac=target.job.gmac,
+        gmac=target.store.info.get("gmac") or target.job.gmac,
         other_keys=target.other_keys,
     )

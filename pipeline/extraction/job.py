@@ -45,6 +45,11 @@ class Job:
         """Multiply-adds needed for the views of one video, in 10⁹."""
         return gmac(self.weights.config, self.spec, needed=True) * self.spec.views
 
+    @property
+    def plain_gmac(self) -> float:
+        """As `gmac`, for the plain model."""
+        return gmac(self.weights.config, self.spec) * self.spec.views
+
     def output_spec(self) -> OutputSpec:
         """Return the arrays per video; see `outputs.output_spec`."""
         return output_spec(self.weights.config, self.spec, layers=self.layers, tokens_after=self.tokens_after)

@@ -22,6 +22,7 @@ from actionvit.features.timesformer.state_dict import to_transformers
 from actionvit.heads.fusion import LateFusion
 from actionvit.heads.linear import LinearProbe
 from actionvit.heads.saving import load_head
+from actionvit.pipeline.extraction.job import Job
 from actionvit.pipeline.finetuning.run_writer import KIND
 from actionvit.pipeline.prediction.predictor import Predictor, load_predictor
 from actionvit.pipeline.runs import Run
@@ -47,8 +48,10 @@ def export_hf(run: Run, folder: Path, *, weights: str | None = None) -> list[str
         raise ActionVitError(f"{folder} is there already: give a new folder")
     predictor = load_predictor(run, weights=weights)
     weight, bias = _linear(run, predictor)
-    (part,) = predictor.parts
-    if part.weights.config.pre_norm:
+    job = predictor.parts[0].job
+    if not isinstance(job, Job):
+        raise ActionVitError(f"{run.folder}: its encoder is not a TimeSformer; export a run of a TimeSformer variant")
+    if job.weights.config.pre_norm:
         raise ActionVitError(
             f"{run.folder}: its encoder, an inflated CLIP, begins with a LayerNorm that transformers' TimeSformer has"
             " no place for; export a run of other weights"
@@ -57,17 +60,17 @@ def export_hf(run: Run, folder: Path, *, weights: str | None = None) -> list[str
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        tensors = _tensors(part.weights, part.spec)
+        tensors = _tensors(job.weights, job.spec)
         tensors |= {
             "classifier.weight": torch.from_numpy(weight / predictor.temperature).float().contiguous(),
             "classifier.bias": torch.from_numpy(bias / predictor.temperature).float().contiguous(),
         }
         # Not `save_file`, which makes files that only their owner may read.
         (partial / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
-        _config(part.weights, part.spec, predictor.class_names).save_pretrained(partial)
-        _processor(part.weights, part.spec).save_pretrained(partial)
-        notes = _notes(part.weights, part.spec)
-        (partial / "README.md").write_text(_card(run, part.spec, notes), encoding="utf-8")
+        _config(job.weights, job.spec, predictor.class_names).save_pretrained(partial)
+        _processor(job.weights, job.spec).save_pretrained(partial)
+        notes = _notes(job.weights, job.spec)
+        (partial / "README.md").write_text(_card(run, job.spec, notes), encoding="utf-8")
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -16,16 +17,17 @@ from torch import Tensor
 
 from actionvit.errors import ActionVitError
 from actionvit.features.decoding import Decoded, DecodePolicy, DecodeRequest, decode_stream
-from actionvit.features.device import Precision
+from actionvit.features.device import Precision, resolve_device
 from actionvit.features.failures import Failure
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.checkpoint import Weights, find_weights
-from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.outputs import FramePool
+from actionvit.features.transformers_encoder import TransformersJob, find_encoder
 from actionvit.heads.calibration import fit_temperature, mean_softmax
 from actionvit.heads.fusion import LateFusion
 from actionvit.heads.saving import load_head
+from actionvit.pipeline.extraction.job import Job
 from actionvit.pipeline.finetuning.run_writer import KIND
 from actionvit.pipeline.probing.tasks import predict_views
 from actionvit.pipeline.runs import Run
@@ -50,12 +52,9 @@ class FinetunedWeights(Weights):
 class Part:
     """One encoder, and what of it the head looks at."""
 
-    weights: Weights
-    spec: ClipSpec
+    job: Job | TransformersJob
     quantities: tuple[str, ...] = ("clip",)
     """Joined along the width."""
-    frame_pool: FramePool = "cls"
-    layers: tuple[int, ...] = ()
 
     def embeddings(self, rows: Sequence[Mapping[str, NDArray[Any]]]) -> NDArray[np.float32]:
         """Return (N, K, ...) of what the encoder gave for N videos."""
@@ -118,18 +117,9 @@ def predict(
     timeout: float = 60.0,
 ) -> Iterator[Prediction]:
     """Yield a prediction a video, in order; several are decoded and embedded at a time."""
-    encoders = [
-        Encoder(
-            part.weights,
-            part.spec,
-            precision=precision,
-            device=device,
-            frame_pool=part.frame_pool,
-            layers=part.layers,
-        )
-        for part in predictor.parts
-    ]
-    specs = tuple(part.spec for part in predictor.parts)
+    device, precision = resolve_device(device, precision)
+    encoders = [replace(part.job, precision=precision).load(device) for part in predictor.parts]
+    specs = tuple(part.job.spec for part in predictor.parts)
     requests = [DecodeRequest(str(number), path, specs) for number, path in enumerate(paths)]
     with closing(decode_stream(requests, policy=DecodePolicy(), workers=workers, timeout=timeout)) as stream:
         items: Iterator[tuple[Path, Decoded | Failure]] = zip(paths, stream, strict=True)
@@ -150,8 +140,9 @@ def predict(
 
 def _tuned(run: Run, tensors: dict[str, NDArray[Any]], config: dict[str, Any], source: str | None) -> Predictor:
     changed = {name: value for name, value in tensors.items() if not name.startswith("head.")}
-    base = _weights(run, run.info["variant"], source or config["weights"]["source"], config["weights"]["digest"])
-    plain = {field.name: getattr(base, field.name) for field in fields(Weights)}
+    variant = run.info["variant"]
+    base = _weights(run, variant, source or config["weights"]["source"], config["weights"]["digest"])
+    weights = FinetunedWeights(**{field.name: getattr(base, field.name) for field in fields(Weights)}, changed=changed)
     weight, bias, temperature = tensors["head.weight"], tensors["head.bias"], float(config["temperature"])
 
     def classify(embedded: Sequence[NDArray[np.float32]]) -> Scores:
@@ -160,7 +151,7 @@ def _tuned(run: Run, tensors: dict[str, NDArray[Any]], config: dict[str, Any], s
 
     return Predictor(
         class_names=run.predictions.class_names,
-        parts=(Part(weights=FinetunedWeights(**plain, changed=changed), spec=ClipSpec(**config["clip"])),),
+        parts=(Part(job=Job(variant=variant, weights=weights, spec=ClipSpec(**config["clip"]))),),
         classify=classify,
         temperature=temperature,
         calibrated_on="the validation part of its training set",
@@ -194,16 +185,37 @@ def _probed(run: Run, tensors: dict[str, NDArray[Any]], config: dict[str, Any], 
 
 
 def _part(run: Run, variant: str, store: dict[str, Any], config: dict[str, Any], source: str | None) -> Part:
-    key = store["key"]
+    key, features = store["key"], config["input"]["features"]
     layers = tuple(key["outputs"]["layers"])
-    features = config["input"]["features"]
-    return Part(
-        weights=_weights(run, variant, source or _recorded(Path(store["path"])), key["weights"]),
-        spec=ClipSpec(**key["clip"]),
-        quantities=(*(f"layer{layer}" for layer in layers), "clip") if features == "layers" else (features,),
-        frame_pool=cast(FramePool, key["outputs"]["frame_pool"]),
-        layers=layers if features == "layers" else (),
-    )
+    source = source or _recorded(Path(store["path"]))
+    job: Job | TransformersJob
+    if "family" in key["model"]:
+        job = _transformers_job(run, variant, key, source)
+    else:
+        job = Job(
+            variant=variant,
+            weights=_weights(run, variant, source, key["weights"]),
+            spec=ClipSpec(**key["clip"]),
+            frame_pool=cast(FramePool, key["outputs"]["frame_pool"]),
+            layers=layers if features == "layers" else (),
+        )
+    quantities = (*(f"layer{layer}" for layer in layers), "clip") if features == "layers" else (features,)
+    return Part(job=job, quantities=quantities)
+
+
+def _transformers_job(run: Run, variant: str, key: dict[str, Any], source: str | None) -> TransformersJob:
+    """Return the encoder of a store's key, with the key's views."""
+    if source is None:
+        raise ActionVitError(f"{run.folder}: the store of {variant} is gone; give --weights its folder or hub id")
+    job = replace(find_encoder(source, name=variant), spec=ClipSpec(**key["clip"]))
+    fields_now = json.loads(json.dumps(job.key_fields()))
+    changed = [name for name in ("weights", "model", "preprocessing", "outputs") if fields_now[name] != key[name]]
+    if changed:
+        raise ActionVitError(
+            f"{run.folder}: {job.source} is no longer the encoder that the run was made with ({', '.join(changed)}"
+            " differ); give --weights the one it was made with"
+        )
+    return job
 
 
 def _recorded(store: Path) -> str | None:

@@ -186,6 +186,8 @@ def _store(table: FeatureTable) -> dict[str, Any]:
 
 def _gmac(table: FeatureTable) -> float:
     """Return 10⁹ multiply-adds a video."""
+    if "family" in table.store.key.model:  # not a TimeSformer: counted when it was extracted
+        return round(float(table.store.info.get("gmac", 0.0)), 3)
     clip = ClipSpec(**table.store.key.clip)
     return round(gmac(TimeSformerConfig(**table.store.key.model), clip) * clip.views, 3)
 

@@ -1,1 +1,0 @@
-"""The functions behind `import actionvit`: the stages of the pipeline, with settings as keywords."""
