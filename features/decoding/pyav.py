@@ -8,6 +8,7 @@ and checks that each packet gives exactly the frame that was planned. Where no p
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 MARKING_CODECS = frozenset({"mpeg4", "h264", "hevc", "mpeg1video", "mpeg2video"})
 """Decoders that mark damaged frames; the others only log an error and continue."""
+
+KEEP_BYTES = 256 << 20
+"""Decoded frames kept for overlapping segments, at 4 bytes per pixel."""
 
 
 class _PlanFailedError(Exception):
@@ -117,14 +121,14 @@ class PyAVVideo:
     def _in_order(self, indices: NDArray[np.int64]) -> Frames:
         """Decode every packet from the beginning, the first time to the end of the file.
 
-        Later calls continue where the last one stopped if the frames lie behind, and stop at the last of them, so that
-        many segments of one video cost two passes.
+        Later calls continue where the last one stopped, with the frames before that which are kept, and stop at the
+        last frame they need: many segments of one video, in order and even overlapping, cost two passes.
         """
         collector = FrameCollector(indices, self._allocate)
-        if self._pass is None or indices[0] < self._pass.position:
-            self._pass = _Pass(self.container)
+        if self._pass is None or indices[0] < self._pass.oldest:
+            self._pass = _Pass(self.container, keep_bytes=0 if self._shown is None else KEEP_BYTES)
         begin, last = self._pass.position, None if self._shown is None else int(indices[-1])
-        for position, frame in self._pass.frames(last):
+        for position, frame in self._pass.frames(int(indices[0]), last):
             collector.add(position, frame)
         if self._shown is None:
             self._assess(self._pass)
@@ -154,27 +158,38 @@ class PyAVVideo:
 
 
 class _Pass:
-    """One pass over all packets in decoding order that can be interrupted."""
+    """One pass over all packets in decoding order that can be interrupted; keeps some of the last frames."""
 
-    def __init__(self, container: Container) -> None:
+    def __init__(self, container: Container, keep_bytes: int) -> None:
         self.shown: list[DecodedFrame] = []
         self.failed: set[int] = set()
         """Packets whose decoding gave an error."""
         self._codec = container.new_decoder()
         self._packets = container.packets
         self._frames = self._decode()
+        self._recent: deque[VideoFrame] = deque()
+        self._keep_bytes = keep_bytes
+
+    @property
+    def oldest(self) -> int:
+        """Position of the oldest frame that is still there."""
+        return self.position - len(self._recent)
 
     @property
     def position(self) -> int:
         """Position of the next frame."""
         return len(self.shown)
 
-    def frames(self, last: int | None) -> Iterator[tuple[int, VideoFrame]]:
-        """Yield the next frames and their positions, up to the position `last`, or to the end of the file."""
-        while last is None or self.position <= last:
-            frame = next(self._frames, None)
-            if frame is None:
-                return
+    def frames(self, first: int, last: int | None) -> Iterator[tuple[int, VideoFrame]]:
+        """Yield the frames from the position `first`, and perhaps some before, to `last` or to the end of the file."""
+        while self._recent and self.oldest < first:
+            self._recent.popleft()
+        yield from zip(range(self.oldest, self.position), self._recent, strict=True)
+        while (last is None or self.position <= last) and (frame := next(self._frames, None)) is not None:
+            if self.position > first and self._keep_bytes:
+                self._recent.append(frame)
+                if len(self._recent) * frame.width * frame.height * 4 > self._keep_bytes:
+                    self._recent.popleft()
             yield self.position - 1, frame
 
     def _decode(self) -> Iterator[VideoFrame]:
