@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image as Pictures
 from video_corpus import FILMS, Film, Image, claim_more_frames
 
-from actionvit.features.decoding import Decoded, DecodeError, DecodeRequest, decode, decode_stream, open_video, pyav
+from actionvit.features.decoding import (
+    Decoded,
+    DecodeError,
+    DecodePolicy,
+    DecodeRequest,
+    decode,
+    decode_stream,
+    open_video,
+    pyav,
+)
 from actionvit.features.decoding.pool import task
 from actionvit.features.fingerprint import content_digest, segment_digest
 from actionvit.features.sampling import ClipSpec, Segment, union_indices
@@ -157,7 +166,7 @@ def test_segments_are_decoded_by_workers(tmp_path: Path) -> None:
 def test_a_file_that_changes_between_segments_is_opened_anew(tmp_path: Path) -> None:
     path = Film(name="a.mp4", frames=30).write(tmp_path)
     other = Film(name="b.mp4", frames=20).write(tmp_path)
-    decoder = task.RequestDecoder(pyav_policy())
+    decoder = task.RequestDecoder(DecodePolicy())
     request = DecodeRequest("a", path, (SPEC,), Segment(0, 9))
     first = decoder.decode(request)
     other.replace(path)
@@ -165,12 +174,6 @@ def test_a_file_that_changes_between_segments_is_opened_anew(tmp_path: Path) -> 
     decoder.close()
     assert isinstance(first, Decoded) and isinstance(second, Decoded)
     assert (first.frames.count, second.frames.count) == (30, 20) and first.record.digest != second.record.digest
-
-
-def pyav_policy() -> Any:
-    from actionvit.features.decoding import DecodePolicy
-
-    return DecodePolicy()
 
 
 def test_times_are_right_where_the_header_claims_more_frames(tmp_path: Path) -> None:
