@@ -23,6 +23,8 @@ from actionvit.features.failures import Failure
 from actionvit.features.fingerprint import content_digest, fingerprint
 from actionvit.features.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, frame_files, frame_series, natural_key
 from actionvit.features.sampling import ClipSpec
+from actionvit.pipeline.datasets.dataset import Video
+from actionvit.pipeline.datasets.duplicates import digests_where_sizes_agree
 
 SPEC = ClipSpec(num_frames=4, size=32)
 WIDE = (128, 64)  # decord fails on the widths that it pads
@@ -221,6 +223,13 @@ def test_pipes_and_devices_are_never_read(special_files: list[Path], tmp_path: P
     os.mkfifo(folder / "9.jpg")
     (folder / "10.jpg").symlink_to("/dev/zero")
     assert [file.name for file in frame_files(folder)] == names and decode(folder, (SPEC,)).count == 8
+
+
+def test_duplicates_are_sought_among_regular_files_only(special_files: list[Path], tmp_path: Path) -> None:
+    same = [Film(name=name).write(tmp_path) for name in ("a.avi", "b.avi")]
+    paths = [*special_files, *same]
+    videos = [Video(id=path.name, path=path, label="x", source=path.name) for path in paths]
+    assert set(digests_where_sizes_agree(videos)) == {"a.avi", "b.avi"}
 
 
 @pytest.fixture

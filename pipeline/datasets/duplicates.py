@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,5 +71,8 @@ def digests_where_sizes_agree(videos: Iterable[Video]) -> dict[str, str]:
             by_size[fingerprint(video.path).size].append(video)
         except OSError:  # named in a list and not there
             continue
-    alike = [video for group in by_size.values() if len(group) > 1 for video in group]
-    return {video.id: content_digest(video.path) for video in alike}
+    digests = {}
+    for video in (video for group in by_size.values() if len(group) > 1 for video in group):
+        with suppress(OSError):  # not readable, or not a regular file
+            digests[video.id] = content_digest(video.path)
+    return digests
