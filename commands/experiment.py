@@ -191,7 +191,13 @@ def _run(
     rows, predicted = [], []
     for cell, result in tqdm(found, total=len(cells), unit="probe", disable=None, leave=False):
         rows.append(row(cell, result))
-        predicted.append((cell.labels, result.predictions))
+        predicted.append(
+            (
+                cell.labels,
+                result.predictions,
+                {split["name"]: split["n_train"] for split in result.metrics["splits"]},
+            )
+        )
     if compared is None:
         return rows, []
     told = differences(predicted, metric=compared)
@@ -229,7 +235,7 @@ def _write(
     )
     if findings:
         full += " Δ: points, paired clip by clip with the row that has what `against` says, all else alike."
-        full += " p: sources exchanged whole, Holm's correction over the table." if name == "heads" else ""
+        full += " p: corrected t test, Holm's correction over the table."
     files = write_table(folder, name, rows, caption=full, about=_about(dataset, options), findings=findings)
     click.echo(files[-1].read_text(encoding="utf-8"))
     click.echo(str(folder))

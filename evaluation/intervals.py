@@ -1,133 +1,155 @@
-"""Intervals and paired tests for accuracies of clips that come in groups (several clips of one source video)."""
+"""Intervals and tests for small groups of clips (a class, a third of the classes), clustered by source.
+
+One clip is one unit: a clip that several splits test counts once, with the mean of its results.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
-
-BLOCK = 250
-"""Resamples that are held in memory at once: (BLOCK, M) numbers."""
+from actionvit.evaluation.metrics import Floats, cluster_codes
 
 
-def groups(cluster: ArrayLike) -> tuple[int, NDArray[np.int64]]:
-    """Return how many clusters there are and each row's number, 0 to that, in the order of the sorted names."""
-    names, number = np.unique(np.asarray(cluster), return_inverse=True)
-    return len(names), number.astype(np.int64).reshape(-1)
+def clip_means(values: ArrayLike, clip: ArrayLike, cluster: ArrayLike) -> tuple[Floats, NDArray[np.int64], int]:
+    """Return the mean of each clip's results, each clip's cluster, and the least common multiple of their counts.
 
+    Parameters
+    ----------
+    values : array_like of shape (M,)
+        One value per test result.
+    clip, cluster : array_like of shape (M,)
+        The clip's id and its source.
 
-def resampled_counts(clusters: int, *, resamples: int, seed: int) -> Iterator[Floats]:
-    """Yield blocks of a cluster bootstrap: how often each cluster was drawn, rows of shape (clusters,).
-
-    Whole clusters are drawn with replacement, as many as there are (Davison & Hinkley, Bootstrap Methods, 1997, section
-    3.8): clips of one source share actor, place and camera, and drawing them one by one makes intervals too narrow.
+    Returns
+    -------
+    means, cluster : ndarray of shape (n,)
+        One row per clip, sorted by id.
+    multiple : int
+        `means * multiple` are whole numbers where values are.
     """
-    random = np.random.default_rng(seed)
-    shares = np.full(clusters, 1 / clusters)
-    for start in range(0, resamples, BLOCK):
-        yield random.multinomial(clusters, shares, size=min(BLOCK, resamples - start)).astype(np.float64)
+    clips, number = cluster_codes(clip)
+    counts = np.bincount(number, minlength=clips)
+    means = np.bincount(number, weights=np.asarray(values, dtype=np.float64), minlength=clips) / counts
+    code = np.zeros(clips, dtype=np.int64)
+    code[number] = cluster_codes(cluster)[1]
+    return means, code, int(np.lcm.reduce(np.unique(counts))) if clips else 1
 
 
-def percentile_interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
-    """Return the middle `level` of bootstrap values; a resample that gave no number (nan) is left out."""
-    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def lowest_share(share: float, clusters: int, level: float = 0.95) -> float:
-    """Return the lowest share that fits one seen in `clusters` trials (Clopper & Pearson 1934); trials in part count.
-
-    Where next to nothing is wrong, a bootstrap has next to nothing to draw: of flawless results it says [1, 1], but
-    three clips are no proof of perfection.
-    """
-    from scipy.stats import beta
-
-    right = share * clusters
-    return float(beta.ppf((1 - level) / 2, right, clusters - right + 1)) if right > 0 else 0.0
-
-
-def paired_p(difference: ArrayLike, cluster: ArrayLike) -> float:
-    """Return the exact two-sided p of "neither is better" for paired results.
+def sign_flip_p(differences: ArrayLike, cluster: ArrayLike) -> float:
+    """Return the exact two-sided p value of "neither is better" for paired results.
 
     Under that hypothesis the two classifiers could swap names within any cluster, so each cluster's sum of differences
-    is as likely with either sign; the chance of a total at least as far from 0 as the one seen is counted out in full.
-    With one clip a cluster this is McNemar's exact test (McNemar 1947).
+    is as likely with either sign; the probability of a total at least as far from 0 as the observed one is counted over
+    all sign patterns. With one clip per cluster this is McNemar's exact test (McNemar 1947).
 
     Parameters
     ----------
-    difference : array_like of int, shape (M,)
-        Right (1) or wrong (0) of the second classifier, less the first's.
-    cluster : array_like of shape (M,)
-        What is exchanged whole: the clip's id, or its source.
+    differences : array_like of whole numbers, shape (n,)
+        One per clip: correct (1) or wrong (0) of the second classifier, less the first's, over all its results.
+    cluster : array_like of shape (n,)
+        The clip's source.
     """
-    count, number = groups(cluster)
-    sums = np.bincount(number, weights=np.asarray(difference, dtype=np.float64), minlength=count)
+    count, code = cluster_codes(cluster)
+    sums = np.bincount(code, weights=np.asarray(differences, dtype=np.float64), minlength=count)
     steps = np.abs(np.rint(sums)).astype(np.int64)
-    seen, reach = abs(round(float(sums.sum()))), int(steps.sum())
-    if seen == 0:
+    steps //= max(1, int(np.gcd.reduce(steps))) if len(steps) else 1
+    observed = abs(int(np.sum(np.sign(np.rint(sums)).astype(np.int64) * steps)))
+    if observed == 0:
         return 1.0
-    chances = np.zeros(2 * reach + 1)
-    chances[reach] = 1.0
+    reach = int(steps.sum())
+    probability = np.zeros(2 * reach + 1)
+    probability[reach] = 1.0
     for step in steps[steps > 0]:
-        chances = (np.roll(chances, step) + np.roll(chances, -step)) / 2
+        probability = (np.roll(probability, step) + np.roll(probability, -step)) / 2
     total = np.arange(-reach, reach + 1)
-    return float(min(1.0, chances[np.abs(total) >= seen].sum()))
+    return float(min(1.0, probability[np.abs(total) >= observed].sum()))
 
 
-def share_interval(hits: ArrayLike, cluster: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """Return an interval of a share of clips, in 0 to 1; two imaginary hits and two misses (Agresti & Coull 1998).
-
-    Parameters
-    ----------
-    hits : array_like of 0 and 1, shape (M,)
-        M may be 0: then anything is possible.
-    cluster : array_like of shape (M,)
-        Clips that go together.
-    level : float
-        Of confidence.
-    """
-    low, high = _adjusted_interval(hits, cluster, (1.0, 1.0, 0.0, 0.0), level)
-    return max(0.0, low), min(1.0, high)
-
-
-def paired_interval(difference: ArrayLike, cluster: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """Return an interval of a mean paired difference; one imaginary clip won and one lost (Bonett & Price 2012).
-
-    Parameters
-    ----------
-    difference : array_like of shape (M,)
-        Of two shares or hits, in -1 to 1 for each clip.
-    cluster : array_like of shape (M,)
-        Clips that go together.
-    level : float
-        Of confidence.
-    """
-    low, high = _adjusted_interval(difference, cluster, (1.0, -1.0), level)
-    return max(-1.0, low), min(1.0, high)
-
-
-def _adjusted_interval(
-    values: ArrayLike, cluster: ArrayLike, imaginary: Sequence[float], level: float
+def proportion_interval(
+    values: ArrayLike, cluster: ArrayLike, *, inflation: float = 1.0, level: float = 0.95
 ) -> tuple[float, float]:
-    """Return a Wald interval of a mean with imaginary clips added, each a cluster of its own, that holds for few.
+    """Return an interval of a mean of clip values in 0 to 1; two hits and two misses are added (Agresti & Coull 1998).
 
-    Ten clips without an error, or without a disagreement, do not pass for certainty. With one clip a cluster this is
-    the interval of the paper named, but for Student's t; with more, the variance is between clusters (ratio of sums).
+    Parameters
+    ----------
+    values : array_like of shape (n,)
+        Fraction of correct results of each clip; n may be 0.
+    cluster : array_like of shape (n,)
+        The clip's source.
+    inflation : float
+        Factor of the standard error; see `clustered.Estimate`.
+    level : float
+        Confidence level.
+    """
+    mean, se, df = _adjusted_mean(values, cluster, (1.0, 1.0, 0.0, 0.0))
+    half = _t_quantile((1 + level) / 2, df) * se * inflation
+    return max(0.0, mean - half), min(1.0, mean + half)
+
+
+def paired_interval(
+    differences: ArrayLike, cluster: ArrayLike, *, inflation: float = 1.0, level: float = 0.95
+) -> tuple[float, float]:
+    """Return an interval of a mean paired difference; one clip won and one lost are added (Bonett & Price 2012).
+
+    Parameters
+    ----------
+    differences : array_like of shape (n,)
+        Difference of each clip, in -1 to 1.
+    cluster : array_like of shape (n,)
+        The clip's source.
+    inflation : float
+        Factor of the standard error; see `clustered.Estimate`.
+    level : float
+        Confidence level.
+    """
+    mean, se, df = _adjusted_mean(differences, cluster, (1.0, -1.0))
+    half = _t_quantile((1 + level) / 2, df) * se * inflation
+    return max(-1.0, mean - half), min(1.0, mean + half)
+
+
+def paired_p(differences: ArrayLike, cluster: ArrayLike, *, multiple: int = 1, inflation: float = 1.0) -> float:
+    """Return the p value of a mean paired difference in a small group of clips.
+
+    The larger of two: the exact sign-flip test, which holds for any number of sources but takes the heads as given, and
+    the t test of `paired_interval`, which includes the training sets through `inflation`.
+
+    Parameters
+    ----------
+    differences, cluster, inflation
+        As for `paired_interval`.
+    multiple : int
+        Makes whole numbers of the differences; see `clip_means`.
     """
     from scipy.stats import t
 
-    count, number = groups(cluster)
-    added = np.asarray(imaginary, dtype=np.float64)
-    sums = np.append(np.bincount(number, weights=np.asarray(values, dtype=np.float64), minlength=count), added)
-    sizes = np.append(np.bincount(number, minlength=count).astype(np.float64), np.ones(len(added)))
+    mean, se, df = _adjusted_mean(differences, cluster, (1.0, -1.0))
+    by_t = float(2 * t.sf(abs(mean) / (se * inflation), df)) if se > 0 else 1.0
+    return max(by_t, sign_flip_p(np.asarray(differences) * multiple, cluster))
+
+
+def _adjusted_mean(values: ArrayLike, cluster: ArrayLike, added: Sequence[float]) -> tuple[float, float, int]:
+    """Return mean, standard error and degrees of freedom with imaginary clips added, each a cluster of its own.
+
+    The added clips keep ten clips without an error, or without a disagreement, from passing for certainty. With one
+    clip per cluster this is the interval of the paper named, but for Student's t.
+    """
+    count, code = cluster_codes(cluster)
+    extra = np.asarray(added, dtype=np.float64)
+    sums = np.append(np.bincount(code, weights=np.asarray(values, dtype=np.float64), minlength=count), extra)
+    sizes = np.append(np.bincount(code, minlength=count).astype(np.float64), np.ones(len(extra)))
     n, units = sizes.sum(), len(sums)
     mean = sums.sum() / n
     variance = units / (units - 1) * ((sums - mean * sizes) ** 2).sum() / n**2
-    half = t.ppf((1 + level) / 2, units - 1) * np.sqrt(variance)
-    return float(mean - half), float(mean + half)
+    return float(mean), float(np.sqrt(variance)), units - 1
+
+
+def _t_quantile(probability: float, df: int) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf(probability, df))
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -1,12 +1,14 @@
-"""How good predictions are: the entries of `metrics.json`.
+"""Metrics of a set of predictions: the entries of `metrics.json`.
 
-Conventions, for every number here:
+Conventions, for every metric:
 
 - The predicted class is the one with the highest score; of equal scores the first in class order ranks first.
 - 0/0 is None: recall of a class without test clips, precision of a class that was never predicted.
-- Means over classes (`mean_class_accuracy`, `macro_f1`) go over the classes that have test clips.
-- `top5` is the share of clips whose class is among the five best (among all of them where there are fewer classes).
-- `ece` is the expected calibration error of the winning score, 15 equal bins (Guo et al., ICML 2017).
+- Means over classes (`mean_class_accuracy`, `macro_f1`) go over the classes that have test clips; among these
+  a class that was never predicted has F1 = 0.
+- `top5` is the fraction of clips whose class is among the five best (among all of them where there are fewer classes).
+- `ece` is the expected calibration error of the highest score, 15 equal bins (Guo et al., ICML 2017), debiased: see
+  `debiased_ece`.
 - `log_loss` is in nats, scores clipped at float32's epsilon; `brier` is the squared error summed over the classes.
 """
 
@@ -18,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from actionvit.evaluation.intervals import Floats
+Floats = NDArray[np.float64]
 
 METRICS = ("top1", "top5", "mean_class_accuracy", "macro_f1", "ece", "log_loss", "brier")
-"""The single numbers of a split, in the order of the report."""
+"""The metrics of a split, in the order of the report."""
 
 BINS = 15
 """Bins of the reliability diagram and of `ece`."""
@@ -34,12 +36,119 @@ def predicted(scores: ArrayLike) -> NDArray[np.int64]:
     return np.asarray(np.argmax(scores, axis=1), dtype=np.int64)
 
 
-def ranks(true: ArrayLike, scores: ArrayLike) -> NDArray[np.int64]:
+def true_class_rank(true: ArrayLike, scores: ArrayLike) -> NDArray[np.int64]:
     """Return how many classes rank before the true one, (M,); equal scores rank in class order."""
     scores, true = np.asarray(scores), np.asarray(true, dtype=np.int64)
     own = scores[np.arange(len(true)), true][:, None]
     before = (scores > own) | ((scores == own) & (np.arange(scores.shape[1]) < true[:, None]))
     return np.asarray(before.sum(axis=1), dtype=np.int64)
+
+
+def clip_losses(true: ArrayLike, scores: ArrayLike) -> dict[str, Floats]:
+    """Return the value of each clip, (M,), for the metrics that are means over clips.
+
+    Returns
+    -------
+    dict
+        `top1`, `top5` (0 or 1), `log_loss` (nats), `brier`.
+    """
+    true, scores = np.asarray(true, dtype=np.int64), np.asarray(scores, dtype=np.float64)
+    rank, own = true_class_rank(true, scores), scores[np.arange(len(true)), true]
+    return {
+        "top1": (rank < 1).astype(np.float64),
+        "top5": (rank < 5).astype(np.float64),
+        "log_loss": -np.log(np.clip(own, EPSILON, 1 - EPSILON)),
+        "brier": (scores**2).sum(axis=1) - 2 * own + 1,
+    }
+
+
+def compute_metrics(true: ArrayLike, scores: ArrayLike, cluster: ArrayLike | None = None) -> dict[str, float]:
+    """Return each of `METRICS` of one set of test clips.
+
+    Parameters
+    ----------
+    true : array_like of int, shape (M,)
+        Class numbers, M at least 1.
+    scores : array_like of shape (M, C)
+        Probabilities.
+    cluster : array_like of shape (M,), optional
+        Source of each clip, for `ece`; every clip is its own source without it.
+    """
+    true, scores = np.asarray(true, dtype=np.int64), np.asarray(scores, dtype=np.float64)
+    cluster = np.arange(len(true)) if cluster is None else np.asarray(cluster)
+    cells = confusion(true, scores).astype(np.float64)
+    recall = np.diag(cells)[cells.sum(axis=1) > 0] / cells.sum(axis=1)[cells.sum(axis=1) > 0]
+    means = {name: float(values.mean()) for name, values in clip_losses(true, scores).items()}
+    values = {
+        **means,
+        "mean_class_accuracy": float(recall.mean()),
+        "macro_f1": macro_f1(cells),
+        "ece": debiased_ece(true, scores, np.full(len(true), 1 / len(true)), cluster)[0],
+    }
+    return {metric: values[metric] for metric in METRICS}
+
+
+def macro_f1(cells: ArrayLike) -> float:
+    """Return the mean F1 of the classes with test clips, from a confusion matrix of counts or of weights, (C, C)."""
+    cells = np.asarray(cells, dtype=np.float64)
+    support, chosen = cells.sum(axis=1), cells.sum(axis=0)
+    tested = support > 0
+    return float((2 * np.diag(cells)[tested] / (support + chosen)[tested]).mean())
+
+
+def debiased_ece(true: ArrayLike, scores: ArrayLike, weight: ArrayLike, cluster: ArrayLike) -> tuple[float, float]:
+    """Return the expected calibration error without the bias of the plug-in estimate, and its standard error.
+
+    The plug-in estimate averages |confidence - accuracy| over the bins, and an absolute value of noise is never 0: a
+    perfectly calibrated head shows several points on some hundred clips. The remedy is cross-fitting: the sign of a
+    bin's gap is taken from one half of the sources and multiplied with the gap of the other half, which has the
+    expectation 0 for a calibrated head. Averaged over all halvings, in the normal approximation, a bin with the
+    weighted gap G, its standard error s and z = |G| / s has s · (z · (2Φ(z) - 1) - 2φ(z)): |G| where its sign is clear,
+    and negative where it is not. A negative sum counts as 0.
+
+    Parameters
+    ----------
+    true : array_like of int, shape (M,)
+        Class numbers.
+    scores : array_like of shape (M, C)
+        Probabilities.
+    weight : array_like of shape (M,)
+        Weight of each clip; the weights sum to 1.
+    cluster : array_like of shape (M,)
+        Source of each clip.
+    """
+    scores, weight = np.asarray(scores, dtype=np.float64), np.asarray(weight, dtype=np.float64)
+    confidence = scores.max(axis=1)
+    gap = confidence - (predicted(scores) == true)
+    bin_, (clusters, code) = _bins(confidence), cluster_codes(cluster)
+    total = np.bincount(bin_, weights=weight * gap, minlength=BINS)
+    mean = total / np.maximum(np.bincount(bin_, weights=weight, minlength=BINS), EPSILON**2)
+    cell = bin_ * clusters + code
+    parts = np.bincount(cell, weights=weight * (gap - mean[bin_]), minlength=BINS * clusters).reshape(BINS, clusters)
+    sources = np.bincount(np.unique(cell) // clusters, minlength=BINS)
+    se = np.sqrt((parts**2).sum(axis=1) * sources / np.maximum(sources - 1, 1))
+    se = np.where(sources == 1, np.abs(total), se)
+    known = se > 1e-12
+    z = np.abs(total[known]) / se[known]
+    value = float((se[known] * _cross_fitted(z)).sum() + np.abs(total[~known]).sum())
+    node, node_weight = np.polynomial.hermite_e.hermegauss(20)
+    values = _cross_fitted(np.abs(z[:, None] + node))
+    node_weight = node_weight / node_weight.sum()
+    spread = (values**2) @ node_weight - (values @ node_weight) ** 2
+    return max(0.0, value), float(np.sqrt((se[known] ** 2 * spread).sum()))
+
+
+def _cross_fitted(z: Floats) -> Floats:
+    """Return z · (2Φ(z) - 1) - 2φ(z)."""
+    from scipy.special import erf
+
+    return np.asarray(z * erf(z / np.sqrt(2)) - np.sqrt(2 / np.pi) * np.exp(-(z**2) / 2), dtype=np.float64)
+
+
+def cluster_codes(cluster: ArrayLike) -> tuple[int, NDArray[np.int64]]:
+    """Return the number of clusters and each row's cluster, (M,), numbered in the order of the sorted names."""
+    names, code = np.unique(np.asarray(cluster), return_inverse=True)
+    return len(names), code.astype(np.int64).reshape(-1)
 
 
 def confusion(true: ArrayLike, scores: ArrayLike) -> NDArray[np.int64]:
@@ -51,74 +160,38 @@ def confusion(true: ArrayLike, scores: ArrayLike) -> NDArray[np.int64]:
 
 def cmc(true: ArrayLike, scores: ArrayLike) -> Floats:
     """Return the top-k accuracy for k = 1 to C, (C,): the cumulative match curve."""
-    found = np.bincount(ranks(true, scores), minlength=np.asarray(scores).shape[1])
-    return np.asarray(np.cumsum(found) / found.sum(), dtype=np.float64)
+    counts = np.bincount(true_class_rank(true, scores), minlength=np.asarray(scores).shape[1])
+    return np.asarray(np.cumsum(counts) / counts.sum(), dtype=np.float64)
 
 
 def reliability(true: ArrayLike, scores: ArrayLike) -> list[dict[str, Any]]:
     """Return the bins of a reliability diagram: `lower`, `upper`, `count`, mean `confidence`, `accuracy`."""
     scores = np.asarray(scores, dtype=np.float64)
-    hit, confidence, number = predicted(scores) == true, scores.max(axis=1), _bins(scores.max(axis=1))
+    correct, confidence, bin_ = predicted(scores) == true, scores.max(axis=1), _bins(scores.max(axis=1))
     rows = []
-    for bin_ in range(BINS):
-        inside = number == bin_
+    for number in range(BINS):
+        inside = bin_ == number
         count = int(inside.sum())
         rows.append(
             {
-                "lower": bin_ / BINS,
-                "upper": (bin_ + 1) / BINS,
+                "lower": number / BINS,
+                "upper": (number + 1) / BINS,
                 "count": count,
                 "confidence": float(confidence[inside].mean()) if count else None,
-                "accuracy": float(hit[inside].mean()) if count else None,
+                "accuracy": float(correct[inside].mean()) if count else None,
             }
         )
     return rows
 
 
-def measures(true: ArrayLike, scores: ArrayLike, weights: Floats | None = None) -> dict[str, Floats]:
-    """Return each of `METRICS` for each row of weights.
-
-    Parameters
-    ----------
-    true : array_like of int, shape (M,)
-        Class numbers.
-    scores : array_like of shape (M, C)
-        Probabilities.
-    weights : ndarray of shape (B, M), optional
-        How often each clip counts, B times over; every clip once without them (B = 1).
-
-    Returns
-    -------
-    dict of ndarray of shape (B,)
-        nan where all weights of a row are 0.
-    """
-    true, scores = np.asarray(true, dtype=np.int64), np.asarray(scores, dtype=np.float64)
-    weights = np.ones((1, len(true))) if weights is None else weights
-    rank, best, classes = ranks(true, scores), predicted(scores), np.arange(scores.shape[1])
-    is_true, is_best = (true[:, None] == classes).astype(float), (best[:, None] == classes).astype(float)
-    support, chosen = weights @ is_true, weights @ is_best
-    right = weights @ (is_true * is_best)
-    own = np.clip(scores[np.arange(len(true)), true], EPSILON, 1 - EPSILON)
-    gap = scores.max(axis=1) - (best == true)
-    in_bin = (_bins(scores.max(axis=1))[:, None] == np.arange(BINS)).astype(float)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        total = weights.sum(axis=1)
-        there = (support > 0).sum(axis=1)
-        recall = np.where(support > 0, right / support, 0.0)
-        f1 = np.where(support > 0, 2 * right / (support + chosen), 0.0)
-        return {
-            "top1": weights @ (rank < 1) / total,
-            "top5": weights @ (rank < 5) / total,
-            "mean_class_accuracy": recall.sum(axis=1) / there,
-            "macro_f1": f1.sum(axis=1) / there,
-            "ece": np.abs(weights @ (in_bin * gap[:, None])).sum(axis=1) / total,
-            "log_loss": weights @ -np.log(own) / total,
-            "brier": weights @ ((scores - is_true) ** 2).sum(axis=1) / total,
-        }
-
-
 def evaluate(
-    true: ArrayLike, scores: ArrayLike, class_names: Sequence[str], *, n_train: int, name: str = ""
+    true: ArrayLike,
+    scores: ArrayLike,
+    class_names: Sequence[str],
+    *,
+    n_train: int,
+    name: str = "",
+    cluster: ArrayLike | None = None,
 ) -> dict[str, Any]:
     """Return one entry of `metrics.json`'s `splits`, ready for JSON.
 
@@ -127,13 +200,15 @@ def evaluate(
     true : array_like of int, shape (M,)
         Class numbers of the test clips, M at least 1.
     scores : array_like of shape (M, C)
-        Probabilities, one row a clip, in the order of `class_names`.
+        Probabilities, one row per clip, in the order of `class_names`.
     class_names : sequence of C names
         Class order of `scores`.
     n_train : int
         Clips the head was trained on.
     name : str
         The split's name.
+    cluster : array_like of shape (M,), optional
+        Source of each clip; see `compute_metrics`.
 
     Raises
     ------
@@ -143,12 +218,11 @@ def evaluate(
     true, scores = np.asarray(true), np.asarray(scores)
     check_scores(true, scores, class_names)
     cells = confusion(true, scores)
-    numbers = {metric: float(value[0]) for metric, value in measures(true, scores).items()}
     return {
         "name": name,
         "n_train": int(n_train),
         "n_test": len(true),
-        **numbers,
+        **compute_metrics(true, scores, cluster),
         "per_class": per_class(cells, class_names),
         "confusion": cells.tolist(),
         "reliability": reliability(true, scores),
@@ -163,13 +237,13 @@ def per_class(cells: NDArray[np.int64], class_names: Sequence[str]) -> list[dict
 
     rows = []
     for number, name in enumerate(class_names):
-        right, support, chosen = int(cells[number, number]), int(cells[number].sum()), int(cells[:, number].sum())
+        correct, support, chosen = int(cells[number, number]), int(cells[number].sum()), int(cells[:, number].sum())
         rows.append(
             {
                 "class": name,
-                "precision": ratio(right, chosen),
-                "recall": ratio(right, support),
-                "f1": ratio(2 * right, support + chosen),
+                "precision": ratio(correct, chosen),
+                "recall": ratio(correct, support),
+                "f1": ratio(2 * correct, support + chosen),
                 "support": support,
             }
         )
@@ -191,5 +265,5 @@ def check_scores(true: NDArray[Any], scores: NDArray[Any], class_names: Sequence
 
 
 def _bins(confidence: Floats) -> NDArray[np.int64]:
-    """Bin i holds (i / BINS, (i + 1) / BINS]."""
+    """Return the bin of each confidence; bin i holds (i / BINS, (i + 1) / BINS]."""
     return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from actionvit import __version__
 from actionvit.errors import ActionVitError
+from actionvit.evaluation.clustered import Design
 from actionvit.evaluation.metrics import check_scores, evaluate
 from actionvit.evaluation.summary import summarize
 from actionvit.pipeline.tensor_file import dump_tensors, load_tensors
@@ -109,7 +110,7 @@ class Run:
             raise _broken(path, error) from error
 
 
-def measure(predictions: Predictions, *, n_train: Mapping[str, int], seed: int = 0) -> dict[str, Any]:
+def measure(predictions: Predictions, *, n_train: Mapping[str, int]) -> dict[str, Any]:
     """Return the content of `metrics.json`: every split evaluated, and the summary over them with intervals.
 
     Parameters
@@ -118,23 +119,35 @@ def measure(predictions: Predictions, *, n_train: Mapping[str, int], seed: int =
         Of one run.
     n_train : mapping
         Training clips by split name.
-    seed : int
-        Of the bootstrap.
     """
     splits = []
     for name in predictions.split_names:
         rows = predictions.split == name
-        true, scores = predictions.true[rows], predictions.scores[rows]
-        splits.append(evaluate(true, scores, predictions.class_names, n_train=n_train[name], name=name))
-    summary = summarize(
-        splits,
-        true=predictions.true,
-        scores=predictions.scores,
+        true, scores, cluster = (column[rows] for column in (predictions.true, predictions.scores, predictions.cluster))
+        splits.append(
+            evaluate(true, scores, predictions.class_names, n_train=n_train[name], name=name, cluster=cluster)
+        )
+    return {"splits": splits, "summary": summarize(splits, design_of(predictions, n_train), scores=predictions.scores)}
+
+
+def design_of(predictions: Predictions, n_train: Mapping[str, int] | None = None) -> Design:
+    """Return the design of a run's test results; see `evaluation.clustered.Design`."""
+    return Design(
         split=predictions.split,
+        true=predictions.true,
         cluster=predictions.cluster,
-        seed=seed,
+        clip=predictions.id,
+        n_train=n_train,
     )
-    return {"splits": splits, "summary": summary}
+
+
+def training_sizes(*runs: Run) -> dict[str, int]:
+    """Return the smallest number of training clips of each split over the runs, by the split's name."""
+    sizes: dict[str, int] = {}
+    for run in runs:
+        for split in run.metrics.get("splits", []):
+            sizes[split["name"]] = min(split["n_train"], sizes.get(split["name"], split["n_train"]))
+    return sizes
 
 
 def check_place(folder: Path, *, overwrite: bool) -> None:

@@ -1,21 +1,22 @@
-"""Intervals hold what they promise: coverage by simulation, ends by hand, and the number beside them inside."""
+"""Coverage of intervals by simulation, their ends by hand, and the number beside them inside."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 from threadpoolctl import threadpool_limits
 
-from actionvit.evaluation.intervals import lowest_share, share_interval
-from actionvit.evaluation.metrics import METRICS, measures
+from actionvit.evaluation.clustered import Design, clopper_pearson
+from actionvit.evaluation.intervals import clip_means, paired_interval, proportion_interval
+from actionvit.evaluation.metrics import METRICS, compute_metrics, debiased_ece
 from actionvit.evaluation.summary import summarize
 
 LEVEL, SLACK = 0.95, 0.03
 
 
 def world(rng, sources: int, classes: int, *, heads: int, skill: float = 1.8, alike: float = 0.7):
-    """Clips of sources that look alike to every head: true class (M,), source (M,), probabilities a head."""
+    """Clips of sources that look alike to every head: true class (M,), source (M,), probabilities of each head."""
     clips = rng.integers(1, 7, sources)
     of_source = rng.permutation(np.arange(sources) % classes)
     source = np.repeat(np.arange(sources), clips)
@@ -30,7 +31,7 @@ def world(rng, sources: int, classes: int, *, heads: int, skill: float = 1.8, al
 
 
 def sides(rng, sources: int, classes: int, folds: int):
-    """Rows of all test sides as `summarize` takes them: each source tests once, its fold's head predicts."""
+    """Rows of all test sets: each source tests once, its fold's head predicts."""
     true, source, scores = world(rng, sources, classes, heads=folds)
     fold = rng.permutation(np.arange(sources) % folds)[source]
     rows = np.argsort(fold, kind="stable")
@@ -39,32 +40,28 @@ def sides(rng, sources: int, classes: int, folds: int):
     return true, probability, np.char.add("fold-", fold.astype(str)), source
 
 
-def summary_of(true, scores, split, source, *, resamples: int, seed: int = 0, cluster=None):
-    entries = [
-        {"name": str(name), **{key: float(value[0]) for key, value in measures(true[at], scores[at]).items()}}
-        for name in np.unique(split)
-        for at in [split == name]
-    ]
-    cluster = source if cluster is None else cluster
-    return summarize(entries, true=true, scores=scores, split=split, cluster=cluster, resamples=resamples, seed=seed)
+def summary_of(true, scores, split, source):
+    design = Design(split=split, true=true, cluster=source, clip=np.arange(len(true)))
+    entries = [compute_metrics(true[split == name], scores[split == name]) for name in design.split_names]
+    return summarize(entries, design, scores=scores)
 
 
 def coverage(sources: int, classes: int, folds: int, *, worlds: int, by_clip: bool = False):
-    """How often the interval holds the number that such test sides give on average, by metric."""
+    """How often the interval holds the number that such test sets give on average, by metric."""
     rng = np.random.default_rng([sources, classes, folds])
     means = {metric: [] for metric in METRICS}
     ends = {metric: [] for metric in METRICS}
     with threadpool_limits(1):
-        for seed in range(worlds):
-            rows = sides(rng, sources, classes, folds)
-            cluster = np.arange(len(rows[0])) if by_clip else None
-            for metric, value in summary_of(*rows, resamples=400, seed=seed, cluster=cluster).items():
+        for _ in range(worlds):
+            true, scores, split, source = sides(rng, sources, classes, folds)
+            for metric, value in summary_of(true, scores, split, np.arange(len(true)) if by_clip else source).items():
                 means[metric].append(value["mean"])
                 ends[metric].append(value["ci95"])
     found = {}
     for metric in METRICS:
         low, high = np.array(ends[metric]).T
-        assert np.all((low <= means[metric]) & (means[metric] <= high)), metric
+        inside = (low <= np.array(means[metric]) + 1e-6) & (means[metric] <= high + 1e-6)
+        assert np.all(inside), metric
         found[metric] = float(np.mean((low <= np.mean(means[metric])) & (np.mean(means[metric]) <= high)))
     return found
 
@@ -92,52 +89,125 @@ def test_a_linear_metrics_mean_is_the_populations() -> None:
     """What the intervals hold is no artefact of averaging over worlds: accuracy has no shift to correct."""
     rng = np.random.default_rng(1)
     true, _, scores = world(rng, 40_000, 10, heads=1)
-    population = measures(true, scores[0])["top1"][0]
+    population = compute_metrics(true, scores[0])["top1"]
     samples = [sides(rng, 100, 10, 5) for _ in range(400)]
     means = [np.mean([(p[s == f].argmax(1) == y[s == f]).mean() for f in np.unique(s)]) for y, p, s, _ in samples]
     assert np.mean(means) == pytest.approx(population, abs=4 * np.std(means) / 20)
 
 
 def test_every_clip_a_source_of_its_own_is_the_textbooks_interval() -> None:
-    """600 clips of one source each, one split: mean ± t · s / √n, but for the bootstrap's own noise."""
+    """One clip per source, one split: mean ± t · s / √n."""
     rng = np.random.default_rng(0)
     true, scores, split, _ = sides(rng, 240, 6, 1)
-    summary = summary_of(true, scores, split, np.arange(len(true)), resamples=4000)
-    for metric, values in {
-        "top1": scores.argmax(axis=1) == true,
-        "brier": ((scores - np.eye(6)[true]) ** 2).sum(axis=1),
-    }.items():
-        half = 1.965 * np.std(values, ddof=1) / np.sqrt(len(values))
-        expected = [np.mean(values) - half, np.mean(values) + half]
-        np.testing.assert_allclose(summary[metric]["ci95"], expected, atol=0.06 * half)
+    design = Design(split=split, true=true, cluster=np.arange(len(true)), clip=np.arange(len(true)))
+    values = ((scores - np.eye(6)[true]) ** 2).sum(axis=1)
+    estimate = design.mean(values)
+    assert estimate.se == pytest.approx(np.std(values, ddof=1) / np.sqrt(len(values)))
+    half = t.ppf(0.975, len(values) - 1) * estimate.se
+    assert estimate.interval() == pytest.approx((values.mean() - half, values.mean() + half))
 
 
-def test_results_without_an_error_get_the_exact_binomial_bound() -> None:
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_flawless_and_hopeless_results_get_the_exact_bound(wrong: int) -> None:
+    """24 clips of 12 sources, all right or all wrong: the bound of 12 of 12 (or 0 of 12) trials."""
     true = np.arange(24) % 3
-    scores = np.full((24, 3), 0.05) + 0.85 * np.eye(3)[true]
-    summary = summary_of(true, scores, np.full(24, "one"), np.arange(24) // 2, resamples=200)
-    expected = binomtest(12, 12).proportion_ci(0.95, method="exact").low
-    assert summary["top1"]["ci95"] == [pytest.approx(expected, abs=1e-6), 1.0]
-    assert summary["mean_class_accuracy"]["ci95"] == summary["top1"]["ci95"]
+    scores = np.full((24, 3), 0.05) + 0.85 * np.eye(3)[(true + wrong) % 3]
+    summary = summary_of(true, scores, np.full(24, "one"), np.arange(24) // 2)
+    exact = binomtest(12 * (1 - wrong), 12).proportion_ci(0.95, method="exact")
+    expected = [pytest.approx(exact.low, abs=1e-6), pytest.approx(exact.high, abs=1e-6)]
+    assert summary["top1"]["ci95"] == expected
+    assert summary["mean_class_accuracy"]["ci95"] == expected
+
+
+def test_none_of_six_right_reaches_to_46_percent() -> None:
+    true = np.zeros(6, dtype=int)
+    summary = summary_of(true, np.tile([0.1, 0.9], (6, 1)), np.full(6, "one"), np.arange(6))
+    assert summary["top1"]["ci95"] == [0.0, pytest.approx(0.459258, abs=1e-5)]
 
 
 @pytest.mark.parametrize(("right", "of"), [(12, 12), (11, 12), (180, 183), (0, 9)])
-def test_the_lowest_share_is_clopper_and_pearsons(right, of) -> None:
-    expected = binomtest(right, of).proportion_ci(0.95, method="exact").low
-    assert lowest_share(right / of, of) == pytest.approx(expected, abs=1e-9)
+def test_the_exact_interval_is_clopper_and_pearsons(right, of) -> None:
+    expected = binomtest(right, of).proportion_ci(0.95, method="exact")
+    assert clopper_pearson(right / of, of) == (
+        pytest.approx(expected.low, abs=1e-9),
+        pytest.approx(expected.high, abs=1e-9),
+    )
 
 
-def test_one_split_has_no_deviation_and_the_same_seed_the_same_interval() -> None:
+def test_one_split_has_no_deviation_and_a_repetition_the_same_interval() -> None:
     rows = sides(np.random.default_rng(3), 60, 5, 1)
-    first, again, other = (summary_of(*rows, resamples=200, seed=seed) for seed in (0, 0, 1))
-    assert first == again != other
+    first, again = summary_of(*rows), summary_of(*rows)
+    assert first == again
     assert {value["std"] for value in first.values()} == {None}
-    several = summary_of(*sides(np.random.default_rng(3), 60, 5, 4), resamples=200)
-    assert all(value["std"] > 0 for value in several.values() if value["mean"] < 1)
+    several = summary_of(*sides(np.random.default_rng(3), 60, 5, 4))
+    assert all(value["std"] > 0 for name, value in several.items() if value["mean"] < 1 and name != "ece"), several
 
 
 def test_a_single_source_says_nothing_and_breaks_nothing() -> None:
     true, scores, split, _ = sides(np.random.default_rng(3), 20, 4, 1)
-    summary = summary_of(true, scores, split, np.zeros(len(true)), resamples=50)
+    summary = summary_of(true, scores, split, np.zeros(len(true)))
     assert all(np.isfinite(value["ci95"]).all() for value in summary.values())
-    assert share_interval([], [])[0] == 0.0
+    assert proportion_interval([], [])[0] == 0.0
+
+
+@pytest.mark.parametrize("seeds", [1, 3, 5])
+def test_seeds_add_no_clips_to_a_class(seeds: int) -> None:
+    """10 clips of 10 sources, all right: the same interval however often the splits are drawn again."""
+    clip = np.tile(np.arange(10), seeds)
+    means, source, multiple = clip_means(np.ones(10 * seeds), clip, clip // 2)
+    assert len(means) == 10 and multiple == seeds
+    assert proportion_interval(means, source)[0] == pytest.approx(
+        proportion_interval(np.ones(10), np.arange(10) // 2)[0]
+    )
+    low, high = paired_interval(means - means, source)
+    assert low == pytest.approx(-high) and high > 0.1
+
+
+def test_class_intervals_keep_their_coverage_under_five_seeds() -> None:
+    """A stable head gives each clip the same result under every seed; recall 0.9, 8 sources of 1 to 4 clips."""
+    rng, inside = np.random.default_rng(0), 0
+    for _ in range(1000):
+        clips = rng.integers(1, 5, 8)
+        source = np.repeat(np.arange(8), clips)
+        level = 1.2815515655 * np.sqrt(2) + rng.normal(size=8)[source]
+        hit = level + rng.normal(size=len(source)) > 0
+        means, cluster, _ = clip_means(np.tile(hit, 5), np.tile(np.arange(len(hit)), 5), np.tile(source, 5))
+        low, high = proportion_interval(means, cluster)
+        inside += low <= 0.9 <= high
+    assert inside / 1000 >= 0.94
+
+
+def test_a_calibrated_heads_ece_is_about_zero() -> None:
+    """Averaged over 25 folds of 30 clips the plug-in estimate would show 12 points."""
+    rng, pooled, split_means = np.random.default_rng(0), [], []
+    for _ in range(20):
+        scores = rng.dirichlet(np.full(5, 0.6), 750)
+        true = (rng.uniform(size=(750, 1)) > scores.cumsum(axis=1)).sum(axis=1)
+        summary = summary_of(true, scores, np.repeat([f"fold-{n}" for n in range(25)], 30), np.arange(750))
+        pooled.append(summary["ece"]["mean"])
+        split_means.append(np.mean([plug_in(true[30 * n :][:30], scores[30 * n :][:30]) for n in range(25)]))
+        assert summary["ece"]["ci95"][0] <= 0.01
+    assert np.mean(pooled) < 0.012 and np.mean(split_means) > 0.1
+
+
+def plug_in(true, scores) -> float:
+    confidence, hit = scores.max(axis=1), scores.argmax(axis=1) == true
+    bins = np.ceil(confidence * 15).astype(int)
+    return sum(abs((confidence - hit)[bins == b].sum()) for b in np.unique(bins)) / len(true)
+
+
+def test_a_miscalibrated_heads_ece_is_its_gap() -> None:
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.6, 1.0, 4000)
+    true = (rng.uniform(size=4000) > confidence - 0.2).astype(int)
+    value, se = debiased_ece(
+        true, np.stack([confidence, 1 - confidence], axis=1), np.full(4000, 1 / 4000), np.arange(4000)
+    )
+    assert value == pytest.approx(0.2, abs=0.02) and 0 < se < 0.02
+
+
+def test_macro_f1_is_pooled_over_the_folds() -> None:
+    """Two folds with one clip of each of two classes: F1 is that of all four clips."""
+    true, best = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
+    summary = summary_of(true, 0.1 + 0.8 * np.eye(2)[best], np.array(["a", "a", "b", "b"]), np.arange(4))
+    assert summary["macro_f1"]["mean"] == pytest.approx(0.5)

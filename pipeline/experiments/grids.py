@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from actionvit.evaluation.intervals import share_interval
+from actionvit.evaluation.intervals import clip_means, proportion_interval
 from actionvit.evaluation.metrics import predicted
+from actionvit.evaluation.summary import rounded
 from actionvit.heads.saving import head_class
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import default_protocol
@@ -18,6 +19,7 @@ from actionvit.pipeline.probing.features import FeatureTable, Quantity, read_tab
 from actionvit.pipeline.probing.probe import probe
 from actionvit.pipeline.probing.results import ProbeResult
 from actionvit.pipeline.probing.tasks import ProbeSpec
+from actionvit.pipeline.runs import design_of
 
 Row = dict[str, Any]
 
@@ -127,14 +129,17 @@ def thirds_of(dataset: Dataset, result: ProbeResult) -> Row:
         rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
         rows = found.split == name
         third[rows] = rank[found.true[rows]] * 3 // len(counts)
-    right = predicted(found.scores) == found.true
+    right = (predicted(found.scores) == found.true).astype(np.float64)
+    n_train = {split["name"]: split["n_train"] for split in result.metrics["splits"]}
+    inflation = design_of(found, n_train).mean(right).inflation
     row: Row = {}
     for place, name in enumerate(("head", "middle", "tail")):
         inside = third == place
         if not inside.any():
             continue
-        low, high = share_interval(right[inside], found.cluster[inside])
-        row[name] = {"mean": float(right[inside].mean()), "std": None, "ci95": [round(low, 6), round(high, 6)]}
+        means, source, _ = clip_means(right[inside], found.id[inside], found.cluster[inside])
+        ends = rounded(proportion_interval(means, source, inflation=inflation))
+        row[name] = {"mean": float(means.mean()), "std": None, "ci95": ends}
     return row
 
 

@@ -60,22 +60,25 @@ def _per_class(report: Report) -> Table:
 
 def _comparisons(report: Report) -> Table:
     rows: Rows = [
-        [c.a, c.b, name, delta.value, *delta.ci95, c.p_clips, c.p_sources, c.p_holm]
+        [c.a, c.b, name, d.value, d.se, d.std, *d.ci95, d.p, d.p_holm, d.detectable]
         for c in report.comparisons
-        for name, delta in c.delta.items()
+        for name, d in c.delta.items()
     ]
-    titles = ["baseline", "run", "metric", "difference", "ci95_low", "ci95_high", "p_clips", "p_sources", "p_holm"]
-    return tidy(titles, rows)
+    titles = ["baseline", "run", "metric", "difference", "se", "std", "ci95_low", "ci95_high"]
+    return tidy([*titles, "p", "p_holm", "detectable"], rows)
 
 
 def _differences(report: Report) -> Table:
     rows: Rows = [
-        [c.a, c.b, row.class_, row.support, row.a, row.b, row.delta, *(row.ci95 or (None, None)), row.p, row.p_holm]
+        [
+            *(c.a, c.b, row.class_, row.support, row.tests, row.sources, row.a, row.b, row.delta),
+            *(*(row.ci95 or (None, None)), row.p, row.p_holm, row.testable),
+        ]
         for c in report.comparisons
         for row in c.per_class
     ]
-    titles = ["baseline", "run", "class", "support", "a", "b", "delta", "ci95_low", "ci95_high", "p", "p_holm"]
-    return tidy(titles, rows)
+    titles = ["baseline", "run", "class", "support", "tests", "sources", "a", "b", "delta", "ci95_low", "ci95_high"]
+    return tidy([*titles, "p", "p_holm", "testable"], rows)
 
 
 def _confusion(report: Report) -> Table:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
-from actionvit.evaluation.intervals import paired_interval, share_interval
+from actionvit.evaluation.intervals import clip_means, paired_interval, proportion_interval
 from actionvit.evaluation.metrics import cmc, confusion, per_class, predicted, reliability
 from actionvit.pipeline.datasets.names import parse_metadata, stem
 from actionvit.pipeline.reporting.model import (
@@ -27,7 +27,7 @@ from actionvit.pipeline.reporting.model import (
     SplitRow,
     Summary,
 )
-from actionvit.pipeline.runs import Predictions, Run
+from actionvit.pipeline.runs import Predictions, Run, design_of, training_sizes
 
 CONFUSED_PAIRS = 12
 """Most confused pairs that are listed."""
@@ -59,7 +59,6 @@ def describe(run: Run, name: str = "") -> RunSection:
     if not np.array_equal(cells, stored):
         raise ActionVitError(f"{run.folder}: metrics.json does not match predictions.npz; make the run again")
     costs = {field.name for field in fields(Cost)}
-    cluster = predictions.cluster
     return RunSection(
         name=name or run.name,
         folder=shortened(str(run.folder)),
@@ -72,14 +71,7 @@ def describe(run: Run, name: str = "") -> RunSection:
             metric: Summary(mean=value["mean"], std=value["std"], ci95=tuple(value["ci95"]))
             for metric, value in run.metrics["summary"].items()
         },
-        per_class=[
-            ClassRow(
-                class_=row["class"],
-                **{key: row[key] for key in ("precision", "recall", "f1", "support")},
-                recall_ci95=_recall_interval(predictions, cluster, number),
-            )
-            for number, row in enumerate(per_class(cells, predictions.class_names))
-        ],
+        per_class=_classes(run, cells),
         confusion=cells.tolist(),
         most_confused=most_confused(cells, predictions.class_names),
         cmc=cmc(predictions.true, predictions.scores).tolist(),
@@ -145,47 +137,73 @@ def row_order(predictions: Predictions) -> NDArray[np.intp]:
 def by_metadata(runs: Sequence[Run]) -> list[MetadataRow]:
     """Return accuracy by the metadata in the clips' names (HMDB51's pattern); empty where names do not follow it.
 
-    Runs must hold the same clips (see `compare`).
+    A clip that several splits test counts once. Runs must hold the same clips (see `compare`).
     """
     first, order = runs[0].predictions, [row_order(run.predictions) for run in runs]
     labels = [_metadata(first, row) for row in order[0]]
     correct = [
         (predicted(run.predictions.scores) == run.predictions.true)[rows] for run, rows in zip(runs, order, strict=True)
     ]
-    cluster = first.cluster[order[0]]
+    widen = max(_inflation(run) for run in runs)
+    clip, cluster = first.id[order[0]], first.cluster[order[0]]
     rows = []
     for field, title in METADATA.items():
         column = np.array([label[field] if label else None for label in labels], dtype=object)
         values = sorted({value for value in column if value is not None})
         for value in values if len(values) > 1 else ():  # a field with one value distinguishes nothing
             members = column == value
-            gains = [hit[members].astype(int) - correct[0][members].astype(int) for hit in correct[1:]]
+            means = [clip_means(hit[members], clip[members], cluster[members])[0] for hit in correct]
+            _, source, _ = clip_means(correct[0][members], clip[members], cluster[members])
             row = MetadataRow(
                 field=title,
                 value=str(value),
-                n=int(members.sum()),
+                n=len(source),
+                tests=int(members.sum()),
                 runs=[
                     Accuracy(
-                        accuracy=float(hit[members].mean()),
-                        ci95=_rounded(share_interval(hit[members], cluster[members])),
+                        accuracy=float(mean.mean()), ci95=_rounded(proportion_interval(mean, source, inflation=widen))
                     )
-                    for hit in correct
+                    for mean in means
                 ],
                 deltas=[
-                    Difference(value=float(gain.mean()), ci95=_rounded(paired_interval(gain, cluster[members])))
-                    for gain in gains
+                    Difference(
+                        value=float((mean - means[0]).mean()),
+                        ci95=_rounded(paired_interval(mean - means[0], source, inflation=widen)),
+                    )
+                    for mean in means[1:]
                 ],
             )
             rows.append(row)
     return rows
 
 
-def _recall_interval(predictions: Predictions, cluster: NDArray[np.str_], number: int) -> Interval | None:
-    members = np.flatnonzero(predictions.true == number)
-    if not len(members):
-        return None
-    hits = predicted(predictions.scores[members]) == number
-    return _rounded(share_interval(hits, cluster[members]))
+def _classes(run: Run, cells: NDArray[np.int64]) -> list[ClassRow]:
+    """Return each class's metrics; recall, its interval and support count each clip once."""
+    predictions, widen = run.predictions, _inflation(run)
+    correct = predicted(predictions.scores) == predictions.true
+    rows = []
+    for number, row in enumerate(per_class(cells, predictions.class_names)):
+        own = predictions.true == number
+        means, source, _ = clip_means(correct[own], predictions.id[own], predictions.cluster[own])
+        rows.append(
+            ClassRow(
+                class_=row["class"],
+                precision=row["precision"],
+                recall=float(means.mean()) if len(means) else None,
+                f1=row["f1"],
+                support=len(means),
+                tests=int(own.sum()),
+                recall_ci95=_rounded(proportion_interval(means, source, inflation=widen)) if len(means) else None,
+            )
+        )
+    return rows
+
+
+def _inflation(run: Run) -> float:
+    """Return the factor by which training sets widen the interval of a run's top-1; it serves groups of clips too."""
+    design = design_of(run.predictions, training_sizes(run) or None)
+    correct = predicted(run.predictions.scores) == run.predictions.true
+    return design.mean(correct.astype(np.float64)).inflation
 
 
 def _metadata(predictions: Predictions, row: int) -> dict[str, Any] | None:

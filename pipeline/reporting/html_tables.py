@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from math import ceil, floor
 from typing import Any
 
+from actionvit.evaluation.comparison import ALPHA
 from actionvit.pipeline.reporting.model import ClassRow, Comparison, Interval, Report
 from actionvit.pipeline.reporting.table import Cell, Column, Matrix, Scale, Table, tint
 from actionvit.pipeline.reporting.text import (
-    ALPHA,
     BY_SOURCE,
     INTERVAL,
     METRIC_TITLES,
+    NATURAL_UNIT,
     chance,
     fraction_text,
     from_to,
@@ -21,6 +22,7 @@ from actionvit.pipeline.reporting.text import (
     p_value,
     percent,
     signed,
+    signed_metric,
 )
 from actionvit.text import duration, pluralize
 
@@ -85,7 +87,7 @@ def pairs(report: Report) -> Table:
     columns = [Column(title="Runs", words=True), Column(title="Δ top-1"), Column(title="p"), Column(title="95 % CI")]
     columns += [Column(title=DRAWN, ends=scale.ends), Column(title="Conclusion", words=True)]
     caption = f"Differences in top-1 in percentage points between all pairs of runs, with their {INTERVAL} "
-    caption += f"{BY_SOURCE}; p, paired permutation test by source after Holm’s correction over the pairs."
+    caption += f"{BY_SOURCE}; p, corrected t test after Holm’s correction over the pairs."
     return Table(id="pairwise", caption=caption, columns=columns, bodies=[("", rows)], source="comparisons")
 
 
@@ -93,24 +95,28 @@ def comparison(report: Report, one: Comparison, number: int) -> Table:
     """Return a comparison's differences, one row per metric."""
     runs = {run.name: (run.summary, tint(place)) for place, run in enumerate(report.runs)}
     (summary_a, run_a), (summary_b, run_b) = runs[one.a], runs[one.b]
-    reach = _reach([end for delta in one.delta.values() for end in delta.ci95])
+    reach = _reach([end for name, delta in one.delta.items() if name not in NATURAL_UNIT for end in delta.ci95])
     scale = Scale(low=-reach, high=reach)
     rows = []
     for name, delta in one.delta.items():
-        winner = _winner(delta.ci95, one.p_holm if name == "top1" else 1.0, run_a, run_b)
+        better = (run_b, run_a) if name in NATURAL_UNIT else (run_a, run_b)  # of losses the lower is better
+        winner = _winner(delta.ci95, 1.0 if delta.p_holm is None else delta.p_holm, *better)
         rows.append(
             [
                 Cell(text=METRIC_TITLES[name]),
                 Cell(text=metric(name, summary_a[name].mean)),
                 Cell(text=metric(name, summary_b[name].mean)),
-                Cell(text=signed(delta.value), run=winner),
-                Cell(text=from_to(delta.ci95)),
-                Cell(bars=(scale.bar(delta.value, delta.ci95, winner),)),
+                Cell(text=signed_metric(name, delta.value), run=winner),
+                Cell(text=" to ".join(signed_metric(name, end) for end in delta.ci95)),
+                Cell(text=p_value(delta.p_holm)),
+                Cell(bars=() if name in NATURAL_UNIT else (scale.bar(delta.value, delta.ci95, winner),)),
             ]
         )
     columns = [Column(title="Metric", words=True), Column(title=one.a, run=run_a), Column(title=one.b, run=run_b)]
-    columns += [Column(title="Difference"), Column(title="95 % CI"), Column(title=DRAWN, ends=scale.ends)]
-    caption = f"{one.b} − {one.a}, paired: differences in percentage points, with their {INTERVAL} {BY_SOURCE}."
+    columns += [Column(title="Difference"), Column(title="95 % CI"), Column(title="p")]
+    columns += [Column(title=DRAWN, ends=scale.ends)]
+    caption = f"{one.b} − {one.a}, paired: differences in percentage points (log loss: nats), with their {INTERVAL} "
+    caption += f"{BY_SOURCE}; p, corrected t test after Holm’s correction over the pairs."
     return Table(id=f"comparison{number}", caption=caption, columns=columns, bodies=[("", rows)], source="comparisons")
 
 
@@ -172,7 +178,7 @@ def class_differences(report: Report, one: Comparison, number: int) -> Table:
     return Table(
         id=f"classes{number}",
         caption=f"{one.b} − {one.a}: difference of recall in percentage points, with its {INTERVAL} {BY_SOURCE}; p, "
-        "paired permutation test by source after Holm’s correction over the classes; recall of both in percent.",
+        "corrected for the classes (Holm); recall of both in percent.",
         columns=columns,
         bodies=[("", rows)],
         sortable=True,

@@ -22,10 +22,19 @@ class Summary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """The difference of a metric between two runs."""
+    """The difference of a metric between two runs; None where it is not computed."""
 
     value: float
     ci95: Interval
+    se: float | None = None
+    """Standard error, clustered by source, with the variance of the training sets."""
+    std: float | None = None
+    """Standard deviation between the splits."""
+    p: float | None = None
+    p_holm: float | None = None
+    """`p` after Holm's correction over the comparisons of the report."""
+    detectable: float | None = None
+    """Smallest true difference that would be significant in 80 % of cases, without Holm's correction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +62,9 @@ class ClassRow:
     recall: float | None
     f1: float | None
     support: int
+    """Clips."""
+    tests: int
+    """Results: a clip that several splits test has several."""
     recall_ci95: Interval | None
 
 
@@ -124,12 +136,18 @@ class ClassDifference:
 
     class_: str
     support: int
+    tests: int = 0
+    sources: int = 0
     a: float | None = None
     b: float | None = None
     delta: float | None = None
     ci95: Interval | None = None
     p: float | None = None
     p_holm: float | None = None
+    detectable: float | None = None
+    """Half width of `ci95`."""
+    testable: bool | None = None
+    """Whether "always correct" against "always wrong" would be significant with so few sources."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,18 +182,18 @@ class Comparison:
     n_sources: int
     delta: Mapping[str, Difference]
     """By metric: mean over the splits, paired."""
-    p_clips: float
-    """McNemar's exact test, each clip once."""
-    p_sources: float
-    """Permutation test that exchanges the two runs for all clips of a source at once."""
-    p_holm: float
-    """`p_sources` after Holm's correction over the comparisons of the report."""
     cost_ratio: float | None = None
     """Multiply-adds of b over those of a."""
     clips: ResultCounts
     classes: ClassCounts
     per_class: Sequence[ClassDifference]
     verdict: str = ""
+
+    @property
+    def p_holm(self) -> float:
+        """The corrected p value of top-1."""
+        p = self.delta["top1"].p_holm
+        return 1.0 if p is None else p
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +211,9 @@ class MetadataRow:
     field: str
     value: str
     n: int
+    """Clips."""
+    tests: int
+    """Results."""
     runs: Sequence[Accuracy]
     deltas: Sequence[Difference]
     """Of every other run to the first."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from actionvit.evaluation.comparison import ALPHA
 from actionvit.pipeline.reporting.model import Comparison, Duplicates, Interval, Report, Summary
-from actionvit.text import pluralize
-
-ALPHA = 0.05
-"""Significance level of the corrected tests."""
+from actionvit.text import abbreviate, pluralize
 
 FEW_SOURCES = 20
 """With fewer sources the interval itself is called uncertain."""
@@ -49,6 +47,11 @@ def signed(value: float | None, digits: int = 1) -> str:
     return text.replace("-", "−") if float(text) else text[1:]
 
 
+def signed_metric(name: str, value: float) -> str:
+    """Return a difference of a metric with its sign: fractions in points, losses as they are."""
+    return signed(value) if name not in NATURAL_UNIT else f"{value:+.3f}".replace("-", "−")
+
+
 def metric(name: str, value: float | None) -> str:
     """Return a metric's value: fractions in percent, losses as they are."""
     return "–" if value is None else f"{value:.3f}" if name in NATURAL_UNIT else percent(value)
@@ -79,8 +82,9 @@ def from_to(interval: Interval) -> str:
 
 def is_shown(comparison: Comparison, name: str = "top1") -> bool:
     """Return whether runs differ significantly: corrected p below 0.05 and the interval on one side of zero."""
-    low, high = comparison.delta[name].ci95
-    return bool(comparison.p_holm < ALPHA and (low > 0 or high < 0))
+    delta = comparison.delta[name]
+    low, high = delta.ci95
+    return delta.p_holm is not None and delta.p_holm < ALPHA and (low > 0 or high < 0)
 
 
 def verdict(comparison: Comparison) -> str:
@@ -91,9 +95,11 @@ def verdict(comparison: Comparison) -> str:
     sample = f"n = {pluralize(comparison.n_clips, 'clip')} from {sources}, {p_equals(comparison.p_holm)}"
     if is_shown(comparison):
         better, worse = (b, a) if top1.value > 0 else (a, b)
-        sentence = f"{better} is better than {worse} on these clips: top-1 of {b} minus {a} {numbers} ({sample})."
+        sentence = f"{better} is better than {worse}, trained as here, on new videos from new sources: "
+        sentence += f"top-1 of {b} minus {a} {numbers} ({sample})."
     else:
         sentence = f"No significant difference in top-1 between {a} and {b}: {b} minus {a} {numbers} ({sample})."
+        sentence += f" A difference of {percent(top1.detectable)} points would have been seen in 80 % of cases."
     if comparison.n_sources < FEW_SOURCES:
         sentence += f" With {sources} the interval itself is uncertain."
     return sentence + _other_metric(comparison) + _cost(comparison)
@@ -101,11 +107,14 @@ def verdict(comparison: Comparison) -> str:
 
 def _other_metric(comparison: Comparison) -> str:
     """Return the finding for mean class accuracy where it differs from that for top-1."""
-    low, high = interval = comparison.delta["mean_class_accuracy"].ci95
-    if is_shown(comparison) == (low > 0 or high < 0):
+    delta, shown = comparison.delta["mean_class_accuracy"], is_shown(comparison, "mean_class_accuracy")
+    if is_shown(comparison) == shown:
         return ""
-    tail = "excludes zero; it was not tested." if low > 0 or high < 0 else "includes zero."
-    return f" The interval of the difference in mean class accuracy, {from_to(interval)} points, {tail}"
+    tail = "is significant" if shown else "is not significant"
+    return (
+        f" The difference in mean class accuracy, {signed(delta.value)} points, {from_to(delta.ci95)}, {tail}"
+        f" ({p_equals(1.0 if delta.p_holm is None else delta.p_holm)})."
+    )
 
 
 def _cost(comparison: Comparison) -> str:
@@ -129,17 +138,20 @@ def overview(comparisons: Sequence[Comparison]) -> str:
 
 
 def tests(comparison: Comparison, comparisons: int) -> str:
-    """Return the test results behind a verdict, and the classes that differ significantly."""
-    text = f"McNemar’s exact test, clip by clip: {p_equals(comparison.p_clips)}. Paired permutation test by source, "
-    text += f"which the verdict uses: {p_equals(comparison.p_sources)}"
+    """Return the test results behind a verdict, and the classes that differ significantly or cannot be tested."""
+    top1 = comparison.delta["top1"]
+    text = f"Corrected t test of top-1, clustered by source: {p_equals(1.0 if top1.p is None else top1.p)}"
     if comparisons > 1:
         text += f"; after Holm’s correction over {comparisons} comparisons {p_equals(comparison.p_holm)}"
     shown = ", ".join(comparison.classes.shown)
-    return text + (
+    text += (
         f". Classes that differ significantly after correction: {shown}."
         if shown
         else ". No class differs significantly after correction."
     )
+    if untestable := [row.class_ for row in comparison.per_class if row.testable is False]:
+        text += f" Too few sources for any difference to be significant: {abbreviate(untestable)}."
+    return text
 
 
 def duplicate_line(duplicates: Duplicates) -> str:

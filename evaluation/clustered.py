@@ -1,0 +1,203 @@
+"""Standard errors of metrics over splits: clips clustered by source, heads trained on overlapping training sets.
+
+The estimand. A metric of a run estimates its expectation over data sets like this one: heads trained by the same
+protocol on training sets of this size, tested on new videos from new sources, the classes as frequent as here. Two
+things make the estimate vary, and the variance has a term for each:
+
+1. The test clips. Clips of one source share people, place and camera, and the same clip may be tested in several splits
+   and under several seeds. The contributions of a source are summed over all its clips and splits before they are
+   squared: a cluster-robust (linearization) variance, residuals divided by the root of 1 - a source's
+   share of the weight (CR2; Bell & McCaffrey 2002).
+2. The training sets. They overlap, and each source that tests one head trains the others, so no comparison between
+   splits shows this variance (Bengio & Grandvalet 2004). Nadeau & Bengio (2003) estimate it as n_test / n_train times
+   the variance of one split's result. That variance is clustered by source here, and the term is multiplied by a factor
+   that was fitted by simulation with trained heads: `TRAINING_SHARE`; see `docs/explanation/statistics.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from actionvit.evaluation.metrics import Floats, cluster_codes
+
+Kind = Literal["hits", "losses"]
+
+TRAINING_SHARE: Mapping[Kind, float] = {"hits": 0.6, "losses": 1.0}
+"""Factor of Nadeau and Bengio's variance term; 1 is their own. Part of the variance of a hit or miss is the rounding to
+correct or wrong, which training sets do not share."""
+
+CORRECTION = "cluster-robust by source, with Nadeau & Bengio's correction for overlapping training sets"
+"""Name of the correction, for a report's methods."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A metric, or a difference of metrics, with its standard error."""
+
+    value: float
+    se: float
+    df: float
+    """Degrees of freedom of Student's t: the effective number of sources (Kish 1965) - 1."""
+    clips: int
+    sources: int
+    inflation: float
+    """Ratio of `se` to the standard error without the training sets' term, 1 or more."""
+
+    def quantile(self, probability: float) -> float:
+        """Return a quantile of Student's t."""
+        from scipy.stats import t
+
+        return float(t.ppf(probability, self.df))
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Return the t interval, not cut off at any bound."""
+        half = self.quantile((1 + level) / 2) * self.se
+        return self.value - half, self.value + half
+
+    def proportion_interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Return an interval of a proportion, within 0 to 1 (Korn & Graubard 1998).
+
+        This is Clopper and Pearson's interval for the effective number of clips, value · (1 - value) / se². Without
+        any error, or without any hit, that number is the number of sources.
+        """
+        from scipy.stats import norm
+
+        p = min(1.0, max(0.0, self.value))
+        n: float = self.sources
+        if 0 < p < 1 and self.se > 0:
+            shrink = norm.ppf((1 + level) / 2) / self.quantile((1 + level) / 2)
+            n = min(self.clips, p * (1 - p) / self.se**2 * float(shrink) ** 2)
+        return clopper_pearson(p, n, level)
+
+    def positive_interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Return an interval of a positive quantity with a skewed distribution: the t interval of its logarithm."""
+        if self.value <= 0:
+            return 0.0, max(0.0, self.interval(level)[1])
+        factor = float(np.exp(self.quantile((1 + level) / 2) * self.se / self.value))
+        return self.value / factor, self.value * factor
+
+    @property
+    def p(self) -> float:
+        """The two-sided p value of "the expectation is 0" (Student's t)."""
+        from scipy.stats import t
+
+        return float(2 * t.sf(abs(self.value) / self.se, self.df)) if self.se > 0 else 1.0
+
+    def detectable(self, power: float = 0.8, level: float = 0.95) -> float:
+        """Return the smallest true value whose interval leaves 0 out with the given probability."""
+        return (self.quantile((1 + level) / 2) + self.quantile(power)) * self.se
+
+
+def clopper_pearson(proportion: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """Return the exact interval of a proportion seen in n trials, not necessarily whole (Clopper & Pearson 1934)."""
+    from scipy.stats import beta
+
+    hits, tail = proportion * n, (1 - level) / 2
+    low = float(beta.ppf(tail, hits, n - hits + 1)) if proportion > 0 else 0.0
+    high = float(beta.ppf(1 - tail, hits + 1, n - hits)) if proportion < 1 else 1.0
+    return min(low, proportion), max(high, proportion)
+
+
+class Design:
+    """Which split, class and source each test result belongs to; M results of J splits.
+
+    Parameters
+    ----------
+    split : array_like of shape (M,)
+        Name of the split.
+    true : array_like of int, shape (M,)
+        Class number.
+    cluster : array_like of shape (M,)
+        Source, or the id where none is known.
+    clip : array_like of shape (M,)
+        Id of the clip: several splits may test it.
+    n_train : mapping, optional
+        Training clips by split name. Without it the heads count as given, and only the test clips vary.
+    """
+
+    def __init__(
+        self,
+        *,
+        split: ArrayLike,
+        true: ArrayLike,
+        cluster: ArrayLike,
+        clip: ArrayLike,
+        n_train: Mapping[str, int] | None = None,
+    ) -> None:
+        self.true = np.asarray(true, dtype=np.int64)
+        names = np.asarray(split).tolist()
+        self.split_names = list(dict.fromkeys(names))
+        number = {name: i for i, name in enumerate(self.split_names)}
+        self.split = np.array([number[name] for name in names], dtype=np.int64)
+        self.sources, self.source = cluster_codes(cluster)
+        self.clips, self.clip = cluster_codes(clip)
+        self.tests = np.bincount(self.split)
+        """Test clips of each split, (J,)."""
+        self.clip_weight: Floats = 1 / (len(self.tests) * self.tests[self.split])
+        """Weight of each result in a mean over clips, then over splits, (M,); sums to 1."""
+        self.class_weight = self._class_weight()
+        """Weight of each result in a mean over classes, then over splits, (M,); sums to 1."""
+        self.ratio, self.thinned = self._training(n_train)
+        """n_test / n_train, averaged over splits, and whether training sets were made smaller on purpose."""
+
+    def _class_weight(self) -> Floats:
+        classes, splits = int(self.true.max()) + 1, len(self.tests)
+        cell = self.split * classes + self.true
+        counts = np.bincount(cell, minlength=splits * classes)
+        present = (counts.reshape(splits, classes) > 0).sum(axis=1)
+        return np.asarray(1 / (splits * present[self.split] * counts[cell]), dtype=np.float64)
+
+    def _training(self, n_train: Mapping[str, int] | None) -> tuple[float, bool]:
+        """Return the ratio of test clips to training clips, and whether training sets were thinned.
+
+        Thinned training sets count in full: they are drawn anew in every split, so what they add to the variance
+        shows between the splits.
+        """
+        if n_train is None:
+            return 0.0, False
+        seen = np.array([n_train[name] for name in self.split_names])
+        others = self.clips - self.tests
+        full = np.maximum(seen, others)
+        return float(np.mean(self.tests / np.maximum(1, full))), bool((seen < 0.9 * others).any())
+
+    def mean(self, values: Floats, kind: Kind = "hits") -> Estimate:
+        """Return the mean of values (M,) over the clips of each split, averaged over the splits."""
+        return self._of_values(values, self.clip_weight, kind)
+
+    def class_mean(self, values: Floats) -> Estimate:
+        """Return the mean of values (M,) over the classes of each split, averaged over the splits."""
+        return self._of_values(values, self.class_weight, "hits")
+
+    def _of_values(self, values: Floats, weight: Floats, kind: Kind) -> Estimate:
+        value = float((weight * values).sum())
+        return self.linearized(value, values - value, weight, kind)
+
+    def linearized(self, value: float, residual: Floats, weight: Floats, kind: Kind) -> Estimate:
+        """Return the estimate of a statistic whose error is, to first order, a weighted sum of residuals (M,)."""
+        splits, size = len(self.tests), np.bincount(self.source, weights=weight)
+        leverage = np.minimum(size, 0.75)[self.source]
+        part = weight * residual / np.sqrt(1 - leverage)
+        by_split = np.bincount(self.split * self.sources + self.source, weights=part * splits)
+        one_split = float((by_split**2).sum()) / splits
+        test = float((np.bincount(self.source, weights=part) ** 2).sum())
+        training = self.ratio * TRAINING_SHARE[kind] * one_split
+        if self.thinned and splits > 1:
+            between = float(np.var(np.bincount(self.split, weights=weight * residual * splits), ddof=1))
+            training += max(0.0, between - one_split) / splits
+        return Estimate(
+            value=value,
+            se=float(np.sqrt(test + training)),
+            df=max(1.0, float(size.sum() ** 2 / (size**2).sum()) - 1),
+            clips=self.clips,
+            sources=self.sources,
+            inflation=float(np.sqrt(1 + training / test)) if test > 1e-15 else 1.0,
+        )
+
+    def over_splits(self, values: Floats, weight: Floats) -> Floats:
+        """Return the weighted mean of values (M,) in each split, (J,)."""
+        return np.asarray(np.bincount(self.split, weights=values * weight * len(self.tests)), dtype=np.float64)
