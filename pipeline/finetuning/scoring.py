@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actionvit.evaluation.metrics import measures
+from actionvit.evaluation.metrics import compute_metrics
 from actionvit.heads.calibration import mean_softmax
 from actionvit.pipeline.finetuning.clips import Clips, prefetch
 from actionvit.pipeline.finetuning.distributed import ProcessGroup
@@ -73,6 +73,6 @@ def validation_metrics(
     """Return accuracy, mean class accuracy and log loss of the decoded clips, from finite logits (n, K, C)."""
     if not decoded.any():
         return {"accuracy": 0.0, "mean_class_accuracy": 0.0, "log_loss": 0.0}
-    values = measures(y[decoded], mean_softmax(logits)[decoded])
+    values = compute_metrics(y[decoded], mean_softmax(logits)[decoded])
     names = {"accuracy": "top1", "mean_class_accuracy": "mean_class_accuracy", "log_loss": "log_loss"}
-    return {name: float(values[metric][0]) for name, metric in names.items()}
+    return {name: values[metric] for name, metric in names.items()}
