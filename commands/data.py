@@ -30,16 +30,19 @@ if TYPE_CHECKING:
     from actionvit.pipeline.datasets.synthetic.dataset import DrawnClip
 
 
+_LAZY = {"check": "data_check", "windows": "data_windows"}
+
+
 class _Group(Group):
-    """Imports `check` only when it is called, since decoders load slowly."""
+    """Imports the commands that decode only when they are called, since decoders load slowly."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "check"])
+        return sorted([*super().list_commands(ctx), *_LAZY])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name != "check":
+        if cmd_name not in _LAZY:
             return super().get_command(ctx, cmd_name)
-        command = importlib.import_module("actionvit.commands.data_check").check
+        command = getattr(importlib.import_module(f"actionvit.commands.{_LAZY[cmd_name]}"), cmd_name)
         assert isinstance(command, click.Command)
         return command
 

@@ -12,8 +12,9 @@ from typing import Literal, NamedTuple
 
 from actionvit.errors import ActionVitError
 from actionvit.features.failures import Failure
-from actionvit.features.fingerprint import NO_FILE, Fingerprint, content_digest, fingerprint
+from actionvit.features.fingerprint import NO_FILE, Fingerprint, content_digest, fingerprint, segment_digest
 from actionvit.features.media import frame_files
+from actionvit.features.sampling import Segment
 from actionvit.features.store.store import FeatureStore
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ def make_plan(
     store: FeatureStore,
     videos: Sequence[tuple[str, Path]],
     *,
+    segments: Mapping[str, Segment] | None = None,
     verify: bool = False,
     retry_failed: bool = False,
     decoder_version: str = "",
@@ -95,6 +97,8 @@ def make_plan(
         The store to fill.
     videos : sequence of (id, path)
         The dataset; each id once.
+    segments : mapping of str to Segment, optional
+        The segments of those videos that are parts of their file.
     verify : bool
         Read every published video's file again instead of trusting size and modification time.
     retry_failed : bool
@@ -106,7 +110,9 @@ def make_plan(
     """
     assert all(other.key == store.key for other in other_stores)
     failures = {failure.id: failure for failure in store.failures()}
-    classifier = _Classifier(store, other_stores, {} if retry_failed else failures, decoder_version, verify)
+    classifier = _Classifier(
+        store, other_stores, {} if retry_failed else failures, decoder_version, verify, segments or {}
+    )
     decisions = [classifier.classify(id, path) for id, path in videos]
     if unreachable := sum(not video.reachable for video in decisions):
         logger.warning("%d videos have rows but no file now; their rows are kept", unreachable)
@@ -134,10 +140,12 @@ class _Classifier:
         failures: Mapping[str, Failure],
         decoder_version: str,
         verify: bool,
+        segments: Mapping[str, Segment],
     ) -> None:
+        self.digests = _Digests(segments)
         self.index = store.index
         self.failures, self.decoder_version, self.verify = failures, decoder_version, verify
-        self.rows = _RowsByContent(store, other_stores)
+        self.rows = _RowsByContent(store, other_stores, self.digests)
         columns = self.index.columns  # as lists: element access in numpy is slow
         self.recorded = list(zip(columns["size"].tolist(), columns["mtime_ns"].tolist(), strict=True))
 
@@ -152,7 +160,7 @@ class _Classifier:
             return self._classify_new(id, path, now)
         if now == self.recorded[row] and not self.verify:
             return _Video(id, "cached")
-        digest = None if now == NO_FILE else _digest(path)
+        digest = None if now == NO_FILE else self.digests.of(id, path)
         if digest is None:
             return _Video(id, "cached", reachable=False)
         if digest != self.index.columns["digest"][row]:
@@ -162,7 +170,7 @@ class _Classifier:
     def _classify_new(self, id: str, path: Path, now: Fingerprint) -> _Video:
         if self._failed_before(id, path, now):
             return _Video(id, "failed")
-        if source := self.rows.find(path, now.size):
+        if source := self.rows.find(id, path, now.size):
             return _Video(id, "reusable", now, source)
         return _Video(id, "missing")
 
@@ -176,8 +184,8 @@ class _Classifier:
 class _RowsByContent:
     """Published rows by the digest of their video, in a store and in others of the same key."""
 
-    def __init__(self, store: FeatureStore, other_stores: Sequence[FeatureStore]) -> None:
-        self._store, self._other_stores = store, other_stores
+    def __init__(self, store: FeatureStore, other_stores: Sequence[FeatureStore], digests: _Digests) -> None:
+        self._store, self._other_stores, self._digests = store, other_stores, digests
 
     @cached_property
     def _stores(self) -> list[FeatureStore]:
@@ -192,9 +200,9 @@ class _RowsByContent:
         digests = [store.index.columns["digest"].tolist() for store in self._stores]
         return [dict(zip(column, range(len(column)), strict=True)) for column in digests]
 
-    def find(self, path: Path, size: int) -> RowSource | None:
-        """Return a row with a file's content; a file whose size no row has is not read."""
-        if size not in self._sizes or (digest := _digest(path)) is None:
+    def find(self, id: str, path: Path, size: int) -> RowSource | None:
+        """Return a row with a video's content; a file whose size no row has is not read."""
+        if size not in self._sizes or (digest := self._digests.of(id, path)) is None:
             return None
         for store, rows in zip(self._stores, self._rows, strict=True):
             if digest in rows:
@@ -216,8 +224,21 @@ def _is_readable_store(store: FeatureStore) -> bool:
         return False
 
 
-def _digest(path: Path) -> bytes | None:
-    try:
-        return content_digest(path).encode()
-    except OSError:
-        return None
+class _Digests:
+    """Digests of videos; a file with several segments is read once if they follow each other."""
+
+    def __init__(self, segments: Mapping[str, Segment]) -> None:
+        self._segments = segments
+        self._last: tuple[Path, str] | None = None
+
+    def of(self, id: str, path: Path) -> bytes | None:
+        """Return the digest of a video's content, or None if it cannot be read."""
+        segment = self._segments.get(id)
+        try:
+            if segment is None:
+                return content_digest(path).encode()
+            if self._last is None or self._last[0] != path:
+                self._last = (path, content_digest(path))
+            return segment_digest(self._last[1], segment).encode()
+        except OSError:
+            return None

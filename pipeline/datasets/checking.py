@@ -228,7 +228,7 @@ def _decode_all(
     digests: dict[str, str] = {}
     hashes = {}
     counts, seconds = [], []
-    requests = (DecodeRequest(video.id, video.path, (SPEC,)) for video in dataset.videos)
+    requests = (DecodeRequest(video.id, video.path, (SPEC,), video.segment) for video in dataset.videos)
     with closing(decode_stream(requests, workers=workers, timeout=timeout)) as stream:
         for done, item in enumerate(stream, start=1):
             on_video(done)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from actionvit.features.sampling import Segment
+
 Format = Literal[
     "hmdb51",
     "frames",
@@ -41,6 +43,8 @@ class Video:
     label: str
     source: str
     """The film or upload that the video was cut from; equals `id` where it is unknown."""
+    segment: Segment | None = None
+    """The part of the file that the video is, with an id `path@start-end`; None for the whole file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +98,11 @@ class Dataset:
 
         number = {name: place for place, name in enumerate(self.class_names)}
         return np.array([number[video.label] for video in videos], dtype=np.intp)
+
+    @property
+    def segments(self) -> dict[str, Segment]:
+        """The segments of the videos that are parts of a file, by id."""
+        return {video.id: video.segment for video in self.videos if video.segment is not None}
 
     @property
     def summary(self) -> str:

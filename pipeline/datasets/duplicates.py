@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.features.fingerprint import content_digest, fingerprint
+from actionvit.features.fingerprint import content_digest, fingerprint, segment_digest
 from actionvit.pipeline.datasets.dataset import Video
 
 SIDE, LOW = 32, 8
@@ -71,8 +72,12 @@ def digests_where_sizes_agree(videos: Iterable[Video]) -> dict[str, str]:
             by_size[fingerprint(video.path).size].append(video)
         except OSError:  # named in a list and not there
             continue
-    digests = {}
+    digests: dict[str, str] = {}
+    of_path: dict[Path, str] = {}
     for video in (video for group in by_size.values() if len(group) > 1 for video in group):
         with suppress(OSError):  # not readable, or not a regular file
-            digests[video.id] = content_digest(video.path)
+            if video.path not in of_path:
+                of_path[video.path] = content_digest(video.path)
+            content = of_path[video.path]
+            digests[video.id] = content if video.segment is None else segment_digest(content, video.segment)
     return digests

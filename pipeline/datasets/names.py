@@ -48,9 +48,12 @@ class ClipMetadata(NamedTuple):
     """`good`, `medium` or `bad`."""
 
 
+_SEGMENT = re.compile(r"@[0-9.e+]+-[0-9.e+]+f?\Z")
+
+
 def stem(id: str) -> str:
-    """Return the last part of an id without a video's suffix; a frame folder's name has none, whatever its dots."""
-    name = id.rpartition("/")[2]
+    """Return the last part of an id without a segment and a video's suffix; frame folders have none."""
+    name = _SEGMENT.sub("", id.rpartition("/")[2])
     return name[: name.rindex(".")] if name.lower().endswith(VIDEO_SUFFIXES) else name
 
 

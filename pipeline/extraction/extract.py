@@ -126,6 +126,7 @@ def extract(
         return make_plan(
             store,
             files,
+            segments=dataset.segments,
             verify=verify,
             retry_failed=retry_failed,
             decoder_version=decoder_version(),
@@ -249,7 +250,12 @@ def _run(
     """Decode each video once, for every lane that lacks it."""
     wanted = [video for video in videos if any(video.id in lane.todo for _, lane in lanes)]
     requests = (
-        DecodeRequest(video.id, video.path, tuple(target.job.spec for target, lane in lanes if video.id in lane.todo))
+        DecodeRequest(
+            video.id,
+            video.path,
+            tuple(target.job.spec for target, lane in lanes if video.id in lane.todo),
+            video.segment,
+        )
         for video in wanted
     )
     with closing(decode_stream(requests, policy=policy, workers=workers, timeout=timeout)) as stream:

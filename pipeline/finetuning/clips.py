@@ -222,7 +222,9 @@ class FileClips:
             request for request in requests if request in self._cache or self.videos[request[1]].id in self.failures
         }
         pending = [
-            DecodeRequest(self.videos[row].id, self.videos[row].path, (self.spec.frames(kind),))
+            DecodeRequest(
+                self.videos[row].id, self.videos[row].path, (self.spec.frames(kind),), self.videos[row].segment
+            )
             for kind, row in requests
             if (kind, row) not in resolved
         ]

@@ -147,7 +147,12 @@ def extract_tokens(
         If another process writes the store, it cannot be written, or there is not enough room.
     """
     by_id = {video.id: video for video in videos}
-    plan = make_plan(store, [(video.id, video.path) for video in videos], decoder_version=decoder_version())
+    plan = make_plan(
+        store,
+        [(video.id, video.path) for video in videos],
+        segments={video.id: video.segment for video in videos if video.segment is not None},
+        decoder_version=decoder_version(),
+    )
     failed = store.failures() if retry else []
     retried = {failure.id for failure in failed if failure.reason in RETRYABLE} & by_id.keys()
     # Rows of videos with the same content are not reused: the views depend on the id.
@@ -158,7 +163,7 @@ def extract_tokens(
     size = len(todo) * token_bytes(weights, frozen, spec, kept)
     _check_room(store.folder, size, len(todo), spec)
     on_start(len(todo), size)
-    requests = [DecodeRequest(id, by_id[id].path, _frames(spec)) for id in todo]
+    requests = [DecodeRequest(id, by_id[id].path, _frames(spec), by_id[id].segment) for id in todo]
     micro_batcher = MicroBatcher(None, remedy="give fewer --num-frames or a smaller --size")
 
     def views(decoded: Decoded | Failure) -> tuple[Decoded | Failure, dict[str, Tensor]]:

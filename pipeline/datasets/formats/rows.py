@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from actionvit.errors import ActionVitError
+from actionvit.features.sampling import Segment
 from actionvit.pipeline.datasets.dataset import Video
 from actionvit.pipeline.datasets.names import parse_source, stem
 from actionvit.pipeline.datasets.reading import Reading, split_of
@@ -30,6 +31,7 @@ class Row(NamedTuple):
     sets: tuple[tuple[int, str], ...] = ()
     """Number of an official split and the set in it: train, val or test."""
     source: str = ""
+    segment: Segment | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,6 +46,11 @@ class Listing:
     complete: bool = True
     """Whether every listed video must be on disk; of the large public sets some videos are always gone."""
     notes: list[str] = field(default_factory=list)
+
+
+def segment_id(id: str, segment: Segment) -> str:
+    """Return the id of a segment: `path@start-end` in seconds, `path@start-endf` in frames."""
+    return f"{id}@{segment}{'f' if segment.unit == 'frames' else ''}"
 
 
 def resolve(listing: Listing, *, skip_missing: bool = False) -> Reading:
@@ -82,7 +89,8 @@ class _Resolver:
 
     def add(self, file: Path, row: Row) -> None:
         """Check one row; videos that several official splits list are one video."""
-        id, path = self._locate(file, row)
+        file_id, path = self._locate(file, row)
+        id = file_id if row.segment is None else segment_id(file_id, row.segment)
         if id in self.videos:
             self._merge(file, row, id)
             return
@@ -101,9 +109,9 @@ class _Resolver:
             self.unlabeled.append(id)
         if row.source:
             self.own_sources.add(id)
-        source = row.source or parse_source(stem(id), row.label) or id
-        below = os.path.join(self.root, id) if path.startswith(self.prefix) else path  # noqa: PTH118
-        self.videos[id] = Video(id=id, path=Path(below), label=row.label, source=source)
+        source = row.source or parse_source(stem(id), row.label) or file_id  # segments of a file share their source
+        below = os.path.join(self.root, file_id) if path.startswith(self.prefix) else path  # noqa: PTH118
+        self.videos[id] = Video(id=id, path=Path(below), label=row.label, source=source, segment=row.segment)
         self.place[id] = (file, row.line)
         self._assign(id, row)
 

@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from actionvit.errors import ActionVitError
+from actionvit.features.sampling import Segment
 from actionvit.pipeline.datasets.formats.rows import Listing, Row
 from actionvit.pipeline.datasets.reading import SETS, set_name
 from actionvit.pipeline.datasets.textfile import read_lines, read_text
@@ -20,9 +22,17 @@ COLUMNS = {
     "label": ("label_name", "class_name", "label", "class", "action", "category", "target"),
     "split": ("split", "set", "subset", "partition"),
     "source": ("source", "group"),
+    "start": ("start", "start_time", "time_start", "start_sec", "t_start"),
+    "end": ("end", "end_time", "time_end", "end_sec", "t_end"),
+    "start_frame": ("start_frame",),
+    "end_frame": ("end_frame",),
 }
 """Names of each column, the first present is read. A name comes before `label`, which may be its number."""
 _SPLIT = re.compile(r"split_?([0-9]+)")
+_SEGMENTS: dict[Literal["seconds", "frames"], tuple[str, str]] = {
+    "seconds": ("start", "end"),
+    "frames": ("start_frame", "end_frame"),
+}
 METADATA = ("metadata.csv", "metadata.jsonl")
 _DELIMITERS = ",\t;|"
 
@@ -94,7 +104,22 @@ def _row(file: Path, line: int, cells: Mapping[str, str], *, label_needed: bool 
     label = cells.get("label", "")
     if label_needed and not label and {name for _, name in sets} != {"test"}:
         raise ActionVitError(f"{place}: empty label; fill it in or remove the line")
-    return Row(line, cells["path"], label, tuple(sets), cells.get("source", ""))
+    return Row(line, cells["path"], label, tuple(sets), cells.get("source", ""), _segment(place, cells))
+
+
+def _segment(place: str, cells: Mapping[str, str]) -> Segment | None:
+    """Return the segment in the cells `start`, `end`, in seconds, or `start_frame`, `end_frame`."""
+    for unit, names in _SEGMENTS.items():
+        texts = [cells.get(name, "") for name in names]
+        if any(texts):
+            try:
+                return Segment(float(texts[0]), float(texts[1]), unit)
+            except ValueError as error:
+                raise ActionVitError(
+                    f"{place}: {names[0]} `{printable(texts[0])}`, {names[1]} `{printable(texts[1])}`: expected two"
+                    f" numbers of {unit}, the first smaller"
+                ) from error
+    return None
 
 
 def table_rows(
