@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner
 from dataset_trees import CLASSES, TREES, clips, put, write
 
 from actionvit.cli import cli
+from actionvit.commands.dataset_options import FORMATS
 from actionvit.errors import ActionVitError
 from actionvit.pipeline.datasets import load_dataset, make_splits
+from actionvit.pipeline.datasets.dataset import Format
 from actionvit.pipeline.datasets.loading import reload
 from actionvit.pipeline.datasets.textfile import read_text
 
@@ -151,6 +155,45 @@ def test_without_a_test_set_probing_needs_the_validation_set(trees):
     [split] = make_splits(scored, "official")
     assert scored.test_set == "val" and len(split.test) == 4 and not split.val
     assert "has no validation set" in error(trees["diving48"], test_split="val")
+
+
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "how-to" / "own-data.md"
+
+
+def docs_table() -> list[tuple[str, str, str]]:
+    """Example, command and format of each row in the table of formats."""
+    rows = [line for line in DOCS.read_text(encoding="utf-8").splitlines() if "`actionvit extract " in line]
+    cells = [[cell.strip() for cell in re.split(r"(?<!`)\s*\|\s*", row.strip("|"))] for row in rows]
+    return [(example.strip("`"), command.strip("`"), form.strip("`")) for _, example, command, form in cells]
+
+
+@pytest.mark.parametrize(("example", "command", "form"), docs_table())
+def test_row_of_the_docs_table(trees, sixty, example, command, form, monkeypatch, tmp_path):
+    """The command of each row, on the tree of that name, whose files hold the example line or path."""
+    folder = next(iter(trees.values())).parents[1]
+    name = command.split()[2].partition("/")[0]
+    if name == "hmdb51":
+        folder = tmp_path
+        (tmp_path / name).symlink_to(sixty)
+    monkeypatch.chdir(folder)
+    arguments = command.split()[2:]
+    done = run("data", "check", *arguments, "--json")
+    assert done.exit_code == 0, done.output
+    findings = json.loads(done.stdout)
+    assert findings["format"] == form and findings["videos"] >= 12
+    if name == "hmdb51":
+        assert findings["splits"][0]["name"] == "official-1"
+        return
+    texts = [
+        read_text(file) for file in Path(name).rglob("*") if file.suffix in (".txt", ".csv", ".tsv", ".json", ".jsonl")
+    ]
+    assert (Path(name) / example).exists() or any(example in text for text in texts)
+
+
+def test_docs_table_has_every_format():
+    assert {form for _, _, form in docs_table()} == set(get_args(Format))
+    named = " ".join(command for _, command, _ in docs_table())
+    assert all(name in named for name in TREES)
 
 
 # Never silently wrong.
@@ -371,9 +414,4 @@ def test_100_000_rows_are_read_in_time_and_memory(wide):
 
 
 def test_python_and_command_line_name_the_same_formats():
-    from typing import get_args
-
-    from actionvit.commands.dataset_options import FORMATS
-    from actionvit.pipeline.datasets.dataset import Format
-
     assert get_args(Format) == FORMATS
