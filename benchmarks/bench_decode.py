@@ -1,12 +1,12 @@
-"""Decoding beside the loops people write: decord's `get_batch`, and PyAV decoding all of every clip.
+"""Compare decoding with common loops: decord's `get_batch`, and PyAV decoding every frame.
 
 Each contender decodes the same clips for 8, for 16, and for 8 and 16 uniform frames (`base` + `hr`), and every frame is
-compared first: no contender may differ in a pixel. Measured is CPU time of all processes: clips a core-second.
-For processes it is taken from runs over one and over three times the clips, whose difference leaves out starting
-them. Rounds are interleaved, so that whatever else the machine does hits all alike; the median round counts.
+compared first: no contender may differ in a pixel. The measure is CPU time of all processes: clips per core-second.
+For worker processes it is the difference between runs over one and over three times the clips, which excludes their
+start. Rounds are interleaved, so that other load hits all contenders alike; the median round counts.
 
-What a pool can gain from further cores is bounded by the machine: by the loop in as many processes that know nothing of
-each other, supervise nothing, hash nothing and throw their frames away, against one such process.
+The machine bounds the gain of a pool from further cores: independent loops in as many processes, without supervision
+and hashing, are measured beside it.
 """
 
 from __future__ import annotations
@@ -25,41 +25,37 @@ import machine
 import numpy as np
 
 from actionvit.features.decoding import Decoded, DecodeRequest, available_cores, decode, decode_stream
-from actionvit.features.sampling import ClipSpec, clip_indices
+from actionvit.features.sampling import ClipSpec, union_indices
 
 BASE, HR = ClipSpec(num_frames=8, size=224), ClipSpec(num_frames=16, size=448)
-ASKED = {"8": (BASE,), "16": (HR,), "8+16": (BASE, HR)}
+WORKLOADS = {"8": (BASE,), "16": (HR,), "8+16": (BASE, HR)}
 ALONE, APART = "actionvit, no worker", "loops apart"
 Specs = tuple[ClipSpec, ...]
 Frames = np.ndarray
 
 
-def wanted(count: int, specs: Specs) -> np.ndarray:
-    return np.unique(np.concatenate([clip_indices(count, spec).ravel() for spec in specs]))
-
-
 def decord_loop(paths: Sequence[Path], specs: Specs) -> Iterator[Frames]:
     for path in paths:
         reader = decord.VideoReader(str(path), num_threads=1)
-        yield reader.get_batch(wanted(len(reader), specs).tolist()).asnumpy()
+        yield reader.get_batch(union_indices(len(reader), specs).tolist()).asnumpy()
 
 
 def pyav_all(paths: Sequence[Path], specs: Specs) -> Iterator[Frames]:
-    """What tutorials show: every frame decoded and converted, those wanted picked."""
+    """The loop of most tutorials: every frame is decoded and converted, then some are picked."""
     for path in paths:
         with av.open(str(path)) as container:
             container.streams.video[0].thread_count = 1
             images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-        yield np.stack([images[at] for at in wanted(len(images), specs)])
+        yield np.stack([images[at] for at in union_indices(len(images), specs)])
 
 
 def pyav_picked(paths: Sequence[Path], specs: Specs) -> Iterator[Frames]:
-    """The same by someone who knows: only the frames wanted are converted, by one thread."""
+    """A careful loop: only the sampled frames are converted, by one thread."""
     for path in paths:
         with av.open(str(path)) as container:
             container.streams.video[0].thread_count = 1
             frames = list(container.decode(video=0))
-            picked = [frames[at].reformat(format="rgb24", threads=1) for at in wanted(len(frames), specs)]
+            picked = [frames[at].reformat(format="rgb24", threads=1) for at in union_indices(len(frames), specs)]
             yield np.stack([frame.to_ndarray() for frame in picked])
 
 
@@ -85,7 +81,7 @@ def drop_all(paths: Sequence[Path], specs: Specs) -> None:
 
 
 def apart(processes: int) -> Callable[[Sequence[Path], Specs], Iterator[Frames]]:
-    """Loops beside each other, each over its share of the clips."""
+    """Independent loops in processes, each over its part of the clips."""
 
     def run(paths: Sequence[Path], specs: Specs) -> Iterator[Frames]:
         fork = multiprocessing.get_context("fork")
@@ -135,17 +131,17 @@ def main() -> None:
     plain = {"decord get_batch": decord_loop, "PyAV, all frames": pyav_all, "PyAV, with care": pyav_picked}
     own = {ALONE: own_loop, "actionvit, 1 worker": pool(1), f"actionvit, {cores} workers": pool(cores)}
     loops = {**plain, **own}
-    compared = {asked: check(paths, loops, specs) for asked, specs in ASKED.items()}
+    compared = {workload: check(paths, loops, specs) for workload, specs in WORKLOADS.items()}
     timed = paths[:: options.every]
     loops |= {f"{APART}, {number}": apart(number) for number in (1, cores)}
     seen: dict[tuple[str, str], list[np.ndarray]] = {}
     for _ in range(options.rounds):
-        for asked, specs in ASKED.items():
+        for workload, specs in WORKLOADS.items():
             for name, loop in loops.items():
                 spent = cost(loop, timed, specs)
                 if name not in plain and name != ALONE:
                     spent = (cost(loop, [*timed] * 3, specs) - spent) / 2
-                seen.setdefault((asked, name), []).append(spent / len(timed))
+                seen.setdefault((workload, name), []).append(spent / len(timed))
     about = {
         "clips_compared": len(paths),
         "frames_compared": compared,
@@ -161,12 +157,12 @@ def report(about: dict, seen: dict, cores: int, out: Path) -> None:
     middle = {key: np.median(np.stack(runs), axis=0) for key, runs in seen.items()}
     rows = []
     print(f"{'frames':8}{'contender':24}{'clips/core-s':>14}{'CPU ms/clip':>14}{'spread':>9}{'clips/s':>10}")
-    for (asked, name), runs in seen.items():
-        wall, used = middle[asked, name]
+    for (workload, name), runs in seen.items():
+        wall, used = middle[workload, name]
         spread = statistics.pstdev(run[1] for run in runs) / used
         rows.append(
             {
-                "frames": asked,
+                "frames": workload,
                 "contender": name,
                 "clips_per_core_second": round(1 / used, 1),
                 "cpu_ms_per_clip": round(1e3 * used, 3),
@@ -174,21 +170,21 @@ def report(about: dict, seen: dict, cores: int, out: Path) -> None:
                 "clips_per_second": round(1 / wall, 1),
             }
         )
-        print(f"{asked:8}{name:24}{1 / used:14.1f}{1e3 * used:14.2f}{spread:9.1%}{1 / wall:10.1f}")
+        print(f"{workload:8}{name:24}{1 / used:14.1f}{1e3 * used:14.2f}{spread:9.1%}{1 / wall:10.1f}")
     targets = {}
-    for asked in ("8", "16"):
-        usual = min(middle[asked, name][1] for name in ("decord get_batch", "PyAV, all frames"))
-        targets[f"{asked} frames, a core, against the best usual loop"] = usual / middle[asked, ALONE][1]
-        targets[f"{asked} frames, the same with a worker, and hashing"] = (
-            usual / middle[asked, "actionvit, 1 worker"][1]
+    for workload in ("8", "16"):
+        usual = min(middle[workload, name][1] for name in ("decord get_batch", "PyAV, all frames"))
+        targets[f"{workload} frames, a core, against the best usual loop"] = usual / middle[workload, ALONE][1]
+        targets[f"{workload} frames, the same with a worker, and hashing"] = (
+            usual / middle[workload, "actionvit, 1 worker"][1]
         )
-        careful = middle[asked, "PyAV, with care"][1]
-        targets[f"{asked} frames, a core, against PyAV with care"] = careful / middle[asked, ALONE][1]
-        one, many = middle[asked, "actionvit, 1 worker"][0], middle[asked, f"actionvit, {cores} workers"][0]
-        targets[f"{asked} frames, {cores} workers, share of linear"] = one / many / cores
-        one, most = middle[asked, f"{APART}, 1"][0], middle[asked, f"{APART}, {cores}"][0]
-        targets[f"{asked} frames, {cores} loops apart, share of linear"] = one / most / cores
-        targets[f"{asked} frames, {cores} workers, share of {cores} loops apart"] = most / many
+        careful = middle[workload, "PyAV, with care"][1]
+        targets[f"{workload} frames, a core, against PyAV with care"] = careful / middle[workload, ALONE][1]
+        one, many = middle[workload, "actionvit, 1 worker"][0], middle[workload, f"actionvit, {cores} workers"][0]
+        targets[f"{workload} frames, {cores} workers, share of linear"] = one / many / cores
+        one, most = middle[workload, f"{APART}, 1"][0], middle[workload, f"{APART}, {cores}"][0]
+        targets[f"{workload} frames, {cores} loops apart, share of linear"] = one / most / cores
+        targets[f"{workload} frames, {cores} workers, share of {cores} loops apart"] = most / many
     for name in (ALONE, "actionvit, 1 worker"):
         targets[f"8+16 together against 16 alone, {name}"] = middle["8+16", name][1] / middle["16", name][1]
     for name, value in targets.items():

@@ -1,9 +1,9 @@
-"""8-bit pictures resized to the same bytes on every device.
+"""Resizing of 8-bit images to the same bytes on every device.
 
 torch's kernel for 8-bit pixels on the CPU is Pillow's antialiased triangle filter in 16-bit fixed point: rows first,
-then columns, rounded to 8 bits after each. Other devices have a floating-point kernel only, whose pixels are off by
-one here and there; on dim, flat frames that moves a CLIP embedding by more than half precision does. So they add up
-the same integers instead, which come out the same wherever they are added.
+then columns, rounded to 8 bits after each. Other devices have only a floating-point kernel, some of whose pixels differ
+by one; on dark, flat frames this changes a CLIP embedding by more than half precision does. There the sums of the same
+integers are computed instead, which are equal on every device.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from torch import Tensor
 Filter = Literal["bilinear", "bicubic"]
 
 
-def resize(pictures: Tensor, height: int, width: int) -> Tensor:
-    """Return pictures (F, H, W, 3), uint8, as (F, height, width, 3), uint8, on their device."""
-    if pictures.device.type == "cpu":
-        planes = pictures.permute(0, 3, 1, 2)  # a view: channels stay last in memory, which the kernel likes best
+def resize(images: Tensor, height: int, width: int) -> Tensor:
+    """Resize images (F, H, W, 3), uint8, to (F, height, width, 3), uint8, on their device."""
+    if images.device.type == "cpu":
+        planes = images.permute(0, 3, 1, 2)  # a view: the kernel is fastest with channels last
         scaled = F.interpolate(planes, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
         return scaled.permute(0, 2, 3, 1)
-    return resize_by_integers(pictures, height, width)
+    return resize_by_integers(images, height, width)
 
 
 def resize_pillow(images: Tensor, height: int, width: int, filter: Filter) -> Tensor:
@@ -49,44 +49,44 @@ def resize_pillow(images: Tensor, height: int, width: int, filter: Filter) -> Te
     return resize_by_integers(images, height, width, filter)
 
 
-def resize_by_integers(pictures: Tensor, height: int, width: int, filter: Filter | None = None) -> Tensor:
-    """As `resize`, or with a filter as `resize_pillow`, by sums of integers on any device."""
+def resize_by_integers(images: Tensor, height: int, width: int, filter: Filter | None = None) -> Tensor:
+    """Resize like `resize`, or with a filter like `resize_pillow`, with integer sums on any device."""
     for dim, size in ((2, width), (1, height)):
-        if pictures.shape[dim] != size:
-            pictures = _along(pictures, dim, size, filter)
-    return pictures
+        if images.shape[dim] != size:
+            images = _along(images, dim, size, filter)
+    return images
 
 
-def _along(pictures: Tensor, dim: int, size: int, filter: Filter | None) -> Tensor:
-    places, weights, bits = _taps(pictures.shape[dim], size, pictures.device, filter)
+def _along(images: Tensor, dim: int, size: int, filter: Filter | None) -> Tensor:
+    positions, weights, bits = _taps(images.shape[dim], size, images.device, filter)
     shape = [-1 if axis == dim else 1 for axis in range(4)]
-    total = weights.new_full((), 1 << (bits - 1))  # a half: what follows rounds down
-    for place, weight in zip(places, weights, strict=True):
-        total = total + pictures.index_select(dim, place).int().mul_(weight.view(shape))
+    total = weights.new_full((), 1 << (bits - 1))  # one half, as the shift rounds down
+    for position, weight in zip(positions, weights, strict=True):
+        total = total + images.index_select(dim, position).int().mul_(weight.view(shape))
     return total.bitwise_right_shift_(bits).clamp_(0, 255).to(torch.uint8)
 
 
 @lru_cache(maxsize=64)
-def _taps(size: int, wanted: int, device: torch.device, filter: Filter | None) -> tuple[Tensor, Tensor, int]:
-    """Return places (K, wanted) and weights (K, wanted) of the K pixels that make each new one, and the weights' bits.
+def _taps(size: int, target: int, device: torch.device, filter: Filter | None) -> tuple[Tensor, Tensor, int]:
+    """Return positions (K, target) and weights (K, target) of the K pixels that make each new one, and the weights' bits.
 
-    Kept: a copy to a GPU waits for all that is queued there.
+    Cached, as a copy to a GPU waits for its queue.
     """
-    scale = size / wanted
+    scale = size / target
     stretch = max(scale, 1.0)
     support = stretch * (2.0 if filter == "bicubic" else 1.0)
-    centre = scale * (np.arange(wanted) + 0.5)
-    first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
-    last = np.minimum((centre + support + 0.5).astype(np.int64), size)
-    places = first + np.arange(2 * math.ceil(support) + 1)[:, None]
+    center = scale * (np.arange(target) + 0.5)
+    first = np.maximum((center - support + 0.5).astype(np.int64), 0)
+    last = np.minimum((center + support + 0.5).astype(np.int64), size)
+    positions = first + np.arange(2 * math.ceil(support) + 1)[:, None]
     kernel = _bicubic if filter == "bicubic" else _triangle
-    weights = kernel(np.abs((places - centre + 0.5) / stretch)) * (places < last)
+    weights = kernel(np.abs((positions - center + 0.5) / stretch)) * (positions < last)
     weights /= weights.sum(axis=0)
-    bits = 22 if filter else 0  # torch: as many as keep the largest weight within 16 bits, with its sign
+    bits = 22 if filter else 0  # torch: as many as keep the largest weight within signed 16 bits
     while bits < 22 and int(0.5 + weights.max() * (1 << (bits + 1))) < 1 << 15:
         bits += 1
-    whole = np.trunc(weights * (1 << bits) + np.copysign(0.5, weights)).astype(np.int32)
-    return torch.from_numpy(np.minimum(places, size - 1)).to(device), torch.from_numpy(whole).to(device), bits
+    integers = np.trunc(weights * (1 << bits) + np.copysign(0.5, weights)).astype(np.int32)
+    return torch.from_numpy(np.minimum(positions, size - 1)).to(device), torch.from_numpy(integers).to(device), bits
 
 
 def _triangle(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Decoded frames -> what a model takes in: resized once a frame, cropped and normalised a view, on any device."""
+"""Views of decoded frames as model input: each frame resized once, each view cropped and normalized, on any device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Resize = Callable[[Tensor], Tensor]
 """Frames (F, H, W, 3) uint8 -> (F, 3, h, w) uint8."""
 
 
-def resized(frames: Tensor, size: int) -> Tensor:
+def resize_short_side(frames: Tensor, size: int) -> Tensor:
     """Return frames (F, H, W, 3) uint8 as (F, 3, h, w) uint8 with min(h, w) = size.
 
     The long side is rounded down, the filter is PIL's and torchvision's antialiased triangle: each pixel within 1/255
@@ -29,10 +29,10 @@ def resized(frames: Tensor, size: int) -> Tensor:
 
 
 def crop_corners(height: int, width: int, size: int, crops: int) -> list[tuple[int, int]]:
-    """Return (top, left) of each crop: the centre, or start, centre and end along the long side."""
+    """Return (top, left) of each crop: the center, or start, center and end along the long side."""
     top, left = height - size, width - size
-    centre = (top // 2, left // 2)
-    return [centre] if crops == 1 else [(0, 0), centre, (top, left)]
+    center = (top // 2, left // 2)
+    return [center] if crops == 1 else [(0, 0), center, (top, left)]
 
 
 def views(
@@ -44,20 +44,20 @@ def views(
     dtype: torch.dtype = torch.float32,
     resize: Resize | None = None,
 ) -> Tensor:
-    """Return every view of a video, or of several of one size, normalised.
+    """Return every view of a video, or of several videos of one size, normalized.
 
     Parameters
     ----------
     frames : Tensor of shape (F, H, W, 3), uint8
-        Decoded frames, RGB; several videos' behind each other.
+        Decoded frames, RGB; those of several videos concatenated.
     positions : Tensor of shape (V·K, T), int64
-        Where in `frames` each view's frames lie: videos outermost, then clips, then crops, then mirrored.
+        Rows of `frames` that make each view: videos outermost, then clips, then crops, then flipped.
     spec : ClipSpec
-        Gives size, crops and mirroring.
+        Gives size, crops and flip.
     mean, std : sequence of 3 floats
-        Of pixel values in [0, 1], by channel.
+        Per channel, of pixel values in [0, 1].
     dtype : torch.dtype
-        Of the result; arithmetic is float32.
+        Type of the result; arithmetic is float32.
     resize : callable, optional
         Resizes the frames; by default `resized` to the size of `spec`.
 
@@ -67,22 +67,22 @@ def views(
         On the device of `frames`.
     """
     if len(positions) % spec.views or positions.shape[1:] != (spec.num_frames,):
-        raise ValueError(f"positions: got {tuple(positions.shape)}, expected {(spec.views, spec.num_frames)} a video")
-    small = resize(frames) if resize else resized(frames, spec.size)
+        raise ValueError(f"positions: got {tuple(positions.shape)}, expected {(spec.views, spec.num_frames)} per video")
+    small = resize(frames) if resize else resize_short_side(frames, spec.size)
     S, corners = spec.size, crop_corners(small.shape[2], small.shape[3], spec.size, spec.crops)
-    mirrorings = 2 if spec.flip else 1
+    flips = 2 if spec.flip else 1
     cut = []
     for view, rows in enumerate(positions.view(-1, spec.views, spec.num_frames).unbind(1)):
-        top, left = corners[view // mirrorings % spec.crops]
+        top, left = corners[view // flips % spec.crops]
         pixels = small[rows, :, top : top + S, left : left + S]
-        cut.append(pixels.flip(-1) if view % mirrorings else pixels)
-    scale, shift = _normaliser(tuple(mean), tuple(std), frames.device)
+        cut.append(pixels.flip(-1) if view % flips else pixels)
+    scale, shift = _scale_and_shift(tuple(mean), tuple(std), frames.device)
     return torch.stack(cut, 1).flatten(0, 1).float().mul_(scale).add_(shift).to(dtype)
 
 
 @lru_cache(maxsize=16)
-def _normaliser(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return scale and shift (3, 1, 1) of 8-bit pixels; kept: a copy to a GPU waits for all that is queued there."""
+def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return scale and shift (3, 1, 1) for 8-bit pixels; cached, as a copy to a GPU waits for its queue."""
     scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(3, 1, 1)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(3, 1, 1)
     return scale, shift

@@ -29,7 +29,7 @@ from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.variants import clip_spec
-from actionvit.features.transforms import resized
+from actionvit.features.transforms import resize_short_side
 from actionvit.features.video_record import VideoRecord
 from actionvit.pipeline.datasets import load_dataset
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
@@ -69,7 +69,7 @@ def store_of(root: Path, cache: Path, *options: object) -> FeatureStore:
 def pixels_of(path: Path, spec: ClipSpec) -> torch.Tensor:
     """Return the views (K, T, 3, S, S) of a video, put together one by one."""
     frames = decode(path, [spec])
-    small = resized(torch.from_numpy(frames.data), spec.size).float().div(255).sub(0.45).div(0.225)
+    small = resize_short_side(torch.from_numpy(frames.data), spec.size).float().div(255).sub(0.45).div(0.225)
     left = (small.shape[3] - spec.size) // 2
     edges = [left] if spec.crops == 1 else [0, left, small.shape[3] - spec.size]
     views, rows = [], clip_indices(frames.count, spec)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from actionvit.features.resizing import resize_by_integers
 from actionvit.features.sampling import ClipSpec
-from actionvit.features.transforms import crop_corners, resized, views
+from actionvit.features.transforms import crop_corners, resize_short_side, views
 
 SIZES = [
     (240, 320),
@@ -34,7 +34,7 @@ def test_resizing_is_pils_within_one_level(height: int, width: int, size: int) -
     extremes = (random.randint(0, 2, (height, width, 3)) * 255).astype(np.uint8)
     for image in (noise, extremes):
         frames = torch.from_numpy(image[None])
-        found = resized(frames, size)
+        found = resize_short_side(frames, size)
         shape = (found.shape[2], found.shape[3])
         expected = np.asarray(Image.fromarray(image).resize(shape[::-1], Image.Resampling.BILINEAR)).astype(int)
         assert min(shape) == size and max(shape) == max(height, width) * size // min(height, width)
@@ -47,7 +47,7 @@ def test_resizing_is_pils_within_one_level(height: int, width: int, size: int) -
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_a_gpu_resizes_to_the_same_bytes(height: int, width: int) -> None:
     frames = torch.randint(0, 256, (3, height, width, 3), dtype=torch.uint8)
-    assert torch.equal(resized(frames.cuda(), 112).cpu(), resized(frames, 112))
+    assert torch.equal(resize_short_side(frames.cuda(), 112).cpu(), resize_short_side(frames, 112))
 
 
 def test_crops_lie_at_start_centre_and_end_of_the_long_side() -> None:

@@ -1,4 +1,4 @@
-"""Which decoder is used and what it accepts."""
+"""Choice of the decoder and of the videos it accepts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OnCorrupt = Literal["keep", "skip"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodePolicy:
-    """Which decoder is used and what it accepts."""
+    """Choice of the decoder and of the videos it accepts."""
 
     backend: Backend = "pyav"
     """Decoder of video files. Both give the same pixels: where decord is not known to be exact, PyAV decodes."""

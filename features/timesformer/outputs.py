@@ -13,7 +13,7 @@ from actionvit.features.timesformer.config import TimeSformerConfig
 
 FramePool = Literal["cls", "mean"]
 RESIZE = "short side, antialiased bilinear, 8 bit"
-"""Names `transforms.resized` in a cache key: change it whenever the resized pixels change."""
+"""Names `transforms.resize_short_side` in a cache key: change it whenever the resized pixels change."""
 OutputSpec = dict[str, tuple[tuple[int, ...], str]]
 """Array name -> (shape per video, dtype)."""
 

@@ -21,7 +21,7 @@ from actionvit.features.decoding import DecodePolicy, DecodeRequest, Frames, ava
 from actionvit.features.failures import Failure
 from actionvit.features.fingerprint import fingerprint
 from actionvit.features.sampling import ClipSpec, clip_indices
-from actionvit.features.transforms import resized, views
+from actionvit.features.transforms import resize_short_side, views
 from actionvit.pipeline.datasets.dataset import Video
 from actionvit.pipeline.finetuning.augment import CANDIDATES, draw_view, normalize
 from actionvit.pipeline.finetuning.sampling import Sample
@@ -136,7 +136,7 @@ class CachedFrames:
         """Keep the frames that a spec needs, resized to its size."""
         index = np.unique(clip_indices(frames.count, spec))
         data = torch.from_numpy(frames.data[frames.positions(index)])
-        return cls(resized(data, spec.size).permute(0, 2, 3, 1).contiguous(), index, frames.count)
+        return cls(resize_short_side(data, spec.size).permute(0, 2, 3, 1).contiguous(), index, frames.count)
 
     def positions(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of `pixels` that hold these frames of the video."""
