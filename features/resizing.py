@@ -68,7 +68,7 @@ def _along(images: Tensor, dim: int, size: int, filter: Filter | None) -> Tensor
 
 @lru_cache(maxsize=64)
 def _taps(size: int, target: int, device: torch.device, filter: Filter | None) -> tuple[Tensor, Tensor, int]:
-    """Return positions (K, target) and weights (K, target) of the K pixels that make each new one, and the weights' bits.
+    """Return positions and weights (K, target) of the K pixels that make each new one, and the weights' bits.
 
     Cached, as a copy to a GPU waits for its queue.
     """
