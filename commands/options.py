@@ -113,10 +113,13 @@ PROTOCOLS = ("official", "grouped", "stratified", "random")
 
 def split_options(
     default: str = "official if ROOT has lists, else grouped if sources are known, else stratified",
+    more: tuple[str, ...] = (),
 ) -> Callable[[F], F]:
     """Return a decorator that adds `--protocol`, `--folds` and `--test-fraction`."""
     return together(
-        click.option("--protocol", type=click.Choice(PROTOCOLS), help=f"How videos are split.  [default: {default}]"),
+        click.option(
+            "--protocol", type=click.Choice((*PROTOCOLS, *more)), help=f"How videos are split.  [default: {default}]"
+        ),
         click.option(
             "--folds", type=click.IntRange(2), default=5, show_default=True, help="Number of folds, or of repeats."
         ),

@@ -111,7 +111,7 @@ def _value(text: str) -> int | float | str | bool:
 @several(
     "--fuse", choices=("mean", "stacked"), help="Also fuse the variants: average log-probabilities, or stacked weights."
 )
-@split_options()
+@split_options(more=("mveb",))
 @seeds_option(note="5, or 1 if nothing depends on the seed")
 @click.option(
     "--long-tail", type=FiniteRange(1), default=1.0, metavar="FACTOR", help="Thin training classes to this imbalance."
@@ -135,6 +135,7 @@ def command(**options: Any) -> None:
     from actionvit.pipeline.probing.tasks import default_seeds
 
     dataset = open_dataset(options["root"], options)
+    mveb = _takes_mveb(options)
     specs = _specs(options)
     wanted = embeddings_wanted(options)
     tables = read_tables(dataset, options["variants"], cache=options["cache"], quantity=specs[0].features, **wanted)
@@ -144,6 +145,11 @@ def command(**options: Any) -> None:
         chosen = "" if options["protocol"] else " (chosen by what the dataset has)"
         click.echo(f"{dataset.name}: {protocol} splits{chosen}, {seeds} seed{'s' if seeds > 1 else ''}")
         _say_coverage(dataset, tables)
+    if mveb:
+        from actionvit.pipeline.probing.mveb import probe_mveb
+
+        _publish(probe_mveb(dataset, tables, specs[0]), options)
+        return
     fusions = [(tables, f"-fused-{rule}") for rule in options["fuse"]]
     asked = [(spec, used, suffix) for spec in specs for used, suffix in [*(([one], "") for one in tables), *fusions]]
     if options["run"] and Path(options["run"]).name != options["run"]:
@@ -163,6 +169,22 @@ def command(**options: Any) -> None:
 
             results += probe(dataset, tables, spec, fusion=options["fuse"], jobs=options["jobs"], on_task=progress)
     _publish(results, options)
+
+
+def _takes_mveb(options: dict[str, Any]) -> bool:
+    """Return whether the protocol is MVEB's, which fixes head, weighting, shots and seeds; then take it as official."""
+    if options["protocol"] != "mveb":
+        return False
+    fixed = (
+        *("head", "features", "views", "balanced", "class_weights", "sampler", "logit_adjust", "grid", "calibrate"),
+        *("criterion", "fuse", "seeds", "long_tail", "shots"),
+    )
+    source = click.get_current_context().get_parameter_source
+    for name in fixed:
+        if source(name) == click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--protocol mveb fixes classifier and draws; leave out the option for {name}")
+    options["protocol"], options["seeds"] = "official", 1
+    return True
 
 
 def _specs(options: dict[str, Any]) -> list[ProbeSpec]:
@@ -232,6 +254,8 @@ def _say(result: ProbeResult, folder: Path) -> None:
         click.echo(
             f"  {name:20} {100 * value['mean']:5.1f}{spread} %   95 % interval {100 * low:.1f} to {100 * high:.1f}"
         )
+    if mveb := result.info.get("mveb"):
+        click.echo(f"  MVEB: accuracy {100 * mveb['accuracy']:.2f} %, macro F1 {100 * mveb['f1']:.2f} %, over 10 draws")
     chosen = Counter(chosen_in_words(search) for search in result.info["search"])
     counts = "; ".join(f"{value or 'nothing, too few clips to judge'} ({count}×)" for value, count in chosen.items())
     click.echo(f"  chosen {counts}, over {len(splits)} splits")

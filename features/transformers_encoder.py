@@ -139,6 +139,8 @@ class TransformersJob:
         if dtype is None:
             return model_class(config).eval()
         options = {"dtype": dtype, "local_files_only": True, "trust_remote_code": False, "output_loading_info": True}
+        verbosity = transformers.logging.get_verbosity()
+        transformers.logging.set_verbosity(50)  # otherwise tensors of unused heads are reported
         try:
             model, info = model_class.from_pretrained(self.folder, config=config, **options)
         except (OSError, ValueError, RuntimeError, ImportError) as error:
@@ -146,6 +148,8 @@ class TransformersJob:
             raise ActionVitError(
                 f"encoder {self.source}: its weights do not load ({line}); fetch them again"
             ) from error
+        finally:
+            transformers.logging.set_verbosity(verbosity)
         if missing := sorted(key for key in info["missing_keys"] if not key.startswith(("pooler.", "predictor."))):
             raise ActionVitError(
                 f"encoder {self.source}: {len(missing)} tensors are missing ({', '.join(missing[:3])}): not complete"
