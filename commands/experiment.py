@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from actionvit.pipeline.datasets.dataset import Dataset
     from actionvit.pipeline.experiments.differences import Metric
     from actionvit.pipeline.experiments.grids import Cell, Row
-    from actionvit.pipeline.probing.results import ProbeResult
     from actionvit.pipeline.probing.tasks import ProbeSpec
+    from actionvit.pipeline.runs import Run
 
 
 @click.group(cls=Group)
@@ -50,7 +50,7 @@ experiment_options = together(
     cache_option,
     split_options(),
     seeds_option(5),
-    output_option("results/DATASET-NAME"),
+    output_option("experiments-output/DATASET-NAME"),
     jobs_option,
 )
 """What all experiments take."""
@@ -70,7 +70,7 @@ def heads(**options: Any) -> None:
 
     dataset = open_dataset(options["root"], options)
     cells = heads_cells(_base(options), heads=options["heads"], strategies=tuple(STRATEGIES), shots=options["shots"])
-    rows, found = _run(dataset, cells, options, row_of, "top1")
+    rows, found = _run(dataset, "heads", cells, options, row_of, "top1")
     caption = "Heads, weightings and training clips a class."
     folder = _write(dataset, "heads", rows, options, caption, found)
     curve = [row for row in rows if row["shots"] != "all"]
@@ -90,7 +90,7 @@ def shots(**options: Any) -> None:
 
     dataset = open_dataset(options["root"], options)
     cells = heads_cells(_base(options), heads=(options["head"],), strategies=("none",), shots=options["shots"])
-    rows, _ = _run(dataset, cells, options, row_of)
+    rows, _ = _run(dataset, "shots", cells, options, row_of)
     folder = _write(dataset, "shots", rows, options, f"The head `{options['head']}` with few training clips a class.")
     curve = [{**row, "shots": row["train"] / len(dataset.class_names)} for row in rows]
     names = ("training clips a class", "top-1, %")
@@ -113,6 +113,7 @@ def imbalance(**options: Any) -> None:
     cells = imbalance_cells(base, factors=options["factors"], strategies=tuple(STRATEGIES))
     rows, found = _run(
         dataset,
+        "imbalance",
         cells,
         options,
         lambda cell, result: {**row_of(cell, result), **thirds_of(dataset, result)},
@@ -144,7 +145,9 @@ def splits(**options: Any) -> None:
     dataset = open_dataset(options["root"], options)
     base = _base(options, head=options["head"], protocol=None)
     cells = splits_cells(dataset, base)
-    rows, _ = _run(dataset, cells, options, lambda cell, result: {**row_of(cell, result), **unevenness_of(result)})
+    rows, _ = _run(
+        dataset, "splits", cells, options, lambda cell, result: {**row_of(cell, result), **unevenness_of(result)}
+    )
     folder = _write(dataset, "splits", rows, options, "One head under every protocol; sources that leak flatter it.")
     quantity = quantity_of(options["head"])
     which = {"cache": options["cache"], "quantity": quantity, **embeddings_wanted(options)}
@@ -173,31 +176,31 @@ def _plain(row: Row) -> bool:
     return bool(row["shots"] == "all" and row["weighting"] == "none")
 
 
+def _folder(dataset: Dataset, name: str, options: dict[str, Any]) -> Path:
+    """Return where an experiment writes: an ignored folder by default."""
+    return options["out"] or Path("experiments-output") / f"{dataset.name}-{name}"
+
+
 def _run(
     dataset: Dataset,
+    name: str,
     cells: Sequence[Cell],
     options: dict[str, Any],
-    row: Callable[[Cell, ProbeResult], Row],
+    row: Callable[[Cell, Run], Row],
     compared: Metric | None = None,
 ) -> tuple[list[Row], list[str]]:
     """Run the cells behind a progress bar; return the rows, compared by a metric where one is given, and findings."""
     from tqdm import tqdm
 
     from actionvit.pipeline.experiments.differences import differences, findings
-    from actionvit.pipeline.experiments.grids import run_cells
+    from actionvit.pipeline.experiments.grids import n_train_of, run_cells
 
     which = {"variant": options["variant"], "cache": options["cache"], **embeddings_wanted(options)}
-    found = run_cells(dataset, cells, jobs=options["jobs"], **which)
+    found = run_cells(dataset, cells, runs=_folder(dataset, name, options) / "runs", jobs=options["jobs"], **which)
     rows, predicted = [], []
     for cell, result in tqdm(found, total=len(cells), unit="probe", disable=None, leave=False):
         rows.append(row(cell, result))
-        predicted.append(
-            (
-                cell.labels,
-                result.predictions,
-                {split["name"]: split["n_train"] for split in result.metrics["splits"]},
-            )
-        )
+        predicted.append((cell.labels, result.predictions, n_train_of(result)))
     if compared is None:
         return rows, []
     told = differences(predicted, metric=compared)
@@ -226,7 +229,7 @@ def _write(
     from actionvit.pipeline.experiments.tables import write_table
     from actionvit.text import pluralize
 
-    folder: Path = options["out"] or Path("results") / f"{dataset.name}-{name}"
+    folder = _folder(dataset, name, options)
     protocol = protocol_of(dataset, _base(options)) if name != "splits" else "several"
     full = (
         f"{caption} {dataset.name}, {options['variant']}, protocol {protocol},"

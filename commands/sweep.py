@@ -79,7 +79,7 @@ VARIANTS = ("base", "hr", "large", "tiny", "tiny-hr")
 @split_options()
 @seeds_option(note="as for probe")
 @jobs_option
-@output_option("results/DATASET-sweep")
+@output_option("experiments-output/DATASET-sweep")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> None:
@@ -168,11 +168,10 @@ def _say_plan(dataset: Dataset, planned: Sequence[Planned], options: dict[str, A
     if total < FEW * most.gmac:  # measuring would take as long as doing it
         click.echo(f"to embed: {total:,.1f} GMAC")
         return
-    rate = measured_rate(most, options["device"])
-    speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+    slow, fast = measured_rate(most, options["device"])
     click.echo(
-        f"to embed: {total:,.0f} GMAC, about {_duration(total / rate)} of forwards at {speed} GMAC a second"
-        f" ({most.name}, measured now on {options['device']})"
+        f"to embed: {total:,.0f} GMAC, about {_duration(total / fast)} to {_duration(total / slow)} of forwards"
+        f" ({most.name}, measured on {options['device']}; decoding may take longer)"
     )
 
 
@@ -212,28 +211,24 @@ def _write(dataset: Dataset, planned: Sequence[Planned], specs: Sequence[ProbeSp
     from tqdm import tqdm
 
     from actionvit.pipeline.experiments.grids import protocol_of
-    from actionvit.pipeline.experiments.sweep import UNJUDGED, best_of, probe_all, row_of
+    from actionvit.pipeline.experiments.sweep import choose_per_split, nested_line, probe_all, row_of
     from actionvit.pipeline.experiments.tables import accuracy_by_cost, write_table
 
-    folder: Path = options["out"] or Path("results") / f"{dataset.name}-sweep"
+    folder: Path = options["out"] or Path("experiments-output") / f"{dataset.name}-sweep"
     typed = ["actionvit", *sys.argv[1:]]
     found = probe_all(dataset, planned, specs, runs=folder / "runs", jobs=options["jobs"], command=typed)
     bar = tqdm(found, total=len(planned) * len(specs), desc="probe", unit="probe", disable=None, leave=False)
-    rows = [row_of(one) for one in bar]
+    probed = list(bar)
+    rows = [row_of(one) for one in probed]
     caption = (
         f"{dataset.name}, protocol {protocol_of(dataset, specs[0])}. GMAC: 10⁹ multiply-adds a video, all its views."
-        " `inside`: accuracy of the cross-validation inside the training sides, by which settings may be chosen."
+        " `inside`: accuracy of the cross-validation inside the training sets."
         " Percent: mean ± deviation between splits [95 % interval by source]."
     )
-    best = best_of(rows)
-    chosen = "Inside the training sides nothing can be judged: each is of one source, or of classes of one source."
-    if best["inside"] != UNJUDGED:
-        chosen = (
-            f"Best inside the training sides: {best['variant']} {best['frames']}×{best['size']}, {best['head']},"
-            f" {best['weighting']}: {100 * best['inside']['mean']:.1f} % there,"
-            f" {100 * best['top1']['mean']:.1f} % on the test sides."
-        )
-    about = {"dataset": dataset.name, "command": typed}
+    choice = choose_per_split([one.run for one in probed], [one.planned.gmac for one in probed])
+    chosen = nested_line(choice, rows)
+    nested = None if choice is None else {"summary": choice.summary, "chosen": dict(choice.chosen)}
+    about = {"dataset": dataset.name, "command": typed, "nested": nested}
     files = write_table(folder, "sweep", rows, caption=caption, about=about, findings=[chosen])
     drawn = [{**row, "series": _series(row), "setting": f"{row['frames']}×{row['size']}"} for row in rows]
     accuracy_by_cost(drawn, folder / "accuracy.png", x="GMAC", y="top1")

@@ -145,6 +145,25 @@ def _cross_fitted(z: Floats) -> Floats:
     return np.asarray(z * erf(z / np.sqrt(2)) - np.sqrt(2 / np.pi) * np.exp(-(z**2) / 2), dtype=np.float64)
 
 
+def class_mix_distance(counts: ArrayLike) -> float:
+    """Return the mean total variation distance of each row's class distribution from that of all rows together.
+
+    Parameters
+    ----------
+    counts : array_like of int, shape (R, C)
+        Clips of each class in each split, shard or rank.
+
+    Returns
+    -------
+    float
+        0 where all are alike, 1 where they share no class.
+    """
+    counts = np.asarray(counts, dtype=np.float64)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    overall = counts.sum(axis=0) / max(counts.sum(), 1)
+    return float(np.abs(shares - overall).sum(axis=1).mean() / 2)
+
+
 def cluster_codes(cluster: ArrayLike) -> tuple[int, NDArray[np.int64]]:
     """Return the number of clusters and each row's cluster, (M,), numbered in the order of the sorted names."""
     names, code = np.unique(np.asarray(cluster), return_inverse=True)

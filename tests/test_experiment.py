@@ -13,11 +13,11 @@ from fake_features import write_dataset, write_store
 from planted_runs import planted
 
 from actionvit.commands.experiment import command
-from actionvit.evaluation.metrics import predicted
+from actionvit.evaluation.metrics import class_mix_distance, predicted
 from actionvit.pipeline.datasets import Dataset, load_dataset
 from actionvit.pipeline.experiments.differences import differences, findings
 from actionvit.pipeline.experiments.grids import STRATEGIES, applies, heads_cells, imbalance_cells, thirds_of
-from actionvit.pipeline.experiments.sharding import assign_shards, class_histograms, distance_from_whole
+from actionvit.pipeline.experiments.sharding import assign_shards, class_histograms
 from actionvit.pipeline.experiments.tables import curves_figure, markdown, write_table
 from actionvit.pipeline.probing.features import read_tables
 from actionvit.pipeline.probing.probe import probe
@@ -58,9 +58,9 @@ def test_shards_of_a_sorted_list_see_other_classes_and_stratified_ones_do_not() 
         assert found[how].sum(axis=0).tolist() == [12] * 4
     assert found["contiguous"].tolist() == (12 * np.eye(4)).tolist()
     assert found["stratified"].tolist() == [[3] * 4] * 4
-    assert distance_from_whole(found["contiguous"]) == pytest.approx(0.75)
-    assert distance_from_whole(found["stratified"]) == 0
-    assert 0 < distance_from_whole(found["hashed"]) < 0.75
+    assert class_mix_distance(found["contiguous"]) == pytest.approx(0.75)
+    assert class_mix_distance(found["stratified"]) == 0
+    assert 0 < class_mix_distance(found["hashed"]) < 0.75
     with pytest.raises(ValueError, match="sharding: got 'odd', expected one of contiguous, hashed, stratified"):
         assign_shards(ids, y, shards=4, how="odd")
 

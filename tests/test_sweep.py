@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -17,14 +18,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from fake_runs import predictions, write
 
 from actionvit.commands.sweep import command
 from actionvit.errors import ActionVitError
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.variants import gmac
-from actionvit.pipeline.experiments.sweep import best_of
+from actionvit.pipeline.experiments.sweep import choose_per_split, nested_line
 from actionvit.pipeline.experiments.tables import accuracy_by_cost, chosen_in_words
+from actionvit.pipeline.runs import Run
 
 SETTINGS = ("--variant", "tiny", "--num-frames", "2,4", "--size", "48,96", "--head", "linear,knn")
 SPLITS = ("--protocol", "stratified", "--folds", "2", "--seeds", "1")
@@ -81,7 +84,7 @@ def test_the_plan_says_what_is_cached_and_what_the_rest_costs(clips, tmp_path) -
     for frames, size, cost in lines:
         assert float(cost) == pytest.approx(gmac(shape, ClipSpec(num_frames=int(frames), size=int(size))), abs=0.005)
     total = sum(20 * float(cost) for *_, cost in lines)
-    found = re.findall(r"to embed: ([\d,.]+) GMAC, about \d+ s of forwards at [\d,.]+ GMAC a second", said)
+    found = re.findall(r"to embed: ([\d,.]+) GMAC, about \d+ s to \d+ s of forwards \(tiny-", said)
     assert [float(value) for value in found] == [pytest.approx(total, abs=1)]
     assert not list(tmp_path.rglob("*.h5"))
     assert not (tmp_path / "out").exists()
@@ -105,8 +108,9 @@ def test_it_ends_with_one_table_and_one_plot(whole) -> None:
         assert float(row["inside"]) == pytest.approx(np.mean([max(one["scores"]) for one in search]), abs=1e-6)
         assert {one["criterion"] for one in search} == {"accuracy"}
     assert (place / "out" / "accuracy.png").stat().st_size > 5000
-    best = max(rows, key=lambda row: (float(row["inside"]), -float(row["GMAC"])))
-    assert f"tiny {best['frames']}×{best['size']}, {best['head']}, none: {100 * float(best['inside']):.1f} %" in said
+    nested = json.loads((place / "out" / "sweep.json").read_text())["about"]["nested"]
+    assert set(nested["chosen"]) == {"stratified-1", "stratified-2"}
+    assert f"Top-1 of this procedure: {100 * nested['summary']['top1']['mean']:.1f} %" in said
 
 
 def test_where_nothing_can_be_judged_inside_it_says_so(clips: Path, whole: tuple[Path, str], tmp_path: Path) -> None:
@@ -122,7 +126,7 @@ def test_where_nothing_can_be_judged_inside_it_says_so(clips: Path, whole: tuple
         command, [str(tmp_path / "two.csv"), *asked, "--folds", "2", "--seeds", "1", *where], catch_exceptions=False
     )
     assert result.exit_code == 0, result.output
-    assert "Inside the training sides nothing can be judged" in result.output
+    assert "Inside the training sets nothing can be scored" in result.output
 
 
 def test_again_it_computes_nothing_and_relabelled_it_probes_alone(clips, whole, tmp_path) -> None:
@@ -208,14 +212,41 @@ def test_an_impossible_setting_is_told_before_anything_is_done(clips, tmp_path) 
     assert not list(tmp_path.iterdir())
 
 
-def test_the_best_is_chosen_without_its_test_figure() -> None:
-    def row(inside: float, cost: float, top1: float) -> dict:
-        return {"inside": {"mean": inside, "std": None, "ci95": None}, "GMAC": cost, "top1": {"mean": top1}}
+def noise_run(folder: Path, seed: int, splits: int = 5) -> Run:
+    """A setting without signal: guesses of four classes; its inside scores are its test figures on the other folds."""
+    found = predictions(clips=60, names=("a", "b", "c", "d"), skill=0.0, seed=seed, splits=splits)
+    correct = found.scores.argmax(1) == found.true
+    inside = {name: float(correct[found.split != name].mean()) for name in found.split_names}
+    search = [{"split": name, "scores": [score], "scored": 48, "chosen": None} for name, score in inside.items()]
+    return write(folder, found, info={"search": search})
 
-    rows = [row(0.5, 1, 0.9), row(0.6, 3, 0.2), row(0.6, 2, 0.1)]
-    assert best_of(rows) is rows[2]
-    unjudged = {**row(0.0, 0.1, 1.0), "inside": "–"}  # no training side had two sources
-    assert best_of([unjudged, *rows]) is rows[2]
+
+def test_a_winner_chosen_per_split_gains_nothing_on_noise(tmp_path: Path) -> None:
+    """Twelve settings that are all alike: the mean's winner gains points, the choice inside training sets none."""
+    nested, best, average = [], [], []
+    for world in range(12):
+        runs = [noise_run(tmp_path / f"{world}-{number}", 100 * world + number) for number in range(12)]
+        top1 = [run.metrics["summary"]["top1"]["mean"] for run in runs]
+        choice = choose_per_split(runs, [1.0] * 12)
+        assert choice is not None and set(choice.chosen) == set(runs[0].predictions.split_names)
+        nested.append(choice.summary["top1"]["mean"])
+        best.append(max(top1))
+        average.append(np.mean(top1))
+    assert np.mean(best) - np.mean(average) > 0.05
+    assert np.mean(nested) - np.mean(average) < 0.02
+
+
+def test_equal_settings_give_the_cheaper_and_unscored_ones_none(tmp_path: Path) -> None:
+    run = noise_run(tmp_path / "one", 0)
+    choice = choose_per_split([run, run], [2.0, 1.0])
+    assert choice is not None and set(choice.chosen.values()) == {1}
+    rows = [
+        {"variant": "base", "frames": 8, "size": size, "head": "linear", "weighting": "none"} for size in (112, 224)
+    ]
+    line = nested_line(choice, rows)
+    assert line.startswith("Chosen inside each training set: base 8×224, linear, none (5×). Top-1 of this procedure: ")
+    unscored = dataclasses.replace(run, info={"search": [{"split": "official-1", "scores": [0.0], "scored": 0}]})
+    assert choose_per_split([unscored], [1.0]) is None
 
 
 def test_what_was_chosen_in_words() -> None:

@@ -8,23 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from actionvit.evaluation.intervals import clip_means, proportion_interval
-from actionvit.evaluation.metrics import predicted
+from actionvit.evaluation.metrics import class_mix_distance, predicted
 from actionvit.evaluation.summary import rounded
 from actionvit.heads.saving import head_class
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import default_protocol
 from actionvit.pipeline.probing.features import FeatureTable, Quantity, read_tables
 from actionvit.pipeline.probing.probe import probe
-from actionvit.pipeline.probing.results import ProbeResult
+from actionvit.pipeline.probing.results import ProbeResult, run_name, same_answer
+from actionvit.pipeline.probing.subsets import tail_ranks
 from actionvit.pipeline.probing.tasks import ProbeSpec
-from actionvit.pipeline.runs import design_of
+from actionvit.pipeline.runs import Run, design_of, read_run
 
 Row = dict[str, Any]
 
 SHOWN = ("top1", "mean_class_accuracy")
 """Metrics of a table's row."""
+
+CONTROL = "none, even classes"
+"""Weighting column of the control rows of `imbalance`: as many clips without the imbalance."""
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "none": {},
@@ -34,7 +39,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "balanced sampler": {"sampler": "balanced"},
     "focal": {"focal": 2.0},
 }
-"""What may be done about uneven classes; a head is tried with those it has settings for."""
+"""Remedies for uneven classes; a head is tried with those it has settings for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +69,26 @@ def heads_cells(
 
 
 def imbalance_cells(base: ProbeSpec, *, factors: Sequence[float], strategies: Sequence[str]) -> list[Cell]:
-    """Return strategies × factors of a long tail, for one head; mean class accuracy is what all of them aim at."""
+    """Return strategies × factors of a long tail, for one head; mean class accuracy is what all of them aim at.
+
+    At every factor the same classes are head, middle and tail, drawn by the seed. A control row per factor has as many
+    training clips without the imbalance.
+    """
     of_head = replace(base, features=quantity_of(base.head), criterion="mean_class_accuracy")
+    control = [
+        Cell(
+            labels={"weighting": CONTROL, "factor": factor},
+            spec=replace(of_head, long_tail=factor, long_tail_even=True),
+        )
+        for factor in factors
+        if factor > 1
+    ]
     return [
         Cell(labels={"weighting": name, "factor": factor}, spec=replace(of_head, long_tail=factor, **STRATEGIES[name]))
         for name in strategies
         if applies(base.head, name)
         for factor in factors
-    ]
+    ] + control
 
 
 def splits_cells(dataset: Dataset, base: ProbeSpec) -> list[Cell]:
@@ -94,67 +111,85 @@ def quantity_of(head: str) -> Quantity:
 
 
 def run_cells(
-    dataset: Dataset, cells: Sequence[Cell], *, variant: str, cache: Path, jobs: int = 2, **wanted: int
-) -> Iterator[tuple[Cell, ProbeResult]]:
-    """Yield each cell with its result, in order; embeddings, those that are `wanted`, are read once."""
-    tables: dict[Quantity, FeatureTable] = {}
+    dataset: Dataset, cells: Sequence[Cell], *, variant: str, cache: Path, runs: Path, jobs: int = 2, **wanted: Any
+) -> Iterator[tuple[Cell, Run]]:
+    """Yield each cell with its run, in order; a run below `runs` that has the cell's result already is read.
+
+    Embeddings, those that are `wanted`, are read once.
+    """
+    stores: dict[Quantity, FeatureTable] = {}
     for cell in cells:
         quantity = cell.spec.features
-        if quantity not in tables:
-            tables[quantity] = read_tables(dataset, [variant], cache=cache, quantity=quantity, **wanted)[0]
-        yield cell, probe(dataset, [tables[quantity]], cell.spec, jobs=jobs)[0]
+        if quantity not in stores:
+            stores[quantity] = read_tables(dataset, [variant], cache=cache, quantity=quantity, **wanted)[0]
+        table = stores[quantity]
+        folder = runs / run_name(variant, cell.spec)
+        if not same_answer(folder, cell.spec, dataset, [table.store], table.id.tolist()):
+            probe(dataset, [table], cell.spec, jobs=jobs)[0].write(runs, name=folder.name, overwrite=True)
+        yield cell, read_run(folder)
 
 
-def row_of(cell: Cell, result: ProbeResult) -> Row:
-    """Return the columns that tell the cell, the mean number of training clips, and the metrics with intervals."""
+def row_of(cell: Cell, result: Run | ProbeResult) -> Row:
+    """Return the cell's labels, the mean number of training clips, and the metrics with intervals."""
     n_train = float(np.mean([split["n_train"] for split in result.metrics["splits"]]))
     summary = {metric: result.metrics["summary"][metric] for metric in SHOWN}
     return {**cell.labels, "train": round(n_train, 1), **summary}
 
 
-def thirds_of(dataset: Dataset, result: ProbeResult) -> Row:
-    """Return the accuracy on head, middle and tail classes, a third each by training clips, with intervals by source.
+def thirds_of(dataset: Dataset, result: Run | ProbeResult) -> Row:
+    """Return the accuracy on head, middle and tail classes, a third each, with intervals by source.
 
-    Classes are ranked in every split by themselves. Shares are over all splits' test clips together; a third without
-    any is left out.
+    Of a long tail the thirds are those that the seed drew, the same for every factor; otherwise classes are ranked by
+    their training clips, in each split. A clip counts once per third; a third without any is left out.
     """
-    found = result.predictions
-    number = {name: place for place, name in enumerate(found.class_names)}
-    label = {video.id: number[video.label] for video in dataset.videos if video.label in number}
-    third = np.empty(len(found.id), dtype=np.intp)
-    for name in found.split_names:
-        known = [label[id] for id in result.train[name]]
-        counts = np.bincount(known, minlength=len(found.class_names))
-        rank = np.empty(len(counts), dtype=np.intp)
-        rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
-        rows = found.split == name
-        third[rows] = rank[found.true[rows]] * 3 // len(counts)
-    right = (predicted(found.scores) == found.true).astype(np.float64)
-    n_train = {split["name"]: split["n_train"] for split in result.metrics["splits"]}
-    inflation = design_of(found, n_train).mean(right).inflation
+    predictions = result.predictions
+    third = np.empty(len(predictions.id), dtype=np.intp)
+    for name in predictions.split_names:
+        rank = _ranks(dataset, result, name)
+        rows = predictions.split == name
+        third[rows] = rank[predictions.true[rows]] * 3 // len(rank)
+    correct = (predicted(predictions.scores) == predictions.true).astype(np.float64)
+    inflation = design_of(predictions, n_train_of(result)).mean(correct).inflation
     row: Row = {}
     for place, name in enumerate(("head", "middle", "tail")):
         inside = third == place
         if not inside.any():
             continue
-        means, source, _ = clip_means(right[inside], found.id[inside], found.cluster[inside])
+        means, source, _ = clip_means(correct[inside], predictions.id[inside], predictions.cluster[inside])
         ends = rounded(proportion_interval(means, source, inflation=inflation))
         row[name] = {"mean": float(means.mean()), "std": None, "ci95": ends}
     return row
 
 
-def unevenness_of(result: ProbeResult) -> Row:
-    """Return what a protocol does to the test sides: leaking sources, classes without a test clip, uneven counts."""
+def _ranks(dataset: Dataset, result: Run | ProbeResult, split: str) -> NDArray[np.intp]:
+    """Return each class's place from head (0) to tail, (C,)."""
+    names = result.predictions.class_names
+    number = {name: place for place, name in enumerate(names)}
+    trained = set(result.train[split])
+    y = [number[video.label] for video in dataset.videos if video.id in trained]
+    counts = np.bincount(y, minlength=len(names))
+    if result.info["spec"].get("long_tail") is None or (counts == 0).any():
+        rank = np.empty(len(names), dtype=np.intp)
+        rank[np.argsort(-counts, kind="stable")] = np.arange(len(names))
+        return rank
+    return tail_ranks(len(names), int(split.partition("~seed")[2] or 0))
+
+
+def n_train_of(result: Run | ProbeResult) -> dict[str, int]:
+    """Return the number of training clips by split name."""
+    return {split["name"]: split["n_train"] for split in result.metrics["splits"]}
+
+
+def unevenness_of(result: Run | ProbeResult) -> Row:
+    """Return the effect of a protocol on the test sets: leaking sources, classes without a test clip, uneven counts."""
     splits = result.metrics["splits"]
     support = np.array([[row["support"] for row in split["per_class"]] for split in splits])
-    share = support / support.sum(axis=1, keepdims=True)
-    even = support.sum(axis=0) / support.sum()
     leaks = [result.info["leaks"].get(split["name"], 0) for split in splits]
     return {
         "leaking sources": round(float(np.mean(leaks)), 1),
         "fewest test clips of a class": int(support.min()),
         "most": int(support.max()),
-        "distance from even": round(float(np.abs(share - even).sum(axis=1).mean() / 2), 4),
+        "distance from even": round(class_mix_distance(support), 4),
     }
 
 

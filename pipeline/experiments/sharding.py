@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from actionvit.evaluation.metrics import class_mix_distance
 from actionvit.features.store.catalog import shard_number
 from actionvit.pipeline.datasets.dataset import Dataset, Split
 from actionvit.pipeline.probing.features import FeatureTable
@@ -52,13 +53,6 @@ def class_histograms(y: NDArray[np.intp], shard: NDArray[np.intp], *, shards: in
     return np.asarray(cells.reshape(shards, classes), dtype=np.int64)
 
 
-def distance_from_whole(histograms: NDArray[np.int64]) -> float:
-    """Return the mean total variation distance of the shards' class shares from those of all: 0 alike, 1 disjoint."""
-    share = histograms / np.maximum(histograms.sum(axis=1, keepdims=True), 1)
-    whole = histograms.sum(axis=0) / histograms.sum()
-    return float(np.abs(share - whole).sum(axis=1).mean() / 2)
-
-
 def shard_row(
     dataset: Dataset, table: FeatureTable, spec: ProbeSpec, *, shards: int, how: Sharding
 ) -> tuple[dict[str, Any], NDArray[np.int64]]:
@@ -89,7 +83,7 @@ def shard_row(
     summary = measure(predictions, n_train={name: count for name, count, *_ in parts})["summary"]
     row = {
         "sharding": how,
-        "distance from whole": round(float(np.mean([distance_from_whole(one) for one in histograms])), 3),
+        "distance from whole": round(float(np.mean([class_mix_distance(one) for one in histograms])), 3),
         "classes a shard lacks": round(float(np.mean([(one == 0).sum(axis=1).mean() for one in histograms])), 1),
         "one worker": {"mean": round(float(np.mean(alone)), 6), "std": None, "ci95": None},
         "averaged": summary["top1"],

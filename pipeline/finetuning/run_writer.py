@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from actionvit.evaluation.metrics import class_mix_distance
 from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.variants import gmac
 from actionvit.heads.calibration import mean_softmax
 from actionvit.heads.criteria import Criterion
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import leaking_sources
-from actionvit.pipeline.finetuning.sampling import unevenness
 from actionvit.pipeline.finetuning.spec import FinetuneSpec
 from actionvit.pipeline.finetuning.split import FinetuneResult
 from actionvit.pipeline.runs import Predictions, Run, measure, versions, write_run
@@ -178,7 +178,7 @@ def _ranks(spec: FinetuneSpec, result: FinetuneResult) -> dict[str, Any]:
         "deal": spec.training.sampling.deal,
         "split": result.split.name,
         "clips_a_class": counts.tolist(),
-        "unevenness": round(unevenness(counts), 4),
+        "unevenness": round(class_mix_distance(counts), 4),
     }
 
 

@@ -128,10 +128,3 @@ def class_counts(
         classes = np.array([y[sample.video] for step in steps for sample in step], dtype=np.intp)
         counts.append(np.bincount(classes, minlength=n_classes))
     return np.stack(counts).astype(np.int64)
-
-
-def unevenness(histograms: NDArray[np.int64]) -> float:
-    """Return the mean total variation distance of each rank's class distribution (R, C) from that of all ranks."""
-    shares = histograms / np.maximum(histograms.sum(1, keepdims=True), 1)
-    overall = histograms.sum(0) / max(histograms.sum(), 1)
-    return float(np.abs(shares - overall).sum(1).mean() / 2)

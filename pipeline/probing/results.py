@@ -148,7 +148,8 @@ def run_name(variant: str, spec: ProbeSpec) -> str:
         f"{spec.sampler}-sampler" if spec.sampler != "uniform" else "",
         f"adjust{spec.logit_adjust:g}" if spec.logit_adjust else "",
         f"focal{spec.focal:g}" if spec.focal else "",
-        f"tail{spec.long_tail:g}" if spec.long_tail > 1 else "",
+        f"tail{spec.long_tail:g}" if spec.long_tail is not None else "",
+        "even" if spec.long_tail_even else "",
         f"{spec.shots}-shot" if spec.shots is not None else "",
         "calibrated" if spec.calibrate else "",
         spec.protocol or "",
@@ -197,6 +198,14 @@ def _spec(spec: ProbeSpec) -> dict[str, Any]:
     return value
 
 
+def _current(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's spec with the fields that it was written without; `long_tail` was 1 where nothing was thinned."""
+    full = {**_spec(ProbeSpec()), **spec}
+    if "long_tail_even" not in spec and full["long_tail"] == 1:
+        full["long_tail"] = None
+    return full
+
+
 def _settings(head: Head) -> dict[str, Any]:
     """Return the settings that JSON can hold; nested heads are told by `search`."""
     plain = (str, int, float, bool, type(None), list)
@@ -218,7 +227,7 @@ def same_answer(
     try:
         there = json.loads((folder / INFO).read_text(encoding="utf-8"))
         return bool(
-            there["spec"] == _spec(spec)
+            _current(there["spec"]) == _spec(spec)
             and [one["digest"] for one in there["stores"]] == [store.digest() for store in stores]
             and there["videos_digest"] == videos_digest(dataset, ids, plan(dataset, spec))
             and there["versions"] == versions(*VERSIONS)
@@ -232,6 +241,10 @@ def _same_question(folder: Path, question: dict[str, Any], keys: Sequence[dict[s
     try:
         there = json.loads((folder / INFO).read_text(encoding="utf-8"))
         same = [store["key"] for store in there["stores"]] == json.loads(json.dumps(keys))
-        return same and all(there[key] == question[key] for key in QUESTION)
+        return (
+            same
+            and all(there[key] == question[key] for key in QUESTION if key != "spec")
+            and (_current(there["spec"]) == question["spec"])
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -1,4 +1,4 @@
-"""Smaller training sets on purpose: k shots a class, and long tails."""
+"""Smaller training sets on purpose: k shots per class, and long tails."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def few_shot(y: NDArray[np.intp], shots: int, *, seed: int) -> NDArray[np.intp]:
-    """Return the sorted positions of `shots` clips of each class, or all it has where they are fewer.
+    """Return the sorted positions of `shots` clips of each class, or all of them where they are fewer.
 
     Draws are nested: the clips of 2 shots are among those of 4 with the same seed, so that a learning curve
     shows what more clips add and not which clips were drawn.
@@ -32,11 +32,30 @@ def long_tail_counts(counts: NDArray[np.intp], factor: float) -> NDArray[np.intp
     return np.asarray(np.maximum(1, keep))
 
 
-def long_tail(y: NDArray[np.intp], factor: float, *, seed: int) -> NDArray[np.intp]:
-    """Return the sorted positions of a long-tailed subset; which class is head and which is tail is drawn by `seed`."""
+def tail_ranks(classes: int, seed: int) -> NDArray[np.intp]:
+    """Return each class's place from head (0) to tail, (C,), drawn by `seed`: the same for every factor."""
+    return np.asarray(np.random.default_rng(seed).permutation(classes), dtype=np.intp)
+
+
+def long_tail(y: NDArray[np.intp], factor: float, *, seed: int, even: bool = False) -> NDArray[np.intp]:
+    """Return the sorted positions of a long-tailed subset; the seed draws which class is head and which is tail.
+
+    Parameters
+    ----------
+    y : ndarray of int, shape (n,)
+        Class numbers.
+    factor : float
+        Largest class over smallest class; see `long_tail_counts`.
+    seed : int
+        Of the ranking and of the clips; draws are nested over factors.
+    even : bool
+        Keep as many clips in total, but the same number of each class (the rest goes to the head): the control.
+    """
     classes, counts = np.unique(y, return_counts=True)
-    rank = np.random.default_rng(seed).permutation(len(classes))
     keep = long_tail_counts(counts, factor)
+    if even:
+        keep = keep.sum() // len(keep) + (np.arange(len(keep)) < keep.sum() % len(keep))
+    rank = tail_ranks(len(classes), seed)
     order = _shuffled_by_class(y, seed)
     return np.sort(np.concatenate([order[int(c)][: keep[rank[i]]] for i, c in enumerate(classes)]))
 

@@ -57,8 +57,10 @@ class ProbeSpec:
     test_fraction: float = 0.3
     seeds: int | None = None
     """How often everything random is drawn again, from seed 0; see `default_seeds`."""
-    long_tail: float = 1.0
-    """Imbalance factor that the training set is thinned to; 1 leaves it alone."""
+    long_tail: float | None = None
+    """Imbalance factor that the training set is thinned to; 1: as many clips of every class; None: not thinned."""
+    long_tail_even: bool = False
+    """Thin to as many clips as `long_tail` leaves, but to the same number of every class: the control."""
     shots: int | None = None
     """Training clips a class; all where it is None."""
     device: str = "cpu"
@@ -84,7 +86,7 @@ class Task:
 
 def default_seeds(protocol: Protocol, spec: ProbeSpec) -> int:
     """Return 1 where a seed would only shuffle the inner folds (official lists, all clips, exact solvers), else 5."""
-    thinned = spec.long_tail > 1 or spec.shots is not None
+    thinned = spec.long_tail is not None or spec.shots is not None
     trained = "random_state" in head_class(spec.head)().get_params()
     return SEEDS if protocol != "official" or thinned or trained else 1
 
@@ -183,8 +185,8 @@ def fit_task(head: Head, table: FeatureTable, task: Task, spec: ProbeSpec) -> Fi
 
 def _thinned(table: FeatureTable, train: NDArray[np.intp], seed: int, spec: ProbeSpec) -> NDArray[np.intp]:
     """Return the training rows that the spec leaves."""
-    if spec.long_tail > 1:
-        train = train[long_tail(table.y[train], spec.long_tail, seed=seed)]
+    if spec.long_tail is not None:
+        train = train[long_tail(table.y[train], spec.long_tail, seed=seed, even=spec.long_tail_even)]
     if spec.shots is not None:
         train = train[few_shot(table.y[train], spec.shots, seed=seed)]
     return train
