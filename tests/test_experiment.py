@@ -16,11 +16,12 @@ from actionvit.commands.experiment import command
 from actionvit.evaluation.metrics import class_mix_distance, predicted
 from actionvit.pipeline.datasets import Dataset, load_dataset
 from actionvit.pipeline.experiments.differences import differences, findings
-from actionvit.pipeline.experiments.grids import STRATEGIES, applies, heads_cells, imbalance_cells, thirds_of
+from actionvit.pipeline.experiments.grids import CONTROL, STRATEGIES, applies, heads_cells, imbalance_cells, thirds_of
 from actionvit.pipeline.experiments.sharding import assign_shards, class_histograms
 from actionvit.pipeline.experiments.tables import curves_figure, markdown, write_table
 from actionvit.pipeline.probing.features import read_tables
 from actionvit.pipeline.probing.probe import probe
+from actionvit.pipeline.probing.subsets import long_tail, tail_ranks
 from actionvit.pipeline.probing.tasks import ProbeSpec
 
 
@@ -39,7 +40,8 @@ def test_cells_differ_in_what_their_labels_say() -> None:
     ]
     assert len({cell.spec.head + str(cell.labels) for cell in cells}) == len(cells) == 9
     tails = imbalance_cells(ProbeSpec(), factors=(1.0, 8.0), strategies=("none", "balanced", "focal"))
-    assert [(cell.spec.class_weight, cell.spec.long_tail) for cell in tails] == [
+    assert [(cell.labels["weighting"], cell.spec.long_tail_even) for cell in tails[4:]] == [(CONTROL, True)]
+    assert [(cell.spec.class_weight, cell.spec.long_tail) for cell in tails[:4]] == [
         ("none", 1.0),
         ("none", 8.0),
         ("balanced", 1.0),
@@ -111,6 +113,17 @@ def test_rows_are_compared_with_the_plainer_one_and_what_shows_is_said() -> None
     assert findings([]) == []
 
 
+def test_every_factor_has_the_same_head_and_tail_classes() -> None:
+    y = np.repeat(np.arange(9), 40)
+    kept = {factor: np.bincount(y[long_tail(y, factor, seed=3)], minlength=9) for factor in (1.0, 4.0, 20.0)}
+    rank = tail_ranks(9, 3)
+    assert kept[1.0].tolist() == [40] * 9
+    for factor in (4.0, 20.0):
+        assert (np.diff(kept[factor][np.argsort(rank)]) <= 0).all(), "largest class first, as drawn by the seed"
+        control = np.bincount(y[long_tail(y, factor, seed=3, even=True)], minlength=9)
+        assert control.sum() == kept[factor].sum() and np.ptp(control) <= 1
+
+
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Path]:
     place = tmp_path_factory.mktemp("experiment")
@@ -149,6 +162,16 @@ def test_the_heads_table_says_what_probe_says(films, tmp_path) -> None:
     assert rows[7]["Δ top-1"]["value"] == pytest.approx(few["top1"]["mean"] - plain["top1"]["mean"])
     assert "against" not in rows[1]
     assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+def test_a_stopped_experiment_reads_the_runs_that_are_there(films, tmp_path) -> None:
+    first = experiment(films, tmp_path, "shots", "--shots", "1,2", "--head", "centroid")
+    runs = sorted((tmp_path / "runs").iterdir())
+    before = {run.name: (run / "run.json").stat().st_mtime_ns for run in runs}
+    again = experiment(films, tmp_path, "shots", "--shots", "1,2,4", "--head", "centroid")
+    assert again[:2] == first[:2]
+    after = {run.name: (run / "run.json").stat().st_mtime_ns for run in (tmp_path / "runs").iterdir()}
+    assert len(after) == len(before) + 1 and all(after[name] == time for name, time in before.items())
 
 
 def test_thirds_are_ranked_by_what_was_trained_on(tmp_path) -> None:
@@ -197,6 +220,7 @@ def test_the_other_experiments_fill_their_tables(films, tmp_path) -> None:
     assert (tmp_path / "shots" / "curves.png").exists()
     rows = experiment(films, tmp_path / "tails", "imbalance", "--factors", "1,8")
     assert rows[1]["train"] < rows[0]["train"]
+    assert rows[-1]["weighting"] == CONTROL and rows[-1]["train"] == rows[1]["train"]
     assert rows[1]["tail"]["mean"] < rows[1]["head"]["mean"]
     assert [row.get("against") for row in rows] == [None, None, *["none"] * (len(rows) - 2)]
     assert {path.stem for path in (tmp_path / "tails").glob("*.png")} == {
