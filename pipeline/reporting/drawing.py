@@ -60,9 +60,9 @@ def files(figure: Figure, name: str) -> dict[str, bytes]:
     result = {}
     with drawing(**{"svg.hashsalt": name}):
         for suffix, options in (
-            (".svg", {"metadata": {"Date": None}}),
-            (".pdf", {"metadata": {"CreationDate": None}}),
-            (".png", {"dpi": 200}),
+            (".svg", {"metadata": {"Date": None}, "dpi": 200}),
+            (".pdf", {"metadata": {"CreationDate": None}, "dpi": 200}),
+            (".png", {"dpi": 200, "pil_kwargs": {"compress_level": 4}}),
         ):
             file = io.BytesIO()
             figure.savefig(file, format=suffix[1:], **options)

@@ -25,6 +25,13 @@ MOST_INCHES = 20.0
 """Largest side of a confusion figure, which bounds its memory: 4,000 × 4,000 pixels."""
 
 
+NUMBERED = 25
+"""Classes up to which the cells of a confusion figure have numbers."""
+
+MOST_POINTS = 2000
+"""Marks of a projection that SVG and PDF hold one by one; more are pixels, text and axes remain vectors."""
+
+
 def confusion_figure(cells: Sequence[Sequence[int]], class_names: Sequence[str], order: Sequence[int]) -> Figure:
     """Draw a confusion matrix (C, C) of counts as percent of each true class, classes in `order`."""
     matrix = np.asarray(cells, dtype=np.float64)[np.ix_(order, order)]
@@ -32,14 +39,14 @@ def confusion_figure(cells: Sequence[Sequence[int]], class_names: Sequence[str],
     n = len(order)
     names = [class_text(class_names[number]) for number in order]
     margin = 0.8 + 0.075 * min(30, max(map(len, names)))
-    step = min(0.22, (MOST_INCHES - margin - 1) / n)
+    step = min(0.22 if n <= NUMBERED else 0.14, (MOST_INCHES - margin - 1) / n)
     side = max(1.4, step * n)
     width, height = margin + side + 1.1, margin + side + 0.3
 
     def draw(figure: Figure) -> None:
         # Fixed places: the constrained layout would measure every label several times.
         axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
-        image = axes.imshow(100 * fractions, vmin=0, vmax=100, cmap="Blues", interpolation="nearest", aspect="auto")
+        image = axes.imshow(100 * fractions, vmin=0, vmax=100, cmap="Blues", interpolation="none", aspect="auto")
         axes.set_axis_off()
         label: Any = {"size": min(8.0, 58 * side / n), "transform": axes.transData}
         for place, name in enumerate(names):
@@ -47,7 +54,7 @@ def confusion_figure(cells: Sequence[Sequence[int]], class_names: Sequence[str],
             axes.text(place, n - 0.3, name, ha="center", va="top", rotation=90, **label)
         figure.text(0.12 / width, (margin + side / 2) / height, "True class", rotation=90, va="center")
         figure.text((margin + side / 2) / width, 0.1 / height, "Predicted class", ha="center", va="bottom")
-        for row, column in zip(*np.nonzero(matrix), strict=True) if n <= 25 else ():
+        for row, column in zip(*np.nonzero(matrix), strict=True) if n <= NUMBERED else ():
             color = "white" if fractions[row, column] > 0.5 else "black"
             text = fraction_text(fractions[row, column])
             axes.text(column, row, text, ha="center", va="center", color=color, size=6)
@@ -243,8 +250,9 @@ def projection_figure(
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         x, y = xy.T
-        axes.scatter(x[~missed], y[~missed], s=9, color=color[~missed], alpha=0.7, linewidths=0)
-        axes.scatter(x[missed], y[missed], s=16, color=color[missed], marker="x", linewidths=0.9)
+        pixels: Any = {"rasterized": len(points) > MOST_POINTS}
+        axes.scatter(x[~missed], y[~missed], s=9, color=color[~missed], alpha=0.7, linewidths=0, **pixels)
+        axes.scatter(x[missed], y[missed], s=16, color=color[missed], marker="x", linewidths=0.9, **pixels)
         for point, place in zip(points, xy, strict=True):
             if point.id in thumbnails:
                 image = OffsetImage(thumbnails[point.id], zoom=0.5)
