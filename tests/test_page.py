@@ -144,6 +144,19 @@ def test_it_sorts_from_the_keyboard_and_empty_cells_stay_last(opened: Page) -> N
         assert cells(opened, "classtable", 0)[-1] == name
 
 
+@pytest.mark.parametrize("width", [390, 900, 1440, 1920])
+def test_p_of_each_class_is_in_view_at_every_width(page: Page, made: ReportFiles, width: int) -> None:
+    page.open(made.html.as_uri(), width=width)
+    at, button = column(page, "classes1", "p")
+    right, visible = page.run(
+        f"(() => {{ const head = {button}.parentNode, frame = head.closest('.wide');"
+        " return [head.getBoundingClientRect().right, frame.getBoundingClientRect().right] })()"
+    )
+    assert right <= visible <= width
+    values = [text for text in cells(page, "classes1", at) if text != "–"]
+    assert len(values) > 40 and all(re.fullmatch(r"<?[01]\.\d+", text) for text in values)
+
+
 def test_the_filter_shows_what_contains_the_text(opened: Page) -> None:
     opened.point("document.querySelector('#filter')", click=True)
     opened.call("Input.insertText", text=" KICK")

@@ -58,14 +58,15 @@ Draw = Callable[["Figure"], None]
 def files(figure: Figure, name: str) -> dict[str, bytes]:
     """Return a figure as files by suffix: `.svg`, `.pdf` and `.png`; `name` makes ids unique on a page."""
     result = {}
+    formats: dict[str, dict[str, Any]] = {
+        ".svg": {"metadata": {"Date": None}},
+        ".pdf": {"metadata": {"CreationDate": None}},
+        ".png": {"pil_kwargs": {"compress_level": 4}},
+    }
     with drawing(**{"svg.hashsalt": name}):
-        for suffix, options in (
-            (".svg", {"metadata": {"Date": None}, "dpi": 200}),
-            (".pdf", {"metadata": {"CreationDate": None}, "dpi": 200}),
-            (".png", {"dpi": 200, "pil_kwargs": {"compress_level": 4}}),
-        ):
+        for suffix, options in formats.items():
             file = io.BytesIO()
-            figure.savefig(file, format=suffix[1:], **options)
+            figure.savefig(file, format=suffix[1:], dpi=200, **options)
             result[suffix] = file.getvalue()
     return result
 

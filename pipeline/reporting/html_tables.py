@@ -32,6 +32,9 @@ DARK = 0.63
 MATRIX_CLASSES = 100
 """Classes of a confusion matrix on the page; figures and CSV tables show all."""
 
+FEW_RUNS = 3
+"""Runs up to which the table of classes has room for precision."""
+
 DRAWN = "Plot"
 """Title, for screen readers, of a column that draws the numbers beside it."""
 
@@ -123,6 +126,7 @@ def comparison(report: Report, one: Comparison, number: int) -> Table:
 def classes(report: Report) -> Table:
     """Return precision, recall and F1 per class and run; of a single run the interval of recall too."""
     several = len(report.runs) > 1
+    shown = ("Precision", "Recall", "F1") if len(report.runs) <= FEW_RUNS else ("Recall", "F1")
     scale = Scale(low=0, high=1)
     rows = []
     for place, name in enumerate(report.class_names):
@@ -130,16 +134,19 @@ def classes(report: Report) -> Table:
         cells = [Cell(text=name, value=name), Cell(text=f"{support:,}", value=support)]
         for run in report.runs:
             row = run.per_class[place]
-            cells += [Cell(text=percent(value), value=_sort(value)) for value in (row.precision, row.recall, row.f1)]
+            values = [getattr(row, name.lower()) for name in shown]
+            cells += [Cell(text=percent(value), value=_sort(value)) for value in values]
             cells += [] if several else _recall_interval(row, scale)
         rows.append(cells)
     columns = [Column(title="Class", words=True), Column(title="Support")]
-    columns += [Column(title=title) for title in ("Precision", "Recall", "F1")] * len(report.runs)
+    columns += [Column(title=title) for title in shown] * len(report.runs)
     caption = "Every class, pooled over the splits, in percent; – is 0/0."
+    if "Precision" not in shown:
+        caption += " Precision is in the CSV file."
     if not several:
         columns += [Column(title="95 % CI"), Column(title=DRAWN, ends=scale.ends)]
         caption += f" The {INTERVAL} of recall is {BY_SOURCE}."
-    groups = [("", 2, None), *((run.name, 3, tint(number)) for number, run in enumerate(report.runs))]
+    groups = [("", 2, None), *((run.name, len(shown), tint(number)) for number, run in enumerate(report.runs))]
     return Table(
         id="classtable",
         caption=caption,
