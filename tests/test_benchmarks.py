@@ -21,7 +21,7 @@ def bench(name: str, tmp_path: Path, *arguments: object) -> dict:
 
 
 def test_the_gpu_benchmark_fills_its_table(tmp_path: Path) -> None:
-    arguments = ("--small", "--clips", 8, "--plain-clips", 2, "--batch-size", 2, "--seconds", 0.01, "--workers", 1)
+    arguments = ("--small", "--clips", 8, "--plain-clips", 2, "--batch", 2, "--seconds", 0.01, "--workers", 1)
     result = bench("bench_gpu.py", tmp_path, *arguments, "--no-compile", "--profile")
     ways = {(row["variant"], row["way"]) for row in result["forward"]}
     expected = ("transformers fp32", "transformers bf16 autocast", "ours bf16")
@@ -56,7 +56,7 @@ def test_the_forward_benchmark_fills_its_table(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_fine_tuning_benchmark_fills_its_table(tmp_path: Path) -> None:
-    arguments = ("--clips", 2, "--batch-size", 2, "--epochs", 2, "--depth", 2, "--train", "last:1")
+    arguments = ("--clips", 2, "--batch", 2, "--epochs", 2, "--depth", 2, "--train", "last:1")
     (row,) = bench("bench_finetune.py", tmp_path, *arguments)["rows"]
     through, cached = (row["ways"][way]["loss"] for way in ("through the frozen blocks", "from tokens"))
     assert cached == pytest.approx(through, rel=1e-3) and row["times_less_cpu"] > 0

@@ -72,7 +72,12 @@ def test_probe_and_report_agree_with_the_old_run(edition: Path) -> None:
     invoke("probe", edition / "drawn", "--variant", "tiny", *places, "--run-name", "again", "--seeds", 1)
     new = read_run(runs / "again")
     assert new.predictions.id.tolist() == old.predictions.id.tolist()
-    np.testing.assert_allclose(new.predictions.scores, old.predictions.scores, atol=1e-3)
+    # The inner folds are dealt otherwise today, so that a split may choose another C; with the same C, numbers agree.
+    chosen = [{search["split"]: search["chosen"] for search in run.info["search"]} for run in (old, new)]
+    same = [split for split in chosen[0] if chosen[0][split] == chosen[1][split]]
+    assert len(same) >= 3
+    rows = np.isin(old.predictions.split, same)
+    np.testing.assert_allclose(new.predictions.scores[rows], old.predictions.scores[rows], atol=1e-3)
     page = edition / "report"
     invoke("report", runs / "fixture", runs / "again", "--root", edition / "drawn", "--output", page)
     assert {run["name"] for run in json.loads((page / "report.json").read_text())["runs"]} == {"fixture", "again"}

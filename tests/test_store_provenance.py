@@ -225,12 +225,12 @@ def test_the_key_is_readable_and_holds_digests_of_weights_and_videos(root: Path,
 def test_a_dry_run_writes_nothing_and_counts_right(root: Path, tmp_path: Path, weights: Path) -> None:
     cache = tmp_path / "cache"
     result = json.loads(run(root, cache, "--weights", weights, "--dry-run", "--json").stdout)["outcomes"][0]
-    assert (result["todo"], result["rows"]) == (4, 0) and not cache.exists()
+    assert (result["pending"], result["rows"]) == (4, 0) and not cache.exists()
     extract(root, cache, weights)
     draw(root, 5)
     before = {path: path.stat().st_mtime_ns for path in sorted(cache.rglob("*"))}
     result = json.loads(run(root, cache, "--weights", weights, "--dry-run", "--json").stdout)["outcomes"][0]
-    assert (result["todo"], result["rows"]) == (1, 4)
+    assert (result["pending"], result["rows"]) == (1, 4)
     assert {path: path.stat().st_mtime_ns for path in sorted(cache.rglob("*"))} == before
 
 
