@@ -1,31 +1,57 @@
-"""`actionvit export`: what a run learned, as a model for other programs."""
+"""`actionvit export`: a run's model in the format of transformers."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import click
 
 from actionvit.commands.command import Command
 from actionvit.commands.options import output_option, weights_option
-from actionvit.commands.predict import find_run
+from actionvit.commands.predict import open_run
 
 
-@click.command(cls=Command, examples="actionvit export base-finetune -o my-model/")
+@click.command(
+    cls=Command,
+    examples="""
+    actionvit export base-last1 -o my-model/
+    actionvit export base-last1 --push OWNER/my-model --dry-run
+    """,
+)
 @click.argument("run")
-@output_option(required=True)
+@output_option()
 @click.option(
     "--format", "form", type=click.Choice(["hf"]), default="hf", show_default=True, help="Format of the files."
 )
+@click.option("--push", metavar="OWNER/NAME", help="Upload to this model repository of the Hugging Face Hub.")
+@click.option("--dry-run", is_flag=True, help="With --push: list the files instead of uploading them.")
 @weights_option
-def command(run: str, form: str, out: Path, weights: str | None) -> None:
+def command(run: str, out: Path | None, form: str, push: str | None, dry_run: bool, weights: str | None) -> None:
     """Export RUN's model as a folder that `transformers.pipeline("video-classification", FOLDER)` loads.
 
-    RUN is a fine-tuned model, or a linear probe on clip embeddings, whose head becomes the classifier.
+    RUN is a fine-tuned model, or a linear probe on clip embeddings, whose head becomes the classifier. A repository
+    that --push creates is private.
     """
+    from actionvit.pipeline.prediction import hub
     from actionvit.pipeline.prediction.export import export_hf
 
-    notes = export_hf(find_run(run), out, weights=weights)
-    click.echo(f"{out}: a TimesformerForVideoClassification")
-    for note in notes:
-        click.echo(f"  {note}")
+    if out is None and push is None:
+        raise click.UsageError("give -o/--output, --push, or both")
+    if dry_run and push is None:
+        raise click.UsageError("--dry-run lists what --push would upload; give --push")
+    if push is not None:
+        hub.check_repo_name(push)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = out or Path(temporary) / "model"
+        notes = export_hf(open_run(run), folder, weights=weights)
+        if out is not None:
+            click.echo(f"{out}: a TimesformerForVideoClassification")
+        for note in notes:
+            click.echo(f"  {note}")
+        if push is not None and dry_run:
+            click.echo(f"would upload to {push} (created private if missing):")
+            for name, size in hub.files_to_push(folder):
+                click.echo(f"  {size:>13,} bytes  {name}")
+        elif push is not None:
+            click.echo(f"pushed to {hub.push(folder, push)}")

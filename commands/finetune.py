@@ -27,7 +27,7 @@ from actionvit.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from actionvit.pipeline.datasets.dataset import Dataset, Split
+    from actionvit.pipeline.datasets.dataset import Dataset
     from actionvit.pipeline.finetuning.distributed import ProcessGroup
     from actionvit.pipeline.finetuning.spec import FinetuneSpec, Progress
     from actionvit.pipeline.finetuning.split import TrainingContext, TrainValRows
@@ -146,7 +146,18 @@ def _spec(options: dict[str, Any], bf16: bool) -> FinetuneSpec:
     augment = some("window", "area", "flip", "colours", "strength")
     try:
         return FinetuneSpec(
-            **some("variant", "train", "start", "validation", "checkpointing", "protocol", "folds", "test_fraction"),
+            **some(
+                "variant",
+                "train",
+                "start",
+                "validation",
+                "refit",
+                "final",
+                "checkpointing",
+                "protocol",
+                "folds",
+                "test_fraction",
+            ),
             clip=clip_spec(options["variant"], **some("frames", "size", "clips"), crops=int(options["crops"])),
             augment=AugmentSpec(**augment, keep_sides=tuple(sorted(options["keep_sides"])))
             if options["augment"]
@@ -230,26 +241,27 @@ def _progress(context: TrainingContext, epochs: int, *, quiet: bool) -> Iterator
     def on_video(done: int, total: int) -> None:
         videos.update("frozen blocks", done, total)
 
-    def on_split(split: Split, rows: TrainValRows) -> None:
+    def on_split(name: str, rows: TrainValRows) -> None:
         steps.close()
-        echo(f"{split.name}: {len(rows.train)} clips to train on, {len(rows.val)} to select the epoch")
+        val = f", {len(rows.val)} to select the epoch" if len(rows.val) else ""
+        echo(f"{name}: {len(rows.train)} clips to train on{val}")
         for rank, counts in enumerate(rows.histograms if len(rows.histograms) > 1 else ()):
             echo(f"  rank {rank}: {' '.join(map(str, counts))} clips per class")
 
-    def on_step(split: Split, now: Progress) -> None:
+    def on_step(name: str, now: Progress) -> None:
         steps.update(
-            f"{split.name} {now.epoch}/{epochs}",
+            f"{name} {now.epoch}/{epochs}",
             (now.epoch - 1) * now.steps + now.step,
             now.steps * epochs,
             f"loss {now.loss:.2f}, {100 * now.accuracy:.0f} %, {now.clips_per_second:.1f} clips/s",
         )
 
-    def on_epoch(split: Split, row: dict[str, float]) -> None:
-        trained = f"loss {row['loss']:.3f}, " if "loss" in row else "before training, "
-        echo(
-            f"{split.name} epoch {int(row['epoch']):3}: {trained}validation accuracy"
-            f" {100 * row['validation_accuracy']:.1f} %, log loss {row['validation_log_loss']:.3f}"
-        )
+    def on_epoch(name: str, row: dict[str, float]) -> None:
+        values = [f"loss {row['loss']:.3f}" if "loss" in row else "before training"]
+        if "validation_accuracy" in row:
+            values.append(f"validation accuracy {100 * row['validation_accuracy']:.1f} %")
+            values.append(f"log loss {row['validation_log_loss']:.3f}")
+        echo(f"{name} epoch {int(row['epoch']):3}: {', '.join(values)}")
 
     context.on_tokens, context.on_split = on_tokens, on_split
     context.on_video, context.on_step, context.on_epoch = on_video, on_step, on_epoch
@@ -273,6 +285,8 @@ def _print_run(run: Run) -> None:
         )
     epochs = ", ".join(f"{row['chosen']} of {row['values'][-1]} ({row['split']})" for row in run.info["search"])
     click.echo(f"  best epoch on the validation set: {epochs}")
+    if final := run.info["final"]:
+        click.echo(f"  final model: trained on all {final['videos']} videos for {final['epochs']} epochs")
     if failed := run.info["coverage"]["failed"]:
         click.echo(f"  warning: {failed} videos did not decode and were left out", err=True)
     if leaks := run.info["leaks"]:

@@ -65,7 +65,7 @@ _MODEL = (
         "--augment-flip/--no-augment-flip", "flip", default=True, show_default=True, help="Mirror half of the views."
     ),
 )
-_VIEWS = (num_frames_option, size_option, num_clips_option, crops_option())
+_VIEWS = (num_frames_option, size_option, num_clips_option, crops_option("3"))
 _SPLITS = (
     click.option(
         "--val-fraction",
@@ -76,6 +76,13 @@ _SPLITS = (
         help="Fraction of the training set that selects the epoch.",
     ),
     selection_metric_option,
+    click.option(
+        "--refit/--no-refit",
+        default=True,
+        show_default=True,
+        help="Then train on training and validation set together for that many epochs.",
+    ),
+    click.option("--final", is_flag=True, help="Also train a model on all videos, for predict and export."),
     split_options(),
     several("--split", "splits", metavar="NAME", help="Only this split.  [default: all; repeatable]"),
 )

@@ -1,4 +1,4 @@
-"""`actionvit predict`: classes of videos, by what a run learned."""
+"""`actionvit predict`: classes of new videos, with the model of a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from actionvit.pipeline.runs import Run
 
 
-@click.command(cls=Command, examples="actionvit predict a.mp4 b.mp4 --run base-linear --top 3")
+@click.command(
+    cls=Command,
+    examples="""
+    actionvit predict a.mp4 b.mp4 --run base-linear --top 3
+    actionvit predict videos/ --run base-last1 --json
+    """,
+)
 @click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True), metavar="VIDEO...")
 @click.option("--run", required=True, help="Run to predict with: its folder, or its name below runs/.")
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Number of classes shown per video.")
@@ -35,45 +41,49 @@ if TYPE_CHECKING:
 @decoding_options
 @json_option
 def command(videos: tuple[Path, ...], **options: Any) -> None:
-    """Predict the classes of each VIDEO (a file, or a folder of frames), with calibrated probabilities.
+    """Predict the classes of each VIDEO, with calibrated probabilities.
 
-    The model is that of the run's first split: a fine-tuned network, or a probe's head on its encoder.
+    VIDEO is a file, a folder of frames, or a folder of videos, which is searched recursively. The model is the run's
+    final model if it has one, otherwise that of its first split.
+
+    Exit code 3: some videos did not decode.
     """
     from tqdm import tqdm
 
-    from actionvit.pipeline.prediction.predictor import load_predictor, predict
+    from actionvit.pipeline.prediction.predictor import expand_folders, load_predictor, predict
 
-    run = find_run(options["run"])
+    run = open_run(options["run"])
+    paths = expand_folders(videos)
     predictor = load_predictor(run, weights=options["weights"])
-    how = {name: options[name] for name in ("device", "precision", "workers", "timeout")}
-    stream = predict(predictor, videos, **how)
-    found = list(tqdm(stream, total=len(videos), unit="video", disable=None, leave=False, delay=2))
+    settings = {name: options[name] for name in ("device", "precision", "workers", "timeout")}
+    stream = predict(predictor, paths, **settings)
+    predictions = list(tqdm(stream, total=len(paths), unit="video", disable=None, leave=False, delay=2))
     if options["as_json"]:
-        echo_json(_as_json(run, predictor, found, options["top"]))
+        echo_json(_as_json(run, predictor, predictions, options["top"]))
     else:
-        _say(predictor, found, options["top"])
-    if any(one.scores is None for one in found):
+        _print(predictor, predictions, options["top"])
+    if any(prediction.scores is None for prediction in predictions):
         click.get_current_context().exit(3)
 
 
-def find_run(name: str) -> Run:
-    """Read a run by its folder, or by its name below the runs' folder."""
-    from actionvit.pipeline.runs import read_run
+def open_run(name: str) -> Run:
+    """Read a run by its folder, or by its name below the folder of runs."""
+    from actionvit.pipeline.runs import find_run
 
-    return read_run(Path(name) if Path(name).is_dir() else setting("runs") / name)
+    return find_run(name, setting("runs"))
 
 
-def _as_json(run: Run, predictor: Predictor, found: Sequence[Prediction], top: int) -> dict[str, Any]:
-    from actionvit.pipeline.prediction.predictor import best
+def _as_json(run: Run, predictor: Predictor, predictions: Sequence[Prediction], top: int) -> dict[str, Any]:
+    from actionvit.pipeline.prediction.predictor import top_classes
 
     videos = []
-    for one in found:
-        entry: dict[str, Any] = {"video": str(one.path), "flags": list(one.flags)}
-        if one.scores is None:
-            entry["failure"] = one.failure
+    for prediction in predictions:
+        entry: dict[str, Any] = {"video": str(prediction.path), "flags": list(prediction.flags)}
+        if prediction.scores is None:
+            entry["failure"] = prediction.failure
         else:
-            told = best(one.scores, predictor.class_names, top)
-            entry["top"] = [{"class": name, "score": round(score, 6)} for name, score in told]
+            classes = top_classes(prediction.scores, predictor.class_names, top)
+            entry["top"] = [{"class": name, "score": round(score, 6)} for name, score in classes]
         videos.append(entry)
     return {
         "run": str(run.folder),
@@ -83,13 +93,13 @@ def _as_json(run: Run, predictor: Predictor, found: Sequence[Prediction], top: i
     }
 
 
-def _say(predictor: Predictor, found: Sequence[Prediction], top: int) -> None:
-    from actionvit.pipeline.prediction.predictor import best
+def _print(predictor: Predictor, predictions: Sequence[Prediction], top: int) -> None:
+    from actionvit.pipeline.prediction.predictor import top_classes
 
-    for one in found:
-        if one.scores is None:
-            click.echo(f"{one.path}: {one.failure}", err=True)
+    for prediction in predictions:
+        if prediction.scores is None:
+            click.echo(f"{prediction.path}: {prediction.failure}", err=True)
             continue
-        told = ", ".join(f"{name} {100 * score:.1f} %" for name, score in best(one.scores, predictor.class_names, top))
-        flags = f"  ({', '.join(one.flags)})" if one.flags else ""
-        click.echo(f"{one.path}: {told}{flags}")
+        classes = top_classes(prediction.scores, predictor.class_names, top)
+        flags = f"  ({', '.join(prediction.flags)})" if prediction.flags else ""
+        click.echo(f"{prediction.path}: {', '.join(f'{name} {100 * score:.1f} %' for name, score in classes)}{flags}")

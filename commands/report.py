@@ -66,12 +66,12 @@ def command(
     Markdown, LaTeX, CSV tables and every figure as SVG, PDF and PNG.
     """
     from actionvit import escape
-    from actionvit.commands.predict import find_run
+    from actionvit.commands.predict import open_run
     from actionvit.pipeline.reporting.embeddings import read_embeddings
     from actionvit.pipeline.reporting.inputs import dataset_folder, encoder_attention
     from actionvit.pipeline.reporting.report import report
 
-    found = [find_run(name) for name in runs]
+    found = [open_run(name) for name in runs]
     first = found[0]
     folder = dataset_folder(first, root) if clips else None
     if attention and folder is None:

@@ -28,7 +28,6 @@ import numpy as np
 
 from actionvit.features.decoding import DecodePolicy, decode
 from actionvit.features.sampling import clip_indices
-from actionvit.features.timesformer.encoder import Encoder
 from actionvit.pipeline.datasets.synthetic.dataset import DrawnClip, plan_clips, write_clip
 from actionvit.pipeline.prediction.predictor import load_predictor
 from actionvit.pipeline.runs import Run, measure, read_run
@@ -69,15 +68,15 @@ def call(*arguments: str) -> tuple[float, float]:
 def shuffled(run: Run, root: Path, seed: int = 0) -> dict[str, Any]:
     """Return the metrics of a run on its own test clips, the frames of each in a random order."""
     predictor, rng = load_predictor(run), np.random.default_rng(seed)
-    (part,) = predictor.parts
-    encoder = Encoder(part.weights, part.spec, device="cpu")
+    (source,) = predictor.inputs
+    encoder = source.job.load("cpu")
     scores = []
     for id in run.predictions.id:
-        frames = decode(root / id, (part.spec,), DecodePolicy())
-        index = np.unique(clip_indices(frames.count, part.spec))
+        frames = decode(root / id, (source.job.spec,), DecodePolicy())
+        index = np.unique(clip_indices(frames.count, source.job.spec))
         data = frames.data[frames.positions(index)][rng.permutation(len(index))]
         rows = encoder.submit([replace(frames, data=data, index=index)]).result()
-        scores.append(predictor.classify([part.embeddings(rows)])[0])
+        scores.append(predictor.classify([source.embeddings(rows)])[0])
     found = replace(run.predictions, scores=np.array(scores, dtype=np.float32))
     return measure(found, n_train={name: len(ids) for name, ids in run.train.items()})
 

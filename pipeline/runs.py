@@ -256,6 +256,20 @@ def read_run(folder: Path) -> Run:
     )
 
 
+def find_run(name: str, runs: Path) -> Run:
+    """Read a run by its folder, or by its name below `runs`; a folder without `run.json` is not taken for a run.
+
+    Raises
+    ------
+    ActionVitError
+        If neither is a run.
+    """
+    folder = Path(name)
+    if not (folder / INFO).is_file() and ((runs / name / INFO).is_file() or not folder.is_dir()):
+        folder = runs / name
+    return read_run(folder)
+
+
 def find_runs(root: Path) -> list[Path]:
     """Return the run folders directly below `root`, sorted by name; half-written ones (`.name…`) are no runs."""
     if not root.is_dir():

@@ -265,11 +265,27 @@ def test_what_overflows_is_not_cached(clips: Path, tmp_path: Path) -> None:
             encoder._embedding.table.mul_(1e6)
         return encoder
 
-    with pytest.raises(ActionVitError, match=r"not finite; fp16 ends at 65,504: use --precision bf16"):
+    with pytest.raises(ActionVitError, match=r"contains NaN or Inf. In fp16 .* use --precision bf16"):
         extract(load_dataset(clips), [job], cache=tmp_path / "cache", workers=0, make_encoder=large)
     (key,) = (tmp_path / "cache").glob("*/*/key.json")
     assert not FeatureStore.open(key.parent).ids
     assert extract(load_dataset(clips), [job], cache=tmp_path / "cache", workers=0).outcomes[0].embedded == 4
+
+
+def test_tokens_beyond_fp16_are_not_cached(clips: Path, tmp_path: Path) -> None:
+    weights = find_weights("tiny")
+    job = Job(variant="tiny", weights=weights, spec=ClipSpec(num_frames=4, size=32), precision="fp32", tokens_after=1)
+
+    def large(job: Job, device: str) -> Encoder:
+        encoder = Encoder(job.weights, job.spec, device="cpu", precision="fp32", tokens_after=1)
+        with torch.inference_mode():
+            encoder._embedding.table.mul_(1e6)
+        return encoder
+
+    with pytest.raises(ActionVitError, match="tokens1 exceed fp16's range"):
+        extract(load_dataset(clips), [job], cache=tmp_path / "cache", workers=0, make_encoder=large)
+    (key,) = (tmp_path / "cache").glob("*/*/key.json")
+    assert not FeatureStore.open(key.parent).ids
 
 
 def test_the_summary_says_where_the_time_went(clips: Path, tmp_path: Path) -> None:

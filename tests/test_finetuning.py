@@ -66,7 +66,7 @@ def one_thread() -> Iterator[None]:
 def train(dataset: Dataset, weights: Weights, where: Path, **changes: Any) -> FinetuneResult:
     place = {name: changes.pop(name) for name in list(changes) if name in TrainingContext.__dataclass_fields__}
     work = TrainingContext(**{"cache": where / "cache", "folder": where / "work", "workers": 0, **place})
-    (tuned,) = finetune(dataset, weights, tiny_model.spec(**changes), work)
+    (tuned,) = finetune(dataset, weights, tiny_model.spec(**changes), work).splits
     return tuned
 
 
@@ -572,7 +572,9 @@ def test_a_run_tells_the_scores_that_chose_the_epoch(
     assert search["scores"][search["values"].index(search["chosen"])] == max(search["scores"])
     rows = csv.DictReader((run.folder / "history.csv").read_text(encoding="utf-8").splitlines())
     sign = -1 if criterion == "log_loss" else 1
-    assert search["scores"] == pytest.approx([sign * float(row[f"validation_{criterion}"]) for row in rows], abs=1e-4)
+    assert search["scores"] == pytest.approx(
+        [sign * float(row[f"validation_{criterion}"]) for row in rows if row["phase"] == "select"], abs=1e-4
+    )
 
 
 # The command
@@ -584,7 +586,9 @@ def test_a_run_is_like_any_other(dataset: Dataset, weights: Weights, tmp_path: P
     run = read_run(tmp_path / "runs" / "run")
     assert run.info["head"] == {"kind": "finetuned", "train": "last:1"}
     rows = list(csv.DictReader((run.folder / "history.csv").read_text(encoding="utf-8").splitlines()))
-    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"] and sum(row["best"] == "1" for row in rows) == 1
+    chosen, refit = ([row for row in rows if row["phase"] == phase] for phase in ("select", "refit"))
+    assert [row["epoch"] for row in chosen] == ["0", "1", "2", "3"] and sum(row["best"] == "1" for row in chosen) == 1
+    assert [row["epoch"] for row in refit][-1] == next(row["epoch"] for row in chosen if row["best"] == "1")
     if importlib.util.find_spec("tensorboard"):
         assert list(run.folder.glob("tensorboard/grouped-1/events.out.tfevents.*"))
     tensors, config = run.head()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,18 @@ import pytest
 import tiny_model
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from actionvit.cli import cli
+from actionvit.errors import ActionVitError
 from actionvit.features.decoding import decode
 from actionvit.features.sampling import clip_indices
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
+from actionvit.pipeline.prediction.export import export_hf
 from actionvit.pipeline.prediction.predictor import load_predictor, predict
 from actionvit.pipeline.runs import Run, read_run
+from actionvit.pipeline.tensor_file import dump_tensors
 
 SHAPE = ("--num-frames", "4", "--size", "32")
 SPLITS = ("--protocol", "grouped", "--folds", "3")
@@ -50,9 +56,9 @@ def place(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for result in (
         invoke("extract", dataset.root, *common, *SHAPE, "--save-layers", "1,2"),
         invoke("finetune", dataset.root, *common, *SHAPE, *runs, *SPLITS, "--split", "grouped-1", "--lr", "3e-3",
-               "--epochs", "2", "--token-precision", "fp32", "--run-name", "tuned"),
+               "--epochs", "2", "--token-precision", "fp32", "--crops", "1", "--run-name", "tuned"),
         invoke("finetune", dataset.root, *common, *runs, *SPLITS, "--split", "grouped-1", "--train", "head",
-               "--epochs", "1", "--num-frames", "6", "--size", "48", "--run-name", "wide"),
+               "--epochs", "1", "--num-frames", "6", "--size", "48", "--crops", "1", "--run-name", "wide"),
         *(invoke("probe", dataset.root, *common[:4], *runs, *SPLITS, "--seeds", "1", "--run-name", name, *more)
           for name, more in probes.items()),
     ):  # fmt: skip
@@ -140,7 +146,7 @@ def test_an_exported_model_gives_the_same_scores_in_transformers(
     real = sorted((real_data / "jhmdb21").rglob("*.avi"))[::60]
     videos = [*real, *(video.path for video in dataset.videos[:4])]
     expected = np.stack([one.scores for one in predict(predictor, videos, workers=0)])
-    spec = predictor.parts[0].spec
+    spec = predictor.inputs[0].job.spec
     short = []
     for number, (video, scores) in enumerate(zip(videos, expected, strict=True)):
         frames = decode(video, (spec,))
@@ -158,23 +164,12 @@ def test_an_exported_model_gives_the_same_scores_in_transformers(
         np.testing.assert_allclose([found[label] for label in dataset.class_names], one.scores, atol=1e-4)
 
 
-def test_the_exported_readme_runs(dataset: Dataset, place: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
-    assert invoke("export", place / "runs" / "tuned", "-o", tmp_path / "model").exit_code == 0
-    code = (tmp_path / "model" / "README.md").read_text(encoding="utf-8").split("```")[1].removeprefix("python\n")
-    monkeypatch.chdir(tmp_path / "model")
-    video = dataset.videos[3].path
-    exec(code.replace("clip.avi", str(video)), {})
-    (one,) = predict(load_predictor(read_run(place / "runs" / "tuned")), [video], workers=0)
-    printed = json.loads(capsys.readouterr().out.splitlines()[-1].replace("'", '"'))
-    np.testing.assert_allclose([printed[name] for name in dataset.class_names], one.scores, atol=1e-4)
-
-
 def test_what_cannot_be_exported_or_predicted_is_said_in_a_line(dataset: Dataset, place: Path, tmp_path: Path) -> None:
     for name in ("frames", "knn", "attentive"):
         result = invoke("export", place / "runs" / name, "-o", tmp_path / name)
         assert result.exit_code == 1 and "predict" in str(result.exception) and not (tmp_path / name).exists()
     again = invoke("export", place / "runs" / "tuned", "-o", place)
-    assert again.exit_code == 1 and "there already" in str(again.exception)
+    assert again.exit_code == 1 and "give a new folder" in str(again.exception)
     other = tiny_model.write_weights(tmp_path / "other", seed=1)
     for command in (("predict", dataset.videos[0].path, "--run"), ("export",)):
         more = ["-o", tmp_path / "x"] if command[0] == "export" else []
@@ -196,3 +191,64 @@ def test_an_inflated_clip_has_no_place_in_transformers(dataset: Dataset, tmp_pat
     refused = invoke("export", tmp_path / "r", "-o", tmp_path / "model")
     assert refused.exit_code == 1 and "LayerNorm" in str(refused.exception) and not (tmp_path / "model").exists()
     assert invoke("predict", dataset.videos[0].path, "--run", tmp_path / "r").exit_code == 0
+
+
+def test_a_folder_of_videos_is_searched(dataset: Dataset, place: Path, tmp_path: Path) -> None:
+    run = place / "runs" / "tuned"
+    result = invoke("predict", dataset.root, "--run", run, "--top", "1", "--json")
+    assert result.exit_code == 0, result.output
+    videos = [entry["video"] for entry in json.loads(result.stdout)["videos"]]
+    assert videos == sorted(str(video.path) for video in dataset.videos)
+    frames = tmp_path / "nested" / "clip"
+    frames.mkdir(parents=True)
+    for number in range(5):
+        Image.new("RGB", (64, 48), (number, 9, 9)).save(frames / f"{number}.png")
+    (tmp_path / "nested" / "a.avi").write_bytes(dataset.videos[0].path.read_bytes())
+    found = json.loads(invoke("predict", tmp_path, "--run", run, "--json").stdout)["videos"]
+    assert [entry["video"] for entry in found] == [str(tmp_path / "nested" / "a.avi"), str(frames)]
+    (tmp_path / "empty").mkdir()
+    refused = invoke("predict", tmp_path / "empty", "--run", run)
+    assert isinstance(refused.exception, ActionVitError) and "neither videos nor frames" in str(refused.exception)
+
+
+def test_a_run_named_like_a_folder_of_the_working_directory(
+    dataset: Dataset, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(place / "runs" / "tuned", tmp_path / "runs" / "tuned")
+    (tmp_path / "tuned").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert invoke("predict", dataset.videos[0].path, "--run", "tuned").exit_code == 0
+    assert invoke("predict", dataset.videos[0].path, "--run", "runs/tuned").exit_code == 0
+
+
+def mutations(value: Any) -> Iterator[Any]:
+    """Yield copies of a JSON value in which one entry is missing, null, a string, or of another length."""
+    if isinstance(value, dict):
+        for key in value:
+            yield {other: value[other] for other in value if other != key}
+            for changed in (None, []):
+                yield {**value, key: changed}
+            for inner in mutations(value[key]):
+                yield {**value, key: inner}
+
+
+@pytest.mark.parametrize("name", ["tuned", "linear"])
+def test_malformed_runs_end_in_one_line(dataset: Dataset, place: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(place / "runs" / name, tmp_path / name))
+    run = read_run(folder)
+    tensors, config = run.head()
+    for number, changed in enumerate(mutations(config)):
+        (folder / "head.safetensors").write_bytes(dump_tensors(tensors, "config", changed))
+        with contextlib.suppress(ActionVitError):
+            load_predictor(read_run(folder))
+            export_hf(read_run(folder), tmp_path / str(number))
+    shutil.copy(place / "runs" / name / "head.safetensors", folder)
+    for file in ("run.json", "metrics.json"):
+        original = json.loads((folder / file).read_text(encoding="utf-8"))
+        used = {"variant", "dataset", "stores", "head", "protocol", "schema", "summary"}
+        rest = {key: value for key, value in original.items() if key not in used}
+        for number, changed in enumerate(mutations({key: original[key] for key in original if key in used})):
+            (folder / file).write_text(json.dumps({**rest, **changed}))
+            with contextlib.suppress(ActionVitError):
+                export_hf(read_run(folder), tmp_path / f"{file}-{number}")
+        (folder / file).write_text(json.dumps(original))

@@ -7,8 +7,10 @@ from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
 from actionvit.features.decoding import Decoded
@@ -93,10 +95,22 @@ class Lane:
         arrays = future.result().result()
         began = time.perf_counter()
         for record, quantities in zip(records, arrays, strict=True):
-            if not np.isfinite(quantities["clip"]).all():
-                raise ActionVitError(
-                    f"{record.id}: its embedding is not finite; fp16 ends at 65,504: use --precision bf16 or"
-                    " fp32, or, if it was one of them, other weights; what is cached already is right"
-                )
+            _require_finite(record.id, quantities)
             self.writer.append(Row(record, quantities))
         self.clock.write += time.perf_counter() - began
+
+
+def _require_finite(id: str, quantities: Mapping[str, NDArray[Any]]) -> None:
+    """Raise before NaN or Inf is cached."""
+    for name, array in quantities.items():
+        if np.isfinite(array).all():
+            continue
+        if name.startswith("tokens") and np.isfinite(quantities["clip"]).all():
+            raise ActionVitError(
+                f"{id}: {name} exceed fp16's range (65,504), in which tokens are stored: leave out --save-tokens-after,"
+                " or save the tokens of an earlier block"
+            )
+        raise ActionVitError(
+            f"{id}: its embedding contains NaN or Inf. In fp16 (maximum 65,504) use --precision bf16 or fp32; otherwise"
+            " check the weights. Cached rows are unaffected"
+        )

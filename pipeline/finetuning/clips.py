@@ -97,6 +97,10 @@ class ViewSpec:
         """Return which frames a training view is made of."""
         return "plain" if self.augment is None or number == 0 else "drawn"
 
+    def plain_index(self, number: int | None) -> int:
+        """Return which of the K plain views a training view of this number is: with augmentation, the middle one."""
+        return (number or 0) if self.augment is None else self.clip.views // 2
+
     def frames(self, kind: ViewKind) -> ClipSpec:
         """Return the frames to decode for a kind of view."""
         return self.clip if kind == "plain" else self.candidates
@@ -110,11 +114,11 @@ class ViewSpec:
         self, cached: CachedFrames, video: Video, number: int | None, rng: np.random.Generator | None = None
     ) -> Tensor:
         """Return a training view (T, 3, S, S) from frames of its kind; if `number` is None, drawn from `rng`."""
-        if self.augment is None or number == 0:
-            return self.plain(cached)[number]
+        if self.kind(number) == "plain":
+            return self.plain(cached)[self.plain_index(number)]
         if number is not None:
             rng = np.random.default_rng([self.seed, number, zlib.crc32(video.id.encode("utf-8", "surrogateescape"))])
-        assert rng is not None
+        assert rng is not None and self.augment is not None
         T, S = self.clip.num_frames, self.clip.size
         view = draw_view(cached.pixels.permute(0, 3, 1, 2), self.augment, rng, num_frames=T, size=S, label=video.label)
         return normalize(view, self.mean, self.std)

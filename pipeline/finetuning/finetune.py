@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from actionvit.errors import ActionVitError
@@ -17,18 +18,29 @@ from actionvit.pipeline.finetuning.clips import Clips, FileClips, ViewSpec
 from actionvit.pipeline.finetuning.micro_batch import oom_as_user_error
 from actionvit.pipeline.finetuning.spec import FinetuneSpec
 from actionvit.pipeline.finetuning.split import (
+    FinalModel,
     FinetuneResult,
+    Job,
     TrainingContext,
     finetune_split,
     load_model,
+    train_final,
     train_val_rows,
 )
 from actionvit.pipeline.finetuning.tokens import CachedClips, extract_tokens, token_store
 from actionvit.text import abbreviate
 
 
-def finetune(dataset: Dataset, weights: Weights, spec: FinetuneSpec, context: TrainingContext) -> list[FinetuneResult]:
-    """Train and test on every split that the spec selects.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finetuned:
+    """Results of all splits, and the final model if the spec asks for one."""
+
+    splits: list[FinetuneResult]
+    final: FinalModel | None
+
+
+def finetune(dataset: Dataset, weights: Weights, spec: FinetuneSpec, context: TrainingContext) -> Finetuned:
+    """Train and test on every split that the spec selects; with `spec.final`, then train on all videos.
 
     Raises
     ------
@@ -48,7 +60,9 @@ def finetune(dataset: Dataset, weights: Weights, spec: FinetuneSpec, context: Tr
         train_val_rows(dataset, split, dataset.y, spec)
     with oom_as_user_error():
         clips = _clips(dataset, splits, weights, spec, context)
-        return [finetune_split(dataset, split, weights, clips, spec, context) for split in splits]
+        job = Job(dataset=dataset, weights=weights, clips=clips, spec=spec, context=context)
+        results = [finetune_split(job, split) for split in splits]
+        return Finetuned(splits=results, final=train_final(job, results) if spec.final else None)
 
 
 def selected_splits(dataset: Dataset, spec: FinetuneSpec) -> list[Split]:
@@ -93,7 +107,7 @@ def _clips(
     device = context.ranks.device
     encoder = load_model(weights, 1, spec, device).encoder
     frozen = FrozenBlocks(encoder, spec.clip, num_frozen, device, bf16=spec.training.autocast)
-    used = [video for video in videos if video.id in ids]
+    used = [video for video in videos if video.id in ids or spec.final]
     settings: dict[str, Any] = {"policy": context.policy, "kept": spec.tokens}
 
     def store() -> FeatureStore:

@@ -32,6 +32,7 @@ def training_identity(
     unless each rank samples from a part of its own.
     """
     settings: dict[str, Any] = asdict(replace(spec, splits=(), checkpointing=False))
+    del settings["refit"], settings["final"]  # each has a checkpoint of its own
     del settings["training"]["micro_batch"]
     rows = [("fit", row) for row in train_rows] + [("held", row) for row in val_rows]
     videos = [(part, dataset.videos[row]) for part, row in rows]

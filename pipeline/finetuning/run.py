@@ -68,11 +68,11 @@ def finetune_run(
     with _locked_folder(context.folder, restart=restart) if ranks.is_main else nullcontext():
         ranks.barrier()
         checkpoint = find_weights(spec.variant, weights)
-        results = finetune(dataset, checkpoint, spec, context)
+        finetuned = finetune(dataset, checkpoint, spec, context)
         if not ranks.is_main:
             return None
         run = write_finetuned(
-            folder, dataset, checkpoint, spec, results, work=context.folder, command=command, overwrite=overwrite
+            folder, dataset, checkpoint, spec, finetuned, work=context.folder, command=command, overwrite=overwrite
         )
         shutil.rmtree(context.folder)
         return run

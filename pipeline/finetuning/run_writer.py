@@ -19,6 +19,7 @@ from actionvit.heads.calibration import mean_softmax
 from actionvit.heads.criteria import Criterion
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import leaking_sources
+from actionvit.pipeline.finetuning.finetune import Finetuned
 from actionvit.pipeline.finetuning.spec import FinetuneSpec
 from actionvit.pipeline.finetuning.split import FinetuneResult
 from actionvit.pipeline.runs import Predictions, Run, measure, versions, write_run
@@ -38,62 +39,100 @@ def write_finetuned(
     dataset: Dataset,
     weights: Weights,
     spec: FinetuneSpec,
-    results: Sequence[FinetuneResult],
+    finetuned: Finetuned,
     *,
     work: Path,
     command: Sequence[str],
     overwrite: bool = False,
 ) -> Run:
-    """Write the run of the splits' results; its weights are the first split's, its event files those below `work`.
+    """Write the run of the splits' results, with the weights of the final model, or else of the first split.
+
+    Parameters
+    ----------
+    folder : Path
+        `RUNS/NAME`.
+    dataset, weights, spec
+        As for `finetune`.
+    finetuned : Finetuned
+    work : Path
+        Folder with the event files to copy.
+    command : sequence of str
+        The command line, for the run's provenance.
+    overwrite : bool
+        Replace an existing run.
 
     Raises
     ------
     ActionVitError
         If the folder exists and `overwrite` is off.
     """
+    results = finetuned.splits
     predictions = _predictions(dataset, results)
-    n_train = {result.split.name: len(result.trained) for result in results}
-    first = results[0]
     return write_run(
         folder,
-        info={"command": list(command), **_info(dataset, weights, spec, results)},
+        info={"command": list(command), **_info(dataset, weights, spec, finetuned)},
         predictions=predictions,
-        metrics=measure(predictions, n_train=n_train),
-        head_tensors=first.weights,
-        head_config={
-            "kind": KIND,
-            "train": spec.train,
-            "split": first.split.name,
-            "temperature": first.temperature,
-            "clip": asdict(spec.clip),
-            "weights": {"source": weights.source, "digest": weights.digest},
-            "input": {"variants": [spec.variant], "features": "clip", "views": "each"},
-            "class_names": list(dataset.class_names),
-        },
+        metrics=measure(predictions, n_train={result.split.name: result.n_train for result in results}),
+        head_tensors=(finetuned.final or results[0]).weights,
+        head_config=_head_config(dataset, weights, spec, finetuned),
         train={result.split.name: result.trained for result in results},
-        more={"history.csv": history(results).encode(), **_events(work)},
+        more={"history.csv": history(finetuned).encode(), **_events(work)},
         overwrite=overwrite,
     )
 
 
+def _head_config(dataset: Dataset, weights: Weights, spec: FinetuneSpec, finetuned: Finetuned) -> dict[str, Any]:
+    """Return the configuration of `head.safetensors`: what its weights are and how to use them."""
+    final, first = finetuned.final, finetuned.splits[0]
+    part = "training and validation set" if spec.refit else "training set without its validation part"
+    return {
+        "kind": KIND,
+        "train": spec.train,
+        "split": None if final else first.split.name,
+        "trained_on": {
+            "videos": len(final.trained) if final else first.n_train,
+            "part": "all videos" if final else f"{part} of split {first.split.name}",
+        },
+        "temperature": (final or first).temperature,
+        "calibrated_on": "test clips of the splits, scored by models that were not trained on them"
+        if final
+        else "the validation part of its training set",
+        "clip": asdict(spec.clip),
+        "weights": {"source": weights.source, "digest": weights.digest},
+        "input": {"variants": [spec.variant], "features": "clip", "views": "each"},
+        "class_names": list(dataset.class_names),
+    }
+
+
 def _events(work: Path) -> dict[str, bytes]:
     """Return TensorBoard's files by their path in the run."""
-    files = sorted(work.glob("*/events.out.tfevents.*"))
-    return {f"tensorboard/{file.parent.name}/{file.name}": file.read_bytes() for file in files}
+    files = sorted(work.glob("**/events.out.tfevents.*"))
+    return {f"tensorboard/{file.relative_to(work)}": file.read_bytes() for file in files}
 
 
-def history(results: Sequence[FinetuneResult]) -> str:
-    """Return `history.csv`: one row per epoch and split."""
-    columns = list(dict.fromkeys(name for result in results for row in result.state.history for name in row))
+def history(finetuned: Finetuned) -> str:
+    """Return `history.csv`: one row per epoch of each training.
+
+    `phase` is `select` for the training that selects the epoch, `refit` for the one on training and validation set,
+    and `final` for the one on all videos.
+    """
+    trainings = [
+        (result.split.name, phase, state)
+        for result in finetuned.splits
+        for phase, state in (("select", result.state), ("refit", result.refit))
+        if state is not None
+    ]
+    if finetuned.final:
+        trainings.append(("", "final", finetuned.final.state))
+    columns = list(dict.fromkeys(name for _, _, state in trainings for row in state.history for name in row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["split", *columns, "best"], lineterminator="\n")
+    writer = csv.DictWriter(text, ["split", "phase", *columns, "best"], lineterminator="\n")
     writer.writeheader()
-    for result in results:
-        for row in result.state.history:
+    for split, phase, state in trainings:
+        for row in state.history:
             values = {name: f"{value:.6g}" for name, value in row.items()}
-            writer.writerow(
-                {"split": result.split.name, **values, "best": int(row["epoch"] == result.state.best_epoch)}
-            )
+            best = int(row["epoch"] == state.best_epoch)
+            writer.writerow({"split": split, "phase": phase, **values, "best": best})
     return text.getvalue()
 
 
@@ -110,7 +149,8 @@ def _predictions(dataset: Dataset, results: Sequence[FinetuneResult]) -> Predict
     )
 
 
-def _info(dataset: Dataset, weights: Weights, spec: FinetuneSpec, results: Sequence[FinetuneResult]) -> dict[str, Any]:
+def _info(dataset: Dataset, weights: Weights, spec: FinetuneSpec, finetuned: Finetuned) -> dict[str, Any]:
+    results, final = finetuned.splits, finetuned.final
     leaks = {result.split.name: len(leaking_sources(dataset, result.split)) for result in results}
     failures = {id: reason for result in results for id, reason in result.failures.items()}
     videos = len(dataset.videos)
@@ -129,7 +169,8 @@ def _info(dataset: Dataset, weights: Weights, spec: FinetuneSpec, results: Seque
         "ranks": _ranks(spec, results[0]),
         "leaks": {name: count for name, count in leaks.items() if count},
         "seeds": {"splits, validation part, training": [spec.training.sampling.seed], "bootstrap": 0},
-        "timings": {"fit": round(sum(result.seconds for result in results), 3)},
+        "final": final and {"videos": len(final.trained), "epochs": final.state.epoch},
+        "timings": {"fit": round(sum(result.seconds for result in results) + (final.seconds if final else 0), 3)},
         "coverage": {
             "videos": videos,
             "cached": videos - len(failures),

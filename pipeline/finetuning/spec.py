@@ -188,6 +188,10 @@ class FinetuneSpec:
     """`probe`: the head starts as the linear probe of the training set (Kumar et al., ICLR 2022). `zero`: at 0."""
     validation: float = 0.2
     """Fraction of the training set, by source, that selects the epoch and fits the temperature."""
+    refit: bool = True
+    """After the epoch is selected, train again on training and validation set together for that many epochs."""
+    final: bool = False
+    """Also train a model on all videos, for predict and export; the metrics stay those of the splits."""
     checkpointing: bool = False
     """Activation checkpointing."""
     training: TrainSpec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,20 +55,38 @@ class FinetuneResult:
 
     split: Split
     state: TrainerState
+    """Of the training that selected the epoch."""
+    refit: TrainerState | None
+    """Of the training on training and validation set together; None without refit."""
     weights: dict[str, NDArray[np.float32]]
-    """Trained tensors by name, at the best epoch."""
+    """Trained tensors by name: of the refit, otherwise of the best epoch."""
     temperature: float
-    """Fitted to the validation set; logits are divided by it."""
+    """Fitted to the validation set, before the refit; logits are divided by it."""
     logits: NDArray[np.float64]
     """(m, K, C) of the test videos' plain views."""
     tested: tuple[Video, ...]
     """The m test videos that decode."""
     trained: tuple[str, ...]
-    """Ids of the training videos that decode, including the validation set."""
+    """Ids of the training set's videos that decode, including the validation set."""
+    n_train: int
+    """Videos that `weights` were trained on: without refit, the validation set is not among them."""
     histograms: NDArray[np.int64]
     """(R, C): clips of each class that each rank trained on in the first epoch."""
     failures: dict[str, str]
     """Reason by id of the videos that do not decode."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalModel:
+    """A model trained on all videos with the number of epochs that the splits selected."""
+
+    state: TrainerState
+    weights: dict[str, NDArray[np.float32]]
+    temperature: float
+    """Fitted to the test logits of all splits, which come from models that were not trained on these clips."""
+    trained: tuple[str, ...]
+    """Ids of the videos that decode."""
     seconds: float
 
 
@@ -87,12 +106,23 @@ class TrainingContext:
     resume: bool = False
     flush_seconds: float = 0.0
     """Minimum time between checkpoints."""
-    on_split: Callable[[Split, TrainValRows], None] = lambda split, rows: None
-    on_step: Callable[[Split, Progress], None] = lambda split, progress: None
-    on_epoch: Callable[[Split, dict[str, float]], None] = lambda split, row: None
+    on_split: Callable[[str, TrainValRows], None] = lambda name, rows: None
+    on_step: Callable[[str, Progress], None] = lambda name, progress: None
+    on_epoch: Callable[[str, dict[str, float]], None] = lambda name, row: None
     on_tokens: Callable[[int, int], None] = lambda videos, size: None
     """Called with the number of videos to run through the frozen blocks and the size of their tokens in bytes."""
     on_video: Callable[[int, int], None] = lambda done, total: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Everything that the trainings of a fine-tuning have in common."""
+
+    dataset: Dataset
+    weights: Weights
+    clips: Clips
+    spec: FinetuneSpec
+    context: TrainingContext
 
 
 def load_model(weights: Weights, n_classes: int, spec: FinetuneSpec, device: str) -> Classifier:
@@ -102,78 +132,123 @@ def load_model(weights: Weights, n_classes: int, spec: FinetuneSpec, device: str
     return model.to(device)
 
 
-def finetune_split(
-    dataset: Dataset, split: Split, weights: Weights, clips: Clips, spec: FinetuneSpec, context: TrainingContext
-) -> FinetuneResult:
-    """Train on a split's training set, select the epoch on its validation part, and score the test set once.
+def finetune_split(job: Job, split: Split) -> FinetuneResult:
+    """Train on a split's training set, select the epoch on its validation part, refit, and score the test set once.
 
     Raises
     ------
     ActionVitError
         If no test clip decodes, no validation set can be formed, or training fails (see `Trainer.run`).
     """
-    began, ranks = time.perf_counter(), context.ranks
+    began, ranks, dataset, clips = time.perf_counter(), job.context.ranks, job.dataset, job.clips
     _require_test_clips(split, ranks.gather_dict(clips.failures))
-    y = dataset.y
-    train_rows, val_rows = train_val_rows(dataset, split, y, spec)
-    missing = [dataset.class_names[label] for label in np.setdiff1d(y[train_rows], y[val_rows])]
+    train_rows, val_rows = train_val_rows(dataset, split, dataset.y, job.spec)
+    rows = _rows(job, train_rows, val_rows)
+    missing = [dataset.class_names[label] for label in np.setdiff1d(dataset.y[train_rows], dataset.y[val_rows])]
     if missing and ranks.is_main:
         logger.warning("%s: the validation set has no clip of %s", split.name, abbreviate(missing))
-    sampling, n_classes = spec.training.sampling, len(dataset.class_names)
-    histograms = class_counts(y[train_rows], sampling, epoch=1, world=ranks.world, n_classes=n_classes)
-    context.on_split(split, TrainValRows(train=train_rows, val=val_rows, histograms=histograms))
-    model = load_model(weights, n_classes, spec, ranks.device)
+    folder, refit = job.context.folder / split.name, None
+    trainer, state = _train(job, split.name, rows, folder)
+    logits, decoded = trainer.scores(val_rows)
+    temperature = fit_temperature(logits[decoded], dataset.y[val_rows][decoded])
+    if job.spec.refit:
+        train_rows = video_rows(dataset, split.train)
+        rows_of_both = _rows(job, train_rows, val_rows[:0])
+        trainer, refit = _train(job, f"{split.name} refit", rows_of_both, folder / "refit", stop_after=state.best_epoch)
+    test_rows = video_rows(dataset, split.test)
+    logits, decoded = trainer.scores(test_rows, once=True)
+    failures = ranks.gather_dict(clips.failures)
+    _require_test_clips(split, failures)
+    return FinetuneResult(
+        split=split,
+        state=state,
+        refit=refit,
+        weights=_arrays(trainer.model),
+        temperature=temperature,
+        logits=logits[decoded],
+        tested=tuple(dataset.videos[row] for row in test_rows[decoded]),
+        histograms=rows.histograms,
+        trained=tuple(id for id in split.train if id not in failures),
+        n_train=sum(dataset.videos[row].id not in failures for row in train_rows),
+        failures=failures,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def train_final(job: Job, results: Sequence[FinetuneResult]) -> FinalModel:
+    """Train on all videos, without validation, for the median of the numbers of epochs that the splits selected."""
+    began, dataset = time.perf_counter(), job.dataset
+    everything = np.arange(len(dataset.videos))
+    epochs = statistics.median_low([result.state.best_epoch for result in results])
+    rows = _rows(job, everything, everything[:0])
+    trainer, state = _train(job, "final", rows, job.context.folder / "final", stop_after=epochs)
+    failures = job.context.ranks.gather_dict(job.clips.failures)
+    logits = np.concatenate([result.logits for result in results])
+    y = dataset.labels_of([video for result in results for video in result.tested])
+    return FinalModel(
+        state=state,
+        weights=_arrays(trainer.model),
+        temperature=fit_temperature(logits, y),
+        trained=tuple(video.id for video in dataset.videos if video.id not in failures),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _rows(job: Job, train_rows: NDArray[np.intp], val_rows: NDArray[np.intp]) -> TrainValRows:
+    sampling, world = job.spec.training.sampling, job.context.ranks.world
+    n_classes = len(job.dataset.class_names)
+    histograms = class_counts(job.dataset.y[train_rows], sampling, epoch=1, world=world, n_classes=n_classes)
+    return TrainValRows(train=train_rows, val=val_rows, histograms=histograms)
+
+
+def _arrays(model: Classifier) -> dict[str, NDArray[np.float32]]:
+    return {name: value.detach().cpu().numpy() for name, value in model.trained().items()}
+
+
+def _train(
+    job: Job, name: str, rows: TrainValRows, folder: Path, *, stop_after: int | None = None
+) -> tuple[Trainer, TrainerState]:
+    """Train a model on some rows, or resume its checkpoint in `folder`; return its trainer, with the best weights."""
+    dataset, spec, clips, context, ranks = job.dataset, job.spec, job.clips, job.context, job.context.ranks
+    context.on_split(name, rows)
+    y, train_rows = dataset.y, rows.train
+    model = load_model(job.weights, len(dataset.class_names), spec, ranks.device)
     frozen = FrozenBlocks(model.encoder, spec.clip, model.num_frozen, ranks.device, bf16=spec.training.autocast)
-    folder = context.folder / split.name
     if spec.start == "probe" and not has_checkpoint(folder):
 
         def embed(x: Tensor) -> Tensor:
             return model.embedding(x.to(ranks.device).float() if clips.cached else frozen(x))
 
-        X, decoded = predict_views(embed, clips, train_rows, weights.config.width, ranks, once=True)
+        X, decoded = predict_views(embed, clips, train_rows, job.weights.config.width, ranks, once=True)
         sources = [dataset.videos[row].source for row in train_rows[decoded]]
         init_head_from_probe(model, X[decoded].mean(1), y[train_rows][decoded], sources, spec)
+    identity = training_identity(dataset, train_rows, rows.val, job.weights, spec, clips, world=ranks.world)
     trainer = Trainer(
         model,
         frozen,
         clips,
         y,
         train_rows=train_rows,
-        val_rows=val_rows,
+        val_rows=rows.val,
         spec=spec.training,
         ranks=ranks,
         folder=folder,
-        identity=training_identity(dataset, train_rows, val_rows, weights, spec, clips, world=ranks.world),
+        identity=identity if stop_after is None else {**identity, "epochs": stop_after},
         flush_seconds=context.flush_seconds,
     )
     with tensorboard_log(folder, enabled=ranks.is_main) as log:
 
         def on_epoch(row: dict[str, float]) -> None:
             log(row)
-            context.on_epoch(split, row)
+            context.on_epoch(name, row)
 
         state = trainer.run(
-            resume=context.resume, on_step=lambda progress: context.on_step(split, progress), on_epoch=on_epoch
+            resume=context.resume,
+            stop_after=stop_after,
+            on_step=lambda progress: context.on_step(name, progress),
+            on_epoch=on_epoch,
         )
-    logits, decoded = trainer.scores(val_rows)
-    temperature = fit_temperature(logits[decoded], y[val_rows][decoded])
-    test_rows = video_rows(dataset, split.test)
-    logits, decoded = trainer.scores(test_rows, once=True)
-    failures = ranks.gather_dict(clips.failures)
-    _require_test_clips(split, failures)
-    tensors = {name: value.detach().cpu().numpy() for name, value in model.trained().items()}
-    return FinetuneResult(
-        split=split,
-        state=state,
-        weights=tensors,
-        temperature=temperature,
-        logits=logits[decoded],
-        tested=tuple(dataset.videos[row] for row in test_rows[decoded]),
-        histograms=histograms,
-        trained=tuple(id for id in split.train if id not in failures),
-        failures=failures,
-        seconds=time.perf_counter() - began,
-    )
+    return trainer, state
 
 
 def _require_test_clips(split: Split, failures: Mapping[str, str]) -> None:

@@ -259,7 +259,7 @@ class CachedClips:
         number = self.spec.choose(sample.rng("view"))
         assert number is not None
         if self.spec.kind(number) == "plain":
-            return np.asarray(self._read(sample.video, "plain")[number])
+            return np.asarray(self._read(sample.video, "plain")[self.spec.plain_index(number)])
         return np.asarray(self._read(sample.video, f"view{number}")[0])
 
     def _read(self, row: int, name: str) -> NDArray[Any]:

@@ -49,7 +49,7 @@ class Trainer:
     y : ndarray of shape (N,)
         Class numbers of all rows.
     train_rows, val_rows : ndarray of int
-        Rows to train on, and rows of other sources that select the epoch.
+        Rows to train on, and rows of other sources that select the epoch; without any, the last epoch is the best.
     spec : TrainSpec
     ranks : ProcessGroup
     folder : Path
@@ -93,10 +93,13 @@ class Trainer:
         self,
         *,
         resume: bool,
+        stop_after: int | None = None,
         on_step: Callable[[Progress], None] = lambda progress: None,
         on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
     ) -> TrainerState:
         """Train until the last epoch or until patience ends; leave the best epoch's weights in the model.
+
+        `stop_after` ends training after that epoch; the learning rate follows the schedule of all epochs.
 
         Raises
         ------
@@ -111,7 +114,8 @@ class Trainer:
             self.ranks.broadcast_(list(self.parameters.values()))
             on_epoch(self._validate(0, {}))
         spec = self.spec
-        for epoch in range(self.state.epoch + 1, spec.epochs + 1):
+        last = spec.epochs if stop_after is None else stop_after
+        for epoch in range(self.state.epoch + 1, last + 1):
             if spec.patience and epoch - 1 - self.state.best_epoch >= spec.patience:
                 break
             on_epoch(self._validate(epoch, self._epoch(epoch, on_step)))
@@ -227,22 +231,26 @@ class Trainer:
         """Score the validation set, keep the weights if they are the best so far, write a checkpoint if one is due."""
         state, values = self.state, self.ema.values if self.ema and epoch else self.parameters
         with _swapped(self.parameters, values):
-            logits, decoded = self.scores(self.val_rows)
-            if not np.isfinite(logits[decoded]).all():  # caused by the last step, whose gradients were still finite
-                raise (
-                    _diverged(train_row["lr"]) if train_row else ActionVitError("these weights give NaN or Inf scores")
-                )
-            metrics = validation_metrics(logits, decoded, self.y[self.val_rows])
+            metrics = self._val_metrics(train_row)
             score = -metrics["log_loss"] if self.spec.criterion == "log_loss" else metrics[self.spec.criterion]
             ranked = (score, -metrics["log_loss"])
-            if ranked > tuple(state.best_score):
+            if ranked > tuple(state.best_score) or not len(self.val_rows):
                 state.best_epoch, state.best_score, self.best = epoch, ranked, _copy(self.parameters)
         state.epoch, state.averaged = epoch, self.ema.steps if self.ema else 0
         state.failures = self.ranks.gather_dict(self.clips.failures)
-        row = {"epoch": epoch, **train_row, **{f"validation_{name}": value for name, value in metrics.items()}}
+        row = {"epoch": epoch, **train_row}
+        row |= {f"validation_{name}": value for name, value in metrics.items() if len(self.val_rows)}
         state.history.append(row)
         self._checkpoint()
         return row
+
+    def _val_metrics(self, train_row: dict[str, float]) -> dict[str, float]:
+        logits, decoded = self.scores(self.val_rows)
+        if not np.isfinite(logits[decoded]).all():  # caused by the last step, whose gradients were still finite
+            if not train_row:
+                raise ActionVitError("these weights give NaN or Inf scores")
+            raise _diverged(train_row["lr"])
+        return validation_metrics(logits, decoded, self.y[self.val_rows])
 
     def _checkpoint(self, *, now: bool = False) -> None:
         """Write the checkpoint if it is due, or `now`, unless this epoch's is already written."""

@@ -1,10 +1,10 @@
-"""A run -> what tells the class of a video: its encoders, its head, and how sure it may be."""
+"""Prediction of new videos with the model of a run: its encoders, its head, and a calibrated temperature."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from actionvit.errors import ActionVitError
 from actionvit.features.decoding import Decoded, DecodePolicy, DecodeRequest, decode_stream
 from actionvit.features.device import Precision, resolve_device
 from actionvit.features.failures import Failure
+from actionvit.features.media import VIDEO_SUFFIXES, frame_files, natural_key
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.checkpoint import Weights, find_weights
@@ -33,78 +34,112 @@ from actionvit.pipeline.probing.tasks import predict_views
 from actionvit.pipeline.runs import Run
 
 Scores = NDArray[np.float64]
-AT_ONCE = 16
-"""Videos decoded and embedded together; on the CPU each is still computed by itself."""
+BATCH_VIDEOS = 16
+"""Videos decoded and embedded together; on the CPU each is computed alone."""
+OTHER_MODELS = "test clips of the splits, scored by models that were not trained on them"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetunedWeights(Weights):
-    """Weights of which a fine-tuning changed some."""
+    """Encoder weights with the tensors that a fine-tuning replaced."""
 
     changed: Mapping[str, NDArray[np.float32]]
 
     def load(self) -> dict[str, Tensor]:
-        """Return the tensors, the changed ones as they became."""
+        """Return all tensors by name."""
         return {**Weights.load(self), **{name: torch.from_numpy(value) for name, value in self.changed.items()}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One encoder, and what of it the head looks at."""
+class EncoderInput:
+    """An encoder, and the outputs of it that the head takes."""
 
     job: Job | TransformersJob
     quantities: tuple[str, ...] = ("clip",)
-    """Joined along the width."""
+    """Outputs that are concatenated along the width."""
 
     def embeddings(self, rows: Sequence[Mapping[str, NDArray[Any]]]) -> NDArray[np.float32]:
-        """Return (N, K, ...) of what the encoder gave for N videos."""
+        """Return the head's input (N, K, ...) from the encoder's outputs for N videos."""
         return np.stack([np.concatenate([row[name] for name in self.quantities], axis=-1) for row in rows])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predictor:
-    """What a run learned on the first of its splits."""
+    """The model of a run."""
 
     class_names: tuple[str, ...]
-    parts: tuple[Part, ...]
+    inputs: tuple[EncoderInput, ...]
+    """One per encoder; several if the run fuses them."""
     classify: Callable[[Sequence[NDArray[np.float32]]], Scores]
-    """Embeddings (N, K, ...), an array a part -> probabilities (N, C)."""
+    """Maps embeddings (N, K, ...), one array per encoder, to probabilities (N, C)."""
     temperature: float
-    """What logits are divided by, that of the clips told with a score of 0.7 seven in ten be right."""
+    """Divisor of the logits that calibrates the probabilities."""
     calibrated_on: str
+    """The clips that the temperature was fitted to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What is told of one video."""
+    """The prediction for one video."""
 
     path: Path
     scores: Scores | None
-    """(C,), probabilities; None for a video that did not decode."""
+    """(C,), probabilities; None if the video did not decode."""
     failure: str = ""
     flags: tuple[str, ...] = ()
-    """What is wrong with a video that decoded all the same."""
+    """Defects of a video that decoded nevertheless."""
 
 
 def load_predictor(run: Run, *, weights: str | None = None) -> Predictor:
-    """Return what a run learned.
+    """Return the model of a run: its final model if it has one, otherwise that of its first split.
 
     Parameters
     ----------
     run : Run
         Of `probe` or of `finetune`.
     weights : str, optional
-        Where the encoder's weights lie, if not where they lay; their digest is compared in any case.
+        Source of the encoder's weights, if they have moved; their digest must be the run's.
 
     Raises
     ------
     ActionVitError
-        If the weights are not to be found, or are others than the run's.
+        If the weights are missing or differ from the run's, or the run is malformed.
     """
     tensors, config = run.head()
-    if config["kind"] == KIND:
-        return _tuned(run, tensors, config, weights)
-    return _probed(run, tensors, config, weights)
+    with parsing(run):
+        load = _load_finetuned if config["kind"] == KIND else _load_probe
+        return load(run, tensors, config, weights)
+
+
+@contextmanager
+def parsing(run: Run) -> Iterator[None]:
+    """Raise ActionVitError for the errors of code that uses a malformed run."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        raise ActionVitError(f"{run.folder}: the run is malformed ({reason}): make it again") from error
+
+
+def expand_folders(paths: Sequence[Path]) -> list[Path]:
+    """Return the videos that paths stand for: files and frame folders, and every video below a folder of videos.
+
+    Raises
+    ------
+    ActionVitError
+        If a folder holds neither frames nor videos.
+    """
+    videos: list[Path] = []
+    for path in paths:
+        if not path.is_dir() or frame_files(path):
+            videos.append(path)
+            continue
+        below = [file for file in path.rglob("*") if file.name.lower().endswith(VIDEO_SUFFIXES) and file.name[0] != "."]
+        below += [folder for folder in path.rglob("*") if folder.is_dir() and frame_files(folder)]
+        if not below:
+            raise ActionVitError(f"{path}: contains neither videos nor frames; give video files or their folder")
+        videos += sorted(below, key=lambda file: natural_key(str(file)))
+    return videos
 
 
 def predict(
@@ -116,18 +151,18 @@ def predict(
     workers: int | None = None,
     timeout: float = 60.0,
 ) -> Iterator[Prediction]:
-    """Yield a prediction a video, in order; several are decoded and embedded at a time."""
+    """Yield a prediction per video, in order; several are decoded and embedded at a time."""
     device, precision = resolve_device(device, precision)
-    encoders = [replace(part.job, precision=precision).load(device) for part in predictor.parts]
-    specs = tuple(part.job.spec for part in predictor.parts)
+    encoders = [replace(source.job, precision=precision).load(device) for source in predictor.inputs]
+    specs = tuple(source.job.spec for source in predictor.inputs)
     requests = [DecodeRequest(str(number), path, specs) for number, path in enumerate(paths)]
     with closing(decode_stream(requests, policy=DecodePolicy(), workers=workers, timeout=timeout)) as stream:
         items: Iterator[tuple[Path, Decoded | Failure]] = zip(paths, stream, strict=True)
-        while batch := list(islice(items, AT_ONCE)):
+        while batch := list(islice(items, BATCH_VIDEOS)):
             frames = [item.frames for _, item in batch if isinstance(item, Decoded)]
             embedded = [
-                part.embeddings(encoder.submit(frames).result())
-                for part, encoder in zip(predictor.parts, encoders, strict=True)
+                source.embeddings(encoder.submit(frames).result())
+                for source, encoder in zip(predictor.inputs, encoders, strict=True)
                 if frames
             ]
             scores = iter(predictor.classify(embedded) if frames else ())
@@ -138,56 +173,64 @@ def predict(
                     yield Prediction(path=path, scores=next(scores), flags=item.frames.flags)
 
 
-def _tuned(run: Run, tensors: dict[str, NDArray[Any]], config: dict[str, Any], source: str | None) -> Predictor:
+def _load_finetuned(
+    run: Run, tensors: dict[str, NDArray[Any]], config: dict[str, Any], source: str | None
+) -> Predictor:
     changed = {name: value for name, value in tensors.items() if not name.startswith("head.")}
     variant = run.info["variant"]
     base = _weights(run, variant, source or config["weights"]["source"], config["weights"]["digest"])
-    weights = FinetunedWeights(**{field.name: getattr(base, field.name) for field in fields(Weights)}, changed=changed)
+    inherited = {field.name: getattr(base, field.name) for field in fields(Weights)}
     weight, bias, temperature = tensors["head.weight"], tensors["head.bias"], float(config["temperature"])
 
     def classify(embedded: Sequence[NDArray[np.float32]]) -> Scores:
         (X,) = embedded
         return mean_softmax(X.astype(np.float64) @ weight.T.astype(np.float64) + bias, temperature)
 
+    weights = FinetunedWeights(**inherited, changed=changed)
     return Predictor(
         class_names=run.predictions.class_names,
-        parts=(Part(job=Job(variant=variant, weights=weights, spec=ClipSpec(**config["clip"]))),),
+        inputs=(EncoderInput(job=Job(variant=variant, weights=weights, spec=ClipSpec(**config["clip"]))),),
         classify=classify,
         temperature=temperature,
-        calibrated_on="the validation part of its training set",
+        calibrated_on=config.get("calibrated_on", "the validation part of its training set"),
     )
 
 
-def _probed(run: Run, tensors: dict[str, NDArray[Any]], config: dict[str, Any], source: str | None) -> Predictor:
+def _load_probe(run: Run, tensors: dict[str, NDArray[Any]], config: dict[str, Any], source: str | None) -> Predictor:
     head, views, stores = load_head(tensors, config), config["input"]["views"], run.info["stores"]
     if source is not None and len(stores) > 1:
         raise ActionVitError(f"{run.folder}: several encoders are fused, and --weights names one; leave it out")
     variants = config["input"]["variants"]
-    parts = [_part(run, variant, store, config, source) for variant, store in zip(variants, stores, strict=True)]
-    fitted = isinstance(head, LateFusion) and head.rule == "stacked"
-    known = run.predictions
-    logs = np.log(np.maximum(known.scores.astype(np.float64), np.finfo(np.float32).eps))
-    temperature = 1.0 if fitted else fit_temperature(logs[:, None], known.true)
+    inputs = [
+        _encoder_input(run, variant, store, config, source) for variant, store in zip(variants, stores, strict=True)
+    ]
+    stacked = isinstance(head, LateFusion) and head.rule == "stacked"
+    predictions = run.predictions
+    logs = np.log(np.maximum(predictions.scores.astype(np.float64), np.finfo(np.float32).eps))
+    temperature = 1.0 if stacked else fit_temperature(logs[:, None], predictions.true)
 
     def classify(embedded: Sequence[NDArray[np.float32]]) -> Scores:
-        log_proba = predict_views(head, embedded, views)
-        scores = np.zeros((len(log_proba), len(known.class_names)))
-        scores[:, head.classes_] = mean_softmax(log_proba[:, None], temperature)
-        return scores
+        with parsing(run):
+            log_proba = predict_views(head, embedded, views)
+            scores = np.zeros((len(log_proba), len(predictions.class_names)))
+            scores[:, head.classes_] = mean_softmax(log_proba[:, None], temperature)
+            return scores
 
     return Predictor(
-        class_names=known.class_names,
-        parts=tuple(parts),
+        class_names=predictions.class_names,
+        inputs=tuple(inputs),
         classify=classify,
         temperature=temperature,
-        calibrated_on="out-of-fold predictions" if fitted else "the run's test clips, none of which its head had seen",
+        calibrated_on="out-of-fold predictions" if stacked else OTHER_MODELS,
     )
 
 
-def _part(run: Run, variant: str, store: dict[str, Any], config: dict[str, Any], source: str | None) -> Part:
+def _encoder_input(
+    run: Run, variant: str, store: dict[str, Any], config: dict[str, Any], source: str | None
+) -> EncoderInput:
     key, features = store["key"], config["input"]["features"]
     layers = tuple(key["outputs"]["layers"])
-    source = source or _recorded(Path(store["path"]))
+    source = source or _recorded_source(Path(store["path"]))
     job: Job | TransformersJob
     if "family" in key["model"]:
         job = _transformers_job(run, variant, key, source)
@@ -200,7 +243,7 @@ def _part(run: Run, variant: str, store: dict[str, Any], config: dict[str, Any],
             layers=layers if features == "layers" else (),
         )
     quantities = (*(f"layer{layer}" for layer in layers), "clip") if features == "layers" else (features,)
-    return Part(job=job, quantities=quantities)
+    return EncoderInput(job=job, quantities=quantities)
 
 
 def _transformers_job(run: Run, variant: str, key: dict[str, Any], source: str | None) -> TransformersJob:
@@ -218,8 +261,8 @@ def _transformers_job(run: Run, variant: str, key: dict[str, Any], source: str |
     return job
 
 
-def _recorded(store: Path) -> str | None:
-    """Return where a store's weights came from, if the store is still there to tell."""
+def _recorded_source(store: Path) -> str | None:
+    """Return the source of a store's weights, if the store still exists."""
     try:
         return cast("str | None", FeatureStore.open(store).info.get("weights"))
     except ActionVitError:
@@ -236,7 +279,7 @@ def _weights(run: Run, variant: str, source: str | None, digest: str) -> Weights
     return weights
 
 
-def best(scores: Scores, class_names: Sequence[str], top: int) -> Iterable[tuple[str, float]]:
-    """Return the `top` most probable classes with their scores; of equals the first in class order."""
+def top_classes(scores: Scores, class_names: Sequence[str], top: int) -> list[tuple[str, float]]:
+    """Return the `top` most probable classes with their scores; ties in class order."""
     order = np.argsort(-scores, kind="stable")[:top]
     return [(class_names[i], float(scores[i])) for i in order]

@@ -100,6 +100,7 @@ def spec(**changes: Any) -> FinetuneSpec:
         protocol="grouped",
         folds=3,
         splits=("grouped-1",),
+        refit=False,
         training=replace(training, **parts, **inner),
     )
     return replace(whole, **changes)
