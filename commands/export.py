@@ -25,7 +25,7 @@ from actionvit.commands.predict import open_run
     "--format", "form", type=click.Choice(["hf"]), default="hf", show_default=True, help="Format of the files."
 )
 @click.option("--push", metavar="OWNER/NAME", help="Upload to this model repository of the Hugging Face Hub.")
-@click.option("--dry-run", is_flag=True, help="With --push: list the files instead of uploading them.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
 @weights_option
 def command(run: str, out: Path | None, form: str, push: str | None, dry_run: bool, weights: str | None) -> None:
     """Export RUN's model as a folder that `transformers.pipeline("video-classification", FOLDER)` loads.
