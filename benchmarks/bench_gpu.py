@@ -148,7 +148,7 @@ def eager_forwards(folder: Path, spec, device: str, options) -> list[dict]:
 
             return work
 
-        run, views = largest(make, options.batch)
+        run, views = largest(make, options.batch_size)
         rows.append({"way": way, "batch": views, "views_per_s": rate(run, views, device, options.seconds)})
     return rows
 
@@ -241,7 +241,7 @@ def main() -> None:
     parser.add_argument("--variant", nargs="+", choices=("base", "hr"), default=["base", "hr"])
     parser.add_argument("--clips", type=int, default=512)
     parser.add_argument("--plain-clips", type=int, default=64, help="for the plain loops, which are slow")
-    parser.add_argument("--batch", type=int, default=32, help="views, for transformers; halved until they fit")
+    parser.add_argument("--batch-size", type=int, default=32, help="views, for transformers; halved until they fit")
     parser.add_argument("--seconds", type=float, default=5.0, help="for each forward")
     parser.add_argument("--workers", type=int, help="decoding processes; default one a core")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)

@@ -1,4 +1,4 @@
-"""`actionvit weights`: what an encoder's weights are, and inflating an image ViT."""
+"""`actionvit weights`: show an encoder's weights, and inflate an image ViT."""
 
 from __future__ import annotations
 

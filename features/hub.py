@@ -27,7 +27,7 @@ def cached(repo: str) -> Path | None:
 
 
 def fetch(repo: str) -> Path:
-    """Return a folder with a repository's configuration and weights, downloading what the cache lacks.
+    """Return a folder with a repository's configuration and weights, downloading the files that the cache lacks.
 
     Raises
     ------

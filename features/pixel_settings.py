@@ -1,4 +1,4 @@
-"""What a transformers processor does to pixels, read from its settings and followed exactly. Imports no torch."""
+"""Resize, crop and normalization of a transformers processor, read from its settings and followed exactly."""
 
 from __future__ import annotations
 

@@ -46,6 +46,12 @@ def test_the_probe_benchmark_fills_its_table(tmp_path: Path) -> None:
         assert rows["LogisticRegressionCV"][-1]["test_predictions_agree"] > 0.9
 
 
+def test_the_encoders_benchmark_fills_its_table(tmp_path: Path) -> None:
+    rows = bench("bench_encoders.py", tmp_path, "--small", "--depth", 1, "--repeats", 1)["rows"]
+    assert {row["family"] for row in rows} == {"clip", "videomae"}
+    assert all(row["max_difference"] <= 1e-4 and row["times_faster"] > 0 and row["gmac"] > 0 for row in rows)
+
+
 @pytest.mark.slow
 def test_the_forward_benchmark_fills_its_table(tmp_path: Path) -> None:
     result = bench("bench_forward.py", tmp_path, "--depth", 1, "--repeats", 1, "--probe", 0.01)

@@ -1,4 +1,4 @@
-"""The encoder around the forward: what must not change, what memory does, where its time goes, what its key says."""
+"""The encoder around the forward: what must not change, what memory does, where its time goes, its cache key."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_seconds_are_counted_by_phase() -> None:
     assert phases.seconds["copy"] == 0, "what failed counts for nothing"
 
 
-def test_the_key_says_everything_that_changes_numbers() -> None:
+def test_the_key_holds_everything_that_changes_numbers() -> None:
     weights = find_weights("tiny")
     settings = {
         "precision": ("bf16", "fp16"),

@@ -1,4 +1,4 @@
-"""What the built-in variants give for clips that are pure arithmetic: kept in `golden.json`, and how to make it anew.
+"""Reference embeddings of the built-in variants for clips of pure arithmetic, in `golden.json`.
 
 python tests/support/golden.py     # after the built-in weights were trained again, and never to please a test
 """

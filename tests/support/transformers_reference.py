@@ -1,4 +1,4 @@
-"""transformers' TimeSformer as the reference: random weights, none zero, and all that it computes on the way."""
+"""transformers' TimeSformer as the reference: random weights, none zero, and all its hidden states."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def own(folder: Path) -> TimeSformer:
 
 @dataclass
 class Expected:
-    """What transformers computes of pixels (B, T, 3, S, S), in our layout."""
+    """Outputs of transformers for pixels (B, T, 3, S, S), in our layout."""
 
     clip: Tensor
     """(B, D)"""
@@ -65,7 +65,7 @@ class Expected:
 
 
 def expected(model: TimesformerModel, pixels: Tensor) -> Expected:
-    """Run transformers' model and take apart what it did; independent of our forward."""
+    """Run transformers' model and take its hidden states apart; independent of our forward."""
     B, T = pixels.shape[:2]
     last, residuals = model.encoder.layer[-1], []
     hook = last.attention.register_forward_hook(lambda module, args, output: residuals.append(output[0]))
