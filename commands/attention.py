@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +25,7 @@ from actionvit.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from actionvit.features.decoding import Frames
     from actionvit.pipeline.reporting.pictures import Look
 
 COLUMNS = 16
@@ -58,7 +60,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     Exit code 3: some videos did not decode.
     """
     options["out"] = options["out"] or Path("attention")
-    from actionvit.features.decoding import DecodeError
+    from actionvit.features.decoding import Decoded, DecodeRequest, decode_stream
     from actionvit.features.timesformer.checkpoint import find_weights
     from actionvit.features.timesformer.rollout import AttentionRollout
     from actionvit.features.timesformer.variants import clip_spec
@@ -69,23 +71,24 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     options["out"].mkdir(parents=True, exist_ok=True)
     done: list[dict[str, Any]] = []
     failed = 0
-    for video, name in zip(options["videos"], _names(options["videos"]), strict=True):
-        try:
-            files = _draw(video, options["out"] / name, look, options["animate"])
-        except DecodeError as error:
-            failed += 1
-            click.echo(f"{video}: {error}", err=True)
-            continue
-        done.append({"video": str(video), "files": [str(file) for file in files]})
-        if not options["as_json"]:
-            click.echo(f"{video}: {', '.join(str(file) for file in files)}")
+    requests = [DecodeRequest(str(video), video, (spec,)) for video in options["videos"]]
+    with closing(decode_stream(requests, workers=1)) as results:
+        for result, name in zip(results, _names(options["videos"]), strict=True):
+            if not isinstance(result, Decoded):
+                failed += 1
+                click.echo(f"{result.id}: {result}", err=True)
+                continue
+            files = _draw(result.frames, options["out"] / name, look, options["animate"])
+            done.append({"video": result.id, "files": [str(file) for file in files]})
+            if not options["as_json"]:
+                click.echo(f"{result.id}: {', '.join(str(file) for file in files)}")
     if options["as_json"]:
         echo_json(done)
     if failed:
         ctx.exit(3)
 
 
-def _draw(video: Path, stem: Path, look: Look, animate: Literal["gif", "webp", "none"]) -> list[Path]:
+def _draw(frames: Frames, stem: Path, look: Look, animate: Literal["gif", "webp", "none"]) -> list[Path]:
     """Write the pictures of one video; return the files."""
     import io
 
@@ -93,10 +96,9 @@ def _draw(video: Path, stem: Path, look: Look, animate: Literal["gif", "webp", "
     from PIL import Image
 
     from actionvit.features.atomic import atomic_write
-    from actionvit.features.decoding import decode
     from actionvit.pipeline.reporting.pictures import GAP, animation, evenly, overlay, side_by_side
 
-    seen, shares = (view[0] for view in look(decode(video, [look.spec])))
+    seen, shares = (view[0] for view in look(frames))
     shown = overlay(seen, shares)
     at = evenly(len(seen), COLUMNS)
     png = io.BytesIO()

@@ -249,6 +249,8 @@ def _run(
 ) -> None:
     """Decode each video once, for every lane that lacks it."""
     wanted = [video for video in videos if any(video.id in lane.todo for _, lane in lanes)]
+    # Segments of one file in order of their starts: their ids sort as text.
+    wanted.sort(key=lambda video: (str(video.path), video.segment.start if video.segment else 0.0))
     requests = (
         DecodeRequest(
             video.id,
