@@ -33,7 +33,8 @@ from sklearn.linear_model import LogisticRegressionCV
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from actionvit.heads.linear import GRID_TOL, LinearProbe
+from actionvit.heads.linear import LinearProbe
+from actionvit.heads.linear_grid import GRID_TOL
 from actionvit.heads.logistic.path import RotatedData
 from actionvit.heads.selection import assign_folds, grid_search
 from actionvit.heads.weighting import class_weights

@@ -13,6 +13,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
+from actionvit.heads.criteria import Criterion
+
 Floats = NDArray[np.floating[Any]]
 
 Params = Mapping[str, Any]
@@ -62,7 +64,16 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn shi
         """
         return [clone(self).set_params(**params).fit(X, y).predict_log_proba(X_val) for params in grid]
 
-    def fit_grid(self, X: Any, y: Any, folds: Sequence[Fold], grid: Sequence[Params], *, jobs: int = 1) -> GridFit:
+    def fit_grid(
+        self,
+        X: Any,
+        y: Any,
+        folds: Sequence[Fold],
+        grid: Sequence[Params],
+        *,
+        criterion: Criterion = "accuracy",
+        jobs: int = 1,
+    ) -> GridFit:
         """Fit every entry of a grid on every fold.
 
         Parameters
@@ -72,6 +83,8 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn shi
         folds : sequence of (training rows, validation rows)
         grid : sequence of mapping
             Parameters of each entry.
+        criterion : {"accuracy", "mean_class_accuracy", "log_loss"}
+            A head may end the training of entries that cannot win by it.
         jobs : int
             Threads, each working on one fold.
         """
@@ -108,6 +121,8 @@ class GridFit:
         self.head, self.X, self.y = head, X, y
         self.predictions = predictions
         """Log-probabilities of the validation rows, (m, C), per fold and entry."""
+        self.stopped: list[int] = []
+        """Entries whose training ended early because they could not win; their predictions are preliminary."""
 
     def refit(self, params: Params) -> Head:
         """Return a head with these parameters fitted on all rows."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import clone
 from sklearn.utils.validation import _check_sample_weight
 
-from actionvit.heads.base import Floats, Head, Params
+from actionvit.heads.base import Floats, Fold, GridFit, Head, Params
 from actionvit.heads.calibration import log_softmax
-from actionvit.heads.logistic.path import LogisticFit, RotatedData, TrainingSet, moments
+from actionvit.heads.criteria import Criterion
+from actionvit.heads.linear_grid import LinearGridFit
+from actionvit.heads.logistic.path import LogisticFit, RotatedData, TrainingSet, standardized
 from actionvit.heads.weighting import ClassWeight, class_weights, log_prior
-
-GRID_TOL = 1e-2
-"""`tol` of the fits of a grid search: the loss is then within 1e-4 of its minimum."""
 
 
 class LinearProbe(Head):
@@ -84,18 +82,31 @@ class LinearProbe(Head):
         ValueError
             If there are fewer than two classes, or a parameter is out of range.
         """
-        training = self._training_set(X, y, sample_weight)
-        return self._store(training, next(self._path(training, [self.C], self.tol)))
+        return self._fit(self._training_set(X, y, sample_weight))
 
-    def predict_grid(self, X: Any, y: Any, X_val: Any, grid: Sequence[Params]) -> list[Floats]:
-        """Return log-probabilities of X_val per entry; entries that differ in C alone are solved as one path."""
-        if any(set(params) != {"C"} for params in grid):
-            return super().predict_grid(X, y, X_val, grid)
-        head, path = clone(self), _rising(grid)
-        training = head._training_set(X, y, None)
-        fits = zip(path, head._path(training, path, max(self.tol, GRID_TOL)), strict=True)
-        by_C = {C: head._store(training, fit).predict_log_proba(X_val) for C, fit in fits}
-        return [by_C[params["C"]] for params in grid]
+    def _fit(self, training: TrainingSet, basis: Floats | None = None, start: Floats | None = None) -> LinearProbe:
+        """Find the optimum in a basis that is given or computed, from weights (C, r + 1) in this basis or from 0."""
+        X, mean, scale = standardized(training, enabled=self.standardize)
+        data = RotatedData(X, training.sample_weight, basis)
+        path = data.path(training.y, training.total_weight, [self.C], tol=self.tol, max_iter=self.max_iter, start=start)
+        solution = next(path)
+        coef, intercept = data.to_input_space(solution.weights)
+        return self._store(training, LogisticFit(coef / scale, intercept - (coef / scale) @ mean, solution))
+
+    def fit_grid(
+        self,
+        X: Any,
+        y: Any,
+        folds: Sequence[Fold],
+        grid: Sequence[Params],
+        *,
+        criterion: Criterion = "accuracy",
+        jobs: int = 1,
+    ) -> GridFit:
+        """Fit every entry on every fold; entries that differ in C alone are solved as one path per fold."""
+        if not folds or any(set(params) != {"C"} for params in grid):
+            return super().fit_grid(X, y, folds, grid, criterion=criterion, jobs=jobs)
+        return LinearGridFit(self, X, y, folds, grid, criterion=criterion, jobs=jobs)
 
     def predict_log_proba(self, X: Any) -> Floats:
         """Return log-probabilities, (n, C)."""
@@ -118,27 +129,9 @@ class LinearProbe(Head):
         per_class = class_weights(codes, len(self.classes_), self.class_weight, classes=self.classes_)
         return TrainingSet(X=X, y=codes, sample_weight=own, total_weight=own * per_class[codes])
 
-    def _path(self, training: TrainingSet, path: Sequence[float], tol: float) -> Iterator[LogisticFit]:
-        """Yield the optimum of each C."""
-        X, mean, scale = training.X, np.zeros(training.X.shape[1]), np.ones(training.X.shape[1])
-        if self.standardize:
-            mean, scale = moments(X.astype(np.float64), training.sample_weight, float(np.finfo(X.dtype).eps))
-        data = RotatedData(((X - mean) / scale).astype(X.dtype), training.sample_weight)
-        for solution in data.path(training.y, training.total_weight, path, tol=tol, max_iter=self.max_iter):
-            coef, intercept = data.to_input_space(solution.weights)
-            yield LogisticFit(coef / scale, intercept - (coef / scale) @ mean, solution)
-
     def _store(self, training: TrainingSet, fit: LogisticFit) -> LinearProbe:
         """Store an optimum as learned state."""
         prior = log_prior(training.y, len(self.classes_), training.sample_weight)
         self.coef_, self.intercept_ = fit.coef, fit.intercept - self.logit_adjust * prior
         self.loss_, self.gap_, self.n_iter_ = fit.solution.loss, fit.solution.gap, fit.solution.steps
         return self
-
-
-def _rising(grid: Sequence[Params]) -> list[float]:
-    """Return the distinct values of C in rising order."""
-    path = sorted({float(params["C"]) for params in grid})
-    if not path[0] > 0:
-        raise ValueError(f"C: got {path[0]}, expected more than 0")
-    return path

@@ -29,7 +29,8 @@ class SearchResult:
     """
     record: dict[str, Any]
     """For `run.json`: `parameter`, `values`, `scores` (higher is better), `chosen`, `criterion`, `folds`, `by`,
-    `scored`, and `at_edge`: the parameters of which no value inside the grid scored as high."""
+    `scored`, `stopped` (values that could not win and whose training ended early; their scores are preliminary), and
+    `at_edge`: the parameters of which no value inside the grid scored as high."""
 
 
 def grid_search(
@@ -81,7 +82,7 @@ def grid_search(
     parts: list[Fold] = []
     if groups is None or len(np.unique(np.asarray(groups))) > 1:
         parts = list(_parts(assign_folds(codes, groups, folds=folds, seed=seed), codes))
-    fit = head.fit_grid(X, y, parts, entries, jobs=jobs)
+    fit = head.fit_grid(X, y, parts, entries, criterion=criterion, jobs=jobs)
     log_proba, scored = _out_of_fold(fit, parts, codes, len(classes), len(entries))
     scores = [score_of(codes[scored], values[scored], criterion) for values in log_proba]
     losses = [score_of(codes[scored], values[scored], "log_loss") for values in log_proba]
@@ -89,16 +90,18 @@ def grid_search(
     fixed = {name: values[0] for name, values in grid.items() if len(values) == 1}
     best_params = dict(entries[best]) if scored.any() else fixed
     log_proba[:, ~scored] = np.nan
+    record = _search_record(grid, entries, scores, best_params)
     return SearchResult(
         head=fit.refit(best_params),
         best_params=best_params,
         out_of_fold=log_proba[best],
         record={
-            **_search_record(grid, entries, scores, best_params),
+            **record,
             "criterion": criterion,
             "folds": len(parts),
             "by": "row" if groups is None else "source",
             "scored": int(scored.sum()),
+            "stopped": [value for i, value in enumerate(record["values"]) if i in fit.stopped],
         },
     )
 

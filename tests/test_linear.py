@@ -10,8 +10,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from threadpoolctl import threadpool_limits
 
-from actionvit.heads.linear import GRID_TOL, LinearProbe
+from actionvit.heads import linear_grid
+from actionvit.heads.linear import LinearProbe
+from actionvit.heads.linear_grid import GRID_TOL
 from actionvit.heads.logistic.path import RotatedData
+from actionvit.heads.selection import grid_search
 
 C_VALUES = (1e-4, 1e-2, 1.0, 100.0)
 
@@ -107,13 +110,41 @@ def test_separable_classes_converge_in_single_precision() -> None:
     assert own.score(X.astype(np.float32), y) == 1.0
 
 
-def test_a_path_gives_what_single_fits_give(data) -> None:
-    X, y, test = data
-    settings = [{"C": C} for C in (1.0, 1e-4, 1e-2)]  # not in order, so that results must be put back
-    for setting, found in zip(settings, LinearProbe(tol=1e-5).predict_grid(X, y, test, settings), strict=True):
-        alone = LinearProbe(**setting, tol=1e-5).fit(X, y)
-        assert np.abs(np.exp(found) - alone.predict_proba(test)).max() < 5e-3
-        assert np.mean(found.argmax(axis=1) == alone.predict(test)) >= 0.99
+@pytest.mark.parametrize("criterion", ["accuracy", "mean_class_accuracy", "log_loss"])
+def test_a_path_gives_what_single_fits_give(criterion) -> None:
+    X, y = embeddings(900, 96, 10)
+    train, val = np.arange(600), np.arange(600, 900)
+    grid = [{"C": C} for C in (1.0, 1e-4, 1e-2)]  # not in order, so that results must be put back
+    fit = LinearProbe(tol=1e-5).fit_grid(X, y, [(train, val)], grid, criterion=criterion)
+    for i, (params, found) in enumerate(zip(grid, fit.predictions[0], strict=True)):
+        refit, alone = fit.refit(params), LinearProbe(**params, tol=1e-5).fit(X, y)
+        np.testing.assert_allclose(refit.predict_proba(X), alone.predict_proba(X), atol=1e-4)
+        if i not in fit.stopped:
+            alone = LinearProbe(**params, tol=1e-5).fit(X[train], y[train])
+            assert np.abs(np.exp(found) - alone.predict_proba(X[val])).max() < 5e-3
+            assert np.mean(found.argmax(axis=1) == alone.predict(X[val])) >= 0.99
+    assert fit.stopped in ([], [0])
+
+
+@pytest.mark.parametrize("criterion", ["accuracy", "mean_class_accuracy", "log_loss"])
+def test_early_stops_do_not_change_the_selected_c(criterion, monkeypatch) -> None:
+    stopped = 0
+    for seed in range(8):
+        X, y = embeddings(360, 60, 6 + seed, apart=0.15 + 0.05 * seed, seed=seed)
+        groups = np.arange(len(y)) // (1 + seed % 4)
+        y = y[groups]
+        X = (X + 2 * np.random.default_rng(seed).normal(size=X.shape)[groups]).astype(np.float32)
+        results = []
+        for safety in (linear_grid.SAFETY, np.inf):
+            with monkeypatch.context() as patch:
+                patch.setattr(linear_grid, "SAFETY", safety)
+                results.append(grid_search(LinearProbe(), X, y, groups=groups, criterion=criterion))
+        early, full = results
+        assert early.best_params == full.best_params
+        np.testing.assert_array_equal(early.head.coef_, full.head.coef_)
+        assert full.record["stopped"] == []
+        stopped += len(early.record["stopped"])
+    assert stopped > 8
 
 
 def test_sample_weights_stand_for_repeated_rows(data) -> None:

@@ -1,34 +1,38 @@
-"""L-BFGS around a preconditioner, for the objective of `softmax`; `logistic` says why it is built like this."""
+"""Preconditioned L-BFGS for the objective of `objective`; see `path` for the method as a whole."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from actionvit.heads.logistic.objective import Floats, Point, Preconditioner, Problem, dot
+from actionvit.heads.logistic.objective import Iterate, Objective, Preconditioner, dot
+
+if TYPE_CHECKING:
+    from actionvit.heads.base import Floats
 
 MEMORY = 10
-"""Steps that L-BFGS remembers."""
+"""Pairs that L-BFGS keeps."""
 
 REFRESH = 3
-"""Steps after which G is taken anew."""
+"""Steps between updates of the preconditioner."""
 
 RECOMPUTE = 30
-"""Steps after which logits are multiplied out again, so that rounding does not pile up."""
+"""Steps between full evaluations of the logits, which otherwise accumulate rounding errors."""
 
 PATIENCE = 20
-"""Steps without a better bound after which rounding has won, and the solution is as good as the precision."""
+"""Steps without a smaller gap before stopping: the precision of the dtype is reached."""
 
-TRIALS = 10
-"""Lengths tried along a line."""
+MAX_TRIALS = 10
+"""Step lengths tried per line search."""
 
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """Where the solver stopped."""
+    """Result of the solver."""
 
     weights: Floats
     """(C, r + 1) in the rotated basis, the intercept last."""
@@ -42,89 +46,128 @@ class Solution:
     """L-BFGS steps taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A step that L-BFGS remembers."""
+class _Pair(NamedTuple):
+    """Change of the weights and of the gradient in one step, and their positive inner product."""
 
-    moved: Floats
-    turned: Floats
-    """Change of the gradient."""
-    product: float
-    """Of the two, positive."""
+    s: Floats
+    y: Floats
+    sy: float
 
 
-def minimise(problem: Problem, point: Point, tol: float, max_iter: int) -> tuple[Point, Solution]:
-    """Descend from a point until its bound will do."""
-    memory: list[_Step] = []
-    gradient, precondition = problem.gradient(point), Preconditioner(problem, point)
-    best, since, steps = np.inf, 0, 0
-    while True:
-        loss, gap = problem.loss(point), problem.gap(gradient)
-        enough = tol**2 * (loss - point.data_loss)
-        best, since = (gap, 0) if gap < 0.9 * best else (best, since + 1)
-        stop = gap <= enough or steps == max_iter or since > PATIENCE
-        moved = None if stop else _search(problem, point, gradient, _direction(gradient, precondition, memory))
-        if moved is None and memory and not stop:  # what is remembered misleads
-            memory.clear()
-            continue
-        if moved is None:
-            settled = problem.settle(point, 1e-3 * enough)
-            if settled is point:
-                break
-            point, gradient = settled, problem.gradient(settled)
-            continue
-        steps += 1
-        if steps % RECOMPUTE == 0:
-            moved = problem.at(moved.weights, moved.weights @ problem.rows.T)
-        after = problem.gradient(moved)
-        product = dot(moved.weights - point.weights, after - gradient)
-        if product > 0:
-            memory = [*memory[1 - MEMORY :], _Step(moved.weights - point.weights, after - gradient, product)]
-        point, gradient = moved, after
-        if steps % REFRESH == 0:
-            precondition = Preconditioner(problem, point)
-    size = loss - point.data_loss
-    return point, Solution(point.weights, loss, gap, (gap / size) ** 0.5 if size > 0 else 0.0, steps)
+class Descent:
+    """L-BFGS from a starting point, in portions.
 
-
-def _direction(gradient: Floats, precondition: Preconditioner, memory: Sequence[_Step]) -> Floats:
-    """Return the L-BFGS direction: the two-loop recursion around the preconditioner, scaled to the last step."""
-    rest, shares = gradient, []
-    for step in reversed(memory):
-        shares.append(dot(step.moved, rest) / step.product)
-        rest = rest - shares[-1] * step.turned
-    direction = precondition(rest)
-    if memory:
-        last = memory[-1]
-        bent = dot(last.turned, precondition(last.turned))
-        direction = direction * (last.product / bent if bent > 0 else 1.0)
-    for step, share in zip(memory, reversed(shares), strict=True):
-        direction = direction + (share - dot(step.turned, direction) / step.product) * step.moved
-    return -direction
-
-
-def _search(problem: Problem, point: Point, gradient: Floats, direction: Floats) -> Point | None:
-    """Go along a direction until the slope has fallen to a fourth; None where F cannot be seen to fall.
-
-    Regula falsi on the slope, which rounding troubles later than F itself.
+    Parameters
+    ----------
+    objective : Objective
+        Its penalty must not change during the descent.
+    start : Iterate
+    tol : float
+        Bound of |W - W*| / |W| to reach, as far as the precision allows.
     """
-    logits = direction @ problem.rows.T
+
+    def __init__(self, objective: Objective, start: Iterate, tol: float) -> None:
+        self.objective, self.iterate, self.tol = objective, start, tol
+        self.gradient, self.precondition = objective.gradient(start), Preconditioner(objective, start)
+        self.memory: list[_Pair] = []
+        self.smallest_gap, self.steps_since, self.steps = np.inf, 0, 0
+        self.done = False
+
+    def run(self, max_steps: int) -> bool:
+        """Descend until converged, or until `max_steps` steps in all were taken; return whether converged."""
+        while not self.done and self.steps < max_steps:
+            self._step()
+        return self.done
+
+    def solution(self) -> Solution:
+        """Return the present state, at the optimal intercept."""
+        loss, gap, penalty = self._measure()
+        if not self.done:
+            self._settle(1e-3 * self.tol**2 * penalty)
+            loss, gap, penalty = self._measure()
+        error = (gap / penalty) ** 0.5 if penalty > 0 else 0.0
+        return Solution(self.iterate.weights, loss, gap, error, self.steps)
+
+    def _measure(self) -> tuple[float, float, float]:
+        """Return F, the bound of F - min F, and the penalty."""
+        loss = self.objective.loss(self.iterate)
+        return loss, self.objective.gap(self.gradient), loss - self.iterate.data_loss
+
+    def _settle(self, gap_tol: float) -> bool:
+        """Optimize the intercept; return whether it moved."""
+        settled = self.objective.newton_intercept(self.iterate, gap_tol)
+        if settled is self.iterate:
+            return False
+        self.iterate, self.gradient = settled, self.objective.gradient(settled)
+        return True
+
+    def _step(self) -> None:
+        """Take one step, or settle the intercept where the bound is reached or no step descends."""
+        _, gap, penalty = self._measure()
+        gap_tol = self.tol**2 * penalty
+        if gap < 0.9 * self.smallest_gap:
+            self.smallest_gap, self.steps_since = gap, 0
+        else:
+            self.steps_since += 1
+        stop = gap <= gap_tol or self.steps_since > PATIENCE
+        trial = None if stop else _search(self.objective, self.iterate, self.gradient, self._direction())
+        if trial is None and self.memory and not stop:  # the kept pairs mislead
+            self.memory.clear()
+        elif trial is None:
+            self.done = not self._settle(1e-3 * gap_tol)
+        else:
+            self._accept(trial)
+
+    def _accept(self, trial: Iterate) -> None:
+        """Move to a trial point and update the memory and the preconditioner."""
+        self.steps += 1
+        if self.steps % RECOMPUTE == 0:
+            trial = self.objective.at(trial.weights)
+        gradient = self.objective.gradient(trial)
+        s, y = trial.weights - self.iterate.weights, gradient - self.gradient
+        if (sy := dot(s, y)) > 0:
+            self.memory = [*self.memory[1 - MEMORY :], _Pair(s, y, sy)]
+        self.iterate, self.gradient = trial, gradient
+        if self.steps % REFRESH == 0:
+            self.precondition = Preconditioner(self.objective, trial)
+
+    def _direction(self) -> Floats:
+        """Return the L-BFGS direction: the two-loop recursion around the preconditioner, scaled to the last pair."""
+        rest, factors = self.gradient, []
+        for pair in reversed(self.memory):
+            factors.append(dot(pair.s, rest) / pair.sy)
+            rest = rest - factors[-1] * pair.y
+        direction = self.precondition(rest)
+        if self.memory:
+            last = self.memory[-1]
+            yHy = dot(last.y, self.precondition(last.y))
+            direction = direction * (last.sy / yHy if yHy > 0 else 1.0)
+        for pair, factor in zip(self.memory, reversed(factors), strict=True):
+            direction = direction + (factor - dot(pair.y, direction) / pair.sy) * pair.s
+        return -direction
+
+
+def _search(objective: Objective, iterate: Iterate, gradient: Floats, direction: Floats) -> Iterate | None:
+    """Return the point along a direction where the slope has fallen to a fourth; None where F does not fall.
+
+    Regula falsi on the slope, which is less sensitive to rounding than F itself.
+    """
+    logits = direction @ objective.rows.T
     first = dot(gradient, direction)
     if not first < 0:
         return None
-    bend = problem.penalty * direction
-    tilt, bow = dot(bend, point.weights), dot(bend, direction)
-    start = point.data_loss
-    # A loss is a difference of logits: it is known as well as they are.
-    blur = problem.eps * float(np.amax(abs(point.logits), 0) @ problem.sample_weight)
+    penalty_direction = objective.penalty * direction
+    linear, quadratic = dot(penalty_direction, iterate.weights), dot(penalty_direction, direction)
+    # A loss is a difference of logits, so its rounding error is theirs.
+    loss_noise = objective.eps * float(np.amax(abs(iterate.logits), 0) @ objective.sample_weight)
     length, low, high = 1.0, (0.0, first), None
-    for _ in range(TRIALS):
-        trial = problem.at(point.weights, point.logits + length * logits)
-        slope = problem.slope(trial, logits) + tilt + length * bow
-        rise = trial.data_loss - start + length * tilt + 0.5 * length**2 * bow
-        falls = rise <= 1e-4 * length * first + blur
+    for _ in range(MAX_TRIALS):
+        trial = objective.evaluate(iterate.weights, iterate.logits + length * logits)
+        slope = objective.slope(trial, logits) + linear + length * quadratic
+        rise = trial.data_loss - iterate.data_loss + length * linear + 0.5 * length**2 * quadratic
+        falls = rise <= 1e-4 * length * first + loss_noise
         if falls and abs(slope) <= 0.25 * -first:
-            trial.weights = point.weights + length * direction
+            trial.weights = iterate.weights + length * direction
             return trial
         if falls and slope < 0:
             low = (length, slope)
@@ -138,47 +181,57 @@ def _search(problem: Problem, point: Point, gradient: Floats, direction: Floats)
     return None
 
 
-def start_of(problem: Problem, trail: Sequence[Point]) -> Point:
-    """Return where to start: the best point of the plane through the last solution along the last two moves.
+def warm_start(objective: Objective, history: Sequence[Iterate]) -> Iterate:
+    """Return a starting point from earlier solutions of the path.
 
-    Newton's method in two unknowns, on logits that are known: F falls or the last solution stays.
+    Newton's method in the plane through the last solution along the last two moves, whose logits are known; the
+    result has no higher loss than the last solution.
+
+    Parameters
+    ----------
+    objective : Objective
+        With the new penalty.
+    history : sequence of Iterate
+        Up to three solutions, the last one last.
     """
-    if not trail:
-        return problem.zero()
-    point = trail[-1]
-    moves = [(new.weights - old.weights, new.logits - old.logits) for old, new in pairwise(trail)]  # two at most
+    if not history:
+        return objective.zero()
+    iterate = history[-1]
+    moves = [(new.weights - old.weights, new.logits - old.logits) for old, new in pairwise(history)]
     if not moves:
-        return point
-    penalty = np.array([[dot(problem.penalty * one, other) for one, _ in moves] for other, _ in moves])
+        return iterate
+    penalty = np.array([[dot(objective.penalty * a, b) for a, _ in moves] for b, _ in moves])
     for _ in range(5):
-        p = problem.probability(point)
+        p = objective.probability(iterate)
         means = [np.einsum("cn,cn->n", p, logits) for _, logits in moves]
         curvature = penalty.copy()
-        for i, (_, one) in enumerate(moves):
-            for j, (_, other) in enumerate(moves):
-                spread = np.einsum("cn,cn,cn->n", p, one, other) - means[i] * means[j]
-                curvature[i, j] += float(spread @ problem.sample_weight)
+        for i, (_, a) in enumerate(moves):
+            for j, (_, b) in enumerate(moves):
+                covariance = np.einsum("cn,cn,cn->n", p, a, b) - means[i] * means[j]
+                curvature[i, j] += float(covariance @ objective.sample_weight)
         slope = np.array(
-            [problem.slope(point, logits) + dot(problem.penalty * one, point.weights) for one, logits in moves]
+            [objective.slope(iterate, logits) + dot(objective.penalty * a, iterate.weights) for a, logits in moves]
         )
         step = -np.linalg.lstsq(curvature, slope, rcond=1e-6)[0]
-        moved = _halve(problem, point, moves, step)
-        if moved is None:
+        trial = _backtrack(objective, iterate, moves, step)
+        if trial is None:
             break
-        gain, point = problem.loss(point) - problem.loss(moved), moved
-        if gain < 1e-3 * problem.loss(point):
+        gain, iterate = objective.loss(iterate) - objective.loss(trial), trial
+        if gain < 1e-3 * objective.loss(iterate):
             break
-    return point
+    return iterate
 
 
-def _halve(problem: Problem, point: Point, moves: Sequence[tuple[Floats, Floats]], step: Floats) -> Point | None:
-    """Step within the plane, halved until F falls."""
-    for _ in range(TRIALS):
-        weights, logits = point.weights, point.logits
-        for share, move in zip(step.tolist(), moves, strict=True):
-            weights, logits = weights + share * move[0], logits + share * move[1]
-        moved = problem.at(weights, logits)
-        if problem.loss(moved) < problem.loss(point):
-            return moved
+def _backtrack(
+    objective: Objective, iterate: Iterate, moves: Sequence[tuple[Floats, Floats]], step: Floats
+) -> Iterate | None:
+    """Take a step in the plane of the moves, halved until F falls; None where it does not."""
+    for _ in range(MAX_TRIALS):
+        weights, logits = iterate.weights, iterate.logits
+        for length, move in zip(step.tolist(), moves, strict=True):
+            weights, logits = weights + length * move[0], logits + length * move[1]
+        trial = objective.evaluate(weights, logits)
+        if objective.loss(trial) < objective.loss(iterate):
+            return trial
         step = step / 2
     return None

@@ -1,37 +1,40 @@
-"""The optimum of multinomial logistic regression, fast where one training set is solved again and again.
+"""Fast paths of multinomial logistic regression over C.
 
-Minimised over W (C, r) and the intercept b (C,), which is not penalised::
+Minimized over W (C, r) and the intercept b (C,), which is not penalized::
 
     F(W, b) = Σ_i s_i · loss(y_i, softmax(W z_i + b)) + |W|² / 2C
 
 the objective of scikit-learn's LogisticRegression. What makes it fast:
 
-- *One rotation.* The rows are rotated once into the eigenbasis of XᵀX (into their span where n < d). It serves every C
-  and every weighting, and makes the feature side of the curvature nearly diagonal.
+- *One rotation.* Rows are rotated once into the eigenbasis of XᵀX (into their span where n < d). It serves every C,
+  every weighting and every fold, and makes the feature factor of the curvature nearly diagonal.
 - *A preconditioner that follows the curvature.* L-BFGS (Nocedal & Wright, Numerical Optimization, 2006, chapter 7)
   starts each step from the inverse of G ⊗ A + I / C, where A is that diagonal and G (C, C) the mean of diag(p) - p pᵀ
-  at the present solution: two eigenbases invert it for all C. The fixed bound ½(I - 11ᵀ/C) ⊗ XᵀX (Böhning, 1992) does
-  not fall as probabilities saturate; this does.
-- *Two products a step, whatever the step's length.* Logits are linear in the weights, so a line is searched on logits.
-- *A start from the path.* Along C solutions move on a smooth curve. The next one is sought first in the plane of the
-  last two moves, whose logits are known: that costs no product, and starts ten times closer than the last solution.
-- *Single precision* where X is: both products are half as long. Losses are summed in double precision.
-- *A certificate instead of a guess.* F - |W|²/2C is convex, so F is 1/C-strongly convex in W, hence
-  F(W) - min F ≤ C/2 · |∂F/∂W|², and |W - W*|² ≤ 2C · (F(W) - min F). Iteration stops on the first bound, whatever C
-  and however separable the classes.
+  at the present iterate: two eigenbases invert it for all C. The fixed bound ½(I - 11ᵀ/C) ⊗ XᵀX (Böhning, 1992) does
+  not fall as probabilities saturate; this does. A finer estimate (a diagonal per eigenvector of G) saves no steps.
+- *Two matmuls per step, for any step length.* Logits are linear in the weights, so the line search works on logits.
+- *Warm starts along the path.* Solutions move on a smooth curve of C. The next one is first sought in the plane of the
+  last two moves, whose logits are known: that needs no matmul, and starts ten times closer than the last solution.
+- *Single precision* where X is: both matmuls take half the time. Losses are summed in double precision.
+- *A certificate.* F - |W|²/2C is convex, so F is 1/C-strongly convex in W, hence
+  F(W) - min F ≤ C/2 · |∂F/∂W|², and |W - W*|² ≤ 2C · (F(W) - min F). Iteration stops at the first sufficient bound,
+  for any C and however separable the classes are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.heads.logistic.lbfgs import Solution, minimise, start_of
-from actionvit.heads.logistic.objective import Floats, Point, Problem
+from actionvit.heads.logistic.lbfgs import Descent, Solution, warm_start
+from actionvit.heads.logistic.objective import Objective
+
+if TYPE_CHECKING:
+    from actionvit.heads.base import Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,14 @@ class LogisticFit(NamedTuple):
     solution: Solution
 
 
+def standardized(training: TrainingSet, *, enabled: bool) -> tuple[Floats, NDArray[np.float64], NDArray[np.float64]]:
+    """Return the rows, centered and scaled if enabled, with the mean and scale that were applied, (d,) each."""
+    X, mean, scale = training.X, np.zeros(training.X.shape[1]), np.ones(training.X.shape[1])
+    if enabled:
+        mean, scale = moments(X.astype(np.float64), training.sample_weight, float(np.finfo(X.dtype).eps))
+    return ((X - mean) / scale).astype(X.dtype), mean, scale
+
+
 def moments(X: Floats, sample_weight: Floats, eps: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the weighted mean and standard deviation of each feature, (d,); 1 for the deviation of a constant.
 
@@ -78,14 +89,24 @@ def moments(X: Floats, sample_weight: Floats, eps: float) -> tuple[NDArray[np.fl
 
 
 class RotatedData:
-    """One training set, rotated; `path` for any targets, weights and values of C."""
+    """Rows of one training set in the eigenbasis of XᵀX, for any targets, weights and values of C.
 
-    def __init__(self, X: Floats, sample_weight: Floats | None = None) -> None:
-        """Take X (n, d), centred and scaled by the caller, and weights that most of `path`'s will resemble."""
-        share = np.ones(len(X)) if sample_weight is None else sample_weight / sample_weight.mean()
-        self.basis = _eigenbasis(X * np.sqrt(share)[:, None].astype(X.dtype))
-        self.rows = np.concatenate([X @ self.basis, np.ones((len(X), 1), X.dtype)], axis=1)
-        self.squares = self.rows.astype(np.float64) ** 2
+    Parameters
+    ----------
+    X : ndarray of shape (n, d)
+        Centered and scaled by the caller.
+    sample_weight : ndarray of shape (n,), optional
+        Weights that resemble most of those of `path`.
+    basis : ndarray of shape (d, r), optional
+        An orthonormal basis, such as that of a training set with most of these rows; computed by default.
+    """
+
+    def __init__(self, X: Floats, sample_weight: Floats | None = None, basis: Floats | None = None) -> None:
+        if basis is None:
+            share = np.ones(len(X)) if sample_weight is None else sample_weight / sample_weight.mean()
+            basis = eigenbasis(X * np.sqrt(share)[:, None].astype(X.dtype))
+        self.basis = basis
+        self.rows = np.concatenate([X @ basis, np.ones((len(X), 1), X.dtype)], axis=1)
 
     def path(
         self,
@@ -95,8 +116,9 @@ class RotatedData:
         *,
         tol: float = 1e-4,
         max_iter: int = 500,
+        start: Floats | None = None,
     ) -> Iterator[Solution]:
-        """Yield the minimiser of F for each C, each sought from the ones before; a rising path is the fastest.
+        """Yield the minimizer of F for each C, each started from the previous ones; a rising path is the fastest.
 
         Parameters
         ----------
@@ -109,25 +131,29 @@ class RotatedData:
         tol : float
             Bound of |W - W*| / |W| to reach, as far as the precision allows.
         max_iter : int
-            Steps for each C.
+            Maximum number of steps per C.
+        start : ndarray of shape (C, r + 1), optional
+            Weights in the rotated basis from which the first C is started.
         """
-        problem = Problem(self.rows, y, sample_weight, sample_weight.astype(np.float64) @ self.squares)
-        trail: list[Point] = []
+        objective = Objective(self.rows, y, sample_weight)
+        history = [] if start is None else [objective.at(start.astype(self.rows.dtype))]
         for C in path:
-            problem.penalise(1 / C)
-            point, solution = minimise(problem, start_of(problem, trail), tol, max_iter)
-            trail = [*trail[-2:], point]
+            objective.set_penalty(1 / C)
+            descent = Descent(objective, warm_start(objective, history), tol)
+            descent.run(max_iter)
+            solution = descent.solution()
+            history = [*history[-2:], descent.iterate]
             yield solution
 
     def to_input_space(self, weights: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return coefficients (C, d) and intercepts (C,), which sum to 0, for X as it was given."""
+        """Return coefficients (C, d) and intercepts (C,), which sum to 0, for X as given."""
         coef = (weights[:, :-1] @ self.basis.T).astype(np.float64)
         intercept = weights[:, -1].astype(np.float64)
         return coef, intercept - intercept.mean()
 
 
-def _eigenbasis(X: Floats) -> Floats:
-    """Return the eigenvectors of XᵀX, (d, r), r = d or, where rows are fewer, the rank."""
+def eigenbasis(X: Floats) -> Floats:
+    """Return the eigenvectors of XᵀX, (d, r): r = d, or the rank of X where it has fewer rows than columns."""
     n, d = X.shape
     if n >= d:
         return np.linalg.eigh((X.T @ X).astype(np.float64))[1].astype(X.dtype)
