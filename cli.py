@@ -12,6 +12,7 @@ import click
 
 from actionvit import __version__
 from actionvit.commands.command import configure_logging
+from actionvit.commands.terminal import ENCODE_ERRORS
 from actionvit.errors import ActionVitError
 
 COMMANDS = {
@@ -65,7 +66,7 @@ def cli() -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line. An `ActionVitError`, or an unusable file, becomes one line and exit code 1."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # paths that are not valid text are printed as they are
+        sys.stdout.reconfigure(errors=ENCODE_ERRORS)
     configure_logging()
     try:
         cli.main(args=list(args) if args is not None else None, prog_name="actionvit", standalone_mode=True)

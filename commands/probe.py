@@ -107,6 +107,13 @@ def _value(text: str) -> int | float | str | bool:
     help="Values to search instead of the head's own grid; a single value fixes the parameter.",
 )
 @selection_metric_option
+@click.option(
+    "--select-on",
+    type=click.Choice(["folds", "val"]),
+    default="folds",
+    show_default=True,
+    help="Choose hyper-parameters on folds of the training set, or on the validation set that came with the data.",
+)
 @click.option("--calibrate", is_flag=True, help="Fit a temperature to out-of-fold predictions.")
 @several(
     "--fuse", choices=("mean", "stacked"), help="Also fuse the variants: average log-probabilities, or stacked weights."
@@ -141,7 +148,8 @@ def command(**options: Any) -> None:
     if not options["as_json"]:
         seeds = options["seeds"] or default_seeds(protocol, specs[0])
         chosen = "" if options["protocol"] else " (chosen by what the dataset has)"
-        click.echo(f"{dataset.name}: {protocol} splits{chosen}, {seeds} seed{'s' if seeds > 1 else ''}")
+        scored = ", scored on the validation set (val)" if dataset.test_set == "val" else ""
+        click.echo(f"{dataset.name}: {protocol} splits{chosen}{scored}, {seeds} seed{'s' if seeds > 1 else ''}")
         _say_coverage(dataset, tables)
     if mveb:
         from actionvit.pipeline.probing.mveb import probe_mveb
@@ -201,7 +209,19 @@ def _specs(options: dict[str, Any]) -> list[ProbeSpec]:
         raise click.UsageError("--balanced says --class-weight balanced already; give one of them")
     weights = ("balanced",) if options["balanced"] else options["class_weights"] or ("none",)
     same = (
-        *("head", "views", "sampler", "logit_adjust", "focal", "grid", "criterion", "calibrate", "protocol", "folds"),
+        *(
+            "head",
+            "views",
+            "sampler",
+            "logit_adjust",
+            "focal",
+            "grid",
+            "criterion",
+            "calibrate",
+            "protocol",
+            "folds",
+            "select_on",
+        ),
         *("test_fraction", "seeds", "long_tail", "shots", "device"),
     )
     features: Quantity = options["features"] or ("frame" if options["head"] == "attentive" else "clip")
@@ -244,6 +264,8 @@ def _say(result: ProbeResult, folder: Path) -> None:
     summary, splits = result.metrics["summary"], result.metrics["splits"]
     click.echo(f"\n{folder}")
     metrics = ("top1", "top5", "mean_class_accuracy", "macro_f1")
+    if result.info["dataset"].get("test_set") == "val":
+        click.echo("  scored on the validation set (val)")
     for metric in (name for name in metrics if name != "top5" or len(result.predictions.class_names) > 5):
         value = summary[metric]
         spread = "" if value["std"] is None else f" ± {100 * value['std']:.1f}"

@@ -44,8 +44,9 @@ def grid_search(
     seed: int = 0,
     criterion: Criterion = "accuracy",
     jobs: int = 1,
+    validation: NDArray[np.bool_] | None = None,
 ) -> SearchResult:
-    """Search a grid by cross-validation and refit the winner.
+    """Search a grid by cross-validation, or on given validation rows, and refit the winner on all rows.
 
     Scores are taken over the pooled out-of-fold predictions, so that a class missing from some folds still counts.
     Equal scores are decided by the lower log-loss, then by the earlier entry of the grid. Rows whose class is absent
@@ -68,6 +69,8 @@ def grid_search(
     criterion : {"accuracy", "mean_class_accuracy", "log_loss"}
     jobs : int
         Threads, each working on one fold.
+    validation : ndarray of bool of shape (n,), optional
+        Rows to score instead of folds, after training on the others.
 
     Raises
     ------
@@ -80,7 +83,9 @@ def grid_search(
     grid = dict(head.default_grid if grid is None else grid)
     entries: list[dict[str, Any]] = list(ParameterGrid(grid))
     parts: list[Fold] = []
-    if groups is None or len(np.unique(np.asarray(groups))) > 1:
+    if validation is not None:
+        parts = [(np.flatnonzero(~validation), np.flatnonzero(validation))]
+    elif groups is None or len(np.unique(np.asarray(groups))) > 1:
         parts = list(_parts(assign_folds(codes, groups, folds=folds, seed=seed), codes))
     fit = head.fit_grid(X, y, parts, entries, criterion=criterion, jobs=jobs)
     log_proba, scored = _out_of_fold(fit, parts, codes, len(classes), len(entries))
@@ -99,7 +104,7 @@ def grid_search(
             **record,
             "criterion": criterion,
             "folds": len(parts),
-            "by": "row" if groups is None else "source",
+            "by": "validation set" if validation is not None else "row" if groups is None else "source",
             "scored": int(scored.sum()),
             "stopped": [value for i, value in enumerate(record["values"]) if i in fit.stopped],
         },

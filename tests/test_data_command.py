@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from fractions import Fraction
 from pathlib import Path
@@ -166,6 +169,21 @@ def test_only_two_notes_are_printed_before_other_commands(real_data):
     notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
     assert len(notes) == 3 and "more; `actionvit data check` lists all" in notes[-1]
     assert all(len(note) < 120 for note in notes)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii", "utf-8"])
+def test_terminals_of_any_encoding_are_printed_on(tmp_path, encoding):
+    for name in ("клас/1.mp4", "клас/2.mp4", "plain/3.mp4"):
+        file = tmp_path / "set" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    command = [sys.executable, "-m", "actionvit", "data", "check", str(tmp_path / "set")]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    whole = encoding in ("ascii", "utf-8")  # click writes UTF-8 where a stream claims to be ASCII
+    text = done.stdout.decode("utf-8" if whole else encoding)
+    assert ("клас" if whole else r"\u043a\u043b\u0430\u0441") in text and ("█" if whole else "###") in text
 
 
 def test_splits_that_one_source_cannot_make_do_not_stop_the_others(tmp_path):

@@ -196,6 +196,39 @@ def test_docs_table_has_every_format():
     assert all(name in named for name in TREES)
 
 
+def test_hyper_parameters_are_chosen_on_the_validation_set(trees, tmp_path):
+    """By scores on its rows alone, and never on the test set, which may be replaced without another choice."""
+    small = ("--num-frames", 2, "--size", 32, "--workers", 0)
+    where = ("--cache", tmp_path / "cache", "--runs", tmp_path / "runs")
+    assert run("extract", trees["videomae"], "--variant", "tiny", *small, *where[:2]).exit_code == 0
+    done = run("probe", trees["videomae"], "--variant", "tiny", *where, "--select-on", "val", "--json")
+    assert done.exit_code == 0, done.output
+    [record] = (tmp_path / "runs").rglob("run.json")
+    info = json.loads(record.read_text())
+    assert "select-on-val" in record.parent.name and info["spec"]["select_on"] == "val"
+    assert all(search["by"] == "validation set" and search["scored"] == 2 for search in info["search"])
+    done = run("probe", trees["diving48"], "--variant", "tiny", *small[:4], "--select-on", "val", *where)
+    assert done.exit_code == 1
+
+
+def test_report_names_the_set_it_was_scored_on(trees, tmp_path):
+    where = ("--cache", tmp_path / "cache")
+    small = ("--num-frames", 2, "--size", 32, "--workers", 0)
+    assert run("extract", trees["mmaction2"], "--variant", "tiny", *small, *where).exit_code == 0
+    probe = ("--variant", "tiny", *where, "--runs", tmp_path / "runs", "--test-split", "val")
+    done = run("probe", trees["mmaction2"], *probe)
+    assert done.exit_code == 0 and "scored on the validation set (val)" in done.stdout, done.output
+    [record] = (tmp_path / "runs").rglob("run.json")
+    done = run("report", record.parent, "-o", tmp_path / "report")
+    assert done.exit_code == 0, done.output
+    texts = [
+        path.read_text(encoding="utf-8")
+        for path in (tmp_path / "report").rglob("*")
+        if path.suffix in (".html", ".md", ".tex")
+    ]
+    assert len(texts) >= 3 and all("validation set (val)" in text for text in texts)
+
+
 # Never silently wrong.
 
 

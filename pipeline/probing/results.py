@@ -152,6 +152,7 @@ def run_name(variant: str, spec: ProbeSpec) -> str:
         "even" if spec.long_tail_even else "",
         f"{spec.shots}-shot" if spec.shots is not None else "",
         "calibrated" if spec.calibrate else "",
+        "select-on-val" if spec.select_on == "val" else "",
         spec.protocol or "",
     ]
     return "-".join(part for part in parts if part)
@@ -195,6 +196,8 @@ def _gmac(table: FeatureTable) -> float:
 
 def _spec(spec: ProbeSpec) -> dict[str, Any]:
     value: dict[str, Any] = json.loads(json.dumps(asdict(spec), default=list))
+    if value["select_on"] == "folds":
+        del value["select_on"]  # as in the runs of the first edition
     return value
 
 

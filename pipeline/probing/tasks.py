@@ -49,6 +49,9 @@ class ProbeSpec:
     """What selection maximises; by default accuracy, or mean class accuracy where classes are made to count alike."""
     inner_folds: int = 5
     """Folds of the cross-validation inside each training set."""
+    select_on: Literal["folds", "val"] = "folds"
+    """Choose hyper-parameters by that cross-validation, or on the validation set that came with the data; the head is
+    then refitted on training and validation set."""
     calibrate: bool = False
     """Scale the head's temperature to its out-of-fold predictions."""
     protocol: Protocol | None = None
@@ -143,6 +146,12 @@ def fit_task(head: Head, table: FeatureTable, task: Task, spec: ProbeSpec) -> Fi
     if "random_state" in head.get_params():
         head = clone(head).set_params(random_state=task.seed)
     train = _thinned(table, table.rows(task.split.train), task.seed, spec)
+    validation = None
+    if spec.select_on == "val":
+        if not len(val := table.rows(task.split.val)):
+            raise ActionVitError(f"select_on: got `val`, but split {task.split.name} has no validation set of its own")
+        validation = np.repeat([False, True], [len(train), len(val)])
+        train = np.concatenate([train, val])
     y, test = table.y[train], table.rows(task.split.test)
     X = _inputs(table.X[train], spec.views, frames=head.accepts_frames)
     views = X.shape[1]
@@ -158,6 +167,7 @@ def fit_task(head: Head, table: FeatureTable, task: Task, spec: ProbeSpec) -> Fi
             folds=spec.inner_folds,
             seed=task.seed,
             criterion=spec.criterion or ("mean_class_accuracy" if spec.balances else "accuracy"),
+            validation=None if validation is None else np.repeat(validation, views),
         )
     except ValueError as error:  # raised by heads for a parameter out of range
         raise ActionVitError(f"head {spec.head}: {error}") from error

@@ -17,6 +17,7 @@ from actionvit.pipeline.reporting.text import (
     metric,
     p_value,
     percent,
+    scored_on,
     signed,
 )
 
@@ -75,7 +76,7 @@ def _results(report: Report, together: int) -> list[Table]:
     """Return one row per metric and one column per run, at most `together` runs in a table."""
     n = len(report.runs[0].splits)
     over = "One split" if n == 1 else f"Mean over {n} splits ± standard deviation"
-    caption = f"{over}; in brackets the {INTERVAL} {BY_SOURCE}. Fractions in percent."
+    caption = f"{over}; in brackets the {INTERVAL} {BY_SOURCE}. Fractions in percent.{scored_on(report)}"
     caption += "".join(f" {comparison.verdict}" for comparison in report.comparisons[:3])
     tables = []
     for part, runs in enumerate(_parts(report.runs, together)):
@@ -97,6 +98,7 @@ def _results(report: Report, together: int) -> list[Table]:
 def _classes(report: Report, together: int, most: int) -> list[Table]:
     """Return precision, recall and F1 of each class, at most `together` runs and `most` classes in a table."""
     caption = "Precision (P), recall (R) and F1 per class in percent, pooled over the splits; n, test results."
+    caption += scored_on(report)
     tables: list[Table] = []
     for runs in _parts(report.runs, together):
         for numbers in _parts(range(len(report.class_names)), most):

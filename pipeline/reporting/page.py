@@ -30,6 +30,7 @@ from actionvit.pipeline.reporting.text import (
     opening,
     overview,
     percent,
+    protocol_of,
     setting,
     tests,
 )
@@ -234,7 +235,7 @@ def _provenance(run: RunSection, color: int) -> dict[str, Any]:
     lines = {
         "Run": run.folder,
         "Dataset": " · ".join(str(dataset[key]) for key in ("name", "layout", "root") if dataset.get(key)),
-        "Protocol": record.get("protocol"),
+        "Protocol": protocol_of(record),
         "Embeddings": " · ".join(str(store[key]) for key in ("path", "digest") if store.get(key)),
         "Head": ", ".join(f"{key} {value}" for key, value in head.items()),
         "Chosen": "; ".join(f"{name} {values}" for name, values in chosen.items()),

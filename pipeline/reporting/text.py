@@ -172,11 +172,26 @@ def duplicate_line(duplicates: Duplicates) -> str:
 def setting(report: Report) -> str:
     """Return dataset, protocol and sizes in one line."""
     first = report.runs[0]
-    n, protocol = len(first.splits), first.provenance.get("protocol")
+    n, protocol = len(first.splits), protocol_of(first.provenance)
     parts = [(first.provenance.get("dataset") or {}).get("name")]
     parts += [pluralize(n, "split") + (f" ({protocol})" if protocol else "")]
     parts += [pluralize(len(report.class_names), "class", "classes"), pluralize(report.n_clips, "test clip")]
     return " · ".join(part for part in (*parts, pluralize(report.n_sources, "source")) if part)
+
+
+def protocol_of(provenance: Mapping[str, Any]) -> str:
+    """Return the protocol of a run, and the set it was scored on where that is not a test set."""
+    protocol = str(provenance.get("protocol") or "")
+    return f"{protocol}, scored on the validation set (val)" if _on_val(provenance) else protocol
+
+
+def scored_on(report: Report) -> str:
+    """Return a sentence for a table's caption where the runs were not scored on a test set."""
+    return " Scored on the validation set (val)." if _on_val(report.runs[0].provenance) else ""
+
+
+def _on_val(provenance: Mapping[str, Any]) -> bool:
+    return (provenance.get("dataset") or {}).get("test_set") == "val"
 
 
 def opening(report: Report) -> str:
