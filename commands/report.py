@@ -67,9 +67,7 @@ def command(
     """
     from actionvit import escape
     from actionvit.commands.predict import open_run
-    from actionvit.pipeline.reporting.embeddings import read_embeddings
-    from actionvit.pipeline.reporting.inputs import dataset_folder, encoder_attention
-    from actionvit.pipeline.reporting.report import report
+    from actionvit.pipeline.reporting import dataset_folder, encoder_attention, read_embeddings, report
 
     found = [open_run(name) for name in runs]
     first = found[0]

@@ -18,7 +18,7 @@ from fake_runs import embeddings, predictions, write
 from actionvit.features.decoding import Frames
 from actionvit.features.timesformer.variants import clip_spec
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
-from actionvit.pipeline.reporting.report import ReportFiles, report
+from actionvit.pipeline.reporting import ReportFiles, report
 from actionvit.pipeline.runs import Run
 
 WIDTHS = (390, 900, 1440)

@@ -30,8 +30,8 @@ from actionvit.pipeline.reporting.curves import charts
 from actionvit.pipeline.reporting.documents import latex, markdown
 from actionvit.pipeline.reporting.embeddings import Embeddings
 from actionvit.pipeline.reporting.model import Report, RunSection, as_json
-from actionvit.pipeline.reporting.report import ReportFiles, assemble, report
 from actionvit.pipeline.reporting.text import METRIC_TITLES, percent, short_names
+from actionvit.pipeline.reporting.writer import ReportFiles, assemble, report
 from actionvit.pipeline.runs import Run, read_run
 
 SEARCH = [
@@ -436,6 +436,23 @@ def test_the_command_takes_names_below_runs_and_writes_into_the_first(
     assert Path(told["html"]) == tmp_path / "runs" / "base-linear" / "report" / "report.html"
     assert all(Path(path).exists() for path in told["others"])
     assert read_run(tmp_path / "runs" / "base-linear").name == "base-linear", "still a run"
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(pair: list[Run], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    steps: list[str] = []
+    with pytest.raises(ActionVitError, match=r"output: .*file/below.* cannot be written; choose another folder"):
+        report(pair, output=tmp_path / "file" / "below", progress=lambda step, done, total: steps.append(step))
+    assert steps == []
+
+
+def test_progress_covers_every_step(pair: list[Run], space: Embeddings, clips: Path, tmp_path: Path) -> None:
+    steps: list[tuple[str, int, int]] = []
+    report(pair, output=tmp_path, root=clips, embeddings=space, progress=lambda *step: steps.append(step))
+    assert list(dict.fromkeys(name for name, _, _ in steps)) == ["statistics", "hard clips", "figures", "writing"]
+    for name in ("statistics", "hard clips", "figures", "writing"):
+        own = [(done, total) for step, done, total in steps if step == name]
+        assert own == sorted(own) and own[-1][0] == own[-1][1]
 
 
 def test_the_command_says_what_is_not_at_hand_and_what_is_wrong(pair: list[Run], tmp_path: Path) -> None:

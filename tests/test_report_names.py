@@ -13,7 +13,7 @@ import pytest
 from fake_runs import embeddings, predictions, write
 
 from actionvit import escape
-from actionvit.pipeline.reporting.report import ReportFiles, report
+from actionvit.pipeline.reporting import ReportFiles, report
 from actionvit.pipeline.runs import Run
 
 NAMES = ("make it rain $$", "from $5 to $10", "_x", "跳跃", "=1+1", "![a](http://b)", "\x1b[31mred\n", r"\input{x}_%&")

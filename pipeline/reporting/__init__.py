@@ -1,1 +1,41 @@
-"""Stage 3: runs -> JSON, CSV, Markdown, LaTeX, figures and one page; comparisons."""
+"""Reports of runs: statistics, tables and figures as JSON, CSV, Markdown, LaTeX and one HTML page.
+
+::
+
+    files = report([read_run(Path("runs/base-linear"))], output=Path("report"))
+    files.html  # report/report.html
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from actionvit.pipeline.reporting.embeddings import Embeddings as Embeddings
+    from actionvit.pipeline.reporting.embeddings import read_embeddings as read_embeddings
+    from actionvit.pipeline.reporting.inputs import dataset_folder as dataset_folder
+    from actionvit.pipeline.reporting.inputs import encoder_attention as encoder_attention
+    from actionvit.pipeline.reporting.model import Report as Report
+    from actionvit.pipeline.reporting.writer import ReportFiles as ReportFiles
+    from actionvit.pipeline.reporting.writer import assemble as assemble
+    from actionvit.pipeline.reporting.writer import report as report
+
+_MODULES = {
+    "Embeddings": "embeddings",
+    "Report": "model",
+    "ReportFiles": "writer",
+    "assemble": "writer",
+    "dataset_folder": "inputs",
+    "encoder_attention": "inputs",
+    "read_embeddings": "embeddings",
+    "report": "writer",
+}
+__all__ = [*_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use: drawing needs matplotlib, reading embeddings h5py."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
