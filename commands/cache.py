@@ -12,6 +12,7 @@ import click
 from actionvit.commands.command import Group
 from actionvit.commands.options import PATH, cache_option, echo_json, json_option, output_option, several, wait_option
 from actionvit.errors import ActionVitError
+from actionvit.text import file_size
 
 if TYPE_CHECKING:
     from actionvit.features.store.catalog import StoreSummary
@@ -74,7 +75,7 @@ def show(store: Path, as_json: bool) -> None:
         echo_json(value)
         return
     said = {
-        "bytes": _size(summary.bytes),
+        "bytes": file_size(summary.bytes),
         "written": _age(summary.written),
         "coverage": "unknown" if summary.coverage is None else f"{summary.coverage:.1%}",
     }
@@ -185,7 +186,7 @@ def export(store: Path, form: Any, out: Path, root: Path | None, also: tuple[str
     if as_json:
         echo_json({"file": str(out), "rows": len(ids), "unlabelled": unlabelled, "bytes": out.stat().st_size})
         return
-    click.echo(f"{out}: {len(ids):,} rows, {_size(out.stat().st_size)}")
+    click.echo(f"{out}: {len(ids):,} rows, {file_size(out.stat().st_size)}")
     if labels and unlabelled:
         click.echo(f"note: {unlabelled:,} rows are not in the dataset; their label is empty", err=True)
 
@@ -223,7 +224,7 @@ def prune(stores: tuple[Path, ...], cache: Path, yes: bool, as_json: bool) -> No
         echo_json(report)
     else:
         gone = [row for row in report if row["deleted"]]
-        freed = _size(sum(row["bytes"] for row in gone))
+        freed = file_size(sum(row["bytes"] for row in gone))
         click.echo(f"{len(gone)} deleted, {freed} freed" if report else f"{cache}: nothing stale")
 
 
@@ -236,7 +237,7 @@ def _facts(summary: StoreSummary) -> list[str]:
 def _cells(summary: StoreSummary) -> tuple[str, ...]:
     coverage = "–" if summary.coverage is None else f"{summary.coverage:.1%}"
     counts = ("damaged", "–", "–") if summary.damage else (f"{summary.rows:,}", f"{summary.failed:,}", coverage)
-    return (summary.dataset, summary.variant, *counts, _size(summary.bytes), _age(summary.written), summary.store)
+    return (summary.dataset, summary.variant, *counts, file_size(summary.bytes), _age(summary.written), summary.store)
 
 
 def _echo_table(head: Sequence[str], rows: Any) -> None:
@@ -249,15 +250,6 @@ def _echo_table(head: Sequence[str], rows: Any) -> None:
     for line in (head, *body):
         cells = zip(line, widths, right, strict=True)
         click.echo("  ".join(cell.rjust(width) if r else cell.ljust(width) for cell, width, r in cells).rstrip())
-
-
-def _size(size: float) -> str:
-    """Return bytes as a person reads them."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
 
 
 def _age(written: float) -> str:

@@ -33,6 +33,7 @@ from actionvit.commands.options import (
     variants_option,
     weights_options,
 )
+from actionvit.text import duration
 
 if TYPE_CHECKING:
     from actionvit.pipeline.datasets.dataset import Dataset
@@ -170,16 +171,9 @@ def _say_plan(dataset: Dataset, planned: Sequence[Planned], options: dict[str, A
         return
     slow, fast = measured_rate(most, options["device"])
     click.echo(
-        f"to embed: {total:,.0f} GMAC, about {_duration(total / fast)} to {_duration(total / slow)} of forwards"
+        f"to embed: {total:,.0f} GMAC, about {duration(total / fast)} to {duration(total / slow)} of forwards"
         f" ({most.name}, measured on {options['device']}; decoding may take longer)"
     )
-
-
-def _duration(seconds: float) -> str:
-    """Return `12 s`, `34 min` or `5.6 h`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
 class _Bar:

@@ -17,6 +17,7 @@ from actionvit.features.hub import WEIGHT_FILES, fetch
 from actionvit.features.pixel_settings import PixelSettings, pixel_settings
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.transformers_families import FAMILIES, FRAMES, Family
+from actionvit.text import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -144,9 +145,8 @@ class TransformersJob:
         try:
             model, info = model_class.from_pretrained(self.folder, config=config, **options)
         except (OSError, ValueError, RuntimeError, ImportError) as error:
-            line = str(error).strip().splitlines()[0]
             raise ActionVitError(
-                f"encoder {self.source}: its weights do not load ({line}); fetch them again"
+                f"encoder {self.source}: its weights do not load ({first_line(error)}); fetch them again"
             ) from error
         finally:
             transformers.logging.set_verbosity(verbosity)

@@ -26,6 +26,7 @@ from actionvit.evaluation.clustered import Design
 from actionvit.evaluation.metrics import check_scores, evaluate
 from actionvit.evaluation.summary import summarize
 from actionvit.pipeline.tensor_file import dump_tensors, load_tensors
+from actionvit.text import first_line
 
 SCHEMA = 1
 """Version of the files of a run; a reader refuses a higher one."""
@@ -320,5 +321,4 @@ def _read_predictions(path: Path) -> Predictions:
 def _broken(path: Path, error: Exception) -> ActionVitError:
     if isinstance(error, FileNotFoundError):
         return ActionVitError(f"{path} is missing: the run is incomplete, make it again")
-    said: Sequence[str] = str(error).splitlines() or [type(error).__name__]
-    return ActionVitError(f"{path} cannot be read ({said[0]}): the run is broken, make it again")
+    return ActionVitError(f"{path} cannot be read ({first_line(error)}): the run is broken, make it again")

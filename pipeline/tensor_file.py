@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from actionvit.text import first_line
+
 DIGEST = "tensors_sha256"
 
 
@@ -53,7 +55,7 @@ def load_tensors(path: Path, key: str) -> tuple[dict[str, NDArray[Any]], dict[st
             value = json.loads(file.metadata()[key])
         digest = value.pop(DIGEST, None)
     except (SafetensorError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+        raise ValueError(first_line(error)) from error
     if digest is not None and digest != tensors_digest(tensors):
         raise ValueError("its tensors do not match their digest: bytes were changed after it was written")
     return tensors, value

@@ -17,6 +17,7 @@ from actionvit.features.timesformer.config import TimeSformerConfig
 from actionvit.features.timesformer.state_dict import check_tensors, from_original, from_transformers
 from actionvit.features.timesformer.tiny import TINY_FILE, untrained_digest, untrained_weights
 from actionvit.features.timesformer.variants import BUILT_IN, TINY, UNTRAINED, variant_named
+from actionvit.text import first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -182,8 +183,9 @@ def _read_tensors(file: Path, *, data: bool = True) -> dict[str, Tensor]:
         mapped = True if data and zipfile.is_zipfile(file) else None  # torch's older format cannot be mapped
         content = torch.load(file, map_location="cpu" if data else "meta", weights_only=True, mmap=mapped)
     except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, ... for a damaged file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ActionVitError(f"weights {file}: cannot be read without running code in it ({reason})") from error
+        raise ActionVitError(
+            f"weights {file}: cannot be read without running code in it ({first_line(error)})"
+        ) from error
     for key in ("model_state", "model", "module", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from actionvit.errors import ActionVitError
 from actionvit.pipeline.finetuning.micro_batch import out_of_memory
+from actionvit.text import first_line
 
 SET_BY_TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 TIMEOUT = 600.0
@@ -132,7 +133,7 @@ def _collective() -> Iterator[None]:
     except RuntimeError as error:
         if out_of_memory(error) or str(error).startswith("CUDA error"):  # a failure of this rank
             raise
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         if "imed out" in reason or "imeout" in reason:
             raise ActionVitError(
                 f"another process of this training does not answer ({reason}): end all processes, and --resume"

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 
 from actionvit.errors import ActionVitError
+from actionvit.text import first_line
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -32,7 +33,7 @@ def oom_as_user_error() -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise ActionVitError(
-            f"out of memory ({str(error).splitlines()[0]}): train fewer blocks, or use a smaller --num-frames or --size"
+            f"out of memory ({first_line(error)}): train fewer blocks, or use a smaller --num-frames or --size"
         ) from error
 
 

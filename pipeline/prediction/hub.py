@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from actionvit.errors import ActionVitError
+from actionvit.text import first_line
 
 
 def files_to_push(folder: Path) -> list[tuple[str, int]]:
@@ -38,7 +39,7 @@ def push(folder: Path, name: str) -> str:
         address = str(api.create_repo(name, private=True, exist_ok=True))
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload model exported by actionvit")
     except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise ActionVitError(
             f"{name}: cannot be pushed ({reason}); log in with `hf auth login`, or check the name"
         ) from error
