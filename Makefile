@@ -21,7 +21,7 @@ lint: $(VENV)/.installed-dev
 # mypy needs the package under its import name; the repository's folder may have another.
 types: $(VENV)/.installed-dev
 	rm -rf build/types && mkdir -p build/types/actionvit
-	cp -r *.py py.typed commands evaluation features heads pipeline build/types/actionvit/
+	cp -r *.py py.typed api commands evaluation features heads pipeline build/types/actionvit/
 	MYPYPATH=build/types $(BIN)/mypy -p actionvit
 
 $(BIN)/python:

@@ -120,60 +120,22 @@ def _run(options: dict[str, Any], dataset: Dataset, spec: FinetuneSpec, group: P
 
 
 def _spec(options: dict[str, Any], bf16: bool) -> FinetuneSpec:
-    """Return the spec of the options."""
+    """Return the spec of those options that are settings of it, which have the same names."""
     from actionvit.errors import ActionVitError
-    from actionvit.features.timesformer.variants import clip_spec
-    from actionvit.pipeline.finetuning.spec import (
-        AugmentSpec,
-        FinetuneSpec,
-        LossSpec,
-        OptimSpec,
-        SamplingSpec,
-        TrainSpec,
-    )
-
-    def some(*names: str) -> dict[str, Any]:
-        return {name: options[name] for name in names}
+    from actionvit.pipeline.finetuning.settings import make_finetune_spec, setting_names
 
     if options["balanced"] and options["class_weight"] not in ("none", "balanced"):
-        raise click.UsageError("--balanced says --class-weight balanced already; give one of them")
-    weight: Any = "balanced" if options["balanced"] else options["class_weight"]
-    counts_alike = weight != "none" or options["sampler"] == "balanced" or options["logit_adjust"] > 0
-    criterion: Any = options["criterion"] or ("mean_class_accuracy" if counts_alike else "accuracy")
-    blends = options["mixup"] or options["cutmix"]
-    tokens = not blends and options["train"] != "all" if options["tokens"] is None else options["tokens"]
-    views = (4 if tokens and options["augment"] else 0) if options["views"] is None else options["views"]
-    augment = some("window", "area", "flip", "colours", "strength")
+        raise click.UsageError("--balanced is --class-weight balanced; give one of them")
+    settings = {}
+    for option in click.get_current_context().command.params:
+        name = long_name(option).lstrip("-").replace("-", "_")
+        if name in setting_names():
+            settings[name] = options[option.name or ""]
+    settings["crops"] = int(settings["crops"])
+    if options["balanced"]:
+        settings["class_weight"] = "balanced"
     try:
-        return FinetuneSpec(
-            **some(
-                "variant",
-                "train",
-                "start",
-                "validation",
-                "refit",
-                "final",
-                "checkpointing",
-                "protocol",
-                "folds",
-                "test_fraction",
-            ),
-            clip=clip_spec(options["variant"], **some("frames", "size", "clips"), crops=int(options["crops"])),
-            augment=AugmentSpec(**augment, keep_sides=tuple(sorted(options["keep_sides"])))
-            if options["augment"]
-            else None,
-            views=views,
-            tokens=options["token_precision"] if tokens else None,
-            splits=options["splits"],
-            training=TrainSpec(
-                **some("epochs", "patience", "micro_batch", "drop_path"),
-                criterion=criterion,
-                autocast=bf16,
-                sampling=SamplingSpec(**some("batch", "sampler", "deal", "mixup", "cutmix", "seed")),
-                optim=OptimSpec(**some("lr", "layer_decay", "weight_decay", "warmup", "clip_norm", "ema")),
-                loss=LossSpec(class_weight=weight, **some("logit_adjust", "focal", "label_smoothing")),
-            ),
-        )
+        return make_finetune_spec(options["variant"], train=options["train"], bf16=bf16, **settings)
     except ValueError as error:
         raise ActionVitError(option_error(error)) from error
 

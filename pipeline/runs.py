@@ -96,6 +96,38 @@ class Run:
         """The folder's name."""
         return self.folder.name
 
+    @property
+    def confusion(self) -> NDArray[np.float64]:
+        """(C, C), clips by true class (rows) and predicted class (columns).
+
+        A clip counts once: where several splits test it, each of its predictions counts in proportion.
+        """
+        _, inverse, counts = np.unique(self.predictions.id, return_inverse=True, return_counts=True)
+        matrix = np.zeros((len(self.predictions.class_names),) * 2)
+        np.add.at(matrix, (self.predictions.true, self.predictions.scores.argmax(axis=1)), 1 / counts[inverse])
+        return matrix
+
+    @property
+    def per_class(self) -> list[dict[str, Any]]:
+        """One record per class: `class`, `precision`, `recall`, `f1` and `support` (clips), over all splits.
+
+        A value that is not defined, such as the precision of a class that is never predicted, is None.
+        """
+        matrix = self.confusion
+        records = []
+        for number, name in enumerate(self.predictions.class_names):
+            correct, support, predicted = matrix[number, number], matrix[number].sum(), matrix[:, number].sum()
+            records.append(
+                {
+                    "class": name,
+                    "precision": float(correct / predicted) if predicted else None,
+                    "recall": float(correct / support) if support else None,
+                    "f1": float(2 * correct / (support + predicted)) if support + predicted else None,
+                    "support": round(support),
+                }
+            )
+        return records
+
     def head(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Return the head's tensors by name and its configuration.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("commands", "evaluation", "features", "heads", "pipeline")
+FOLDERS = ("api", "commands", "evaluation", "features", "heads", "pipeline")
 
 
 @pytest.fixture(scope="module")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from actionvit.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from actionvit.features.store.catalog import find_store, find_stores, open_single
-    from actionvit.features.store.export import export_store
-    from actionvit.features.store.keys import FeatureKey
-    from actionvit.features.store.merge import merge_stores
-    from actionvit.features.store.parts import Row
-    from actionvit.features.store.plan import Plan, make_plan
-    from actionvit.features.store.store import FeatureStore
-    from actionvit.features.store.verify import Problem, verify_store
-    from actionvit.features.store.writer import Writer
+    from actionvit.features.store.catalog import find_store as find_store
+    from actionvit.features.store.catalog import find_stores as find_stores
+    from actionvit.features.store.catalog import open_single as open_single
+    from actionvit.features.store.export import export_store as export_store
+    from actionvit.features.store.keys import FeatureKey as FeatureKey
+    from actionvit.features.store.merge import merge_stores as merge_stores
+    from actionvit.features.store.parts import Row as Row
+    from actionvit.features.store.plan import Plan as Plan
+    from actionvit.features.store.plan import make_plan as make_plan
+    from actionvit.features.store.store import FeatureStore as FeatureStore
+    from actionvit.features.store.verify import Problem as Problem
+    from actionvit.features.store.verify import verify_store as verify_store
+    from actionvit.features.store.writer import Writer as Writer
 
 _MODULES = {
     "FeatureKey": "keys",
@@ -31,25 +36,5 @@ _MODULES = {
     "open_single": "catalog",
     "verify_store": "verify",
 }
-__all__ = [
-    "FeatureKey",
-    "FeatureStore",
-    "Plan",
-    "Problem",
-    "Row",
-    "Writer",
-    "export_store",
-    "find_store",
-    "find_stores",
-    "make_plan",
-    "merge_stores",
-    "open_single",
-    "verify_store",
-]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first access: listing stores must not load h5py or the writer."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = lazy_names(__name__, _MODULES)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from actionvit.lazy import lazy_names
 
 if TYPE_CHECKING:
     from actionvit.pipeline.datasets.dataset import Dataset as Dataset
@@ -21,11 +22,5 @@ _MODULES = {
     "load_dataset": "loading",
     "make_splits": "splits",
 }
-__all__ = ["Dataset", "Split", "Video", "leaking_sources", "load_dataset", "make_splits"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name at its first use."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = lazy_names(__name__, _MODULES)
