@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from actionvit.features.device import Precision
 
 PACKAGES = ("actionvit", "torch", "transformers", "numpy", "h5py", "scikit-learn", "safetensors", "huggingface_hub")
-# Of the measured peak of its matrix products, what a forward reaches (docs/encoder.md); on GPUs assumed, not measured.
+# Fraction of the measured matmul peak that a forward pass reaches (docs/explanation/encoder.md); on GPUs assumed.
 REACHED = {"cpu": 0.85, "cuda": 0.5, "mps": 0.5}
 
 

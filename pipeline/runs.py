@@ -1,6 +1,6 @@
 """A run: a folder that holds what a head predicted, how good that is, the head, and where all of it came from.
 
-Readable without torch; `docs/runs.md` says what each file holds.
+Readable without torch; `docs/reference/run-format.md` says what each file holds.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ def write_run(
     folder : Path
         `RUNS/NAME`.
     info : mapping
-        Where the run comes from; `docs/runs.md` lists the keys.
+        Where the run comes from; `docs/reference/run-format.md` lists the keys.
     predictions : Predictions
         Of all test clips of all splits.
     metrics : mapping

@@ -334,7 +334,7 @@ def test_what_latex_and_markdown_take_amiss_is_escaped() -> None:
 
 
 def test_the_docs_name_every_key_and_every_form(found: Any) -> None:
-    page = (Path(__file__).resolve().parents[1] / "docs" / "report.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[1] / "docs" / "reference" / "report.md").read_text(encoding="utf-8")
     keys = page[page.index("## `report.json`") :]
     one = found["comparisons"][0]
     named = [*found, *found["runs"][0], *found["by_metadata"][0], *found["hard"][0], *found["analysis"]]

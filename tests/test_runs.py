@@ -1,4 +1,4 @@
-"""A run's files: written whole or not at all, as docs/runs.md says, refused where they are broken or too new."""
+"""The files of a run: complete or absent, as docs/reference/run-format.md describes, refused if damaged or too new."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from actionvit.evaluation.metrics import METRICS
 from actionvit.pipeline.runs import Run, find_runs, measure, read_run
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-SCHEMA: dict[str, Any] = json.loads((DOCS / "metrics.schema.json").read_text())
+SCHEMA: dict[str, Any] = json.loads((DOCS / "reference" / "metrics.schema.json").read_text())
 check = fastjsonschema.compile(SCHEMA)
 
 
@@ -68,7 +68,7 @@ def test_the_schema_notices(run: Run, change: Any) -> None:
 
 
 def test_the_schema_and_the_page_name_the_same_keys() -> None:
-    page = (DOCS / "runs.md").read_text()
+    page = (DOCS / "reference" / "run-format.md").read_text()
     table = page[page.index("## `metrics.json`") : page.index("## `run.json`")]
     split = SCHEMA["$defs"]["split"]["properties"]
     for name in split:
@@ -81,7 +81,7 @@ def test_the_schema_and_the_page_name_the_same_keys() -> None:
 
 
 def test_run_json_is_documented_as_far_as_the_report_reads_it(run: Run) -> None:
-    page = (DOCS / "runs.md").read_text()
+    page = (DOCS / "reference" / "run-format.md").read_text()
     documented = set(re.findall(r"^\| `(\w+)` \|", page[page.index("## `run.json`") :], re.MULTILINE))
     source = (DOCS.parent / "pipeline" / "reporting" / "describe.py").read_text()
     read = set(re.findall(r'info\.get\("(\w+)"', source)) | {

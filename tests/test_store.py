@@ -131,7 +131,7 @@ def test_the_last_row_of_a_video_is_the_one(tmp_path: Path, monkeypatch: pytest.
 
 
 def code_of_the_page() -> list[str]:
-    page = (Path(__file__).resolve().parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[1] / "docs" / "reference" / "cache-format.md").read_text(encoding="utf-8")
     return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
 
 

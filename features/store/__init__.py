@@ -1,4 +1,4 @@
-"""The feature store: embeddings cached in HDF5, one folder per dataset and key; see docs/formats.md."""
+"""The feature store: embeddings cached in HDF5, one folder per dataset and key; see docs/reference/cache-format.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The feature store: one folder per dataset and key, of immutable part files; see docs/formats.md."""
+"""The feature store: one folder per dataset and key, of immutable part files; see docs/reference/cache-format.md."""
 
 from __future__ import annotations
 

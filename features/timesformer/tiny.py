@@ -14,7 +14,7 @@ from actionvit.features.timesformer.state_dict import tensor_shapes
 from actionvit.features.timesformer.variants import TINY
 
 TINY_FILE = Path(__file__).with_name("tiny.safetensors")
-"""Written by `experiments/train_tiny.py`, half precision, transformers' names; see docs/finetuning.md."""
+"""Written by `experiments/train_tiny.py`, half precision, transformers' names; see docs/how-to/fine-tuning.md."""
 SEED = 51
 
 
