@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+import misbehaving_decoders
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -167,3 +168,15 @@ def test_an_animation_shows_each_picture_once() -> None:
             moving.seek(number)
             levels.append(float(np.asarray(moving.convert("RGB")).mean()))
     assert levels == pytest.approx([0, 100, 200], abs=3)
+
+
+def test_a_video_that_kills_its_decoder_fails_alone(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    misbehaving_decoders.install(monkeypatch)
+    (bad := tmp_path / "segfaults.avi").write_bytes(video.read_bytes())
+    os.mkfifo(pipe := tmp_path / "pipe.avi")
+    result = run(bad, pipe, video, "--variant", "tiny", "--output", tmp_path / "out", "--json", "--animate", "none")
+    assert result.exit_code == 3
+    assert f"{bad}: crashed: " in result.stderr and f"{pipe}: not_video: not a regular file" in result.stderr
+    assert [Path(entry["video"]).name for entry in json.loads(result.stdout)] == ["clip.avi"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from pickle import PickleBuffer
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,9 +59,19 @@ class Frames:
         if self.index.shape != self.data.shape[:1] or (self.index[1:] <= self.index[:-1]).any():
             raise ValueError(f"frame index: got {self.index.shape}, expected {self.data.shape[:1]}, strictly ascending")
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        """Pickle with the pixels as the one buffer; faster by far than the default for dataclasses and for arrays."""
+        data = PickleBuffer(self.data) if int(protocol) >= 5 else self.data.tobytes()  # type: ignore[arg-type]
+        about = (self.count, self.backend, self.flags, self.duration)
+        return _frames, (data, self.data.shape, self.index.tobytes(), about)
+
     def positions(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of `data` that hold the frames of `index` (any shape); KeyError if one was not decoded."""
         rows = np.minimum(np.searchsorted(self.index, index), len(self.index) - 1)
         if not np.array_equal(self.index[rows], index):
             raise KeyError(f"frames {sorted(set(index.ravel()) - set(self.index))} were not decoded")
         return rows
+
+
+def _frames(data: Any, shape: tuple[int, ...], index: bytes, about: tuple[Any, ...]) -> Frames:
+    return Frames(np.frombuffer(data, np.uint8).reshape(shape), np.frombuffer(index, np.int64), *about)

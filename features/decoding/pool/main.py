@@ -49,8 +49,7 @@ def _answer(connection: Connection, buffers: BufferPool, decoder: RequestDecoder
             slot, descriptor = buffers.export(result.frames.data)
         except MemoryError:
             result = failure(request, "memory", OUT_OF_MEMORY, result.frames.backend)
-    # Pixels are the only array of four dimensions: all others travel within the message.
-    message = pickle.dumps(result, 5, buffer_callback=lambda buffer: memoryview(buffer).ndim != 4)
+    message = pickle.dumps(result, 5, buffer_callback=lambda pixels: None)  # which are not in the message
     connection.send((time.monotonic(), message, slot))
     if descriptor is not None:
         reduction.send_handle(connection, descriptor, os.getppid())

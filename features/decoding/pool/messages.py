@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from actionvit.features.decoding.frames import Frames
 from actionvit.features.decoding.policy import DecodePolicy
+from actionvit.features.fingerprint import Fingerprint
 from actionvit.features.sampling import ClipSpec, Segment
 from actionvit.features.video_record import VideoRecord
 
@@ -39,6 +40,17 @@ class Decoded:
     def id(self) -> str:
         """The id of the request."""
         return self.record.id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle quickly, as `Frames` does, with the record's fields as a tuple."""
+        record = self.record
+        fields = (record.id, record.digest, tuple(record.fingerprint), record.count, record.flags, record.backend)
+        return _decoded, (fields, self.frames, self.seconds)
+
+
+def _decoded(record: tuple[Any, ...], frames: Frames, seconds: float) -> Decoded:
+    id, digest, fingerprint, count, flags, backend = record
+    return Decoded(VideoRecord(id, digest, Fingerprint(*fingerprint), count, flags, backend), frames, seconds)
 
 
 class WorkerConfig(NamedTuple):

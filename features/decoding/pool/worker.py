@@ -104,7 +104,7 @@ class Worker:
             self.busy_since = time.monotonic()
             return None
         finished_at, message, slot = answer
-        memory = [] if slot is None else [self._memory(slot)]  # of the one array that is not in the message
+        memory = [] if slot is None else [self._memory(slot)]  # of the pixels, which are not in the message
         result: Decoded | Failure = pickle.loads(message, buffers=memory)  # noqa: S301 - from our own process
         number = self.queue.popleft().number
         if self.queue:  # it began with the next one at once, unless that came later
