@@ -58,7 +58,7 @@ def open_video(path: Path, policy: DecodePolicy = DecodePolicy(), *, allocate: A
         `on_corrupt` is not applied here: frames carry flags.
     allocate : callable
         Makes the arrays that frames are decoded into. The decoding workers pass shared memory: copying the frames of
-        an HMDB51 clip there afterwards would cost 4 % of its decoding time.
+        an HMDB51 clip there afterwards would cost 5 % of its decoding time.
 
     Raises
     ------
