@@ -39,7 +39,7 @@ def report(
     """
     from actionvit.pipeline.reporting.embeddings import read_embeddings
     from actionvit.pipeline.reporting.inputs import dataset_folder
-    from actionvit.pipeline.reporting.report import report as run_stage
+    from actionvit.pipeline.reporting.writer import report as run_stage
     from actionvit.pipeline.runs import Run
 
     given = [runs] if isinstance(runs, (Run, str, Path)) else list(runs)
