@@ -106,7 +106,7 @@ class _Steps(contextlib.ExitStack):
 def draw(out: Path, seed: int, clips: int) -> None:
     """Write a small synthetic dataset laid out like HMDB51, with split lists.
 
-    The classes are motions of simple shapes; no single frame tells them apart. Existing clips are kept.
+    The classes are motions of simple shapes; no single frame distinguishes them. Existing clips are kept.
     """
     from actionvit.pipeline.datasets.synthetic.dataset import draw_dataset, plan_clips
 
@@ -117,8 +117,8 @@ def draw(out: Path, seed: int, clips: int) -> None:
                 advance(done, len(missing))
 
     drawn = draw_dataset(out, seed=seed, clips=clips, track=track)
-    kept = len(plan_clips(seed=seed, clips=clips)) - drawn
-    click.echo(f"{pluralize(drawn, 'clip')} drawn, {kept} kept, in `{out}`")
+    existing = len(plan_clips(seed=seed, clips=clips)) - drawn
+    click.echo(f"{pluralize(drawn, 'clip')} drawn, {existing} kept, in `{out}`")
 
 
 @command.command(examples="actionvit data splits videos/ --protocol grouped --folds 5")
@@ -137,19 +137,19 @@ def splits(root: Path, protocol: str | None, as_json: bool, **options: Any) -> N
     dataset = open_dataset(root, options)
     protocols = [protocol] if protocol else ["official", "grouped", "stratified", "random"][not dataset.official :]
     numbers = {name: options[name] for name in ("folds", "test_fraction", "seed")}
-    made: list[Split] = []
+    drawn: list[Split] = []
     why: ActionVitError | None = None
     for name in protocols:
         try:
-            made += make_splits(dataset, name, **numbers)  # type: ignore[arg-type]
+            drawn += make_splits(dataset, name, **numbers)  # type: ignore[arg-type]
         except ActionVitError as error:
             if protocol:
                 raise
             why = error
             click.echo(f"note: no {name} splits: {error}", err=True)
-    if why and not made:
+    if why and not drawn:
         raise why
-    rows = [_row(dataset, split) for split in made]
+    rows = [_row(dataset, split) for split in drawn]
     if as_json:
         echo_json({"dataset": dataset.name, "sources_known": dataset.sources_known, "splits": rows})
         return

@@ -1,4 +1,4 @@
-"""`actionvit data check`: how a dataset was read, what is broken in it, and what leaks."""
+"""`actionvit data check`: how a dataset was read, undecodable videos, leaks."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ NOTES_SHOWN = 2
 
 
 def open_dataset(root: Path, options: Mapping[str, Any], *, notes: int = NOTES_SHOWN) -> Dataset:
-    """Read the dataset that ROOT and `dataset_options` name; print what was read, and notes, on stderr.
+    """Read the dataset that ROOT and `dataset_options` name; print its summary and notes on stderr.
 
     Of the notes, the first few are printed, each cut before the names of the videos, and the others are counted; with
     `notes` 0 nothing is printed.

@@ -61,7 +61,7 @@ def test_splits_without_lists_are_the_others(tmp_path):
         file.touch()
     done = run("splits", tmp_path / "set")
     assert done.exit_code == 0 and "official" not in done.stdout and "random-5" in done.stdout
-    assert "note: file names tell no sources" in done.stderr
+    assert "note: file names give no sources" in done.stderr
 
 
 def encode_anew(source: Path, target: Path) -> None:
@@ -119,7 +119,7 @@ def test_check_finds_copies_leaks_and_what_is_broken(planted):
         assert sum(one["count"] for one in found[name]) == count
 
 
-def test_check_says_it_in_words(planted):
+def test_check_prints_its_findings(planted):
     done = run("check", planted / "list.csv", "--decode", "--workers", 2)
     assert done.exit_code == 3
     for words in (
@@ -186,7 +186,7 @@ def test_terminals_of_any_encoding_are_printed_on(tmp_path, encoding):
     assert ("клас" if whole else r"\u043a\u043b\u0430\u0441") in text and ("█" if whole else "###") in text
 
 
-def test_splits_that_one_source_cannot_make_do_not_stop_the_others(tmp_path):
+def test_impossible_splits_do_not_stop_the_others(tmp_path):
     lines = ["path,label,split,source"]
     for number in range(8):
         (tmp_path / f"{number}.avi").touch()
@@ -205,14 +205,14 @@ def test_splits_that_one_source_cannot_make_do_not_stop_the_others(tmp_path):
     assert run("splits", tmp_path / "alone").exit_code == 1, "none at all is an error"
 
 
-def test_check_without_lists_looks_at_the_splits_that_probe_would_make(sixty):
+def test_check_without_lists_uses_the_default_splits(sixty):
     found = json.loads(run("check", sixty, "--format", "folder", "--json").stdout)
     assert [one["name"] for one in found["splits"]] == [f"grouped-{number}" for number in range(1, 6)]
     assert not any(one["leaking_sources"] for one in found["splits"])
 
 
 @pytest.mark.slow
-def test_real_clips_have_no_look_alikes_across_the_official_splits(real_data):
+def test_official_splits_of_real_clips_have_no_look_alikes(real_data):
     options = ("--splits-dir", real_data / "hmdb51_splits", "--decode", "--json")
     done = run("check", real_data / "jhmdb21", *options)
     found = json.loads(done.stdout)

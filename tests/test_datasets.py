@@ -80,7 +80,7 @@ def test_the_scan_of_6766_files_is_fast(hmdb51):
     assert min(once() for _ in range(3)) < 1.5
 
 
-def test_real_jhmdb_clips_match_the_lists_but_for_what_is_said(real_data):
+def test_jhmdb_clips_match_the_lists_but_for_the_notes(real_data):
     dataset = load_dataset(real_data / "jhmdb21")
     assert (dataset.format, len(dataset.videos), len(dataset.class_names)) == ("hmdb51", 523, 21)
     notes = "\n".join(dataset.notes)
@@ -96,7 +96,7 @@ def test_real_jhmdb_clips_match_the_lists_but_for_what_is_said(real_data):
 
 
 @pytest.mark.parametrize("name", [".", "..", "a/b", "/tmp/x", "x\0"])
-def test_a_dataset_has_a_name_that_its_folder_in_the_cache_may_have(tmp_path, name):
+def test_dataset_names_that_are_no_folder_names_are_refused(tmp_path, name):
     root = make(tmp_path / "set", "clap/a.avi")
     with pytest.raises(ActionVitError, match="--dataset-name"):
         load_dataset(root, name=name)
@@ -116,7 +116,7 @@ def test_strange_names_survive(tmp_path):
     assert {video.source for video in dataset.videos} == {name.partition("_clap_")[0] for name in STRANGE}
 
 
-def test_order_is_by_id_whatever_the_file_system_says(tmp_path, monkeypatch):
+def test_order_is_by_id_not_by_the_file_system(tmp_path, monkeypatch):
     root = make(tmp_path / "set", "b/2.mp4", "a/10.mkv", "a/9.webm", "b/1.MOV", "a/Z.avi")
     real = os.scandir
 
@@ -154,7 +154,7 @@ def test_frame_folders(tmp_path):
     assert "2 entries passed over, no video: `clap/empty`, `clap/notes.txt`" in dataset.notes
 
 
-def test_what_is_passed_over_is_said(tmp_path):
+def test_files_passed_over_are_noted(tmp_path):
     root = make(tmp_path / "set", "a/1.mp4", "a/2.mp4", "a/.hidden.mp4", "a/readme.txt", "a/deeper/3.mp4", "top.mp4")
     make(root, "logs/run.txt", ".cache/x/y.mp4", "b/1.mp4")
     dataset = load_dataset(root)
@@ -166,18 +166,18 @@ def test_what_is_passed_over_is_said(tmp_path):
         "1 folder without videos passed over: `logs`",
         "1 hidden file passed over: `a/.hidden.mp4`",
         "2 entries passed over, no video: `a/deeper`, `a/readme.txt`",
-        "file names tell no sources: every video counts as its own, and leaks cannot be seen",
+        "file names give no sources: every video counts as its own, and leaks cannot be seen",
     )
 
 
-def test_a_link_to_a_video_that_is_gone_is_not_dropped(tmp_path):
+def test_broken_link_to_a_video_is_kept(tmp_path):
     root = make(tmp_path / "set", "a/1.mp4")
     (root / "a" / "2.mp4").symlink_to(tmp_path / "gone.mp4")
     assert [video.id for video in load_dataset(root).videos] == ["a/1.mp4", "a/2.mp4"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
-def test_names_that_are_not_utf8_are_left_out_and_said(tmp_path):
+def test_names_that_are_not_utf8_are_left_out_with_a_note(tmp_path):
     root = make(tmp_path / "set", "a/1.mp4")
     (root / "a" / os.fsdecode(b"caf\xe9.mp4")).touch()
     dataset = load_dataset(root)
@@ -209,7 +209,7 @@ def test_lists_are_found_inside_and_beside(tmp_path, place):
     assert load_dataset(root, format="folder").official == ()
 
 
-def test_lists_beside_a_dataset_they_do_not_know_are_passed_over(tmp_path):
+def test_lists_of_another_dataset_are_passed_over(tmp_path):
     root = make(tmp_path / "mine", "clap/1.mp4", "clap/2.mp4")
     write_lists(tmp_path / "hmdb51_splits", "clap", {"other.avi": 1})
     dataset = load_dataset(root)
@@ -386,7 +386,7 @@ def test_metadata(tmp_path):
     assert "no official split lists" in dataset.notes[0]
 
 
-def test_datasets_load_without_torch_and_its_like():
+def test_loading_imports_no_heavy_packages():
     code = (
         "import sys, actionvit.pipeline.datasets.loading; print({'torch', 'sklearn', 'av', 'h5py'} & set(sys.modules))"
     )

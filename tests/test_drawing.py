@@ -156,7 +156,7 @@ def test_its_files_are_mpeg4_and_hold_what_was_drawn(drawn):
         assert np.abs(decoded.astype(int) - pixels).mean() < 12
 
 
-def test_a_second_call_keeps_what_is_there_and_mends_what_is_not(drawn):
+def test_second_draw_keeps_clips_and_adds_missing_ones(drawn):
     files = sorted(drawn.glob("*/*.avi"))
     before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
     assert draw_dataset(drawn) == 0
@@ -189,7 +189,7 @@ def test_another_seed_draws_other_clips():
     assert not np.array_equal(plan_clips(seed=0)[0].draw()[0], plan_clips(seed=1)[0].draw()[0])
 
 
-def test_a_file_cut_off_while_it_is_written_is_not_taken_for_a_clip(sixty, tmp_path, monkeypatch):
+def test_partially_written_clip_is_drawn_again(sixty, tmp_path, monkeypatch):
     def fail(file, clip):
         file.write_bytes(b"RIFF")
         raise KeyboardInterrupt

@@ -161,7 +161,7 @@ def test_addresses_that_do_not_work(server, tmp_path):
     server.status = 503
     with pytest.raises(ActionVitError, match="the server answered 503"):
         get(server, tmp_path / "f")
-    with pytest.raises(ActionVitError, match="no http or https"):
+    with pytest.raises(ActionVitError, match="not an http or https"):
         download("file:///etc/passwd", tmp_path / "f", max_bytes=10)
     with pytest.raises(ActionVitError, match=r"cut short after 0 bytes .*refused"):
         download("http://127.0.0.1:9/f", tmp_path / "f", max_bytes=10, pauses=())
@@ -264,7 +264,7 @@ def test_bombs_stop_at_the_budget(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_declared_size_that_lies_does_not_help_a_bomb(tmp_path):
+def test_wrong_declared_size_does_not_help_a_bomb(tmp_path):
     file = make_zip(tmp_path / "bomb.zip", {"zeros": bytes(5_000_000)})
     data = bytearray(file.read_bytes())
     for at in (data.index(b"PK\x01\x02") + 24, 22):  # uncompressed size, in the directory and at the member
@@ -374,7 +374,7 @@ def test_a_hostile_rar_is_refused_through_each_program(tmp_path, program):
     assert not (tmp_path / "out").exists()
 
 
-def test_without_a_program_the_remedy_comes_before_the_download(tmp_path, monkeypatch, server):
+def test_missing_bsdtar_is_reported_before_the_download(tmp_path, monkeypatch, server):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ActionVitError, match=r"needs a program .* install bsdtar .*or give a zip or tar"):
         fetch("hmdb51", tmp_path / "data")
@@ -442,7 +442,7 @@ def test_frame_folders_from_a_file(tmp_path):
     assert load_dataset(tmp_path / "simp").format == "frames"
 
 
-def test_what_cannot_be_fetched_says_what_to_do(tmp_path, server):
+def test_unfetchable_sets_name_the_remedy(tmp_path, server):
     with pytest.raises(ActionVitError, match="expected one of hmdb51, ucf101, hmdb_simp"):
         fetch("moments", tmp_path / "k")
     with pytest.raises(ActionVitError, match=r"scripts of .*kinetics-dataset"):

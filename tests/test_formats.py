@@ -10,13 +10,18 @@ import time
 from pathlib import Path
 from typing import get_args
 
+import av
 import pytest
 from click.testing import CliRunner
-from dataset_trees import CLASSES, TREES, clips, put, write
+from dataset_trees import CLASSES, TREES, clips, pixels, put, write
 
 from actionvit.cli import cli
 from actionvit.commands.dataset_options import FORMATS
 from actionvit.errors import ActionVitError
+from actionvit.features.decoding.policy import DecodePolicy
+from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest
+from actionvit.features.decoding.pool.supervisor import decode_stream
+from actionvit.features.sampling import ClipSpec
 from actionvit.pipeline.datasets import load_dataset, make_splits
 from actionvit.pipeline.datasets.dataset import Format
 from actionvit.pipeline.datasets.loading import reload
@@ -229,6 +234,30 @@ def test_report_names_the_set_it_was_scored_on(trees, tmp_path):
     assert len(texts) >= 3 and all("validation set (val)" in text for text in texts)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [
+        *((".mpg", "mpeg1video"), (".mpeg", "mpeg2video"), (".m4v", "mpeg4"), (".flv", "flv"), (".wmv", "wmv2")),
+        *((".ts", "mpeg2video"), (".3gp", "mpeg4"), (".mov", "mpeg4"), (".MKV", "mpeg4"), (".vob", "mpeg2video")),
+    ],
+)
+def test_containers_in_use_are_found_and_decoded(tmp_path, suffix, codec):
+    file = tmp_path / "set" / "grow" / f"a{suffix}"
+    file.parent.mkdir(parents=True)
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for picture in pixels(1, "grow"):
+            frame = av.VideoFrame.from_ndarray(picture.repeat(2, 0).repeat(2, 1), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    [video] = load_dataset(tmp_path / "set").videos
+    requests = [DecodeRequest(video.id, video.path, (ClipSpec(num_frames=2, size=32),))]
+    [decoded] = decode_stream(requests, policy=DecodePolicy(), workers=0, timeout=60)
+    assert isinstance(decoded, Decoded), decoded
+
+
 # Never silently wrong.
 
 
@@ -436,9 +465,17 @@ def test_100_000_rows_are_read_in_time_and_memory(wide):
     code = (
         "import resource, sys, time\n"
         "from pathlib import Path\n"
-        "from actionvit.pipeline.datasets import load_dataset, make_splits\n"
-        "dataset = load_dataset(Path(sys.argv[1])); splits = make_splits(dataset, 'stratified')\n"
-        "assert len(dataset.videos) == 100_000 and len(splits) == 5\n"
+        "from actionvit.features.store.keys import FeatureKey\n"
+        "from actionvit.features.store.plan import make_plan\n"
+        "from actionvit.features.store.store import FeatureStore\n"
+        "from actionvit.pipeline.datasets import load_dataset\n"
+        "dataset = load_dataset(Path(sys.argv[1]))\n"
+        "key = dict(weights='w', model={}, clip={}, preprocessing={}, decoder='d', precision='p')\n"
+        "folder = Path(sys.argv[1]).parent / 'store'\n"
+        "key = FeatureKey(**key, outputs={}, schema=1)\n"
+        "store = FeatureStore.open_or_new(folder, key=key, dataset='d', variant='v')\n"
+        "plan = make_plan(store, [(video.id, video.path) for video in dataset.videos])\n"
+        "assert len(dataset.videos) == len(plan.missing) == 100_000\n"
         "print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
     )
     out = subprocess.run([sys.executable, "-c", code, wide], capture_output=True, text=True, check=True).stdout

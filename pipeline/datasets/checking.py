@@ -1,4 +1,4 @@
-"""Check a dataset before it is used: what was read, what is broken, what leaks from training to test sets."""
+"""Check a dataset before it is used: how it was read, undecodable videos, leaks from training to test sets."""
 
 from __future__ import annotations
 

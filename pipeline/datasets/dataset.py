@@ -106,14 +106,14 @@ class Dataset:
 
     @property
     def summary(self) -> str:
-        """One line on what was read, and how."""
+        """The format and the counts, in one line."""
         counts = [pluralize(len(self.videos), "video"), pluralize(len(self.class_names), "class", "classes")]
         splits = [pluralize(len(self.official), "official split")] if self.official else []
         return f"read as {self.description or self.format}: {', '.join([*counts, *splits])}"
 
     @property
     def record(self) -> dict[str, Any]:
-        """What a store or a run keeps of its dataset, by the names on disk; `reload` reads the dataset again."""
+        """The fields that a store keeps of its dataset, by their names on disk; `reload` reads the dataset again."""
         origin = {} if self.origin is None else {"csv": str(self.origin)}
         lists = {name: str(file.absolute()) for name, file in self.lists}
         return {

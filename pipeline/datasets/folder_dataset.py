@@ -29,7 +29,7 @@ class _Found(NamedTuple):
 
 
 def scan_tree(root: Path, *, frames: bool | None = None, sets_are_classes: bool = False) -> Reading:
-    """Find the class folders of `root` and the videos in them: files, or folders of images where there are no files.
+    """Find the class folders of `root` and the videos in them: files, or folders of images if there are none.
 
     Folders called `train`, `val`, `test` or the like that hold class folders are the sets of an official split. In a
     class folder without videos, those in the folders below it are taken.
@@ -87,27 +87,29 @@ def _holds_videos(entries: Sequence[os.DirEntry[str]]) -> bool:
 
 def _scan_sets(root: Path, top: Sequence[os.DirEntry[str]], sets: dict[str, str], frames: bool | None) -> Reading:
     """Read `SET/CLASS/VIDEO`; ids begin with the set's folder."""
-    whole = Reading(videos=[])
+    reading = Reading(videos=[])
     members = {}
     for folder in sorted(sets):
         part = _scan(root / folder, _entries(root / folder), frames, prefix=f"{folder}/")
-        whole.videos += part.videos
-        whole.notes += [f"{folder}: {note}" for note in part.notes]
-        whole.frames |= part.frames
+        reading.videos += part.videos
+        reading.notes += [f"{folder}: {note}" for note in part.notes]
+        reading.frames |= part.frames
         members.update(dict.fromkeys((video.id for video in part.videos), sets[folder]))
     others = [entry.name for entry in _folders(top) if entry.name not in sets]
     if others:
-        whole.notes.append(f"{pluralize(len(others), 'folder')} beside the sets passed over: {abbreviate(others)}")
-    whole.videos.sort(key=lambda video: video.id)
-    whole.splits.append(split_of(1, members))
-    return whole
+        reading.notes.append(f"{pluralize(len(others), 'folder')} beside the sets passed over: {abbreviate(others)}")
+    reading.videos.sort(key=lambda video: video.id)
+    reading.splits.append(split_of(1, members))
+    return reading
 
 
 def _scan(root: Path, top: Sequence[os.DirEntry[str]], frames: bool | None, prefix: str = "") -> Reading:
     tree = {entry.name: _entries(entry.path) for entry in _folders(top)}
     direct = {label: [entry for entry in entries if _is_video_file(entry)] for label, entries in tree.items()}
     if frames is None:
-        frames = not any(direct.values()) and any(is_frame_folder(entry) for some in tree.values() for entry in some)
+        frames = not any(direct.values()) and any(
+            is_frame_folder(entry) for folder in tree.values() for entry in folder
+        )
     nested: list[str] = []
     if frames:
         taken = {
@@ -128,8 +130,8 @@ def _scan(root: Path, top: Sequence[os.DirEntry[str]], frames: bool | None, pref
     videos, unreadable = [], []
     groups = {label: {video.name.rpartition("/")[0] for video in taken[label]} for label in nested if taken[label]}
     grouped = bool(groups) and all(len(folders) > 1 for folders in groups.values())
-    for label, found in taken.items():
-        for video in found:
+    for label, entries in taken.items():
+        for video in entries:
             name = f"{prefix}{label}/{video.name}"
             if not _is_text(name):
                 unreadable.append(name)
@@ -145,7 +147,7 @@ def _scan(root: Path, top: Sequence[os.DirEntry[str]], frames: bool | None, pref
     return Reading(
         videos=sorted(videos, key=lambda video: video.id),
         frames=frames,
-        folders=tuple(sorted(label for label, found in taken.items() if found)),
+        folders=tuple(sorted(label for label, entries in taken.items() if entries)),
         notes=list(_notes(top, tree, taken, unreadable, nested if not frames else ())),
     )
 
@@ -224,12 +226,12 @@ def _notes(
         for label, entries in tree.items()
         if any("_test_split" in entry.name or entry.name.startswith(("trainlist", "testlist")) for entry in entries)
     }
-    if beside := [label for label, found in taken.items() if not found and label not in lists]:
+    if beside := [label for label, entries in taken.items() if not entries and label not in lists]:
         yield f"{pluralize(len(beside), 'folder')} without videos passed over: {abbreviate(beside)}"
     if taken_nested := [label for label in nested if taken[label]]:
         count = pluralize(len(taken_nested), "class", "classes")
         yield f"videos of {count} lie in folders below the class folder: {abbreviate(taken_nested)}"
-    used = {video.path for found in taken.values() for video in found}
+    used = {video.path for entries in taken.values() for video in entries}
     stray = [
         f"{label}/{entry.name}"
         for label in taken

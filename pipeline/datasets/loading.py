@@ -62,7 +62,7 @@ def load_dataset(
     Returns
     -------
     Dataset
-        Videos sorted by id, in whatever order the file system lists them.
+        Videos sorted by id, independent of the order in which the file system lists them.
 
     Raises
     ------
@@ -161,10 +161,10 @@ def _read_folder(reading: Reading, root: Path, splits_dir: Path | None, format: 
     """Add the splits of the official lists given or found to a reading of class folders; return its format."""
     if reading.splits:
         return "sets"
-    if unread := sniffing.unread_lists(root):
+    if ignored := sniffing.unread_lists(root):
         reading.notes.append(
-            f"{pluralize(len(unread), 'list file')} in `{root}` not read: {abbreviate(unread)}; to read one, give it as"
-            " ROOT, or --list split=FILE"
+            f"{pluralize(len(ignored), 'list file')} in `{root}` not read: {abbreviate(ignored)}; to read one, give"
+            " it as ROOT, or --list split=FILE"
         )
     if splits_dir is None and format != "folder":
         splits_dir = find_lists(root, reading.folders)
@@ -220,5 +220,5 @@ def _source_notes(videos: Sequence[Video]) -> tuple[str, ...]:
     if not unknown:
         return ()
     if len(unknown) == len(videos):
-        return ("file names tell no sources: every video counts as its own, and leaks cannot be seen",)
+        return ("file names give no sources: every video counts as its own, and leaks cannot be seen",)
     return (f"{pluralize(len(unknown), 'name')} without a source, each its own: {abbreviate(unknown)}",)

@@ -68,15 +68,15 @@ def parse_metadata(stem: str) -> ClipMetadata | None:
 def parse_source(stem: str, label: str) -> str | None:
     """Return the source that a video was cut from, or None where its name does not contain one.
 
-    HMDB51 names begin with `<source>_<class>_`, whatever folder they lie in: a relabelled clip keeps its source.
+    HMDB51 names begin with `<source>_<class>_`, in any folder: a relabelled clip keeps its source.
     UCF101's `v_Class_gNN_cNN` gives the group `v_Class_gNN`.
     """
-    if match := _UCF101.fullmatch(stem):
+    if stem.startswith("v_") and (match := _UCF101.fullmatch(stem)):
         return match["source"]
-    if (match := _HMDB51.fullmatch(stem)) is None:
+    if "_np" not in stem or (match := _HMDB51.fullmatch(stem)) is None:
         return None
     stem = match["stem"]
-    known = _BY_LAST_WORD.get(stem.rpartition("_")[2], ())
-    named = [name for name in (label, *known) if stem.endswith(f"_{name}")]
+    candidates = _BY_LAST_WORD.get(stem.rpartition("_")[2], ())
+    named = [name for name in (label, *candidates) if stem.endswith(f"_{name}")]
     longest = max(named, key=len, default="")
     return stem[: -len(longest) - 1] if longest else stem

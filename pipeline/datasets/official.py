@@ -57,10 +57,10 @@ def _holds_list_of(folder: Path, classes: set[str]) -> bool:
 def _subfolders(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
-            found = [Path(entry.path) for entry in entries if entry.name[0] != "." and entry.is_dir()]
-    except OSError:  # a parent or neighbour that may not be read holds no lists for us
+            folders = [Path(entry.path) for entry in entries if entry.name[0] != "." and entry.is_dir()]
+    except OSError:  # an unreadable neighbor
         return []
-    return sorted(found, key=lambda path: (path.name not in FOLDER_NAMES, path.name))
+    return sorted(folders, key=lambda path: (path.name not in FOLDER_NAMES, path.name))
 
 
 def read_official(folder: Path, videos: Sequence[Video], *, certain: bool = True) -> tuple[list[Split], list[str]]:
@@ -73,7 +73,7 @@ def read_official(folder: Path, videos: Sequence[Video], *, certain: bool = True
     Raises
     ------
     ActionVitError
-        If there is no list, a line is not `NAME CODE`, or a list has none of its videos though their class is there.
+        If there are no lists, a line is not `NAME CODE`, or a list has none of its videos though their class is there.
     """
     if files := ucf101_files(folder):
         return read_ucf101(files, videos, certain=certain)
@@ -92,7 +92,7 @@ def read_official(folder: Path, videos: Sequence[Video], *, certain: bool = True
             file, count = folder / f"{label}_test_split{number}.txt", pluralize(len(ids[label]), "video")
             raise ActionVitError(
                 f"split list `{file}` names none of the {count} in class folder `{label}`;"
-                " put its videos there, or mend or remove the list"
+                " put its videos there, or correct or remove the list"
             )
     splits = [_split(number, lists, matches, folder) for number in sorted({number for number, _ in lists})]
     beside = [] if certain else [f"official split lists read from `{folder}`"]
@@ -126,10 +126,10 @@ def _read_list(file: Path) -> Iterator[tuple[str, str]]:
 def _match(names: Iterable[str], ids: Mapping[str, str]) -> dict[str, str]:
     """Return `{listed name: video id}` for one class; see `read_official` for the rule."""
     matched = {name: ids[name] for name in names if name in ids}
-    listed, there = _by_letters(name for name in names if name not in ids), _by_letters(ids.keys() - matched.keys())
+    listed, on_disk = _by_letters(name for name in names if name not in ids), _by_letters(ids.keys() - matched.keys())
     for letters, candidates in listed.items():
-        if len(candidates) == 1 and len(there.get(letters, ())) == 1:
-            matched[candidates[0]] = ids[there[letters][0]]
+        if len(candidates) == 1 and len(on_disk.get(letters, ())) == 1:
+            matched[candidates[0]] = ids[on_disk[letters][0]]
     return matched
 
 
@@ -174,8 +174,8 @@ def _notes(
     absent = [f"{label}/{name}" for label in ids for name in listed.get(label, set()) - matches.get(label, {}).keys()]
     if absent:
         yield f"{pluralize(len(absent), 'video')} in the official lists, but not here: {abbreviate(absent)}"
-    known = {video for by_name in matches.values() for video in by_name.values()}
-    unlisted = [video for by_stem in ids.values() for video in by_stem.values() if video not in known]
+    listed_ids = {video for by_name in matches.values() for video in by_name.values()}
+    unlisted = [video for by_stem in ids.values() for video in by_stem.values() if video not in listed_ids]
     if unlisted:
         yield f"{pluralize(len(unlisted), 'video')} here, but in no official list: {abbreviate(unlisted)}"
     respelt = [

@@ -1,4 +1,4 @@
-"""What a reader returns, and the names of sets."""
+"""The result of a reader, and the names of sets."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ def merge_sources(videos: Sequence[Video], own: Collection[str] = ()) -> tuple[l
     members: defaultdict[str, list[str]] = defaultdict(list)
     for key, film in of_film.items():
         members[film] += names[key]
-    merged = {_film_name(film, found): tuple(found) for film, found in members.items() if len(found) > 1}
-    source_of = {name: film for film, found in merged.items() for name in found}
+    merged = {_film_name(film, group): tuple(group) for film, group in members.items() if len(group) > 1}
+    source_of = {name: film for film, group in merged.items() for name in group}
     return [
         replace(video, source=source_of[video.source])
         if video.source in source_of and video.id not in own and video.source in labels
@@ -72,20 +72,20 @@ def _series(keys: Iterable[str], labels: dict[str, set[str]]) -> dict[str, list[
     for source, classes in labels.items():
         of_key[_key(source)] |= classes
     parts: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    told: set[str] = set()
+    with_part: set[str] = set()
     for key in keys:
         if match := _NUMBERED.fullmatch(key):
             parts[match["stem"]][key] = int(match["number"])
             if match["part"]:
-                told.add(match["stem"])
+                with_part.add(match["stem"])
     series = {}
     for film, numbers in parts.items():
-        whole = [*sorted(numbers), *([film] if film in of_key else [])]
-        classes = set().union(*(of_key[key] for key in whole))
+        members = [*sorted(numbers), *([film] if film in of_key else [])]
+        classes = set().union(*(of_key[key] for key in members))
         padded = any(re.search(r"(?<![0-9])0[0-9]\Z", key) for key in numbers)
         spans = len(classes) >= MIN_CLASSES and min(numbers.values()) <= LAST_FIRST and not padded
-        if len(numbers) > 1 and (film in told or spans):
-            series[film] = whole
+        if len(numbers) > 1 and (film in with_part or spans):
+            series[film] = members
     return series
 
 

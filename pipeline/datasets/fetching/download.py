@@ -1,4 +1,4 @@
-"""One file over HTTP, resumed where an earlier attempt stopped, and whole or not there at all."""
+"""Download one file over HTTP, resuming an earlier attempt; the file appears only when it is complete."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _BLOCK = 1 << 18
 _PAUSES = (1, 3, 9)  # seconds before each further attempt
 
 Progress = Callable[[int, "int | None"], None]
-"""Called with the bytes there are and the bytes there will be, if known."""
+"""Called with the bytes received and the total, if known."""
 
 
 class _InterruptedError(Exception):
-    """The connection broke, but what came is kept and the rest may be asked for."""
+    """The connection broke; the received bytes are kept, and the rest can be requested."""
 
 
 def download(
@@ -39,19 +39,18 @@ def download(
 ) -> None:
     """Download `url` to the file `to`, which appears only when it is complete.
 
-    What has come so far lies in `to` + `.part`, and beside it what the server said of the file, so that a later call
-    asks for the rest only, and starts anew if the server's file has changed (RFC 9110, sections 13.1.5 and 14.2).
+    The bytes received so far are kept in `to` + `.part`, with the server's validator beside them, so that a later call
+    requests only the rest, and starts again if the server's file has changed (RFC 9110, sections 13.1.5 and 14.2).
 
     Parameters
     ----------
     url : str
         http or https.
     to : Path
-        The file to make; its folder must exist.
+        The new file; its folder must exist.
     max_bytes : int
-        More than this is refused.
+        A larger file is refused.
     progress : callable, optional
-        Told how many bytes there are, and how many there will be.
     timeout : float
         Seconds of silence after which the connection counts as broken.
     pauses : tuple of float
@@ -63,7 +62,7 @@ def download(
         If the address is wrong, the file too big, the disk too small, or every attempt was cut short.
     """
     if not url.startswith(("http://", "https://")):
-        raise ActionVitError(f"download: `{url}` is no http or https address")
+        raise ActionVitError(f"download: `{url}` is not an http or https address")
     part, info = to.with_name(to.name + ".part"), to.with_name(to.name + ".part.json")
     for pause in (*pauses, None):
         try:
@@ -84,7 +83,7 @@ def download(
 
 
 def _attempt(url: str, part: Path, info: Path, *, max_bytes: int, progress: Progress | None, timeout: float) -> None:
-    """Ask for what is missing and append it; raises _InterruptedError if less came than was announced."""
+    """Request the missing bytes and append them; raise _InterruptedError if fewer come than announced."""
     have, validator = _resumable(url, part, info)
     request = urllib.request.Request(url, headers={"User-Agent": "actionvit", "Accept-Encoding": "identity"})
     if have:
@@ -103,9 +102,9 @@ def _attempt(url: str, part: Path, info: Path, *, max_bytes: int, progress: Prog
             info.write_text(json.dumps({"url": url, "validator": validator, "total": total}), encoding="utf-8")
             _receive(url, response, part, have, total, max_bytes=max_bytes, progress=progress)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # the part is not a beginning of what the server has now
+        if error.code == 416:  # the received bytes are not a beginning of the server's file
             part.unlink(missing_ok=True)
-            raise _InterruptedError("the server's file is another one now") from error
+            raise _InterruptedError("the server's file has changed") from error
         if error.code in (408, 429) or error.code >= 500:
             raise _InterruptedError(f"the server answered {error.code}") from error
         raise ActionVitError(
@@ -141,15 +140,15 @@ def _receive(
 
 
 def _resumable(url: str, part: Path, info: Path) -> tuple[int, str]:
-    """Return the bytes there are and the validator to resume with; (0, "") if one must start anew."""
+    """Return the number of bytes received and the validator to resume with; (0, "") to start again."""
     try:
-        known = json.loads(info.read_text(encoding="utf-8"))
+        record = json.loads(info.read_text(encoding="utf-8"))
         have = part.stat().st_size
     except (OSError, ValueError):
         return 0, ""
-    # A weak ETag vouches for the meaning, not for the bytes.
-    usable = known.get("url") == url and known.get("validator") and not known["validator"].startswith("W/")
-    return (have, str(known["validator"])) if usable and have else (0, "")
+    # A weak ETag identifies the meaning, not the bytes.
+    usable = record.get("url") == url and record.get("validator") and not record["validator"].startswith("W/")
+    return (have, str(record["validator"])) if usable and have else (0, "")
 
 
 def _range_start(response: http.client.HTTPResponse) -> int:

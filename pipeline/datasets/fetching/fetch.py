@@ -290,7 +290,7 @@ def _unpack_nested(archive: Path, into: Path, budget: Budget, progress: Progress
 
 
 def _place(folder: Path, ready: Path) -> int:
-    """Move class folders and split lists, at whatever depth, to where a dataset has them; return their number."""
+    """Move class folders and split lists, at any depth, to where a dataset has them; return their number."""
     entries = sorted(folder.iterdir())
     names = [entry.name.lower() for entry in entries if entry.name[0] != "." or entry.is_dir()]
     if any(name.endswith("_test_split1.txt") for name in names):

@@ -70,7 +70,7 @@ def read_lists(files: Sequence[tuple[Path, str, int]], roots: Sequence[Path], *,
     roots : sequence of Path
         Folders at which the paths may start; the one where most of the first paths exist is taken.
     frames : bool, optional
-        Whether lines are `folder frames label`; by default told from the first lines.
+        Whether lines are `folder frames label`; by default detected from the first lines.
     """
     first = [line for file, _, _ in files for line in head(file)]
     if not first:
@@ -167,7 +167,7 @@ def _fields(file: Path, line: int, fields: list[str], text: str, kind: str, *, u
 
 
 def _name_classes(listed: list[tuple[Path, list[Row]]]) -> list[str]:
-    """Replace numbers by the class names in a file beside the lists; return a note if there is no such file."""
+    """Replace numbers by the class names in a file beside the lists; return a note if the file is missing."""
     labels = {row.label for _, rows in listed for row in rows if row.label}
     if not labels or not all(label.isdecimal() for label in labels):
         return []

@@ -1,6 +1,6 @@
 """Read the annotation files of public sets that name videos by an id: Kinetics, Something-Something, Diving48, Jester.
 
-Files are looked for by name below ROOT, in whatever folders they lie; of these sets some videos are always gone.
+Files are looked for by name below ROOT, in any folder; of these sets some videos are always gone.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _KINETICS = {"label": "label", "youtube_id": "id", "time_start": "start", "time_
 
 def index(root: Path) -> dict[str, str]:
     """Return `{name without suffix: path below root}` of every video file and frame folder, hidden ones apart."""
-    found: dict[str, str] = {}
+    places: dict[str, str] = {}
     for folder, folders, files in os.walk(root, followlinks=True):
         folders[:] = sorted(name for name in folders if name[0] != ".")
         below = os.path.relpath(folder, root).replace(os.sep, "/")
         prefix = "" if below == "." else f"{below}/"
         videos = [name for name in sorted(files) if name.lower().endswith(VIDEO_SUFFIXES) and name[0] != "."]
         for name in videos:
-            found.setdefault(name[: name.rindex(".")], f"{prefix}{name}")
+            places.setdefault(name[: name.rindex(".")], f"{prefix}{name}")
         if prefix and not videos and any(name.lower().endswith(IMAGE_SUFFIXES) for name in files):
-            found.setdefault(os.path.basename(folder), below)  # noqa: PTH119
+            places.setdefault(os.path.basename(folder), below)  # noqa: PTH119
             folders.clear()
-    return found
+    return places
 
 
 def read_kinetics(root: Path, files: Sequence[Path]) -> Listing:

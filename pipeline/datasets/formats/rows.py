@@ -40,7 +40,7 @@ class Listing:
 
     format: str
     description: str
-    """What was read, for one line of output: `an mmaction2 list`."""
+    """The format in words, for one line of output: `a list of paths`."""
     base: Path
     files: list[tuple[Path, list[Row]]]
     complete: bool = True
@@ -70,7 +70,7 @@ def resolve(listing: Listing, *, skip_missing: bool = False) -> Reading:
 
 
 class _Resolver:
-    """Collects videos, and counts what is wrong with them so that one message can name all of a kind."""
+    """Collects videos and their defects, so that one message can name all defects of a kind."""
 
     def __init__(self, listing: Listing) -> None:
         self.listing = listing
@@ -138,19 +138,19 @@ class _Resolver:
 
     def _merge(self, file: Path, row: Row, id: str) -> None:
         """Add an official split's set to a known video; raise if the row repeats or contradicts another."""
-        known = {number for number, sets in self.sets.items() if id in sets}
+        numbers = {number for number, sets in self.sets.items() if id in sets}
         first, line = self.place[id]
         where = f"line {line}" if first == file else f"`{first.name}` line {line}"
-        here = f"`{file}` line {row.line}: `{printable(id)}`"
-        if not row.sets or not known or known & {number for number, _ in row.sets}:
-            raise ActionVitError(f"{here} stands in {where} already; keep one of the two")
+        place = f"`{file}` line {row.line}: `{printable(id)}`"
+        if not row.sets or not numbers or numbers & {number for number, _ in row.sets}:
+            raise ActionVitError(f"{place} stands in {where} already; keep one of the two")
         if row.label and self.videos[id].label and row.label != self.videos[id].label:
             labels = f"`{printable(row.label)}`, and `{printable(self.videos[id].label)}`"
-            raise ActionVitError(f"{here} is {labels} in {where}; give a video one label")
+            raise ActionVitError(f"{place} is {labels} in {where}; give a video one label")
         self._assign(id, row)
 
     def finish(self, *, skip_missing: bool) -> Reading:
-        """Raise or note what is wrong, and return the reading."""
+        """Raise or note the defects, and return the reading."""
         listing, files = self.listing, self.listing.files
         names = ", ".join(f"`{file}`" for file, _ in files[:3])
         if not self.videos and not self.missing and not self.special:
@@ -186,7 +186,7 @@ class _Resolver:
         skip = "" if not self.videos else ", or skip missing videos with --skip-missing"
         return (
             f"`{file}` line {line}: no video `{printable(id)}` in `{self.listing.base}` ({count} missing);"
-            f" mend the path or remove the line{skip}{header}"
+            f" correct the path or remove the line{skip}{header}"
         )
 
     def _drop_unlabeled(self, names: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Tell which format a folder or a list file has, by fixed file names and by first lines."""
+"""Detect which format a folder or a list file has, by fixed file names and by first lines."""
 
 from __future__ import annotations
 
@@ -195,5 +195,5 @@ def _list_files(folder: Path) -> list[Path]:
             ]
     except OSError:
         return []
-    own = [name for name in sorted(names) if "_test_split" not in name and not ucf101_file(name)]
-    return [folder / name for name in own[:_MAX_LISTS]]
+    others = [name for name in sorted(names) if "_test_split" not in name and not ucf101_file(name)]
+    return [folder / name for name in others[:_MAX_LISTS]]

@@ -47,10 +47,10 @@ def columns_of(names: Sequence[str]) -> dict[str, str]:
 def delimiter_of(header: str) -> str:
     """Return the delimiter under which a header has most columns with known names."""
 
-    def known(delimiter: str) -> int:
+    def recognized(delimiter: str) -> int:
         return len(columns_of([name.strip(' "\t').lower() for name in header.split(delimiter)]))
 
-    return max(_DELIMITERS, key=known)
+    return max(_DELIMITERS, key=recognized)
 
 
 def is_header(line: str) -> bool:

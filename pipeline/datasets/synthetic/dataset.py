@@ -60,17 +60,17 @@ class DrawnClip:
 
 
 def plan_clips(*, seed: int = 0, clips: int = 130) -> list[DrawnClip]:
-    """Return what to draw: every class has about 0.87 times the clips of the one before, one to four a source."""
+    """Return the clips to draw: 0.87 times as many per class as in the class before, one to four per source."""
     share = 0.87 ** np.arange(len(MOTIONS))
     counts = np.maximum(np.rint(clips * share / share.sum()), 5).astype(int)
     rng = np.random.RandomState(seed)
     plan: list[DrawnClip] = []
     source = 0
     for motion, count in zip(MOTIONS, counts, strict=True):
-        left = int(count)
-        while left:
+        remaining = int(count)
+        while remaining:
             # A class needs three sources at least, so that each split can test one of them.
-            clips_of_source = min(left, rng.randint(1, 5) if count > 8 else 2)
+            clips_of_source = min(remaining, rng.randint(1, 5) if count > 8 else 2)
             source += 1
             moving, noise = rng.random_sample() < 0.5, rng.choice([2, 5, 12])
             plan += [
@@ -84,7 +84,7 @@ def plan_clips(*, seed: int = 0, clips: int = 130) -> list[DrawnClip]:
                 )
                 for number in range(clips_of_source)
             ]
-            left -= clips_of_source
+            remaining -= clips_of_source
     return plan
 
 
@@ -95,7 +95,7 @@ def draw_dataset(
     clips: int = 130,
     track: Callable[[Sequence[DrawnClip]], Iterable[DrawnClip]] = iter,
 ) -> int:
-    """Write `root/<class>/<clip>.avi` and the split lists; what is there already, from an earlier call, is kept.
+    """Write `root/<class>/<clip>.avi` and the split lists; clips of an earlier call are kept.
 
     Parameters
     ----------
@@ -164,11 +164,11 @@ def _claim(root: Path, mark: dict[str, object]) -> None:
             raise ActionVitError(f"`{root}` holds other files; give a new or empty folder for the drawn clips")
         file.write_text(json.dumps(mark) + "\n", encoding="utf-8")
     try:
-        there = json.loads(file.read_text(encoding="utf-8"))
+        existing = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
-        there = None
-    if there != mark:
-        raise ActionVitError(f"`{root}` holds clips drawn otherwise ({file.name}: {there}); give another folder")
+        existing = None
+    if existing != mark:
+        raise ActionVitError(f"`{root}` holds clips drawn otherwise ({file.name}: {existing}); give another folder")
 
 
 def _lists(plan: Sequence[DrawnClip], seed: int) -> Iterator[tuple[str, str]]:

@@ -54,7 +54,7 @@ class Scene:
     colours: Array
     """(2, 3), between which the shape is striped and shaded."""
     stripes: float
-    """Stripes across the shape; its shading tells up from down even where this is small."""
+    """Stripes across the shape; its shading distinguishes up from down even if this is small."""
     clutter: Array
     """(n, 4): y, x and radius (as shares of the short side) and grey of discs that never move."""
 
@@ -72,7 +72,7 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A clip and what is true of it."""
+    """A clip and its ground truth."""
 
     pixels: NDArray[np.uint8]
     """(T, H, W, 3)"""
