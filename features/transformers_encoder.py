@@ -140,8 +140,9 @@ class TransformersJob:
         if dtype is None:
             return model_class(config).eval()
         options = {"dtype": dtype, "local_files_only": True, "trust_remote_code": False, "output_loading_info": True}
-        verbosity = transformers.logging.get_verbosity()
-        transformers.logging.set_verbosity(50)  # otherwise tensors of unused heads are reported
+        log, verbosity = transformers.logging, transformers.logging.get_verbosity()
+        log.set_verbosity(50)  # otherwise tensors of unused heads are reported
+        log.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             model, info = model_class.from_pretrained(self.folder, config=config, **options)
         except (OSError, ValueError, RuntimeError, ImportError) as error:
@@ -149,7 +150,8 @@ class TransformersJob:
                 f"encoder {self.source}: its weights do not load ({first_line(error)}); fetch them again"
             ) from error
         finally:
-            transformers.logging.set_verbosity(verbosity)
+            log.set_verbosity(verbosity)
+            log.enable_progress_bar()  # type: ignore[no-untyped-call]
         if missing := sorted(key for key in info["missing_keys"] if not key.startswith(("pooler.", "predictor."))):
             raise ActionVitError(
                 f"encoder {self.source}: {len(missing)} tensors are missing ({', '.join(missing[:3])}): not complete"
