@@ -74,6 +74,12 @@ class Predictions:
         """(M,), what a bootstrap draws whole: the source, or the id where none is known."""
         return np.where(self.source == "", self.id, self.source)
 
+    def of_splits(self, names: Sequence[str]) -> Predictions:
+        """Return the predictions of some splits."""
+        rows = np.isin(self.split, list(names))
+        arrays = {name: getattr(self, name)[rows] for name in ("id", "split", "true", "scores", "source")}
+        return Predictions(**arrays, class_names=self.class_names)
+
     @property
     def split_names(self) -> tuple[str, ...]:
         """Names of the splits in order of appearance."""

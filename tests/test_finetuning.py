@@ -605,7 +605,7 @@ def test_the_report_compares_a_fine_tuned_run_with_a_probe(dataset: Dataset, wei
     whole = [each for each in command(dataset, weights, tmp_path) if each not in ("--split", "grouped-1")]
     assert invoke(*whole).exit_code == 0
     assert invoke("extract", dataset.root, *common, *shape).exit_code == 0
-    runs = ["--runs", tmp_path / "runs", "--protocol", "grouped", "--folds", "3", "--seeds", "1"]
+    runs = ["--runs", tmp_path / "runs", "--protocol", "grouped", "--folds", "3"]
     probe = invoke("probe", dataset.root, *common, *runs, "--run-name", "probe")
     assert probe.exit_code == 0, probe.output
     out = tmp_path / "report"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -17,7 +18,9 @@ from actionvit.evaluation.intervals import holm
 from actionvit.pipeline.reporting.model import ClassCounts, ClassDifference, Comparison, Difference, ResultCounts
 from actionvit.pipeline.reporting.text import verdict
 from actionvit.pipeline.runs import Predictions, Run, design_of, training_sizes
-from actionvit.text import abbreviate
+from actionvit.text import abbreviate, pluralize
+
+logger = logging.getLogger(__name__)
 
 
 def compare_all(runs: Sequence[Run], *, names: Sequence[str] | None = None) -> list[Comparison]:
@@ -41,6 +44,7 @@ def compare_all(runs: Sequence[Run], *, names: Sequence[str] | None = None) -> l
         If two runs tested different clips or have different classes.
     """
     names = names or [run.name for run in runs]
+    runs = on_common_splits(runs)
     first = runs[0].predictions
     design = design_of(first, training_sizes(*runs))
     scores = [_aligned(first, run.predictions, (names[0], name)) for run, name in zip(runs, names, strict=True)]
@@ -53,6 +57,19 @@ def compare_all(runs: Sequence[Run], *, names: Sequence[str] | None = None) -> l
         comparison = replace(comparison, cost_ratio=ratio)
         finished.append(replace(comparison, verdict=verdict(comparison)))
     return finished
+
+
+def on_common_splits(runs: Sequence[Run]) -> list[Run]:
+    """Return runs with the predictions of the splits that all of them have; unchanged if there are none.
+
+    A linear probe repeats its folds under several seeds by default; fine-tuning, which is expensive, does not.
+    """
+    splits = [run.predictions.split_names for run in runs]
+    common = [name for name in splits[0] if all(name in names for names in splits)]
+    if not common or all(len(names) == len(common) for names in splits):
+        return list(runs)
+    logger.warning("compared on the %s that all runs have: %s", pluralize(len(common), "split"), ", ".join(common))
+    return [replace(run, predictions=run.predictions.of_splits(common)) for run in runs]
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:

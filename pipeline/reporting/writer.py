@@ -13,7 +13,7 @@ import numpy as np
 
 from actionvit.errors import ActionVitError
 from actionvit.features.atomic import atomic_write, remove
-from actionvit.pipeline.reporting.compare import compare_all
+from actionvit.pipeline.reporting.compare import compare_all, on_common_splits
 from actionvit.pipeline.reporting.csv_tables import csv_tables
 from actionvit.pipeline.reporting.curves import charts
 from actionvit.pipeline.reporting.describe import by_metadata, by_similarity, describe
@@ -147,9 +147,10 @@ def assemble(
         raise ActionVitError("report: two runs have the same name; rename the folder of one")
     names = short_names([run.name for run in runs])
     progress("statistics", 0, 3)
-    comparisons = compare_all(runs, names=names) if len(runs) > 1 else []
-    progress("statistics", 1, 3)
     sections = [describe(run, name) for run, name in zip(runs, names, strict=True)]
+    progress("statistics", 1, 3)
+    runs = on_common_splits(runs)
+    comparisons = compare_all(runs, names=names) if len(runs) > 1 else []
     hard = hard_clips(runs, names=names)
     progress("statistics", 2, 3)
     analysis = analyse(runs, embeddings, names=names, hard=hard, method=projection) if embeddings else None
