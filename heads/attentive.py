@@ -13,31 +13,31 @@ if TYPE_CHECKING:
 
 
 class AttentiveProbe(GradientHead):
-    """Each learned query weighs the frames of a clip; the weighted means, side by side, are classified linearly.
+    """Attention pooling by learned queries over the frames of a clip, followed by a linear classifier.
 
-    The attentive probe with which frozen video encoders are judged (Bardes et al., V-JEPA, 2024) in its smallest form:
-    as keys and values are linear in the frames, their matrices are folded into the queries and the classifier. A bias a
-    query and position lets "the end of the clip" count. Queries start near 0 and the classifier at 0: training starts
-    at the mean over frames, undecided.
+    The smallest form of the attentive probe for frozen video encoders (Bardes et al., V-JEPA, 2024): keys and values
+    are linear in the frames, so their matrices are folded into the queries and the classifier. A bias per query
+    and position can express, for example, attention to the end of the clip. Queries start near 0 and the classifier at
+    0, so training starts from the mean over frames with uniform predictions.
 
     Parameters
     ----------
     queries : int
-        Q, weighted means a clip.
+        Q, weighted means per clip.
     epochs, batch : int
-        Passes over the training rows; rows a step.
+        Passes over the training rows; rows per step.
     lr, weight_decay : float
-        Of AdamW.
+        Parameters of AdamW.
     dropout : float
-        Share of pooled features dropped in training.
+        Fraction of pooled features dropped in training.
     class_weight, sampler, logit_adjust
-        See `weighting`; the loss is on logits + τ log π (Menon et al., ICLR 2021).
+        See `weighting`; the loss is computed on logits + τ log π (Menon et al., ICLR 2021).
     focal : float
         γ of the focal loss (Lin et al., ICCV 2017); 0 is cross-entropy.
     device : str
-        Where torch trains; predictions are made on the CPU.
+        Device for training; predictions are computed on the CPU.
     random_state : int
-        Seeds initial weights, order and dropout.
+        Seed of initial weights, row order and dropout.
 
     Attributes
     ----------
@@ -77,8 +77,8 @@ class AttentiveProbe(GradientHead):
         self.device = device
         self.random_state = random_state
 
-    def _check_settings(self, marks: Sequence[int]) -> None:
-        super()._check_settings(marks)
+    def _check_params(self, checkpoints: Sequence[int]) -> None:
+        super()._check_params(checkpoints)
         if self.queries < 1:
             raise ValueError(f"queries: got {self.queries}, expected at least 1")
 
@@ -87,7 +87,7 @@ class AttentiveProbe(GradientHead):
 
         width, frames = shape[-1], shape[0] if len(shape) > 1 else 1
         return {
-            # Not quite 0: equal queries would receive equal gradients and stay equal.
+            # Not exactly 0: equal queries would receive equal gradients and stay equal.
             "query": torch.randn(width, self.queries, generator=generator) * 1e-2,
             "position": torch.zeros(frames, self.queries),
             "out": torch.zeros(self.queries, width, n_classes),
@@ -95,7 +95,7 @@ class AttentiveProbe(GradientHead):
         }
 
     def _logits(self, params: dict[str, Tensor], x: Tensor, drop: Dropout | None) -> Tensor:
-        frames = x if x.ndim == 3 else x[:, None]  # (B, T, D); a clip embedding is a clip of one frame
+        frames = x if x.ndim == 3 else x[:, None]  # (B, T, D); a clip embedding counts as one frame
         score = frames @ params["query"] / x.shape[-1] ** 0.5 + params["position"]
         pooled = score.softmax(dim=1).transpose(1, 2) @ frames  # (B, Q, D)
         pooled = drop(pooled) if drop else pooled

@@ -1,4 +1,4 @@
-"""Training by gradient steps, for heads that no solver fits in one go: what `attentive` and `mlp` share."""
+"""Training by minibatch gradient descent, the base of `attentive` and `mlp`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     Weights = dict[str, Tensor]
 
 BLOCK = 512
-"""Rows predicted at once."""
+"""Rows predicted per batch."""
 
 
 class GradientHead(Head):
-    """AdamW at a constant rate on minibatches of standardised rows; a subclass gives the network.
+    """AdamW at a constant learning rate on minibatches of standardized rows; a subclass defines the network.
 
-    The rate is constant so that training for 30 epochs passes through what training for 10 would have given: one
-    run tries all numbers of epochs. On the CPU the same seed gives the same bits for the same number of threads.
+    The rate is constant so that the state after 10 of 30 epochs is that of a training of 10: one training serves all
+    numbers of epochs. On the CPU the same seed gives the same bits for the same number of threads.
     """
 
     accepts_frames = True
@@ -45,11 +45,11 @@ class GradientHead(Head):
     random_state: int
 
     def _initial(self, shape: tuple[int, ...], n_classes: int, generator: Generator) -> Weights:
-        """Return the network's weights for rows of a shape, (D,) or (T, D)."""
+        """Return initial weights for rows of a shape, (D,) or (T, D)."""
         raise NotImplementedError
 
     def _logits(self, params: Weights, x: Tensor, drop: Dropout | None) -> Tensor:
-        """Return logits (B, C) of rows; without `drop` nothing is dropped."""
+        """Return logits (B, C) of rows; no dropout where `drop` is None."""
         raise NotImplementedError
 
     def fit(self, X: Any, y: Any) -> GradientHead:
@@ -63,7 +63,7 @@ class GradientHead(Head):
         Raises
         ------
         ValueError
-            If there are fewer than two classes, or a setting is out of range.
+            If there are fewer than two classes, or a parameter is out of range.
         """
         for _ in self._train(X, y, [self.epochs]):
             pass
@@ -88,23 +88,23 @@ class GradientHead(Head):
         import torch
 
         X = self._test_data(X)
-        # In double precision: then a row's result does not depend on the rows predicted with it.
+        # In double precision, so that a row's result does not depend on the other rows of its batch.
         params = {name: torch.from_numpy(value).double() for name, value in self.weights_.items()}
         with torch.no_grad():
             logits = [
-                self._logits(params, torch.from_numpy(self._standard(X[start : start + BLOCK])), None)
+                self._logits(params, torch.from_numpy(self._standardize(X[start : start + BLOCK])), None)
                 for start in range(0, len(X), BLOCK)
             ]
         return log_softmax(torch.cat(logits).numpy())
 
-    def _standard(self, X: Floats) -> NDArray[np.float64]:
+    def _standardize(self, X: Floats) -> NDArray[np.float64]:
         return np.asarray((X.astype(np.float64) - self.mean_) / self.scale_)
 
-    def _train(self, X: Any, y: Any, marks: Sequence[int]) -> Iterator[int]:
-        """Train until the last mark, an epoch; at each, store the weights and yield it."""
+    def _train(self, X: Any, y: Any, checkpoints: Sequence[int]) -> Iterator[int]:
+        """Train until the last checkpoint, an epoch; at each, store the weights and yield it."""
         import torch
 
-        self._check_settings(marks)
+        self._check_params(checkpoints)
         X, codes = self._training_data(X, y)
         over = tuple(range(X.ndim - 1))
         self.mean_ = X.mean(axis=over, dtype=np.float64)
@@ -115,17 +115,17 @@ class GradientHead(Head):
         params["out_bias"] = self._log_odds(codes)
         params = {name: value.to(self.device).requires_grad_() for name, value in params.items()}
         optimizer = torch.optim.AdamW(params.values(), lr=self.lr, weight_decay=self.weight_decay)
-        rows = torch.from_numpy(self._standard(X).astype(np.float32)).to(self.device)
+        rows = torch.from_numpy(self._standardize(X).astype(np.float32)).to(self.device)
         target = torch.eye(len(self.classes_))[torch.from_numpy(codes)].to(self.device)
         loss = self._loss(codes)
         drop = Dropout(self.dropout, generator)
-        for epoch in range(1, marks[-1] + 1):
+        for epoch in range(1, checkpoints[-1] + 1):
             for chosen in self._batches(codes, generator):
                 at = chosen.to(self.device)
                 optimizer.zero_grad()
                 torch.autograd.backward(loss(self._logits(params, rows[at], drop), target[at]).mean())
                 optimizer.step()
-            if epoch in marks:
+            if epoch in checkpoints:
                 self.weights_ = {name: value.detach().cpu().numpy().copy() for name, value in params.items()}
                 yield epoch
 
@@ -145,7 +145,7 @@ class GradientHead(Head):
         )
 
     def _log_odds(self, codes: NDArray[np.intp]) -> Tensor:
-        """Return the bias that says how often each class will count, (C,): where training should start, not arrive."""
+        """Return the initial bias, (C,): the log frequency of each class in the weighted, sampled loss."""
         import torch
 
         number = len(self.classes_)
@@ -154,7 +154,7 @@ class GradientHead(Head):
         return torch.from_numpy((counted - self.logit_adjust * log_prior(codes, number)).astype(np.float32))
 
     def _batches(self, codes: NDArray[np.intp], generator: Generator) -> Iterator[Tensor]:
-        """Yield an epoch's minibatches: each row once, or as many rows drawn so that every class comes alike."""
+        """Yield the minibatches of an epoch: each row once, or as many draws with equal class frequencies."""
         import torch
 
         if self.sampler == "uniform":
@@ -164,10 +164,10 @@ class GradientHead(Head):
             order = torch.multinomial(rates, len(codes), replacement=True, generator=generator)
         yield from torch.split(order, self.batch)
 
-    def _check_settings(self, marks: Sequence[int]) -> None:
-        if min(marks) < 1 or self.batch < 1 or not self.lr > 0:
+    def _check_params(self, checkpoints: Sequence[int]) -> None:
+        if min(checkpoints) < 1 or self.batch < 1 or not self.lr > 0:
             raise ValueError(
-                f"epochs, batch, lr: got {marks}, {self.batch}, {self.lr}, expected at least 1, 1 and more than 0"
+                f"epochs, batch, lr: got {checkpoints}, {self.batch}, {self.lr}, expected at least 1, 1 and more than 0"
             )
         if not 0 <= self.dropout <= 0.99:
             raise ValueError(f"dropout: got {self.dropout}, expected 0 to 0.99")
@@ -176,20 +176,20 @@ class GradientHead(Head):
 
 
 class Dropout:
-    """Zeroes a share of a tensor's entries, from its own seeded stream on the CPU: the same on every device.
+    """Zero a fraction of a tensor's entries, drawn on the CPU, so that every device drops the same ones.
 
-    The share is rounded to a 256th: a random byte an entry is an eighth of the work that a random float is.
+    The fraction is rounded to a 256th: a random byte per entry takes an eighth of the time of a random float.
     """
 
-    def __init__(self, share: float, generator: Generator) -> None:
-        self.dropped, self.generator = round(share * 256), generator
+    def __init__(self, fraction: float, generator: Generator) -> None:
+        self.dropped, self.generator = round(fraction * 256), generator
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return x, thinned, its expectation kept."""
+        """Return x with entries dropped and the rest scaled to keep the expectation."""
         import torch
 
         if not self.dropped:
             return x
         words = torch.randint(-(2**63), 2**63 - 1, (-(-x.numel() // 8),), generator=self.generator)
-        kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.dropped
-        return x * (kept.to(x.device) * (256 / (256 - self.dropped)))
+        keep = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.dropped
+        return x * (keep.to(x.device) * (256 / (256 - self.dropped)))

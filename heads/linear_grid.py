@@ -172,7 +172,7 @@ class _FoldFit:
         self.score = float(self.weight @ self._points())
 
     def _points(self) -> NDArray[Any]:
-        """Return what each validation row contributes to the score, before its weight."""
+        """Return the unweighted contribution of each validation row to the score."""
         if self.criterion == "log_loss":
             return np.asarray(np.maximum(self.log_proba[np.arange(len(self.true)), self.true], np.log(FLOOR)))
         return np.asarray(self.log_proba.argmax(axis=1) == self.true)

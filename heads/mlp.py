@@ -20,19 +20,19 @@ class MLPProbe(GradientHead):
     width : int
         Hidden units.
     epochs, batch : int
-        Passes over the training rows; rows a step.
+        Passes over the training rows; rows per step.
     lr, weight_decay : float
-        Of AdamW.
+        Parameters of AdamW.
     dropout : float
-        Share of hidden units dropped in training.
+        Fraction of hidden units dropped in training.
     class_weight, sampler, logit_adjust
-        See `weighting`; the loss is on logits + τ log π (Menon et al., ICLR 2021).
+        See `weighting`; the loss is computed on logits + τ log π (Menon et al., ICLR 2021).
     focal : float
         γ of the focal loss (Lin et al., ICCV 2017); 0 is cross-entropy.
     device : str
-        Where torch trains; predictions are made on the CPU.
+        Device for training; predictions are computed on the CPU.
     random_state : int
-        Seeds initial weights, order and dropout.
+        Seed of initial weights, row order and dropout.
 
     Attributes
     ----------
@@ -73,8 +73,8 @@ class MLPProbe(GradientHead):
         self.device = device
         self.random_state = random_state
 
-    def _check_settings(self, marks: Sequence[int]) -> None:
-        super()._check_settings(marks)
+    def _check_params(self, checkpoints: Sequence[int]) -> None:
+        super()._check_params(checkpoints)
         if self.width < 1:
             raise ValueError(f"width: got {self.width}, expected at least 1")
 

@@ -1,4 +1,4 @@
-"""Heads without training: the vote of the nearest clips, and the nearest class mean, by cosine."""
+"""Heads without training: k nearest neighbors and nearest class mean, by cosine."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ class KNNProbe(Head):
     Parameters
     ----------
     k : int
-        Neighbours; all rows where there are fewer.
+        Number of neighbors; all rows if there are fewer.
     temperature : float
-        The smaller, the more the nearest outvotes the rest.
+        Smaller values give the nearest rows more weight.
     center : bool
-        Take the training mean off first: embeddings of one encoder share a large common part, which makes all cosines
-        alike.
+        Subtract the training mean first: embeddings of one encoder share a large common component, which makes all
+        cosines similar.
     class_weight : {"none", "balanced", "effective"}, mapping or None
-        What a vote of each class counts.
+        Weight of a vote for each class.
 
     Attributes
     ----------
     rows_ : ndarray of shape (n, d)
-        Training rows, centred, of length 1.
+        Training rows, centered, of length 1.
     codes_ : ndarray of shape (n,)
     mean_ : ndarray of shape (d,)
     """
@@ -66,12 +66,12 @@ class KNNProbe(Head):
         self.class_weight = class_weight
 
     def fit(self, X: Any, y: Any) -> KNNProbe:
-        """Keep the training rows.
+        """Store the training rows.
 
         Raises
         ------
         ValueError
-            If there are fewer than two classes, or a setting is out of range.
+            If there are fewer than two classes, or a parameter is out of range.
         """
         if not (self.k >= 1 and self.temperature > 0):
             raise ValueError(f"k, temperature: got {self.k}, {self.temperature}, expected at least 1 and more than 0")
@@ -138,14 +138,14 @@ class _Neighbors(NamedTuple):
 
 
 class CentroidProbe(Head):
-    """The nearest class mean by cosine; class sizes play no part.
+    """The nearest class mean by cosine, regardless of class sizes.
 
     Parameters
     ----------
     temperature : float
-        Of the softmax over cosines: it moves probabilities, not the ranking.
+        Temperature of the softmax over cosines; changes probabilities, not the ranking.
     center : bool
-        Take the mean of the class means off first.
+        Subtract the mean of the class means first.
 
     Attributes
     ----------
@@ -161,7 +161,7 @@ class CentroidProbe(Head):
         self.center = center
 
     def fit(self, X: Any, y: Any) -> CentroidProbe:
-        """Take the means.
+        """Compute the class means.
 
         Raises
         ------
@@ -190,6 +190,6 @@ def _mean(X: Floats, center: bool) -> NDArray[np.float64]:
 
 def _unit_rows(X: Floats, mean: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return rows minus the mean, scaled to length 1; a row equal to the mean stays 0."""
-    centred = X.astype(np.float64) - mean
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
-    return np.asarray(np.divide(centred, length, out=np.zeros_like(centred), where=length > 0))
+    centered = X.astype(np.float64) - mean
+    length = np.linalg.norm(centered, axis=1, keepdims=True)
+    return np.asarray(np.divide(centered, length, out=np.zeros_like(centered), where=length > 0))

@@ -1,4 +1,4 @@
-"""A fitted head as arrays and JSON, and back: nothing is pickled, and a loaded head gives the same bits."""
+"""Serialize fitted heads as arrays and JSON, without pickle; a loaded head predicts the same bits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS = {
     "centroid": "actionvit.heads.nearest.CentroidProbe",
     "fusion": "actionvit.heads.fusion.LateFusion",
 }
-"""Heads by the name that commands and files use; imported when asked for, since some need torch."""
+"""Classes by the names that commands and files use; imported on demand, since some need torch."""
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -30,29 +30,29 @@ def head_class(kind: str) -> type[Head]:
     Raises
     ------
     ValueError
-        If there is no such kind.
+        If the kind is unknown.
     """
     if kind not in KINDS:
         raise ValueError(f"head: got {kind!r}, expected one of {', '.join(KINDS)}")
     module, _, name = KINDS[kind].rpartition(".")
-    found: type[Head] = getattr(importlib.import_module(module), name)
-    return found
+    head: type[Head] = getattr(importlib.import_module(module), name)
+    return head
 
 
 def kind_of(head: Head) -> str:
     """Return the name that `head_class` takes."""
     path = f"{type(head).__module__}.{type(head).__qualname__}"
-    return next(kind for kind, known in KINDS.items() if known == path)
+    return next(kind for kind, full_name in KINDS.items() if full_name == path)
 
 
 def dump_head(head: Head) -> tuple[Tensors, dict[str, Any]]:
-    """Return a fitted head's arrays by name and the rest as what JSON can hold."""
+    """Return the arrays of a fitted head by name, and the rest as JSON values."""
     tensors: Tensors = {}
     return tensors, _dump(head, "", tensors)
 
 
 def load_head(tensors: Mapping[str, NDArray[Any]], config: Mapping[str, Any]) -> Head:
-    """Return the head that `dump_head` took apart.
+    """Return the head that `dump_head` serialized.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def _dump(head: Head, prefix: str, tensors: Tensors) -> dict[str, Any]:
 
 
 def _encode(value: Any, name: str, tensors: Tensors) -> Any:
-    """Turn a value into JSON; numeric arrays go to `tensors`, what JSON has no word for is tagged with `is`."""
+    """Turn a value into JSON; numeric arrays go to `tensors`, types unknown to JSON are tagged with `is`."""
     if isinstance(value, Head):
         return {"is": "head", **_dump(value, f"{name}.", tensors)}
     if isinstance(value, np.ndarray):

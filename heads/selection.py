@@ -152,7 +152,7 @@ def _out_of_fold(
 def _search_record(
     grid: Mapping[str, Sequence[Any]], entries: Sequence[Params], scores: Sequence[float], best_params: Params
 ) -> dict[str, Any]:
-    """Return what was searched and what won, for `run.json`."""
+    """Return the tried values, their scores and the winner, for `run.json`."""
     names = sorted(grid)
 
     def value(params: Params) -> Any:

@@ -1,4 +1,4 @@
-"""What a training clip counts: class weights, balanced sampling, logit adjustment."""
+"""Weights of training clips: class weights, balanced sampling, logit adjustment."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ ClassWeight = Literal["none", "balanced", "effective"]
 Sampler = Literal["uniform", "balanced"]
 
 EFFECTIVE_BETA = 0.999
-"""Cui et al. study 0.9 to 0.9999; 0.999 saturates near 1,000 clips a class, the size of the largest action classes."""
+"""Cui et al. study 0.9 to 0.9999; 0.999 saturates near 1,000 clips, the size of the largest action classes."""
 
 
 def class_weights(
     y: NDArray[np.intp], n_classes: int, scheme: ClassWeight | Mapping[Any, float] | None, *, classes: ArrayLike = ()
 ) -> NDArray[np.float64]:
-    """Return one weight a class, scaled so that the training clips' weights sum to their number.
+    """Return one weight per class, scaled so that the training clips' weights sum to their number.
 
     Parameters
     ----------
@@ -29,14 +29,14 @@ def class_weights(
     scheme : {"none", "balanced", "effective"}, mapping or None
         `balanced`: inverse frequency, n / (C · n_c). `effective`: inverse effective number of samples,
         (1 - β) / (1 - β ** n_c) with β = 0.999 (Cui et al., Class-Balanced Loss, CVPR 2019).
-        A mapping from class to weight is taken as it stands, 1 where it is silent.
+        A mapping from class to weight is used unchanged; missing classes weigh 1.
     classes : array-like of shape (C,)
-        What a mapping's keys name; the class indices where it is left out.
+        Classes that the mapping's keys name; class indices by default.
 
     Returns
     -------
     ndarray of shape (C,)
-        0 for a class that has no clip.
+        0 for a class without clips.
 
     Raises
     ------
@@ -46,10 +46,10 @@ def class_weights(
     counts = np.bincount(y, minlength=n_classes).astype(np.float64)
     if isinstance(scheme, Mapping):
         named = np.asarray(classes).tolist() or list(range(n_classes))
-        given = np.array([float(scheme.get(name, 1.0)) for name in named])
-        if np.any(given < 0) or not np.all(np.isfinite(given)):
+        per_class = np.array([float(scheme.get(name, 1.0)) for name in named])
+        if np.any(per_class < 0) or not np.all(np.isfinite(per_class)):
             raise ValueError(f"class_weight: got {dict(scheme)!r}, expected weights of 0 or more")
-        return given
+        return per_class
     if scheme in (None, "none"):
         return np.ones(n_classes)
     if scheme not in get_args(ClassWeight):
@@ -63,7 +63,7 @@ def class_weights(
 
 
 def sampling_rates(y: NDArray[np.intp], sampler: Sampler) -> NDArray[np.float64]:
-    """Return the chance of each clip to be drawn, (n,), summing to 1; `balanced` draws every class alike."""
+    """Return the sampling probability of each clip, (n,); `balanced` draws every class equally often."""
     if sampler not in get_args(Sampler):
         raise ValueError(f"sampler: got {sampler!r}, expected one of {', '.join(get_args(Sampler))}")
     if sampler == "uniform":
@@ -74,6 +74,6 @@ def sampling_rates(y: NDArray[np.intp], sampler: Sampler) -> NDArray[np.float64]
 
 
 def log_prior(y: NDArray[np.intp], n_classes: int, sample_weight: NDArray[Any] | None = None) -> NDArray[np.float64]:
-    """Return log π_c of the training clips, (C,): what logit adjustment takes off (Menon et al., ICLR 2021)."""
+    """Return log π_c of the training clips, (C,), for logit adjustment (Menon et al., ICLR 2021)."""
     counts = np.bincount(y, weights=sample_weight, minlength=n_classes).astype(np.float64)
     return np.asarray(np.log(np.maximum(counts, np.finfo(np.float64).tiny) / counts.sum()))

@@ -159,6 +159,6 @@ def eigenbasis(X: Floats) -> Floats:
         return np.linalg.eigh((X.T @ X).astype(np.float64))[1].astype(X.dtype)
     wide = X.astype(np.float64)
     values, vectors = np.linalg.eigh(wide @ wide.T)
-    kept = values > 1e-12 * max(float(values[-1]), 1e-300)
-    basis: Floats = (wide.T @ (vectors[:, kept] / np.sqrt(values[kept]))).astype(X.dtype)
+    positive = values > 1e-12 * max(float(values[-1]), 1e-300)
+    basis: Floats = (wide.T @ (vectors[:, positive] / np.sqrt(values[positive]))).astype(X.dtype)
     return basis
