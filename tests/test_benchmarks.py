@@ -53,6 +53,24 @@ def test_the_encoders_benchmark_fills_its_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_growth_benchmark_fits_powers(tmp_path: Path) -> None:
+    result = bench("bench_growth.py", tmp_path, "--small", "--stages", "folds", "linear grid")
+    assert set(result["stages"]) == {"folds", "linear grid"}
+    for curves in result["stages"].values():
+        assert set(curves) == {"videos", "classes", "width"}
+        assert all(row["seconds"] >= 0 for curve in curves.values() for row in curve["rows"])
+
+
+def test_growth_power_is_the_slope_of_the_logarithms(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from bench_growth import power
+
+    sizes = [10, 100, 1000, 10_000]
+    assert power(sizes, [5.0, 6.0, 1e3, 1e5]) == pytest.approx(2.0, abs=0.15)
+    assert power(sizes[:1], [1.0]) is None
+
+
+@pytest.mark.slow
 def test_the_forward_benchmark_fills_its_table(tmp_path: Path) -> None:
     result = bench("bench_forward.py", tmp_path, "--depth", 1, "--repeats", 1, "--probe", 0.01)
     fp32, bf16 = result["rows"]
