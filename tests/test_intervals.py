@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, t
 from threadpoolctl import threadpool_limits
+from trained_worlds import World, class_means, trained_runs
 
 from actionvit.evaluation.clustered import Design, clopper_pearson
 from actionvit.evaluation.intervals import clip_means, paired_interval, proportion_interval
-from actionvit.evaluation.metrics import METRICS, compute_metrics, debiased_ece
+from actionvit.evaluation.metrics import METRICS, clip_losses, compute_metrics, debiased_ece
 from actionvit.evaluation.summary import summarize
 
 LEVEL, SLACK = 0.95, 0.03
@@ -211,3 +212,20 @@ def test_macro_f1_is_pooled_over_the_folds() -> None:
     true, best = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
     summary = summary_of(true, 0.1 + 0.8 * np.eye(2)[best], np.array(["a", "a", "b", "b"]), np.arange(4))
     assert summary["macro_f1"]["mean"] == pytest.approx(0.5)
+
+
+def test_intervals_hold_for_trained_heads_and_equal_encoders_stay_equal() -> None:
+    """Two encoders that are equally good by construction, heads trained on every split; see `bench_intervals`."""
+    world = World(sources=80, classes=10, sizes="even", accuracy=0.6, correlation=0.7, head="ridge")
+    means, found = class_means(world), {}
+    with threadpool_limits(1):
+        for seed in range(60):
+            for name, design, (a, b) in trained_runs(world, means, seed):
+                hits = [clip_losses(design.true, scores)["top1"] for scores in (a, b)]
+                run, difference = design.mean(hits[0]), design.mean(hits[1] - hits[0])
+                found.setdefault(name, []).append((run.value, *run.proportion_interval(), difference.p))
+    for name, values in found.items():
+        mean, low, high, p = np.array(values).T
+        inside = (low <= mean.mean()) & (mean.mean() <= high)
+        assert inside.mean() >= 0.88, name
+        assert (p < 0.05).mean() <= 0.12, name
