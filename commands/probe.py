@@ -120,6 +120,7 @@ def _value(text: str) -> int | float | str | bool:
 )
 @split_options(more=("mveb",))
 @seeds_option(note="5, or 1 if nothing depends on the seed")
+@click.option("--final", is_flag=True, help="Also fit a head on all videos, for predict and export.")
 @click.option("--long-tail", type=FiniteRange(1), metavar="FACTOR", help="Thin training classes to this imbalance.")
 @click.option("--shots", type=click.IntRange(1), help="Training clips per class.  [default: all]")
 @device_option("cpu")
@@ -222,7 +223,7 @@ def _specs(options: dict[str, Any]) -> list[ProbeSpec]:
             "folds",
             "select_on",
         ),
-        *("test_fraction", "seeds", "long_tail", "shots", "device"),
+        *("test_fraction", "seeds", "long_tail", "shots", "device", "final"),
     )
     features: Quantity = options["features"] or ("frame" if options["head"] == "attentive" else "clip")
     return [
@@ -280,7 +281,13 @@ def _say(result: ProbeResult, folder: Path) -> None:
     counts = "; ".join(f"{value or 'nothing, too few clips to judge'} ({count}×)" for value, count in chosen.items())
     click.echo(f"  chosen {counts}, over {len(splits)} splits")
     if edges := sorted({name for search in result.info["search"] for name in search["at_edge"]}):
-        click.echo(f"  note: {', '.join(edges)} was chosen at the edge of its grid; --grid widens it", err=True)
+        click.echo(
+            f"  note: {', '.join(edges)} was chosen at the edge of its grid; widen it with --grid and replace this run"
+            " with --overwrite",
+            err=True,
+        )
+    if final := result.info["final"]:
+        click.echo(f"  final head: trained on all {final['videos']} videos; the figures above are of the splits' heads")
     if leaks := result.info["leaks"]:
         most = max(leaks.values())
         click.echo(

@@ -16,11 +16,12 @@ from fake_store import failed
 from actionvit.commands.probe import command
 from actionvit.errors import ActionVitError
 from actionvit.features.store.writer import Writer
+from actionvit.heads.linear import LinearProbe
 from actionvit.heads.saving import load_head
 from actionvit.pipeline.datasets import Dataset, load_dataset
 from actionvit.pipeline.probing.features import coverage, read_tables
 from actionvit.pipeline.probing.probe import probe
-from actionvit.pipeline.probing.results import ProbeResult, videos_digest
+from actionvit.pipeline.probing.results import ProbeResult, refuse_other, videos_digest
 from actionvit.pipeline.probing.tasks import ProbeSpec, plan
 from actionvit.pipeline.runs import read_run
 
@@ -403,3 +404,41 @@ def test_no_torch_where_no_head_needs_it(dataset, cache, tmp_path) -> None:
     code += "; import sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_the_final_head_is_trained_on_all_videos(dataset, cache, tmp_path) -> None:
+    """Its setting is the one of most splits; the figures stay those of the splits' heads."""
+    tables = read_tables(dataset, ["base"], cache=cache)
+    grid = {"C": (1e-3, 1e-1)}
+    plain = probe(dataset, tables, ProbeSpec(seeds=1, grid=grid))[0]
+    final = probe(dataset, tables, ProbeSpec(seeds=1, grid=grid, final=True))[0]
+    assert final.metrics == plain.metrics
+    chosen = [search["chosen"] for search in plain.info["search"]]
+    C = max(dict.fromkeys(chosen), key=chosen.count)
+    assert final.info["final"] == {"videos": len(tables[0].id), "setting": {"C": C}}
+    own = LinearProbe(C=C).fit(tables[0].X.mean(axis=1), tables[0].y)
+    np.testing.assert_allclose(final.head.coef_, own.coef_, rtol=1e-6, atol=1e-9)
+    plain.write(tmp_path)
+    run = final.write(tmp_path)  # the same question: it replaces the run without a final head
+    assert run.head()[1]["trained_on"] == {"videos": len(tables[0].id), "part": "all videos"}
+
+
+def test_a_run_of_other_videos_is_not_replaced(dataset, cache, tmp_path) -> None:
+    tables = read_tables(dataset, ["base"], cache=cache)
+    spec = ProbeSpec(seeds=1, grid={"C": (1e-2,)})
+    probe(dataset, tables, spec)[0].write(tmp_path)
+    kept = np.arange(len(tables[0].id)) % 8 > 0
+    columns = {name: getattr(tables[0], name)[kept] for name in ("id", "X", "y", "source")}
+    fewer = [replace(tables[0], **columns)]
+    with pytest.raises(ActionVitError, match="exists"):
+        refuse_other(tmp_path, dataset, fewer, spec)
+    with pytest.raises(ActionVitError, match="exists"):
+        probe(dataset, fewer, spec)[0].write(tmp_path)
+    refuse_other(tmp_path, dataset, tables, spec)
+
+
+def test_a_dataset_of_one_class_is_refused_as_such(tmp_path) -> None:
+    one = write_dataset(tmp_path / "one", classes=("clap",))
+    write_store(tmp_path / "cache", one)
+    with pytest.raises(ActionVitError, match="has one class, `clap`: a classifier needs at least two"):
+        probe(one, read_tables(one, ["base"], cache=tmp_path / "cache"), ProbeSpec())

@@ -1,4 +1,4 @@
-"""Stage 2 on cached embeddings: a head for each split, chosen inside its training set, and the test set scored once."""
+"""Stage 2: a head per split on cached embeddings, chosen inside its training set and scored once on its test set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from actionvit.heads.saving import head_class
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.probing.features import FeatureTable
 from actionvit.pipeline.probing.results import ProbeResult, make_result
-from actionvit.pipeline.probing.tasks import Fitted, ProbeSpec, Task, fit_task, fuse_task, plan
+from actionvit.pipeline.probing.tasks import Fitted, ProbeSpec, Task, fit_final, fit_task, fuse_task, plan
 
 
 def probe(
@@ -48,7 +48,7 @@ def probe(
     jobs : int
         Threads, a task each.
     on_task : callable, optional
-        Told how many tasks are done, and of how many.
+        Called with the number of finished tasks and of all tasks.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def probe(
     """
     tasks = plan(dataset, spec)
     head = build_head(spec)
-    _check_sides(tasks, tables[0])
+    _check_sets(dataset, tasks, tables[0])
     work = [(table, task) for table in tables for task in tasks]
     done: list[Fitted] = []
     with _one_thread(head):
@@ -67,11 +67,16 @@ def probe(
             if on_task is not None:
                 on_task(len(done), len(work))
         by_table = [done[i : i + len(tasks)] for i in range(0, len(done), len(tasks))]
-        found = [([table], fitted, "") for table, fitted in zip(tables, by_table, strict=True)]
+        finals = [
+            fit_final(head, table, fitted, spec) if spec.final else None
+            for table, fitted in zip(tables, by_table, strict=True)
+        ]
+        outcomes = [([table], fitted, final, "") for table, fitted, final in zip(tables, by_table, finals, strict=True)]
         for rule in fusion:
             fused = [fuse_task(members, rule) for members in zip(*by_table, strict=True)]
-            found.append((list(tables), fused, f"-fused-{rule}"))
-    return [make_result(dataset, used, fitted, spec, suffix) for used, fitted, suffix in found]
+            members = [final for final in finals if final]
+            outcomes.append((list(tables), fused, fuse_task(members, rule) if members else None, f"-fused-{rule}"))
+    return [make_result(dataset, used, fitted, spec, suffix, final=final) for used, fitted, final, suffix in outcomes]
 
 
 @contextmanager
@@ -134,15 +139,25 @@ def _check_kind(name: str, value: Any, default: Any) -> None:
         raise ActionVitError(f"--grid {name}={value}: expected {expected}")
 
 
-def _check_sides(tasks: Sequence[Task], table: FeatureTable) -> None:
-    """Refuse a split that the cached videos leave without a side."""
+def _check_sets(dataset: Dataset, tasks: Sequence[Task], table: FeatureTable) -> None:
+    """Refuse a split whose training or test set cannot be used.
+
+    Raises
+    ------
+    ActionVitError
+        If the data set or a training set has one class, or too few videos are cached.
+    """
+    if len(dataset.class_names) < 2:
+        raise ActionVitError(
+            f"dataset `{dataset.name}` has one class, `{dataset.class_names[0]}`: a classifier needs at least two"
+        )
     for task in tasks:
         train, test = table.rows(task.split.train), table.rows(task.split.test)
         classes = len(np.unique(table.y[train]))
         if classes == 1 and len(train) == len(task.split.train):
-            raise ActionVitError(f"split {task.name}: its training side has one class; choose another --protocol")
+            raise ActionVitError(f"split {task.name}: its training set has one class; choose another --protocol")
         if classes < 2 or not len(test):
             raise ActionVitError(
                 f"split {task.name}: of {len(task.split.train)} training and {len(task.split.test)} test videos"
-                f" {len(train)} and {len(test)} are cached; run `actionvit extract` for the rest"
+                f" {len(train)} and {len(test)} are cached; run `actionvit extract {dataset.file or dataset.root}`"
             )

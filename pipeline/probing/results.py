@@ -26,8 +26,8 @@ from actionvit.pipeline.probing.tasks import Fitted, ProbeSpec, Task, plan
 from actionvit.pipeline.runs import INFO, Predictions, Run, check_place, measure, versions, write_run
 
 VERSIONS = ("numpy", "scikit-learn", "scipy")
-QUESTION = ("variant", "dataset", "spec", "input")
-"""Keys of run.json that say what was asked; with it goes each store's key, but not its rows."""
+QUESTION = ("variant", "dataset", "input", "videos_digest")
+"""Keys of run.json that identify a probe, beside its spec and the keys of its stores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,9 @@ class ProbeResult:
     predictions: Predictions
     metrics: dict[str, Any]
     head: Head
-    """Of the first split and seed."""
+    """Of the first split and seed, or the final head on all videos."""
+    trained_on: dict[str, Any]
+    """`videos`: how many; `part`: which."""
     train: dict[str, list[str]]
 
     def write(self, runs: Path, *, name: str | None = None, overwrite: bool = False) -> Run:
@@ -58,16 +60,28 @@ class ProbeResult:
             predictions=self.predictions,
             metrics=self.metrics,
             head_tensors=tensors,
-            head_config={**config, "input": self.info["input"], "class_names": list(self.predictions.class_names)},
+            head_config={
+                **config,
+                "input": self.info["input"],
+                "class_names": list(self.predictions.class_names),
+                "split": None if self.info["final"] else self.predictions.split_names[0],
+                "trained_on": self.trained_on,
+            },
             train=self.train,
             overwrite=overwrite or _same_question(folder, self.info, [one["key"] for one in self.info["stores"]]),
         )
 
 
 def make_result(
-    dataset: Dataset, tables: Sequence[FeatureTable], fitted: Sequence[Fitted], spec: ProbeSpec, suffix: str = ""
+    dataset: Dataset,
+    tables: Sequence[FeatureTable],
+    fitted: Sequence[Fitted],
+    spec: ProbeSpec,
+    suffix: str = "",
+    *,
+    final: Fitted | None = None,
 ) -> ProbeResult:
-    """Return the run of one table's heads, or of several tables' fused ones."""
+    """Return the run of one table's heads, or of several tables' fused ones; it stores `final` if there is one."""
     table = tables[0]
     variant = "+".join(one.variant for one in tables)
     predictions = _predictions(table, fitted)
@@ -77,7 +91,7 @@ def make_result(
     if spec.calibrate and not suffix and isinstance(inner, LateFusion):
         inner = inner.heads_[0]
     info = {
-        **_question(dataset, tables, spec),
+        **_question(dataset, tables, spec, [one.task for one in fitted]),
         "protocol": fitted[0].task.split.name.rpartition("-")[0],
         "store": stores[0],
         "stores": stores,
@@ -88,6 +102,7 @@ def make_result(
             for one in fitted
             for of, search in zip(tables, one.searches, strict=True)
         ],
+        "final": final and {"videos": len(final.train), "setting": final.selected.best_params},
         "leaks": _leaks(dataset, fitted),
         "seeds": {"splits, folds, training": sorted({one.task.seed for one in fitted}), "bootstrap": 0},
         "timings": {
@@ -96,7 +111,6 @@ def make_result(
             "predict": round(sum(one.seconds[1] for one in fitted), 3),
         },
         "coverage": coverage(dataset, table),
-        "videos_digest": videos_digest(dataset, table.id.tolist(), [one.task for one in fitted]),
         "versions": versions(*VERSIONS),
     }
     ids = table.id
@@ -105,7 +119,11 @@ def make_result(
         info=info,
         predictions=predictions,
         metrics=measure(predictions, n_train=n_train),
-        head=fitted[0].head,
+        head=(final or fitted[0]).head,
+        trained_on={
+            "videos": len((final or fitted[0]).train),
+            "part": "all videos" if final else f"training set of split {fitted[0].task.name}",
+        },
         train={one.task.name: ids[one.train].tolist() for one in fitted},
     )
 
@@ -121,19 +139,22 @@ def refuse_other(
     overwrite: bool = False,
 ) -> None:
     """Raise ActionVitError if `ProbeResult.write` would: before anything is computed."""
-    question = _question(dataset, tables, spec)
+    question = _question(dataset, tables, spec, plan(dataset, spec))
     folder = runs / (name or run_name(question["variant"], spec) + suffix)
     keys = [one.store.key.to_dict() for one in tables]
     check_place(folder, overwrite=overwrite or _same_question(folder, question, keys))
 
 
-def _question(dataset: Dataset, tables: Sequence[FeatureTable], spec: ProbeSpec) -> dict[str, Any]:
-    """Return what a run was asked, by the names in `QUESTION`."""
+def _question(
+    dataset: Dataset, tables: Sequence[FeatureTable], spec: ProbeSpec, tasks: Sequence[Task]
+) -> dict[str, Any]:
+    """Return the entries of run.json that identify a probe."""
     return {
         "variant": "+".join(one.variant for one in tables),
         "dataset": dataset.run_record,
         "spec": _spec(spec),
         "input": {"variants": [one.variant for one in tables], "features": spec.features, "views": spec.views},
+        "videos_digest": videos_digest(dataset, tables[0].id.tolist(), tasks),
     }
 
 
@@ -226,7 +247,7 @@ def videos_digest(dataset: Dataset, ids: Sequence[str], tasks: Sequence[Task]) -
 def same_answer(
     folder: Path, spec: ProbeSpec, dataset: Dataset, stores: Sequence[FeatureStore], ids: Sequence[str]
 ) -> bool:
-    """Whether the run that is there answered this question from these embeddings with these versions."""
+    """Return whether a run has this spec, these embeddings and videos, and was made with these versions."""
     try:
         there = json.loads((folder / INFO).read_text(encoding="utf-8"))
         return bool(
@@ -240,14 +261,14 @@ def same_answer(
 
 
 def _same_question(folder: Path, question: dict[str, Any], keys: Sequence[dict[str, Any]]) -> bool:
-    """Whether the run that is there was asked the same of stores with these keys; anything unreadable was not."""
+    """Return whether a run has the same videos, splits, settings and store keys; False if it cannot be read."""
     try:
         there = json.loads((folder / INFO).read_text(encoding="utf-8"))
         same = [store["key"] for store in there["stores"]] == json.loads(json.dumps(keys))
         return (
             same
-            and all(there[key] == question[key] for key in QUESTION if key != "spec")
-            and (_current(there["spec"]) == question["spec"])
+            and all(there[key] == question[key] for key in QUESTION)
+            and {**_current(there["spec"]), "final": None} == {**question["spec"], "final": None}
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False

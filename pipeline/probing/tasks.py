@@ -88,6 +88,7 @@ class ProbeSpec:
     """Thin to as many clips as `long_tail` leaves, but to the same number of every class: the control."""
     shots: int | None = setting(None, "Training clips per class.  [default: all]", minimum=1)
     device: str = setting("cpu", "Device: cpu, cuda, cuda:1 or auto.")
+    final: bool = setting(False, "Also fit a head on all videos, for predict and export.")
 
     def __post_init__(self) -> None:
         """Check choices and ranges."""
@@ -168,17 +169,68 @@ def fit_task(head: Head, table: FeatureTable, task: Task, spec: ProbeSpec) -> Fi
         If a parameter of the head is out of range.
     """
     start = time.perf_counter()
-    if "random_state" in head.get_params():
-        head = clone(head).set_params(random_state=task.seed)
-    train = _thinned(table, table.rows(task.split.train), task.seed, spec)
+    train, test = _thinned(table, table.rows(task.split.train), task.seed, spec), table.rows(task.split.test)
     validation = None
     if spec.select_on == "val":
         if not len(val := table.rows(task.split.val)):
             raise ActionVitError(f"select_on: got `val`, but split {task.split.name} has no validation set of its own")
         validation = np.repeat([False, True], [len(train), len(val)])
         train = np.concatenate([train, val])
-    y, test = table.y[train], table.rows(task.split.test)
-    X = _inputs(table.X[train], spec.views, frames=head.accepts_frames)
+    grid = {**head.default_grid, **spec.grid}
+    selected, final = _select(head, table, train, task.seed, spec, grid, validation=validation)
+    fitted = time.perf_counter()
+    # The test rows are used here for the first time.
+    log_proba = predict_views(final, [table.X[test]], spec.views)
+    return Fitted(
+        task=task,
+        head=final,
+        selected=selected,
+        searches=(selected.record,),
+        train=train,
+        y=table.y[train],
+        test=test,
+        log_proba=log_proba,
+        seconds=(fitted - start, time.perf_counter() - fitted),
+    )
+
+
+def fit_final(head: Head, table: FeatureTable, fitted: Sequence[Fitted], spec: ProbeSpec) -> Fitted:
+    """Fit a head on all videos with the setting that was chosen in most splits; of equals the first.
+
+    It has no test set: its figure is that of the splits' heads.
+    """
+    start = time.perf_counter()
+    settings = [tuple(sorted(one.selected.best_params.items())) for one in fitted]
+    setting = dict(max(dict.fromkeys(settings), key=settings.count))
+    rows = np.arange(len(table.id))
+    selected, final = _select(head, table, rows, 0, spec, {name: (value,) for name, value in setting.items()})
+    return Fitted(
+        task=Task(Split(name="final", train=tuple(table.id.tolist()), test=()), 0),
+        head=final,
+        selected=selected,
+        searches=(selected.record,),
+        train=rows,
+        y=table.y,
+        test=rows[:0],
+        log_proba=np.zeros((0, len(final.classes_))),
+        seconds=(time.perf_counter() - start, 0.0),
+    )
+
+
+def _select(
+    head: Head,
+    table: FeatureTable,
+    train: NDArray[np.intp],
+    seed: int,
+    spec: ProbeSpec,
+    grid: Mapping[str, Sequence[Any]],
+    *,
+    validation: NDArray[np.bool_] | None = None,
+) -> tuple[SearchResult, Head]:
+    """Search a grid on training rows; return the search and the refitted head, calibrated if the spec asks for it."""
+    if "random_state" in head.get_params():
+        head = clone(head).set_params(random_state=seed)
+    X, y = _inputs(table.X[train], spec.views, frames=head.accepts_frames), table.y[train]
     views = X.shape[1]
     sources = np.where(table.source == "", table.id, table.source)[train]
     sources_known = bool(np.any(table.source[train] != ""))
@@ -187,10 +239,10 @@ def fit_task(head: Head, table: FeatureTable, task: Task, spec: ProbeSpec) -> Fi
             head,
             _flat(X),
             np.repeat(y, views),
-            grid={**head.default_grid, **spec.grid},
+            grid=grid,
             groups=np.repeat(sources, views) if sources_known or views > 1 else None,
             folds=spec.inner_folds,
-            seed=task.seed,
+            seed=seed,
             criterion=spec.criterion or ("mean_class_accuracy" if spec.balances else "accuracy"),
             validation=None if validation is None else np.repeat(validation, views),
         )
@@ -202,20 +254,7 @@ def fit_task(head: Head, table: FeatureTable, task: Task, spec: ProbeSpec) -> Fi
     if spec.calibrate:
         final = LateFusion().assemble([final], [selected.out_of_fold], y)
         selected = replace(selected, out_of_fold=fuse([selected.out_of_fold], final.exponents_))
-    fitted = time.perf_counter()
-    # The test rows are used here for the first time.
-    log_proba = predict_views(final, [table.X[test]], spec.views)
-    return Fitted(
-        task=task,
-        head=final,
-        selected=selected,
-        searches=(selected.record,),
-        train=train,
-        y=y,
-        test=test,
-        log_proba=log_proba,
-        seconds=(fitted - start, time.perf_counter() - fitted),
-    )
+    return selected, final
 
 
 def _thinned(table: FeatureTable, train: NDArray[np.intp], seed: int, spec: ProbeSpec) -> NDArray[np.intp]:
