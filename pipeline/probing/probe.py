@@ -159,5 +159,5 @@ def _check_sets(dataset: Dataset, tasks: Sequence[Task], table: FeatureTable) ->
         if classes < 2 or not len(test):
             raise ActionVitError(
                 f"split {task.name}: of {len(task.split.train)} training and {len(task.split.test)} test videos"
-                f" {len(train)} and {len(test)} are cached; run `actionvit extract {dataset.file or dataset.root}`"
+                f" {len(train)} and {len(test)} are cached; run `actionvit extract {dataset.root}`"
             )

@@ -200,10 +200,10 @@ def fit_final(head: Head, table: FeatureTable, fitted: Sequence[Fitted], spec: P
     It has no test set: its figure is that of the splits' heads.
     """
     start = time.perf_counter()
-    settings = [tuple(sorted(one.selected.best_params.items())) for one in fitted]
-    setting = dict(max(dict.fromkeys(settings), key=settings.count))
+    settings = [one.selected.best_params for one in fitted]
+    chosen = max(settings, key=settings.count)
     rows = np.arange(len(table.id))
-    selected, final = _select(head, table, rows, 0, spec, {name: (value,) for name, value in setting.items()})
+    selected, final = _select(head, table, rows, 0, spec, {name: (value,) for name, value in chosen.items()})
     return Fitted(
         task=Task(Split(name="final", train=tuple(table.id.tolist()), test=()), 0),
         head=final,
