@@ -120,7 +120,7 @@ def _value(text: str) -> int | float | str | bool:
 )
 @split_options(more=("mveb",))
 @seeds_option(note="5, or 1 if nothing depends on the seed")
-@click.option("--final", is_flag=True, help="Also fit a head on all videos, for predict and export.")
+@click.option("--final", is_flag=True, help="Also train a model on all videos, for predict and export.")
 @click.option("--long-tail", type=FiniteRange(1), metavar="FACTOR", help="Thin training classes to this imbalance.")
 @click.option("--shots", type=click.IntRange(1), help="Training clips per class.  [default: all]")
 @device_option("cpu")

@@ -88,7 +88,7 @@ class ProbeSpec:
     """Thin to as many clips as `long_tail` leaves, but to the same number of every class: the control."""
     shots: int | None = setting(None, "Training clips per class.  [default: all]", minimum=1)
     device: str = setting("cpu", "Device: cpu, cuda, cuda:1 or auto.")
-    final: bool = setting(False, "Also fit a head on all videos, for predict and export.")
+    final: bool = setting(False, "Also train a model on all videos, for predict and export.")
 
     def __post_init__(self) -> None:
         """Check choices and ranges."""
