@@ -151,7 +151,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     if options["as_json"]:
         echo_json(_as_json(summary))
     else:
-        _say(summary, dataset.name, options["dry_run"])
+        _print(summary, dataset.name, options["dry_run"])
     if summary.failed:
         ctx.exit(3)
 
@@ -214,7 +214,7 @@ def _encoder_jobs(
 
 
 def _announce(rows: int, size: int) -> None:
-    """Say how much will be written: tokens are a hundred times what embeddings are."""
+    """Print the size to be written, since tokens take a hundred times the space of embeddings."""
     if rows:
         each, whole = size / rows / 1e6, size / 1e9
         click.echo(f"{rows} rows to write, {each:.1f} MB each with all tokens: {whole:.2f} GB", err=True)
@@ -231,7 +231,7 @@ def weights_by_variant(given: tuple[str, ...], variants: list[str]) -> dict[str,
             sources[variants[0]] = text
         else:
             names = " or ".join(f"--weights {name}={text}" for name in variants)
-            raise click.UsageError(f"--weights {text}: for which of {len(variants)} variants? Say {names}")
+            raise click.UsageError(f"--weights {text}: several variants are given; use {names}")
     return sources
 
 
@@ -245,8 +245,8 @@ def _as_json(summary: Summary) -> dict[str, Any]:
     return {**asdict(summary), **more, "outcomes": outcomes}
 
 
-def _say(summary: Summary, dataset: str, dry_run: bool) -> None:
-    """Tell a person what was done, a line a variant, and what bounded the run."""
+def _print(summary: Summary, dataset: str, dry_run: bool) -> None:
+    """Print what was done, one line per variant, and the time per stage."""
     for outcome in summary.outcomes:
         counts = {
             "to embed": outcome.pending,
@@ -256,28 +256,28 @@ def _say(summary: Summary, dataset: str, dry_run: bool) -> None:
             "flagged": outcome.flagged,
             "failed": outcome.failed,
         }
-        said = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing to do"
-        click.echo(f"{dataset} {outcome.variant}: {outcome.rows} of {summary.videos} videos cached ({said})")
+        done = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing to do"
+        click.echo(f"{dataset} {outcome.variant}: {outcome.rows} of {summary.videos} videos cached ({done})")
         click.echo(f"  {outcome.store}")
         for difference in outcome.other_keys[:3]:
-            click.echo(f"  a new store, as its key is not that of {difference}")
+            click.echo(f"  new store; its key differs from {difference}")
         if outcome.failed:
-            click.echo(f"  failures are named in {outcome.store / 'failures.csv'}; --retry-failed tries them again")
+            click.echo(f"  failed videos are listed in {outcome.store / 'failures.csv'}; --retry-failed retries them")
     if summary.decoded and not dry_run:
-        _say_where_time_went(summary)
+        _print_times(summary)
 
 
-def _say_where_time_went(summary: Summary) -> None:
+def _print_times(summary: Summary) -> None:
     from actionvit.text import pluralize
 
-    (bound, share), clock = summary.limit, summary.clock
+    (bottleneck, fraction), clock = summary.limit, summary.clock
     rate = summary.decoded / summary.loop
-    within = f"over {pluralize(summary.workers, 'process', 'processes')}" if summary.workers else "in this process"
+    workers = f"on {pluralize(summary.workers, 'worker')}" if summary.workers else "in this process"
     click.echo(
-        f"{pluralize(summary.decoded, 'video')} in {summary.loop:.1f} s ({rate:.2f} a second)"
+        f"{pluralize(summary.decoded, 'video')} in {summary.loop:.1f} s ({rate:.2f} per second)"
         f" after {summary.start:.1f} s of start-up\n"
-        f"  busy, side by side: decoding {clock.decode:.1f} s {within},"
-        f" copying {clock.copy:.1f} s, resizing {clock.prepare:.1f} s,\n"
-        f"  forward {clock.forward:.1f} s at {summary.gmac_per_second:.0f} GMAC/s, writing {clock.write:.1f} s;"
-        f" bound by {bound}, {share:.0%} of its limit"
+        f"  time per stage (stages overlap): decode {clock.decode:.1f} s {workers}, copy {clock.copy:.1f} s,"
+        f" resize {clock.prepare:.1f} s,\n"
+        f"  forward {clock.forward:.1f} s at {summary.gmac_per_second:.0f} GMAC/s, write {clock.write:.1f} s\n"
+        f"  bottleneck: {bottleneck}, busy {fraction:.0%} of the run"
     )

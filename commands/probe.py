@@ -148,10 +148,10 @@ def command(**options: Any) -> None:
     protocol = options["protocol"] or default_protocol(dataset)
     if not options["as_json"]:
         seeds = options["seeds"] or default_seeds(protocol, specs[0])
-        chosen = "" if options["protocol"] else " (chosen by what the dataset has)"
+        chosen = "" if options["protocol"] else " (the default for this dataset)"
         scored = ", scored on the validation set (val)" if dataset.test_set == "val" else ""
         click.echo(f"{dataset.name}: {protocol} splits{chosen}{scored}, {seeds} seed{'s' if seeds > 1 else ''}")
-        _say_coverage(dataset, tables)
+        _print_coverage(dataset, tables)
     if mveb:
         from actionvit.pipeline.probing.mveb import probe_mveb
 
@@ -232,32 +232,33 @@ def _specs(options: dict[str, Any]) -> list[ProbeSpec]:
     ]
 
 
-def _say_coverage(dataset: Dataset, tables: Sequence[FeatureTable]) -> None:
-    """Say how many videos take part, and which stores lack the others."""
+def _print_coverage(dataset: Dataset, tables: Sequence[FeatureTable]) -> None:
+    """Print how many videos have embeddings, and warn of stores that lack some."""
     used = len(tables[0].id)
     click.echo(f"{used} of {len(dataset.videos)} videos have embeddings of {', '.join(t.variant for t in tables)}")
     for table in tables:
-        if lacks := len({video.id for video in dataset.videos} - set(table.store.ids)):
+        if missing := len({video.id for video in dataset.videos} - set(table.store.ids)):
             click.echo(
-                f"warning: {table.variant} lacks {lacks}; they neither train nor test (`actionvit extract`)", err=True
+                f"warning: {missing} videos have no {table.variant} embedding and are left out: run `extract`",
+                err=True,
             )
 
 
 def _publish(results: Sequence[ProbeResult], options: dict[str, Any]) -> None:
-    """Write the runs and say what came out."""
+    """Write the runs and print their results."""
     said = []
     for result in results:
         result.info["command"] = ["actionvit", *sys.argv[1:]]
         run = result.write(options["runs"], name=options["run"], overwrite=options["overwrite"])
         said.append({"run": str(run.folder), "summary": result.metrics["summary"], "leaks": result.info["leaks"]})
         if not options["as_json"]:
-            _say(result, run.folder)
+            _print(result, run.folder)
     if options["as_json"]:
         echo_json(said)
 
 
-def _say(result: ProbeResult, folder: Path) -> None:
-    """Tell a person the numbers of a run, what was chosen, and what to beware of."""
+def _print(result: ProbeResult, folder: Path) -> None:
+    """Print the metrics of a run, the chosen hyper-parameters, and warnings."""
     from collections import Counter
 
     from actionvit.pipeline.experiments.tables import chosen_in_words
@@ -278,7 +279,7 @@ def _say(result: ProbeResult, folder: Path) -> None:
     if mveb := result.info.get("mveb"):
         click.echo(f"  MVEB: accuracy {100 * mveb['accuracy']:.2f} %, macro F1 {100 * mveb['f1']:.2f} %, over 10 draws")
     chosen = Counter(chosen_in_words(search) for search in result.info["search"])
-    counts = "; ".join(f"{value or 'nothing, too few clips to judge'} ({count}×)" for value, count in chosen.items())
+    counts = "; ".join(f"{value or 'the default (too few clips)'} ({count}×)" for value, count in chosen.items())
     click.echo(f"  chosen {counts}, over {len(splits)} splits")
     if edges := sorted({name for search in result.info["search"] for name in search["at_edge"]}):
         click.echo(
@@ -291,7 +292,7 @@ def _say(result: ProbeResult, folder: Path) -> None:
     if leaks := result.info["leaks"]:
         most = max(leaks.values())
         click.echo(
-            f"  warning: in {len(leaks)} of {len(splits)} splits up to {most} sources have clips of one class on both"
-            " sides: these numbers are too high; --protocol grouped keeps sources apart",
+            f"  warning: in {len(leaks)} of {len(splits)} splits up to {most} sources have clips of one class in both"
+            " the training and the test set, so these numbers are too high; --protocol grouped keeps sources apart",
             err=True,
         )

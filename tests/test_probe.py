@@ -81,7 +81,7 @@ def test_the_main_job_official_splits_two_variants_balanced_fused(dataset, cache
     ]
     code, said = run_command(*arguments)
     assert code == 0, said
-    assert "official splits (chosen by what the dataset has), 1 seed" in said
+    assert "official splits (the default for this dataset), 1 seed" in said
     assert "96 of 96 videos have embeddings of base, hr" in said
     names = {"base-linear-balanced", "hr-linear-balanced", "base+hr-linear-balanced-fused-stacked"}
     assert {path.name for path in tmp_path.iterdir()} == names
@@ -271,7 +271,7 @@ def test_clips_that_are_not_cached_are_counted_and_said(dataset, tmp_path) -> No
     code, said = run_command(str(dataset.root), *where, "--variant", "base", "--variant", "hr")
     assert code == 0
     assert "89 of 96 videos have embeddings of base, hr" in said
-    assert "warning: hr lacks 7; they neither train nor test" in said
+    assert "warning: 7 videos have no hr embedding and are left out" in said
     coverage = read_run(tmp_path / "runs" / "base-linear").info["coverage"]
     assert (coverage["videos"], coverage["cached"], coverage["missing"], coverage["used"]) == (96, 96, 0, 89)
     coverage = read_run(tmp_path / "runs" / "hr-linear").info["coverage"]
@@ -285,7 +285,7 @@ def test_a_split_that_leaks_warns_with_the_count(dataset, cache, tmp_path) -> No
     assert len(leaks) == 5
     assert f"warning: in 5 of 5 splits up to {max(leaks.values())} sources have clips of one class on both" in said
     _, said = run_command(str(dataset.root), *where)
-    assert "grouped splits (chosen by what the dataset has), 1 seed" in said
+    assert "grouped splits (the default for this dataset), 1 seed" in said
     assert "warning" not in said
 
 
@@ -298,7 +298,7 @@ def test_protocols_are_chosen_by_what_the_dataset_has(tmp_path) -> None:
     write_store(tmp_path / "cache", plain)
     where = ["--cache", str(tmp_path / "cache"), "--runs", str(tmp_path / "runs")]
     _, said = run_command(str(tmp_path / "plain"), *where)
-    assert "plain: stratified splits (chosen by what the dataset has), 5 seeds" in said
+    assert "plain: stratified splits (the default for this dataset), 5 seeds" in said
     run = read_run(tmp_path / "runs" / "base-linear")
     assert len(run.metrics["splits"]) == 25
     assert set(run.predictions.source.tolist()) == {""}

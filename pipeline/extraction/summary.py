@@ -51,11 +51,11 @@ class Summary:
 
     @property
     def limit(self) -> tuple[str, float]:
-        """Which phase bounds the run, and the share of the running time that it was busy."""
+        """The stage that bounds the run, and the fraction of the running time that it was busy."""
         busy = {
             "decoding": self.clock.decode / max(self.workers, 1),
             "copying": self.clock.copy,
-            "the forward": self.clock.prepare + self.clock.forward,  # one stream, or one thread, does both
+            "forward pass": self.clock.prepare + self.clock.forward,  # one stream or thread does both
             "writing": self.clock.write,
         }
         name = max(busy, key=lambda phase: busy[phase])

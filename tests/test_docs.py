@@ -1,0 +1,55 @@
+"""The docs: their commands run as written, and the reference of the command line is current."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from command_line_page import PAGE, render
+
+from actionvit.cli import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("tutorial.md", "how-to/compare-runs.md", "how-to/read-the-cache.md", "how-to/export-and-predict.md")
+WITHOUT = ("parquet", "--push")
+"""Words of commands that need more than a plain installation."""
+
+
+def commands(page: Path) -> list[str]:
+    """Return the commands that a page shows, as `actionvit …` at the start of an indented or fenced line."""
+    return re.findall(r"^ *(?:\$ )?(actionvit [a-z].*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_command_line_reference_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == render(), "run tests/support/command_line_page.py"
+
+
+def test_the_commands_of_the_docs_run_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("ROOT", "CACHE", "RUNS"):
+        monkeypatch.delenv(f"ACTIONVIT_{name}", raising=False)
+    lines = [line for name in PAGES for line in commands(ROOT / "docs" / name)]
+    fence = re.search(r"## Quick start(.*?)## ", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert fence is not None
+    lines += re.findall(r"^\$ (actionvit .*)$", fence[1], re.MULTILINE)
+    assert len(lines) > 15
+    for line in dict.fromkeys(lines):
+        if any(word in line for word in WITHOUT):
+            continue
+        result = CliRunner().invoke(cli, shlex.split(line)[1:], input="n\n")
+        assert result.exit_code == 0, f"{line}: {result.output}{result.exception!r}"
+
+
+def test_the_example_of_the_readme_runs(tmp_path: Path, sixty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").symlink_to(sixty)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(example.replace('"tiny",', '"tiny", num_frames=2, size=32,', 1), "README.md", "exec"), {})
+
+
+def test_the_readme_is_short_and_its_pages_exist() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
