@@ -20,8 +20,9 @@ Made from `--help` by `tests/support/command_line_page.py`.
 
 An option that takes several values may be repeated or take a comma list. ROOT, `--cache` and `--runs` default to
 `data/hmdb51`, `features-cache` and `runs`, to the environment variables `ACTIONVIT_ROOT`, `ACTIONVIT_CACHE` and
-`ACTIONVIT_RUNS`, or to `root`, `cache` and `runs` in an `actionvit.toml` in the working directory. Exit codes: 0 success; 1
-error; 2 wrong usage; 3 finished, but some videos failed.
+`ACTIONVIT_RUNS`, or to `root`, `cache` and `runs` in an `actionvit.toml` in the working directory.
+
+Exit codes: 0 success; 1 error; 2 wrong usage; 3 finished, but some videos failed.
 """
 
 
