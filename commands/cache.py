@@ -33,16 +33,18 @@ def ls(cache: Path, as_json: bool) -> None:
     """List the stores: dataset, variant, rows, failures, share of the dataset, size, age, folder."""
     from dataclasses import asdict
 
-    from actionvit.features.store.catalog import find_stores, summarize
+    from actionvit.features.store.catalog import summarize_all
 
-    found = [summarize(store) for store in find_stores(cache)]
+    summaries = summarize_all(cache)
     if as_json:
-        echo_json([{**asdict(summary), "coverage": summary.coverage} for summary in found])
-    elif found:
-        _echo_table(
-            ("dataset", "variant", "rows", "failed", "coverage", "size", "written", "store"), map(_cells, found)
-        )
-        for summary in found:
+        echo_json([{**asdict(summary), "coverage": summary.coverage} for summary in summaries])
+    elif summaries:
+        head = ("dataset", "variant", "rows", "failed", "coverage", "size", "written", "store")
+        _echo_table(head, map(_cells, summaries))
+        for summary in summaries:
+            if summary.differs:
+                click.echo(f"{summary.store}: {summary.differs}")
+        for summary in summaries:
             if summary.damage:
                 click.echo(f"warning: {summary.damage}", err=True)
     else:
@@ -57,6 +59,7 @@ def show(store: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
     from actionvit.features.store.catalog import open_single, summarize
+    from actionvit.features.store.keys import flatten
     from actionvit.features.store.parts import list_parts
 
     found = open_single(store)
@@ -79,7 +82,7 @@ def show(store: Path, as_json: bool) -> None:
         "written": _age(summary.written),
         "coverage": "unknown" if summary.coverage is None else f"{summary.coverage:.1%}",
     }
-    leaves = dict(_leaves(value | said))
+    leaves = flatten(value | said)
     if not summary.damage:
         del leaves["damage"]
     width = max(map(len, leaves))
@@ -197,19 +200,24 @@ def export(store: Path, form: Any, out: Path, root: Path | None, also: tuple[str
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def prune(stores: tuple[Path, ...], cache: Path, yes: bool, as_json: bool) -> None:
-    """Delete the STOREs named; by default those of an older key than the newest of their dataset and variant.
+    """Delete the STOREs named; by default stores that another one replaces.
 
-    Each is shown with what it is and why, and asked for by itself. With --json and without --yes nothing is deleted.
+    A store is replaced by one of the same settings if its weights no longer exist under their name, by the joined
+    store if it is a shard, and by any store of its variant if it has no rows. Other settings are never a reason. Each
+    store is shown with the reason, and confirmed by itself. With --json and without --yes nothing is deleted.
     """
     from dataclasses import asdict
 
-    from actionvit.features.store.catalog import delete, find_stores, stale_stores, summarize
+    from actionvit.features.store.catalog import find_stores, summarize
+    from actionvit.features.store.prune import delete, superseded_stores
     from actionvit.features.store.store import FeatureStore
+    from actionvit.pipeline.extraction.job import current_weights
 
     if stores:
         chosen = [(FeatureStore.open(path), "named") for path in stores]
     else:
-        chosen = [(stale.store, stale.reason) for stale in stale_stores(find_stores(cache))]
+        superseded = superseded_stores(find_stores(cache), current_weights)
+        chosen = [(entry.store, entry.reason) for entry in superseded]
     report = []
     for store, reason in chosen:
         summary = summarize(store)
@@ -225,7 +233,7 @@ def prune(stores: tuple[Path, ...], cache: Path, yes: bool, as_json: bool) -> No
     else:
         gone = [row for row in report if row["deleted"]]
         freed = file_size(sum(row["bytes"] for row in gone))
-        click.echo(f"{len(gone)} deleted, {freed} freed" if report else f"{cache}: nothing stale")
+        click.echo(f"{len(gone)} deleted, {freed} freed" if report else f"{cache}: nothing to delete")
 
 
 def _facts(summary: StoreSummary) -> list[str]:
@@ -259,10 +267,3 @@ def _age(written: float) -> str:
         if seconds >= length:
             return f"{seconds / length:.0f} {unit} ago"
     return f"{seconds:.0f} s ago"
-
-
-def _leaves(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found = []
-    for name, inner in value.items():
-        found += _leaves(inner, f"{prefix}{name}.") if isinstance(inner, dict) else [(f"{prefix}{name}", inner)]
-    return found

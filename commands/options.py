@@ -229,6 +229,13 @@ embedding_options = together(
         "--num-frames", "frames", type=click.IntRange(1), help="Frames per view (T).  [default: those cached]"
     ),
     click.option("--size", type=click.IntRange(1), help="Side of a view in pixels (S).  [default: the one cached]"),
+    click.option(
+        "--store",
+        "stores",
+        multiple=True,
+        metavar="NAME",
+        help="Store to read: its folder's name (see `cache ls`), or the name or sha256 of its weights.",
+    ),
 )
 """Which of a variant's stores is meant; `embeddings_wanted` takes them."""
 
@@ -304,10 +311,10 @@ wait_option = click.option("--wait", is_flag=True, help="Wait for another writer
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
-def embeddings_wanted(options: Mapping[str, Any]) -> dict[str, int]:
-    """Return what `--num-frames` and `--size` ask of a store's key, as `find_store` takes it."""
-    asked = {"clip__num_frames": options["frames"], "clip__size": options["size"]}
-    return {name: value for name, value in asked.items() if value is not None}
+def embeddings_wanted(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the store selection of `embedding_options`, as `find_store` takes it."""
+    selection = {"clip__num_frames": options["frames"], "clip__size": options["size"], "names": options["stores"]}
+    return {name: value for name, value in selection.items() if value not in (None, ())}
 
 
 def echo_json(value: object) -> None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
+import shutil
+import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from actionvit.errors import ActionVitError
 
 TEMPORARY_PREFIX = ".tmp-"
+OLD_PREFIX = ".old-"
+"""Of a folder while it is replaced."""
 
 
 def atomic_write(path: Path, data: bytes) -> None:
@@ -34,7 +39,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     ActionVitError
         If the disk is full or fails, or the folder is missing or read-only; `path` is then unchanged.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    temporary = _aside(path, TEMPORARY_PREFIX)
     try:
         try:
             yield temporary
@@ -46,10 +51,97 @@ def atomic_path(path: Path) -> Iterator[Path]:
             raise
         sync(path.parent)
     except OSError as error:
-        raise ActionVitError(
-            f"{path}: cannot be written: {error.strerror or error}; what was published before is safe: mend that and "
-            f"run again"
-        ) from error
+        raise _not_written(path, error) from error
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder to fill; then sync all of it and put it in the place of `path`.
+
+    After an exception the temporary folder is removed and `path` is unchanged. What a killed process left of an earlier
+    attempt is removed first; see `restore_folder`.
+
+    Raises
+    ------
+    ActionVitError
+        If the disk is full or fails, or the parent folder is read-only.
+    """
+    restore_folder(path)
+    make_folder(path.parent)
+    temporary, old = _aside(path, TEMPORARY_PREFIX), _aside(path, OLD_PREFIX)
+    try:
+        try:
+            temporary.mkdir()
+            yield temporary
+            for folder, _, files in os.walk(temporary, topdown=False):
+                for name in files:
+                    sync(Path(folder, name))
+                sync(Path(folder))
+            if path.exists():
+                path.rename(old)
+            temporary.rename(path)
+        except BaseException:
+            if old.exists() and not path.exists():
+                old.rename(path)
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync(path.parent)
+    except OSError as error:
+        raise _not_written(path, error) from error
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def restore_folder(path: Path) -> None:
+    """Undo what processes of this machine that were killed while they replaced `path` left beside it.
+
+    A folder moved aside and not replaced gets its name back; other leftovers are removed.
+    """
+    for prefix in (OLD_PREFIX, TEMPORARY_PREFIX):
+        pattern = re.compile(rf"{re.escape(prefix + _host())}-(\d+)-{re.escape(path.name)}")
+        with contextlib.suppress(OSError):
+            for leftover in [entry for entry in path.parent.iterdir() if entry.name.startswith(prefix)]:
+                match = pattern.fullmatch(leftover.name)
+                if match is None or _is_running(int(match[1])):
+                    continue
+                if prefix == OLD_PREFIX and not path.exists():
+                    leftover.rename(path)
+                elif leftover.is_dir() and not leftover.is_symlink():
+                    shutil.rmtree(leftover, ignore_errors=True)
+                else:
+                    leftover.unlink()
+
+
+def restore_folders(parent: Path) -> None:
+    """Call `restore_folder` for each folder that was being replaced directly below `parent`."""
+    pattern = re.compile(rf"{re.escape(OLD_PREFIX + _host())}-\d+-(.+)")
+    for match in [match for entry in parent.glob(f"{OLD_PREFIX}*") if (match := pattern.fullmatch(entry.name))]:
+        restore_folder(parent / match[1])
+
+
+def _aside(path: Path, prefix: str) -> Path:
+    """Return a hidden name beside `path` that tells its process: two machines may share the folder, and a pid."""
+    return path.with_name(f"{prefix}{_host()}-{os.getpid()}-{path.name}")
+
+
+def _host() -> str:
+    return re.sub(r"[^\w.]", "_", socket.gethostname())[:32] or "host"
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _not_written(path: Path, error: OSError) -> ActionVitError:
+    return ActionVitError(
+        f"{path}: cannot be written: {error.strerror or error}; what was published before is safe: mend that and run "
+        f"again"
+    )
 
 
 def sync(path: Path) -> None:

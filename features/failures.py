@@ -33,5 +33,10 @@ class Failure:
         """Make `detail` one line of text."""
         object.__setattr__(self, "detail", " ".join(self.detail.replace("\0", " ").split()))
 
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether memory did not suffice: for the decoder, or for the machine, which then kills a worker."""
+        return self.reason == "memory" or (self.reason == "crashed" and "SIGKILL" in self.detail)
+
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}"

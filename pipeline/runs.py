@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import filecmp
 import json
-import os
 import platform
 import shutil
 import zipfile
@@ -25,6 +24,7 @@ from actionvit.errors import ActionVitError
 from actionvit.evaluation.clustered import Design
 from actionvit.evaluation.metrics import check_scores, evaluate
 from actionvit.evaluation.summary import summarize
+from actionvit.features.atomic import atomic_folder, restore_folder, restore_folders
 from actionvit.pipeline.tensor_file import dump_tensors, load_tensors
 from actionvit.text import first_line
 
@@ -211,7 +211,7 @@ def write_run(
     more: Mapping[str, bytes] | None = None,
     overwrite: bool = False,
 ) -> Run:
-    """Write a run whole or not at all: into a temporary folder beside it, then by a rename.
+    """Write a run completely or not at all.
 
     The same input gives the same bytes in every file. A report in a run that is replaced stays where the predictions
     are the same, and goes with the run where they are not.
@@ -241,11 +241,7 @@ def write_run(
         If the folder is there already and `overwrite` is off, or holds something that is not a run.
     """
     check_place(folder, overwrite=overwrite)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh, old = (folder.parent / f".{folder.name}.{what}-{os.getpid()}" for what in ("new", "old"))
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    try:
+    with atomic_folder(folder) as fresh:
         _write_json(fresh / INFO, {"schema": SCHEMA, **info})
         _write_json(fresh / METRICS, {"schema": SCHEMA, **metrics})
         _write_json(
@@ -256,22 +252,9 @@ def write_run(
         for name, data in (more or {}).items():
             (fresh / name).parent.mkdir(parents=True, exist_ok=True)
             (fresh / name).write_bytes(data)
-        same = (folder / PREDICTIONS).is_file() and filecmp.cmp(
-            folder / PREDICTIONS, fresh / PREDICTIONS, shallow=False
-        )
-        if folder.exists():
-            folder.rename(old)
-        try:
-            if same and (old / REPORT).is_dir():
-                (old / REPORT).rename(fresh / REPORT)
-            fresh.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+        old = folder / PREDICTIONS
+        if (folder / REPORT).is_dir() and old.is_file() and filecmp.cmp(old, fresh / PREDICTIONS, shallow=False):
+            shutil.copytree(folder / REPORT, fresh / REPORT)
     return read_run(folder)
 
 
@@ -283,6 +266,8 @@ def read_run(folder: Path) -> Run:
     ActionVitError
         If a file is missing, broken, or of a newer version than this one knows.
     """
+    if not folder.exists():
+        restore_folder(folder)  # a process may have been killed while it replaced the run
     if not (folder / INFO).is_file():
         near = ", ".join(run.name for run in find_runs(folder.parent)) or "none"
         raise ActionVitError(f"{folder} is no run (no {INFO}); runs beside it: {near}")
@@ -310,9 +295,10 @@ def find_run(name: str, runs: Path) -> Run:
 
 
 def find_runs(root: Path) -> list[Path]:
-    """Return the run folders directly below `root`, sorted by name; half-written ones (`.name…`) are no runs."""
+    """Return the run folders directly below `root`, sorted by name; hidden folders are no runs."""
     if not root.is_dir():
         return []
+    restore_folders(root)
     return sorted(path for path in root.iterdir() if path.name[0] != "." and (path / INFO).is_file())
 
 

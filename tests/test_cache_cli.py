@@ -56,7 +56,7 @@ def test_ls_lines_up_and_show_tells_the_key(root: Path) -> None:
     store = fill(root / "d" / "v-22222", range(1500), clip={"num_frames": 16})
     with Writer(FeatureStore.create(store.folder, key=store.key, dataset="d", variant="v", info={"videos": 3000})):
         pass
-    head, *lines = cache("ls", "--cache", root).output.splitlines()
+    head, *lines = cache("ls", "--cache", root).output.splitlines()[:3]
     assert head.split() == ["dataset", "variant", "rows", "failed", "coverage", "size", "written", "store"]
     for name in ("dataset", "variant", "store"):  # words to the left, under the first letter
         start = head.index(name)
@@ -90,7 +90,7 @@ def test_one_damaged_store_costs_the_list_that_store_alone(root: Path) -> None:
     part.write_bytes(part.read_bytes()[:-3000])
     result = cache("ls", "--cache", root)
     assert result.exit_code == 0
-    (line,) = [line for line in result.stdout.splitlines() if line.endswith("v-3")]
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("d ") and line.endswith("v-3")]
     assert " damaged " in line and f"{part.name}: damaged" in result.stderr
     rows = {Path(row["store"]).name: row for row in as_json("ls", "--cache", root)}
     assert list(rows) == ["v-1", "v-3"] and rows["v-1"]["damage"] == "" and part.name in rows["v-3"]["damage"]
@@ -145,17 +145,52 @@ def test_shards_merge_into_their_sibling_and_other_keys_do_not(tmp_path: Path) -
     assert not (tmp_path / "never").exists()
 
 
-def test_prune_asks_and_names_the_field(root: Path) -> None:
-    old, new = root / "d" / "v-1", fill(root / "d" / "v-2", range(2), precision="bf16").folder
-    for path in old.iterdir():
-        os.utime(path, (1, 1))
+@pytest.fixture
+def retrained(root: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """Two stores of equal settings; the first one's weights file is gone."""
+    gone, here = {"weights": str(tmp_path / "gone.pyth")}, {"weights": "elsewhere/new"}
+    FeatureStore.open(root / "d" / "v-1").write_info(gone)
+    new = fill(root / "d" / "v-2", range(2), weights="b" * 64)
+    new.write_info(here)
+    return root / "d" / "v-1", new.folder
+
+
+def test_prune_asks_and_gives_the_reason(root: Path, retrained: tuple[Path, Path]) -> None:
+    old, new = retrained
     result = cache("prune", "--cache", root, input="n\n")
-    assert 'older key: precision is "fp32" here and "bf16" there' in result.output and old.exists()
+    assert "gone.pyth are now gone" in result.output and old.exists()
     assert cache("prune", "--cache", root).exit_code == 1, "nobody answers: nothing is deleted"
     assert [row["deleted"] for row in as_json("prune", "--cache", root)] == [False] and old.exists()
     assert cache("prune", "--cache", root, "--yes").exit_code == 0
     assert not old.exists() and new.exists()
-    assert "nothing stale" in cache("prune", "--cache", root).output
+    assert "nothing to delete" in cache("prune", "--cache", root).output
+
+
+def test_prune_never_offers_another_setting(root: Path) -> None:
+    FeatureStore.open(root / "d" / "v-1").write_info({"weights": "/no/such/weights"})
+    for number, change in enumerate(({"precision": "bf16"}, {"clip": {"num_frames": 16, "size": 112}})):
+        fill(root / "d" / f"v-{number + 2}", range(2), weights="b" * 64, **change)
+    for path in (root / "d" / "v-1").iterdir():
+        os.utime(path, (1, 1))
+    assert as_json("prune", "--cache", root, "--yes") == []
+
+
+def test_prune_keeps_weights_that_cannot_be_checked(root: Path, retrained: tuple[Path, Path]) -> None:
+    for source in ("owner/name", "relative/folder"):
+        FeatureStore.open(retrained[0]).write_info({"weights": source})
+        assert as_json("prune", "--cache", root, "--yes") == []
+
+
+def test_stores_of_two_weights_are_told_apart_and_chosen(root: Path, retrained: tuple[Path, Path]) -> None:
+    texts = [row["differs"] for row in as_json("ls", "--cache", root)]
+    assert "gone.pyth (aaaaaaaaaa)" in texts[0] and texts[1] == "weights elsewhere/new (bbbbbbbbbb)"
+    assert texts[1] in cache("ls", "--cache", root).output
+    with pytest.raises(ActionVitError, match=r"2 stores of d v.*weights .*gone.*--store v-1"):
+        find_store(root, "d", "v")
+    for name in ("v-2", str(retrained[1]), "elsewhere/new", "bbbbbb"):
+        assert find_store(root, "d", "v", names=[name]).folder == retrained[1]
+    with pytest.raises(ActionVitError, match="no store 'v-3'"):
+        find_store(root, "d", "v", names=["v-3"])
 
 
 def test_prune_spares_what_has_rows_for_what_has_none(root: Path) -> None:

@@ -26,12 +26,13 @@ from small_extraction import draw, extract, extraction, rows_of, store_in, undis
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
 from actionvit.features.fingerprint import Fingerprint
-from actionvit.features.store.catalog import delete, in_shard
+from actionvit.features.store.catalog import in_shard
 from actionvit.features.store.export import export_store
 from actionvit.features.store.index import Index
 from actionvit.features.store.locks import LOCK, locked
 from actionvit.features.store.merge import merge_stores
 from actionvit.features.store.parts import list_parts
+from actionvit.features.store.prune import delete
 from actionvit.features.store.speed import Speed, add_speed, read_speed
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.store.verify import verify_store

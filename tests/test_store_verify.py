@@ -52,7 +52,7 @@ def pristine(tmp_path: Path) -> Path:
 def files_of(folder: Path) -> list[Path]:
     """A file of each kind: one part will do for all."""
     files = sorted(path for path in folder.iterdir())
-    assert [path.name[:5] for path in files] == ["failu", "key.j", "lock", "part-", "part-", "seen."]
+    assert [path.name[:5] for path in files] == ["failu", "key.j", "lock", "manif", "part-", "part-", "seen."]
     return files[:4] + files[5:]
 
 

@@ -6,15 +6,13 @@ import contextlib
 import hashlib
 import logging
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from actionvit.errors import ActionVitError
-from actionvit.features.store.keys import FeatureKey, describe
-from actionvit.features.store.locks import locked
+from actionvit.features.store.keys import FeatureKey, describe, flatten
 from actionvit.features.store.parts import list_parts
 from actionvit.features.store.store import KEY, FeatureStore
 
@@ -82,7 +80,7 @@ def _open_all(key_files: Iterable[Path]) -> list[FeatureStore]:
     return stores
 
 
-def find_store(cache: Path, dataset: str, variant: str, **settings: Leaf) -> FeatureStore:
+def find_store(cache: Path, dataset: str, variant: str, *, names: Sequence[str] = (), **settings: Leaf) -> FeatureStore:
     """Return the one store of a dataset and variant that has some settings.
 
     Parameters
@@ -91,6 +89,9 @@ def find_store(cache: Path, dataset: str, variant: str, **settings: Leaf) -> Fea
         The cache root.
     dataset, variant : str
         Names, as extraction recorded them.
+    names : sequence of str
+        Stores to choose from: a folder or its name, the beginning of a key digest or of the weights' sha256, or the
+        weights' recorded name. Names of other variants' stores are ignored.
     **settings
         Leaves of the key, dots as double underscores: `clip__num_frames=8, precision="fp32"`.
 
@@ -101,7 +102,10 @@ def find_store(cache: Path, dataset: str, variant: str, **settings: Leaf) -> Fea
     """
     stores = find_stores(cache)
     of_dataset = [store for store in stores if store.dataset == dataset and store.variant == variant]
-    matching = [store for store in of_dataset if _has_settings(store.key, settings)]
+    if unknown := [name for name in names if not any(_is_named(store, name) for store in stores)]:
+        raise ActionVitError(f"{cache}: no store {unknown[0]!r}; `actionvit cache ls` lists stores")
+    named = [store for store in of_dataset if any(_is_named(store, name) for name in names)] or of_dataset
+    matching = [store for store in named if _has_settings(store.key, settings)]
     complete = [store for store in matching if shard_of(store) is None]
     if len(complete) > 1:  # a run that was stopped at once leaves a store without rows
         complete = [store for store in complete if list_parts(store.folder)] or complete
@@ -110,13 +114,10 @@ def find_store(cache: Path, dataset: str, variant: str, **settings: Leaf) -> Fea
     if len(complete) == 1:
         return complete[0]
     if complete:
-        first = complete[0]
-        others = "; ".join(
-            f"{store.folder.name}: {describe(first.key.differences(store.key))}" for store in complete[1:]
-        )
+        listing = "; ".join(f"{name}: {text}" for name, text in distinctions(complete).items())
         raise ActionVitError(
-            f"{cache}: {len(complete)} stores of {dataset} {variant}, and nothing says which: {first.folder.name} "
-            f"(here) against {others} (there); {_choice(complete)}"
+            f"{cache}: {len(complete)} stores of {dataset} {variant}, and nothing says which: {listing}; say which "
+            f"with --store {complete[0].folder.name}"
         )
     if matching:
         raise ActionVitError(
@@ -131,13 +132,26 @@ def find_store(cache: Path, dataset: str, variant: str, **settings: Leaf) -> Fea
     )
 
 
-def _choice(stores: Sequence[FeatureStore]) -> str:
-    """Return the options that select one of several stores."""
-    leaves = {name for store in stores[1:] for name, _, _ in stores[0].key.differences(store.key)}
-    options = [
-        option for option, leaf in (("--num-frames", "clip.num_frames"), ("--size", "clip.size")) if leaf in leaves
-    ]
-    return f"say which with {' or '.join(options)}" if options else "`actionvit cache prune` those that you do not want"
+def distinctions(stores: Sequence[FeatureStore]) -> dict[str, str]:
+    """Return the settings in which stores differ, by folder name: `clip.num_frames 8, weights ...`."""
+    leaves = [flatten(store.key.to_dict()) for store in stores]
+    names = {name for other in leaves for name in other if any(each.get(name) != other[name] for each in leaves)}
+    texts = {}
+    for store, values in zip(stores, leaves, strict=True):
+        parts = [f"{name} {values[name]}" for name in sorted(names - {"weights"}) if name in values]
+        if "weights" in names:
+            parts.append(f"weights {store.info.get('weights', '?')} ({store.key.weights[:10]})")
+        texts[store.folder.name] = ", ".join(parts)
+    return texts
+
+
+def _is_named(store: FeatureStore, name: str) -> bool:
+    digests = (store.key.digest, store.key.weights)
+    return (
+        name in (store.folder.name, store.info.get("weights"))
+        or (len(name) >= 6 and any(digest.startswith(name) for digest in digests))
+        or Path(name).resolve() == store.folder.resolve()
+    )
 
 
 def _has_settings(key: FeatureKey, settings: Mapping[str, Leaf]) -> bool:
@@ -188,6 +202,8 @@ class StoreSummary:
     written: float
     """When the last part was published, in seconds since 1970."""
     store: str
+    differs: str = ""
+    """Settings in which it differs from the other stores of its dataset and variant."""
 
     @property
     def coverage(self) -> float | None:
@@ -214,10 +230,22 @@ def summarize(store: FeatureStore) -> StoreSummary:
     )
 
 
+def summarize_all(cache: Path) -> list[StoreSummary]:
+    """Return the summary of each store below a cache root, with the settings that tell its stores apart."""
+    stores = find_stores(cache)
+    groups: dict[tuple[str, str], list[FeatureStore]] = {}
+    for store in stores:
+        groups.setdefault((store.dataset, store.variant), []).append(store)
+    differs = {key: distinctions(group) for key, group in groups.items()}
+    return [
+        replace(summarize(store), differs=differs[store.dataset, store.variant][store.folder.name]) for store in stores
+    ]
+
+
 def _file_sizes(folder: Path) -> Iterator[int]:
-    for path in folder.iterdir():
+    for path in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):  # a writer has replaced it
-            yield path.stat().st_size
+            yield path.lstat().st_size
 
 
 def last_written(store: FeatureStore) -> float:
@@ -227,45 +255,6 @@ def last_written(store: FeatureStore) -> float:
         with contextlib.suppress(FileNotFoundError):  # a writer has replaced it
             times.append(path.stat().st_mtime)
     return max(times)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stale:
-    """A store that another one replaces."""
-
-    store: FeatureStore
-    reason: str
-
-
-def stale_stores(stores: Sequence[FeatureStore]) -> list[Stale]:
-    """Return the stores of an older key than the last written one of their dataset and variant, and merged shards.
-
-    Nothing says that an older key is wrong (8 and 16 frames may both be wanted): it is for a person to decide. Links
-    are left out, for what they lead to lies outside the cache.
-    """
-    groups: dict[tuple[str, str], list[FeatureStore]] = {}
-    for store in sorted(stores, key=lambda store: (bool(list_parts(store.folder)), last_written(store)), reverse=True):
-        groups.setdefault((store.dataset, store.variant), []).append(store)
-    found = []
-    for group in groups.values():
-        whole = [store for store in group if shard_of(store) is None]
-        for store in whole[1:]:
-            if store.key == whole[0].key:  # one is a copy of the other: no reason to delete either
-                continue
-            older = "older key" if list_parts(store.folder) else "no rows"
-            differences = describe(store.key.differences(whole[0].key))
-            found.append(Stale(store=store, reason=f"{older}: {differences} (here: this one, there: the newest)"))
-        for store in group:
-            twin = next((one for one in whole if one.key == store.key), None)
-            with contextlib.suppress(ActionVitError):  # of what cannot be read nobody knows that it is elsewhere
-                if shard_of(store) is not None and twin is not None and _contents(store) <= _contents(twin):
-                    found.append(Stale(store=store, reason=f"all its rows are in {twin.folder.name}"))
-    return [stale for stale in found if not stale.store.folder.is_symlink()]
-
-
-def _contents(store: FeatureStore) -> set[tuple[str, bytes]]:
-    """Return (id, digest of the video's content) of each row."""
-    return set(zip(store.index.ids, store.index.columns["digest"].tolist(), strict=True))
 
 
 def shard_of(store: FeatureStore) -> Shard | None:
@@ -283,15 +272,3 @@ def joined_folder(stores: Sequence[FeatureStore]) -> Path:
             f"{stores[0].folder} and the others are not shards that lie together; give --output FOLDER"
         )
     return folders.pop()
-
-
-def delete(store: FeatureStore) -> None:
-    """Delete a store. Raises ActionVitError if it is a link, another process writes it, or permissions forbid it."""
-    if store.folder.is_symlink():
-        raise ActionVitError(f"{store.folder}: is a link to {store.folder.resolve()}; prune that, and remove the link")
-    try:
-        with locked(store.folder):
-            (store.folder / KEY).unlink()  # first: half deleted, it is no store any more
-            shutil.rmtree(store.folder)
-    except OSError as error:
-        raise ActionVitError(f"{store.folder}: cannot be deleted: {error.strerror}; check its permissions") from error

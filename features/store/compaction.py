@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from actionvit.errors import one_line
 from actionvit.features.atomic import atomic_write, remove
+from actionvit.features.store.manifest import Manifest, changing_parts, write_manifest
 from actionvit.features.store.parts import (
     DamagedPart,
     Table,
@@ -23,11 +24,16 @@ from actionvit.features.store.parts import (
 from actionvit.features.store.store import FeatureStore
 
 
-def publish_part(store: FeatureStore, sequence: int, table: Table, arrays: Mapping[str, Any]) -> Path:
-    """Publish rows as the part at one place in the order of parts; return its path."""
+def publish_part(
+    store: FeatureStore, sequence: int, table: Table, arrays: Mapping[str, Any], replaced: Sequence[Path] = ()
+) -> Path:
+    """Publish rows as the part at one place in the order of parts, remove the parts it replaces; return its path."""
     image = encode_part(table, arrays, {"sequence": sequence, **store.part_attributes})
     path = store.folder / part_name(sequence, image)
-    atomic_write(path, image)
+    removed = [old for old in replaced if old != path]
+    with changing_parts(store.folder, {path.name: len(table)}, [old.name for old in removed]):
+        atomic_write(path, image)
+        remove(removed)
     return path
 
 
@@ -43,12 +49,12 @@ def replace_parts(store: FeatureStore, paths: Sequence[Path], rows: NDArray[np.i
     if rows is None:
         _, last = np.unique(table["id"][::-1], return_index=True)
         rows = np.sort(len(table) - 1 - last)
-    merged = None
-    if len(rows):
-        arrays = {name: np.concatenate([arrays[name] for _, arrays in contents])[rows] for name in contents[0][1]}
-        merged = publish_part(store, sequence_of(paths[-1]), table[rows], arrays)
-    remove(path for path in paths if path != merged)
-    return merged
+    if not len(rows):
+        with changing_parts(store.folder, {}, [path.name for path in paths]):
+            remove(paths)
+        return None
+    arrays = {name: np.concatenate([arrays[name] for _, arrays in contents])[rows] for name in contents[0][1]}
+    return publish_part(store, sequence_of(paths[-1]), table[rows], arrays, replaced=paths)
 
 
 def _read_all(path: Path) -> tuple[Table, dict[str, NDArray[Any]]]:
@@ -76,3 +82,14 @@ def remove_rows(store: FeatureStore, ids: Collection[str] = ()) -> None:
         replace_parts(store, [index.parts[number]], np.sort(index.offset[keep & (index.part == number)]))
     if len(affected):
         store.refresh()
+
+
+def adopt_parts(store: FeatureStore) -> None:
+    """Make the manifest list exactly the parts in the folder. Only the holder of the lock may call this.
+
+    Differences were logged when the store was read; rows of missing parts are embedded again.
+    """
+    store.refresh()
+    index = store.index
+    parts = {path.name: int(size) for path, size in zip(index.parts, index.sizes, strict=True)}
+    write_manifest(store.folder, Manifest(parts))

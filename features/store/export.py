@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +22,8 @@ from actionvit.features.store.store import FeatureStore
 Form = Literal["npz", "parquet", "h5"]
 FIXED = ("clip", "frame", "index")
 BLOCK_BYTES = 1 << 26
+HDF5_OVERHEAD = 1 << 20
+"""Upper bound on the bytes of HDF5's own structures in an export."""
 
 
 def export_store(
@@ -102,6 +106,10 @@ def _write_npz(path: Path, texts: Texts, arrays: Arrays, about: str) -> None:
 
 def _write_h5(path: Path, texts: Texts, arrays: Arrays, about: str) -> None:
     with _Patient(path, "w+b") as stream:
+        content = sum(math.prod(blocks.shape) * blocks.dtype.itemsize for blocks in arrays.values())
+        content += sum(4 * len(value) + 64 for values in texts.values() for value in values)
+        # HDF5 may crash the process when the disk fills up: reserve all space first.
+        os.posix_fallocate(stream.fileno(), 0, content + len(about) + HDF5_OVERHEAD)
         with h5py.File(stream, "w") as file:
             file.attrs["actionvit"] = about
             for name, values in texts.items():
@@ -115,12 +123,15 @@ def _write_h5(path: Path, texts: Texts, arrays: Arrays, about: str) -> None:
                     data[start : start + len(block)] = block
                     start += len(block)
         stream.check()
+        os.ftruncate(stream.fileno(), stream.end)
 
 
 class _Patient(io.FileIO):
     """A file that keeps its first error to itself until asked: HDF5 crashes the process when it cannot write."""
 
     error: OSError | None = None
+    end = 0
+    """Size that HDF5 last asked for; the file keeps its reserved space until the end."""
 
     def write(self, data: Any, /) -> int:
         view = memoryview(data)
@@ -132,11 +143,8 @@ class _Patient(io.FileIO):
         return len(data)
 
     def truncate(self, size: int | None = None, /) -> int:
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self.error = self.error or error
-            return size or 0
+        self.end = size or 0
+        return self.end
 
     def check(self) -> None:
         """Raise the first error, if there was one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -68,7 +68,7 @@ class FeatureKey:
 
     def differences(self, other: FeatureKey) -> list[tuple[str, Any, Any]]:
         """Return (`clip.num_frames`, ours, theirs) for each leaf that differs, sorted; None for an absent leaf."""
-        ours, theirs = dict(_leaves(self.to_dict())), dict(_leaves(other.to_dict()))
+        ours, theirs = flatten(self.to_dict()), flatten(other.to_dict())
         names = sorted(ours.keys() | theirs.keys())
         return [(name, ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)]
 
@@ -84,10 +84,12 @@ def describe(
     return "; ".join(texts[:max_fields]) + (f"; and {more} more" if more > 0 else "")
 
 
-def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Walk nested dicts; lists count as leaves."""
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested dicts as one, names joined by dots; lists and empty dicts are values."""
+    leaves: dict[str, Any] = {}
     for name, inner in value.items():
         if isinstance(inner, dict) and inner:
-            yield from _leaves(inner, f"{prefix}{name}.")
+            leaves |= flatten(inner, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", inner
+            leaves[f"{prefix}{name}"] = inner
+    return leaves

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock that the kernel drops when its process dies."""
+"""One writer at a time: a lock that ends with its process, also on file systems without `flock`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import hashlib
 import logging
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from actionvit.errors import ActionVitError
+from actionvit.features.store.lease import Lease
 
 LOCK = "lock"
 POLL_SECONDS = 0.2
+NO_FLOCK = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 logger = logging.getLogger(__name__)
 STORE_BUSY = "is writing this store; --wait for it, or write another part of the dataset with --shard"
 
@@ -25,49 +28,48 @@ STORE_BUSY = "is writing this store; --wait for it, or write another part of the
 def locked(folder: Path, *, wait: bool = False, busy: str = STORE_BUSY) -> Iterator[None]:
     """Hold the writer's lock of a folder; `busy` completes the error "FOLDER: process PID on HOST ...".
 
-    The lock is `flock` on the file `lock`, so it dies with its process, however that ends; the text in the file only
-    tells others who holds it. Across machines it works where the file system carries `flock` over the network (NFSv4,
-    Lustre with `-o flock`); where it does not, let each machine write its own shard.
+    The lock is `flock` on the file `lock`, which the kernel releases when the process ends; the text in the file only
+    names the holder. Where two handles in this process can both take it, or the file system has no locks, a lease takes
+    its place: a file with host, process and a heartbeat. A file system whose `flock` is local to each machine cannot be
+    recognized from one machine; there each machine must write a shard of its own.
 
     Raises
     ------
     ActionVitError
-        If another process holds it and `wait` is false, or the folder cannot be written.
+        If another process holds the lock and `wait` is false, or the folder cannot be written.
     """
     path = folder / LOCK
-    handle = _acquire(path, wait, busy)
+    handle, works = _acquire(path, wait, busy)
     try:
-        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, only namelessly
-            text = f"{socket.gethostname()} {os.getpid()}"
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"{text} {_check(text)}\n".encode(), 0)
-        yield
+        with contextlib.ExitStack() as stack:
+            if not works:
+                stack.enter_context(Lease(folder).held(wait=wait, busy=busy))
+            with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, without a name
+                text = f"{socket.gethostname()} {os.getpid()}"
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, f"{text} {_check(text)}\n".encode(), 0)
+            yield
     finally:
         os.close(handle)  # which releases the lock; the file stays, as removing it would race with the next writer
 
 
-def _acquire(path: Path, wait: bool, busy: str) -> int:
+def _acquire(path: Path, wait: bool, busy: str) -> tuple[int, bool]:
+    """Return an open lock file, and whether `flock` on it keeps others out."""
     announced = False
     while True:
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise ActionVitError(
-                f"{path.parent}: cannot be written: {error.strerror}; choose another --cache"
-            ) from error
+        handle = _open(path)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(handle, path):
-                return handle
+                return handle, _excludes(path)
             os.close(handle)  # the store was deleted meanwhile, and this lock with it
             continue
         except OSError as error:
+            if error.errno in NO_FLOCK:
+                return handle, False
             os.close(handle)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise ActionVitError(
-                    f"{path.parent}: this file system has no locks ({error.strerror}); write on a local disk and "
-                    f"`actionvit cache merge` the result here"
-                ) from error
+                raise ActionVitError(f"{path}: cannot be locked: {error.strerror}; check the disk") from error
         host, pid = holder(path) or ("?", "?")
         if not wait:
             raise ActionVitError(f"{path.parent}: process {pid} on {host} {busy}")
@@ -75,6 +77,45 @@ def _acquire(path: Path, wait: bool, busy: str) -> int:
             logger.warning("waiting for process %s on %s to finish writing %s", pid, host, path.parent)
             announced = True
         time.sleep(POLL_SECONDS)
+
+
+def _open(path: Path) -> int:
+    """Open the lock file, or make it; never through a symbolic link, whose target another user may have chosen."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    while True:
+        try:
+            handle = os.open(path, flags)
+        except FileNotFoundError:
+            try:
+                handle = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+            except FileExistsError:  # another process made it first
+                continue
+            except OSError as error:
+                raise _not_writable(path, error) from error
+        except OSError as error:
+            raise _not_writable(path, error) from error
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            return handle
+        os.close(handle)
+        raise ActionVitError(f"{path}: is no regular file; remove it, a writer makes it anew")
+
+
+def _not_writable(path: Path, error: OSError) -> ActionVitError:
+    if error.errno == errno.ELOOP:
+        return ActionVitError(f"{path}: is a symbolic link; remove it, a writer makes the file anew")
+    return ActionVitError(f"{path.parent}: cannot be written: {error.strerror}; choose another --cache")
+
+
+def _excludes(path: Path) -> bool:
+    """Return whether a second handle is kept out: some network file systems grant every `flock`."""
+    second = _open(path)
+    try:
+        fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(second)
 
 
 def _is_at(handle: int, path: Path) -> bool:
@@ -86,7 +127,7 @@ def _is_at(handle: int, path: Path) -> bool:
 
 
 def holder(path: Path) -> tuple[str, str] | None:
-    """Return host and process of the last holder of a lock file, or None where it does not tell."""
+    """Return host and process of the last holder of a lock file, or None if it does not name one."""
     text, _, check = _text(path).rpartition(" ")
     host, _, pid = text.partition(" ")
     return (host, pid) if text and check == _check(text) else None

@@ -13,8 +13,9 @@ from actionvit.errors import ActionVitError
 from actionvit.features.atomic import atomic_write, make_folder, remove_stale_temporaries, sync
 from actionvit.features.failures import Failure
 from actionvit.features.fingerprint import NO_FILE
-from actionvit.features.store.compaction import publish_part, remove_rows
+from actionvit.features.store.compaction import adopt_parts, publish_part, remove_rows
 from actionvit.features.store.failures import FAILURES, SEEN, Line, Seen, parse, render
+from actionvit.features.store.manifest import compare, settle
 from actionvit.features.store.parts import decode_text, part_name, read_despite_checksum, read_file, sequence_of
 from actionvit.features.store.store import FeatureStore
 
@@ -25,24 +26,39 @@ QUARANTINE = "quarantine"
 
 
 def repair(store: FeatureStore, damaged: Sequence[ExaminedPart]) -> None:
-    """Replace each damaged part by one with its good rows; drop damaged lines of the CSV tables."""
+    """Replace each damaged part by one with its good rows; drop damaged lines of the CSV tables.
+
+    Renamed parts get their names back, parts that no writer added are moved aside, and the manifest is written anew.
+    """
     remove_stale_temporaries(store.folder)
     store.write_key_file()
+    if differences := compare(store.folder):
+        for name, listed_name in differences.renamed.items():
+            (store.folder / name).rename(store.folder / listed_name)
+        for name in (*differences.unlisted, *differences.duplicates):
+            quarantine(store.folder / name)
+        damaged = [part for part in damaged if part.path.exists() or part.path.is_symlink()]
     _drop_damaged_lines(Failure, store.folder / FAILURES)
     _drop_damaged_lines(Seen, store.folder / SEEN)
     for part in damaged:
         _publish_good_rows(store, part)
         quarantine(part.path)
+    adopt_parts(store)
     _remove_older_versions(store, damaged)
+    settle(store.folder)
 
 
-def rename_by_content(store: FeatureStore, misnamed: Sequence[Path]) -> None:
+def name_by_content(path: Path) -> str:
+    """Return the file name that a part's content implies."""
+    image = read_file(path)
+    with h5py.File(io.BytesIO(image), "r") as part:
+        return part_name(int(part.attrs["sequence"]), image)
+
+
+def rename_by_content(misnamed: Sequence[Path]) -> None:
     """Give parts the names that their content implies."""
     for path in misnamed:
-        image = read_file(path)
-        with h5py.File(io.BytesIO(image), "r") as part:
-            sequence = int(part.attrs["sequence"])
-        path.rename(store.folder / part_name(sequence, image))
+        path.rename(path.with_name(name_by_content(path)))
 
 
 def quarantine(path: Path) -> None:

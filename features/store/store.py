@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,15 +17,18 @@ from numpy.typing import NDArray
 from actionvit.errors import ActionVitError
 from actionvit.features.atomic import TEMPORARY_PREFIX, atomic_write, make_folder, remove_stale_temporaries
 from actionvit.features.failures import Failure
+from actionvit.features.store.checked_json import parse_checked, render_checked
 from actionvit.features.store.failures import FAILURES, load
 from actionvit.features.store.index import Index
 from actionvit.features.store.keys import FeatureKey, describe
 from actionvit.features.store.locks import locked
-from actionvit.features.store.parts import BLOCK_BYTES, SCHEMA, Quantities, Row, decode_text, encode_text
+from actionvit.features.store.manifest import compare
+from actionvit.features.store.parts import BLOCK_BYTES, SCHEMA, Quantities, Row
 from actionvit.features.video_record import VideoRecord
 
 KEY = "key.json"
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 class FeatureStore:
@@ -98,7 +102,7 @@ class FeatureStore:
                 f"{folder}: no feature store here ({KEY}: {error.strerror}); `actionvit cache ls` lists stores, "
                 f"`actionvit extract` makes one"
             ) from error
-        value = parse_key_file(data)
+        value = parse_checked(data)
         if value is None:
             raise ActionVitError(f"{folder / KEY}: damaged; run `actionvit cache verify {folder} --repair`")
         if value["schema"] != SCHEMA:
@@ -114,17 +118,32 @@ class FeatureStore:
     def write_key_file(self) -> None:
         """Write `key.json` if its content changes. Only the holder of the lock may call this."""
         value = {"schema": SCHEMA, "dataset": self.dataset, "variant": self.variant, "info": self.info}
-        data = render_key_file(value | {"key": self.key.to_dict()})
+        data = render_checked(value | {"key": self.key.to_dict()})
         path = self.folder / KEY
         if not path.exists() or path.read_bytes() != data:
             atomic_write(path, data)
 
     @property
     def index(self) -> Index:
-        """The index of the rows; read on first access."""
+        """The index of the rows; read on first access. Parts that are missing are logged as a warning."""
         if self._index is None:
             self._index = Index.load(self.folder, self.key)
+            for warning in self.warnings():
+                logger.warning("%s", warning)
         return self._index
+
+    def warnings(self) -> list[str]:
+        """Return one line per kind of difference between the parts in the folder and the manifest; usually none."""
+        differences = compare(self.folder)
+        if differences is None:
+            return []
+        lines = []
+        if missing := differences.missing:
+            count, rows = len(missing), sum(missing.values())
+            lines.append(f"{count} of its part files, with {rows} rows, are missing")
+        if added := [*differences.unlisted, *differences.duplicates, *differences.renamed]:
+            lines.append(f"{len(added)} of its part files were copied or renamed ({added[0]} is the first)")
+        return [f"{self.folder}: {line}; run `actionvit cache verify {self.folder}`" for line in lines]
 
     def invalidate(self) -> None:
         """Drop the snapshot; the next access reads the parts again."""
@@ -235,19 +254,3 @@ class FeatureStore:
 
 def _digest(rows: NDArray[np.bytes_]) -> str:
     return hashlib.sha256(b"\n".join(rows.tolist())).hexdigest()
-
-
-def render_key_file(value: dict[str, Any]) -> bytes:
-    """Return the bytes of `key.json`; the last entry is the sha256 of the rest."""
-    digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-    return encode_text(json.dumps(value | {"sha256": digest}, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
-
-
-def parse_key_file(data: bytes) -> dict[str, Any] | None:
-    """Return the content of `key.json`, or None if any byte was altered."""
-    try:
-        value: dict[str, Any] = json.loads(decode_text(data))
-        value.pop("sha256")
-        return value if render_key_file(value) == data else None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None

@@ -18,9 +18,11 @@ from actionvit.errors import ActionVitError
 from actionvit.features.atomic import TEMPORARY_PREFIX
 from actionvit.features.failures import Failure
 from actionvit.features.store import repair as repairing
+from actionvit.features.store.checked_json import parse_checked
 from actionvit.features.store.failures import FAILURES, SEEN, Line, Seen, parse, render
 from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.locks import LOCK, is_as_written, locked
+from actionvit.features.store.manifest import MANIFEST, compare, read_manifest
 from actionvit.features.store.parts import (
     BLOCK_BYTES,
     FORMAT,
@@ -36,7 +38,7 @@ from actionvit.features.store.parts import (
     read_part_table,
     text_of,
 )
-from actionvit.features.store.store import KEY, FeatureStore, parse_key_file
+from actionvit.features.store.store import KEY, FeatureStore
 
 logger = logging.getLogger(__name__)
 
@@ -98,20 +100,40 @@ def verify_store(folder: Path, *, repair: bool = False) -> list[Problem]:
         problems += key_problems
         misnamed = _misnamed_parts(store)
         problems += [Problem(file=path.name, detail="a part by its content, not by its name") for path in misnamed]
+        real_names = {repairing.name_by_content(path) for path in misnamed}
         if repair:
-            repairing.rename_by_content(store, misnamed)
+            repairing.rename_by_content(misnamed)
         parts = [part for part in _examine_all(store) if part.detail]
         problems += [part.problem() for part in parts]
+        problems += [problem for problem in _check_manifest(folder) if problem.file not in real_names]
         problems += _check_table(Failure, folder / FAILURES) + _check_table(Seen, folder / SEEN)
         if repair and problems:
             repairing.repair(store, parts)
     return problems
 
 
+def _check_manifest(folder: Path) -> list[Problem]:
+    """Compare the parts in the folder with the manifest."""
+    if (folder / MANIFEST).exists() and read_manifest(folder) is None:
+        return [Problem(file=MANIFEST, detail="not as it was written")]
+    differences = compare(folder)
+    if differences is None:
+        return []
+    problems = [
+        Problem(file=name, detail="missing, though the manifest lists it", rows=rows)
+        for name, rows in differences.missing.items()
+    ]
+    problems += [Problem(file=name, detail="a duplicate of another part") for name in differences.duplicates]
+    problems += [Problem(file=name, detail=f"renamed from {old}") for name, old in differences.renamed.items()]
+    return problems + [
+        Problem(file=name, detail="not in the manifest: no writer added it") for name in differences.unlisted
+    ]
+
+
 def _open_damaged(folder: Path) -> tuple[FeatureStore, list[Problem]]:
     """Open a store by its `key.json` or, where that is damaged, by the attributes of an undamaged part."""
     path = folder / KEY
-    if path.exists() and parse_key_file(read_file(path)) is not None:
+    if path.exists() and parse_checked(read_file(path)) is not None:
         return FeatureStore.open(folder), []
     for part in list_parts(folder):
         image = read_file(part)

@@ -15,9 +15,10 @@ from actionvit.errors import ActionVitError
 from actionvit.features import atomic
 from actionvit.features.failures import Failure
 from actionvit.features.store import failures
-from actionvit.features.store.compaction import publish_part, remove_rows, replace_parts
+from actionvit.features.store.compaction import adopt_parts, publish_part, remove_rows, replace_parts
 from actionvit.features.store.failures import FAILURES, SEEN, Seen
 from actionvit.features.store.locks import locked
+from actionvit.features.store.manifest import settle
 from actionvit.features.store.parts import Quantities, Row, list_parts, plain, sequence_of, table_of
 from actionvit.features.store.plan import Plan
 from actionvit.features.store.store import FeatureStore
@@ -69,6 +70,7 @@ class Writer:
             stack.enter_context(locked(self.store.folder, wait=self.wait))
             atomic.remove_stale_temporaries(self.store.folder)
             self.store.write_key_file()
+            adopt_parts(self.store)
             remove_rows(self.store)
             self._quantities = dict(self.store.quantities)
             self._failure_log = failures.load(Failure, self.store.folder / FAILURES)
@@ -85,6 +87,7 @@ class Writer:
         with self._stack:
             try:
                 self.flush()
+                settle(self.store.folder)
             except ActionVitError as second:
                 if error is None:
                     raise

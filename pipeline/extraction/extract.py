@@ -24,6 +24,7 @@ from actionvit.features.decoding import (
     decoder_version,
 )
 from actionvit.features.encoder import EncoderJob, VideoEncoder
+from actionvit.features.failures import Failure
 from actionvit.features.fingerprint import fingerprint
 from actionvit.features.store.catalog import in_shard, other_keys, sibling_stores, store_folder
 from actionvit.features.store.plan import Plan, make_plan
@@ -188,7 +189,15 @@ def _refuse_another(dataset: Dataset, target: _Target) -> None:
     recorded, here = target.store.info.get("root"), dataset.root.resolve()
     if recorded in (None, str(here)):
         return
-    others = [id for id in target.plan.changed if _is_as_embedded(target.store, id, Path(recorded) / id)]
+    store, plan = target.store, target.plan
+    if len(store) == len(plan.unlisted) and all(source.store is not store for source in plan.reusable.values()):
+        if len(store) and dataset.videos:
+            raise ActionVitError(
+                f"{here}: named `{dataset.name}` like {recorded}, whose embeddings are in {store.folder}, but no video "
+                "of one is in the other; give --dataset-name, another name for one of the two"
+            )
+        return
+    others = [id for id in plan.changed if _is_as_embedded(store, id, Path(recorded) / id)]
     if others:
         raise ActionVitError(
             f"{here}: its name is `{dataset.name}`, and so is that of {recorded}, whose embeddings are in"
@@ -247,37 +256,53 @@ def _run(
     timeout: float,
     on_video: Callable[[int, int], None],
 ) -> None:
-    """Decode each video once, for every lane that lacks it."""
+    """Decode each video once, for every lane that lacks it.
+
+    A video for which memory did not suffice is decoded once more at the end, by one worker alone.
+    """
     wanted = [video for video in videos if any(video.id in lane.todo for _, lane in lanes)]
     # Segments of one file in order of their starts: their ids sort as text.
     wanted.sort(key=lambda video: (str(video.path), video.segment.start if video.segment else 0.0))
-    requests = (
-        DecodeRequest(
-            video.id,
-            video.path,
-            tuple(target.job.spec for target, lane in lanes if video.id in lane.todo),
-            video.segment,
+    starved: list[Video] = []
+    done = 0
+    for count, batch in ((workers, wanted), (1, starved)):
+        requests = (
+            DecodeRequest(
+                video.id,
+                video.path,
+                tuple(target.job.spec for target, lane in lanes if video.id in lane.todo),
+                video.segment,
+            )
+            for video in batch
         )
-        for video in wanted
-    )
-    with closing(decode_stream(requests, policy=policy, workers=workers, timeout=timeout)) as stream:
-        for done, item in enumerate(stream, start=1):
-            for target, lane in lanes:
-                if item.id not in lane.todo:
+        by_id = {video.id: video for video in batch}
+        with closing(decode_stream(requests, policy=policy, workers=count, timeout=timeout)) as stream:
+            for item in stream if batch else ():
+                if batch is wanted and count > 1 and isinstance(item, Failure) and item.out_of_memory:
+                    starved.append(by_id[item.id])
                     continue
-                if isinstance(item, Decoded):
-                    lane.take(item)
-                    target.embedded += 1
-                else:
-                    target.failed.add(item.id)
-                    assert target.writer is not None
-                    target.writer.add_failure(item)
-            if isinstance(item, Decoded):
-                summary.decoded += 1
-                summary.clock.decode += item.seconds
-            on_video(done, len(wanted))
+                _take(item, lanes, summary)
+                done += 1
+                on_video(done, len(wanted))
     for _, lane in lanes:
         lane.finish()
+
+
+def _take(item: Decoded | Failure, lanes: Sequence[tuple[_Target, Lane]], summary: Summary) -> None:
+    """Hand a decoded video to the lanes that lack it, or record its failure."""
+    for target, lane in lanes:
+        if item.id not in lane.todo:
+            continue
+        if isinstance(item, Decoded):
+            lane.take(item)
+            target.embedded += 1
+        else:
+            target.failed.add(item.id)
+            assert target.writer is not None
+            target.writer.add_failure(item)
+    if isinstance(item, Decoded):
+        summary.decoded += 1
+        summary.clock.decode += item.seconds
 
 
 def _outcome(target: _Target, ids: Sequence[str], dry_run: bool) -> Outcome:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from actionvit.errors import ActionVitError
 from actionvit.features.decoding import DecodePolicy
 from actionvit.features.device import Precision
 from actionvit.features.encoder import EncoderJob, OutputSpec, VideoEncoder
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.store.keys import FeatureKey
-from actionvit.features.timesformer.checkpoint import Weights
+from actionvit.features.store.store import FeatureStore
+from actionvit.features.timesformer.checkpoint import Weights, find_weights
 from actionvit.features.timesformer.outputs import FramePool, cache_key_fields, output_spec
-from actionvit.features.timesformer.variants import gmac
+from actionvit.features.timesformer.variants import BUILT_IN, UNTRAINED, gmac
 
 SCHEMA = 1
 """Raised when the same key fields would mean other numbers or another layout of the store."""
@@ -92,3 +95,23 @@ def feature_key(job: EncoderJob, policy: DecodePolicy) -> FeatureKey:
     """
     job.output_spec()
     return FeatureKey(**job.key_fields(), decoder=policy.key, schema=SCHEMA)
+
+
+def current_weights(store: FeatureStore) -> str | None:
+    """Return the sha256 of the weights that now have the name a store recorded; reads no network.
+
+    Returns
+    -------
+    str or None
+        Empty if they no longer exist; None if that cannot be found out: a hub id, a relative path from elsewhere.
+    """
+    source = store.info.get("weights")
+    if not isinstance(source, str):
+        return None
+    path = Path(source).expanduser()
+    if not path.exists() and source not in (BUILT_IN, UNTRAINED):
+        return "" if path.is_absolute() else None
+    try:
+        return find_weights(store.variant, source).digest
+    except ActionVitError:
+        return None
