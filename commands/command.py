@@ -24,7 +24,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Cache": (
         *("--cache", "--flush-seconds", "--flush-mib", "--wait", "--verify", "--repair", "--retry-failed", "--shard"),
-        *("--include", "--tokens", "--cached-views", "--token-precision", "--frame-cache-gib"),
+        *("--store", "--include", "--tokens", "--cached-views", "--token-precision", "--frame-cache-gib"),
     ),
     "Views": (
         *("--num-frames", "--size", "--sampling", "--stride", "--num-clips", "--crops", "--flip"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,12 +38,18 @@ if TYPE_CHECKING:
 
 
 def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    """Parse `i/n`."""
+    """Parse `i/n`, or take it from a scheduler's variables."""
     if value is None:
         return None
+    if value == "auto":
+        from actionvit.pipeline.extraction.shards import shard_from_environment
+
+        shard, scheduler = shard_from_environment()
+        click.echo(f"shard {shard[0]} of {shard[1]}, from {scheduler}", err=True)
+        return shard
     part, _, parts = value.partition("/")
     if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise click.BadParameter(f"got {value!r}, expected i/n with 1 <= i <= n, for example 2/8")
+        raise click.BadParameter(f"got {value!r}, expected auto, or i/n with 1 <= i <= n, for example 2/8")
     return int(part), int(parts)
 
 
@@ -98,7 +105,19 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> t
     show_default=True,
     help="Damaged videos whose sampled frames decode: keep and flag them, or skip them.",
 )
-@click.option("--shard", callback=_shard, metavar="i/n", help="Process the i-th of n parts; join with `cache merge`.")
+@click.option(
+    "--shard",
+    callback=_shard,
+    metavar="i/n|auto",
+    help="Process the i-th of n parts; join with `cache merge`. auto: from the variables of Slurm, Kubernetes, ...",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["here", "ray"]),
+    help="Extract in parallel: one process per GPU of this machine, or tasks on a Ray cluster.",
+)
+@click.option("--address", help="Ray cluster: auto, or ray://HOST:PORT.  [default: this machine alone]")
+@click.option("--shards", type=click.IntRange(1), help="Number of shards.  [default: 4 per GPU; ray: 32]")
 @wait_option
 @flush_option
 @click.option(
@@ -137,16 +156,17 @@ def command(ctx: click.Context, /, **options: Any) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        summary = extract(
+        work: Callable[..., Summary] = _on_engine(options) if options["engine"] else extract
+        summary = work(
             dataset,
             jobs,
             cache=options["cache"],
             policy=DecodePolicy(backend=options["backend"], on_corrupt=options["on_corrupt"]),
             device=options["device"],
-            on_plan=_announce if options["tokens_after"] is not None else lambda videos, size: None,
+            **({"on_plan": _announce} if options["tokens_after"] is not None and not options["engine"] else {}),
             flush_bytes=int(options["flush_mib"] * (1 << 20)),
             on_video=progress,
-            **{name: options[name] for name in PASSED_ON},
+            **{name: options[name] for name in PASSED_ON if not (options["engine"] and name in NOT_ON_ENGINES)},
         )
     if options["as_json"]:
         echo_json(_as_json(summary))
@@ -156,7 +176,32 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         ctx.exit(3)
 
 
+def _on_engine(options: dict[str, Any]) -> Callable[..., Summary]:
+    """Return `extract` on the engine that was chosen."""
+    from functools import partial
+
+    from actionvit.features.decoding import available_cores
+    from actionvit.pipeline.extraction.driver import extract_on
+    from actionvit.pipeline.extraction.engines import LocalEngine, RayEngine
+
+    if options["shard"] or options["dry_run"]:
+        raise click.UsageError("--engine makes its own shards: leave out --shard and --dry-run")
+    workers = available_cores() if options["workers"] is None else options["workers"]
+    gpu = options["device"].startswith("cuda")
+    if options["engine"] == "ray":
+        engine = RayEngine(options["address"], cpus=workers + 1, gpus=int(gpu))
+        return partial(extract_on, engine, shards=options["shards"] or 32)
+    devices = [options["device"]]
+    if gpu:
+        import torch
+
+        devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    options["workers"] = max(1, workers // len(devices)) if workers else 0
+    return partial(extract_on, LocalEngine(devices), shards=options["shards"] or 4 * len(devices))
+
+
 PASSED_ON = ("workers", "timeout", "shard", "wait", "flush_seconds", "verify", "retry_failed", "dry_run")
+NOT_ON_ENGINES = ("shard", "dry_run")
 
 
 def _jobs(options: dict[str, Any]) -> list[EncoderJob]:

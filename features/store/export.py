@@ -131,13 +131,17 @@ class _Patient(io.FileIO):
 
     error: OSError | None = None
     end = 0
-    """Size that HDF5 last asked for; the file keeps its reserved space until the end."""
+    """Size as HDF5 sees it; the file keeps its reserved space until the end."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return super().seek(self.end + offset if whence == os.SEEK_END else offset, os.SEEK_SET)
 
     def write(self, data: Any, /) -> int:
         view = memoryview(data)
         try:
             while view and self.error is None:
                 view = view[super().write(view) :]
+            self.end = max(self.end, self.tell())
         except OSError as error:
             self.error = error
         return len(data)

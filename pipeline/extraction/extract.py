@@ -69,6 +69,7 @@ def extract(
     workers: int | None = None,
     timeout: float = 60.0,
     shard: Shard | None = None,
+    reuse_from: Sequence[Path] = (),
     wait: bool = False,
     flush_seconds: float = 5.0,
     flush_bytes: int = 1 << 26,
@@ -89,6 +90,8 @@ def extract(
         One a variant; each has its own store below `cache/DATASET/`.
     shard : (i, n), optional
         Only the videos whose id falls to part i of n; each part is a store of its own, to be merged.
+    reuse_from : sequence of Path
+        Other caches, from which rows of videos with the same content are copied.
     wait : bool
         Wait for another writer of a store instead of failing.
     flush_seconds, flush_bytes : float, int
@@ -131,7 +134,7 @@ def extract(
             verify=verify,
             retry_failed=retry_failed,
             decoder_version=decoder_version(),
-            other_stores=sibling_stores(cache, store),
+            other_stores=[other for root in (cache, *reuse_from) for other in sibling_stores(root, store)],
         )
 
     keys = [feature_key(job, policy) for job in jobs]  # all of them first: a mistake in one must write nothing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from actionvit.pipeline.extraction.encode_queue import Clock
@@ -46,6 +46,8 @@ class Summary:
     start: float
     """Planning, and loading libraries and weights."""
     decoded: int = 0
+    lost: list[str] = field(default_factory=list)
+    """Attempts on an engine that ended without a result, and were repeated."""
     failed: int = 0
     """Videos that failed for at least one variant, in this run or an earlier one."""
 

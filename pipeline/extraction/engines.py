@@ -1,0 +1,205 @@
+"""Engines that run the shards of one extraction in parallel: processes on this machine, or Ray tasks on many.
+
+The unit of work is `extract(shard=(i, n))`. Each attempt at a shard writes a cache of its own, so that a machine
+that is cut off but not dead disturbs nobody; finished rows of earlier attempts are reused. The driver alone retries and
+merges, then runs a plain local extraction: the result does not depend on the engine.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Protocol
+
+from actionvit.errors import ActionVitError, one_line
+from actionvit.features.decoding import DecodePolicy
+from actionvit.features.decoding.pool.lifeline import exit_with_parent
+from actionvit.features.encoder import EncoderJob
+from actionvit.features.store.catalog import Shard
+from actionvit.pipeline.datasets.dataset import Dataset
+from actionvit.pipeline.extraction.extract import MakeEncoder, extract
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt at one shard; sent to the process that runs it."""
+
+    dataset: Dataset
+    """The shard's videos only."""
+    jobs: tuple[EncoderJob, ...]
+    shard: Shard
+    cache: Path
+    """Cache of this attempt."""
+    earlier: tuple[Path, ...]
+    """Caches of earlier attempts at the shard, whose rows are reused."""
+    marker: Path
+    """A file of the driver: a machine that does not see it does not share the cache."""
+    policy: DecodePolicy
+    device: str
+    options: dict[str, Any]
+    """Further keywords of `extract`: `workers`, `timeout`, `flush_seconds`, ..."""
+    make_encoder: MakeEncoder | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The end of an attempt."""
+
+    host: str
+    error: str = ""
+    """A user's mistake or a bad input: not retried. Empty if the shard is done."""
+    lost: str = ""
+    """Why the process ended without a result: retried. Empty if it did not."""
+
+
+def run_attempt(attempt: Attempt) -> Result:
+    """Extract a shard in this process; errors that a retry would meet again become `Result.error`."""
+    host = socket.gethostname()
+    for path, what in ((attempt.marker, "cache"), *((video.path, "video") for video in attempt.dataset.videos[:1])):
+        if not path.exists():
+            return Result(host=host, error=f"{path}: this {what} is not visible here; use a file system that all share")
+    try:
+        extract(
+            attempt.dataset,
+            attempt.jobs,
+            cache=attempt.cache,
+            policy=attempt.policy,
+            device=attempt.device,
+            shard=attempt.shard,
+            reuse_from=attempt.earlier,
+            make_encoder=attempt.make_encoder,
+            **attempt.options,
+        )
+    except ActionVitError as error:
+        return Result(host=host, error=str(error))
+    return Result(host=host)
+
+
+class Engine(Protocol):
+    """Runs attempts; a context that ends all of them when it is left."""
+
+    slots: int
+    """Attempts to run at the same time."""
+
+    def __enter__(self) -> Engine: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def start(self, attempt: Attempt) -> Any:
+        """Start an attempt and return a handle."""
+
+    def finished(self, handles: Sequence[Any], seconds: float) -> list[tuple[Any, Result]]:
+        """Wait at most some seconds; return the handles whose attempts have ended, with their results."""
+
+
+class LocalEngine:
+    """One process per device of this machine, `devices` such as `cuda:0`, `cuda:1`."""
+
+    def __init__(self, devices: Sequence[str]) -> None:
+        self.slots = len(devices)
+        self._free = list(devices)
+        self._running: dict[Connection, tuple[Any, str]] = {}
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process, _device in self._running.values():
+            process.kill()
+            process.join()
+        self._running.clear()
+
+    def start(self, attempt: Attempt) -> Connection:
+        """Start a process on a free device."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe(duplex=False)
+        device = self._free.pop()
+        process = context.Process(target=_run_and_send, args=(replace(attempt, device=device), theirs))
+        process.start()
+        theirs.close()
+        self._running[ours] = process, device
+        return ours
+
+    def finished(self, handles: Sequence[Connection], seconds: float) -> list[tuple[Connection, Result]]:
+        """Return the attempts whose processes have sent a result or died."""
+        return [(handle, self._end(handle)) for handle in handles if handle in wait(handles, seconds)]
+
+    def _end(self, handle: Connection) -> Result:
+        process, device = self._running.pop(handle)
+        try:
+            result: Result = handle.recv()
+        except (EOFError, OSError):
+            result = Result(host=socket.gethostname(), lost="the process ended")
+        process.join()
+        if result.lost:
+            result = replace(result, lost=f"the process ended with code {process.exitcode}")
+        handle.close()
+        self._free.append(device)
+        return result
+
+
+def _run_and_send(attempt: Attempt, connection: Connection) -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    exit_with_parent(parent.sentinel)
+    connection.send(run_attempt(attempt))
+
+
+class RayEngine:
+    """Ray tasks; needs `actionvit[ray]`.
+
+    Parameters
+    ----------
+    address : str, optional
+        The cluster, `auto` or `ray://HOST:PORT`; by default a cluster of this machine only.
+    cpus, gpus : float
+        Resources of one attempt.
+    """
+
+    slots = 1 << 16  # Ray queues what does not fit
+
+    def __init__(self, address: str | None, *, cpus: float, gpus: float) -> None:
+        self.address, self.cpus, self.gpus = address, cpus, gpus
+        self._refs: set[Any] = set()
+
+    def __enter__(self) -> RayEngine:
+        try:
+            import ray
+        except ModuleNotFoundError as error:
+            raise ActionVitError("--engine ray needs Ray: `pip install 'actionvit[ray]'`") from error
+        self._ray = ray
+        if not ray.is_initialized():
+            ray.init(address=self.address, log_to_driver=False, logging_level="error")
+        # Ray's own retries would run two attempts in one folder.
+        self._task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(run_attempt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for ref in self._refs:
+            self._ray.cancel(ref, force=True)
+        self._ray.shutdown()
+
+    def start(self, attempt: Attempt) -> Any:
+        """Submit a task."""
+        ref = self._task.remote(attempt)
+        self._refs.add(ref)
+        return ref
+
+    def finished(self, handles: Sequence[Any], seconds: float) -> list[tuple[Any, Result]]:
+        """Return the tasks that have ended."""
+        ready, _ = self._ray.wait(list(handles), num_returns=1, timeout=seconds)
+        return [(ref, self._end(ref)) for ref in ready]
+
+    def _end(self, ref: Any) -> Result:
+        self._refs.discard(ref)
+        try:
+            result: Result = self._ray.get(ref)
+        except self._ray.exceptions.RayTaskError:  # an unexpected exception keeps its traceback
+            raise
+        except self._ray.exceptions.RayError as error:
+            return Result(host="a node", lost=one_line(error))
+        return result
