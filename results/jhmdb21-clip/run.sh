@@ -9,7 +9,7 @@ variants=("${@:3}")
 [ ${#variants[@]} -gt 0 ] || variants=(base)
 . "$here/../made.sh"
 linked "$root"
-dataset=(data/jhmdb21 --layout folder --dataset-name jhmdb21) weights=() runs=()
+dataset=(data/jhmdb21 --format folder --dataset-name jhmdb21) weights=() runs=()
 for variant in "${variants[@]}"; do
   dataset+=(--variant "$variant")
   weights+=(--weights "$variant=clip-inflated")
@@ -17,20 +17,16 @@ for variant in "${variants[@]}"; do
 done
 [ -d clip-inflated ] || actionvit weights inflate "$clip" clip-inflated
 actionvit extract "${dataset[@]}" "${weights[@]}" --precision "${PRECISION:-auto}" | tee -a extracted.txt || [ $? = 3 ] # 3: some failed, and the report says so
-actionvit probe "${dataset[@]}" --class-weight none --class-weight balanced --protocol grouped --seeds 5 \
+actionvit probe "${dataset[@]}" --class-weight none,balanced --protocol grouped --seeds 5 \
   --jobs "$(getconf _NPROCESSORS_ONLN)" --overwrite | tee probed.txt
 actionvit report "${runs[@]}" --attention --output report
 {
   cat "$here/about.md"
   for run in "${runs[@]}"; do printf '[%s](runs/%s/metrics.json)\n' "$run" "$run"; done
   printf '\n'
-  for figure in report/figures/confusion-*.svg; do
-    name=$(basename "$figure" .svg)
-    printf '![Confusion matrix of %s](%s)\n' "${name#confusion-}" "$figure"
-  done
   printf '\n## Results\n\n'
   cat report/report.md
-  printf '\n## What the commands said\n\n```\n%s\n\n%s\n```\n' "$(cat extracted.txt)" "$(cat probed.txt)"
+  printf '\n## Output of the commands\n\n```\n%s\n\n%s\n```\n' "$(cat extracted.txt)" "$(cat probed.txt)"
   printf '\nEmbeddings in %s. ' "$(sed -n 's/.*"precision": "\(.*\)".*/\1/p' features-cache/jhmdb21/*/key.json | sort -u | paste -sd, -)"
   made "results/jhmdb21-clip/run.sh CLIP ROOT${3+ ${variants[*]}}"
 } >README.md

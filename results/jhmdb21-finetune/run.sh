@@ -16,7 +16,7 @@ all_epochs=${ALL_EPOCHS:-4} all_lr=${ALL_LR:-3e-5}
 case $device in cuda*) default='last:1 last:4 all' side=1 ;; *) default='last:1 last:4' side='' ;; esac
 train=${TRAIN:-$default} side=${SIDE_BY_SIDE-$side}
 linked "$root"
-dataset=(data/jhmdb21 --layout folder --dataset-name "${NAME:-jhmdb21}" --variant "$variant")
+dataset=(data/jhmdb21 --format folder --dataset-name "${NAME:-jhmdb21}" --variant "$variant")
 splits=(--protocol grouped --folds "$folds")
 export ACTIONVIT_RUNS=work
 rm -rf work report runs

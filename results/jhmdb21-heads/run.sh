@@ -7,7 +7,7 @@ root=$1 cache=$2 heads=${3:-linear,attentive,mlp,knn,centroid} here=$(cd "$(dirn
 . "$here/../made.sh"
 linked "$root"
 ln -sfn "$(cd "$cache" && pwd)" features-cache
-dataset=(data/jhmdb21 --layout folder --dataset-name jhmdb21 --variant base --protocol grouped)
+dataset=(data/jhmdb21 --format folder --dataset-name jhmdb21 --variant base --protocol grouped)
 experiment() { actionvit experiment "$1" "${dataset[@]}" "${@:2}" --jobs "${JOBS:-2}" --output "$1" >"$1.txt"; }
 running=()
 experiment heads --head "$heads" --shots 1,4,16 --seeds 1 & running+=($!)

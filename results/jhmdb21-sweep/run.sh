@@ -5,7 +5,7 @@ set -euo pipefail
 root=$1 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../made.sh"
 linked "$root"
-actionvit sweep data/jhmdb21 --layout folder --dataset-name jhmdb21 --variant tiny --num-frames 2,4,8 --size 64,112 --protocol grouped --output . | tee said.txt
+actionvit sweep data/jhmdb21 --format folder --dataset-name jhmdb21 --variant tiny --num-frames 2,4,8 --size 64,112 --protocol grouped --output . | tee said.txt
 {
   cat "$here/about.md" sweep.md
   printf '\n## What the command said before it began\n\n```\n%s\n```\n' "$(sed '/^$/,$d' said.txt)"

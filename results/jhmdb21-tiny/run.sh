@@ -3,7 +3,7 @@
 # the working directory: caches, runs, report.
 set -euo pipefail
 root=$1
-given=(--layout folder --dataset-name jhmdb21)
+given=(--format folder --dataset-name jhmdb21)
 for variant in tiny tiny-hr; do
   for weights in built-in untrained; do
     actionvit extract "$root" "${given[@]}" --variant $variant --weights $weights --cache cache-$weights
