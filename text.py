@@ -10,10 +10,10 @@ def pluralize(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
-def abbreviate(names: Iterable[str], shown: int = 3) -> str:
-    """Return the first names in backticks, in order, and the number of the others."""
+def abbreviate(names: Iterable[str], shown: int = 3, quote: str = "`") -> str:
+    """Return the first names in order, each between `quote`, and the number of the others."""
     names = sorted(names)
-    quoted = ", ".join(f"`{printable(name)}`" for name in names[:shown])
+    quoted = ", ".join(f"{quote}{printable(name)}{quote}" for name in names[:shown])
     return f"{quoted} and {len(names) - shown:,} more" if len(names) > shown else quoted
 
 

@@ -1,6 +1,6 @@
-"""The pictures of a report in the docs: `python experiments/screenshots.py REPORT.html STRIP.png` (needs Chromium).
+"""Write the pictures of a report for the docs: `python experiments/screenshots.py REPORT.html [STRIP.png]`.
 
-STRIP is a picture of `actionvit attention`. Written beside this file, small: palettes for type, JPEG for frames.
+STRIP is a picture of `actionvit attention`. Needs Chromium. Files are small: palettes for text, JPEG for frames.
 """
 
 from __future__ import annotations
@@ -22,27 +22,30 @@ WIDTH = 1240
 
 
 def shot(page: Page, above: str, below: str) -> Image.Image:
-    """Return the page from the top of one element to the top of another, each a CSS selector."""
+    """Return the page between the tops of two elements, each given by a CSS selector."""
     top, bottom = (
-        page.run(f"document.querySelector('{one}').getBoundingClientRect().top + scrollY") for one in (above, below)
+        page.run(f"document.querySelector('{selector}').getBoundingClientRect().top + scrollY")
+        for selector in (above, below)
     )
     clip = {"x": 0, "y": max(0, top - 24), "width": WIDTH, "height": bottom - max(0, top - 24) - 24, "scale": 1}
     answer = page.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
     return Image.open(io.BytesIO(base64.b64decode(answer["data"]))).convert("RGB")
 
 
-def main(report: Path, strip: Path) -> None:
-    """Write the pictures."""
+def main(report: Path, strip: Path | None = None) -> None:
+    """Write the pictures into docs/."""
     program = find_chromium()
     assert program, "no Chromium found"
     with tempfile.TemporaryDirectory() as profile, browser(program, Path(profile)) as page:
         page.open(report.resolve().as_uri(), width=WIDTH)
-        type_, clips = shot(page, "body", "#comparison h3 ~ h3"), shot(page, "#hard", "article:nth-of-type(5)")
+        head, clips = shot(page, "body", "#classes"), shot(page, "#hard", "article:nth-of-type(7)")
         page.open(report.resolve().as_uri(), width=WIDTH, dark=True)
-        squares = shot(page, "#confusions", ".matrices + .wide")
-    for name, picture in (("report-light.png", type_), ("report-dark.png", squares)):
+        matrix = shot(page, "#confusions", ".matrices + .wide")
+    for name, picture in (("report-light.png", head), ("report-dark.png", matrix)):
         picture.quantize(200, dither=Image.Dither.NONE).save(HERE.parent / "docs" / name, optimize=True)
     clips.save(HERE.parent / "docs" / "report-clips.jpg", quality=80, optimize=True)
+    if strip is None:
+        return
     with Image.open(strip) as picture:
         wide = picture.convert("RGB").resize((1400, round(1400 * picture.height / picture.width)))
     wide.save(HERE.parent / "docs" / "attention.jpg", quality=82, optimize=True)

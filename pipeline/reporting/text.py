@@ -150,7 +150,7 @@ def tests(comparison: Comparison, comparisons: int) -> str:
         else ". No class differs significantly after correction."
     )
     if untestable := [row.class_ for row in comparison.per_class if row.testable is False]:
-        text += f" Too few sources for any difference to be significant: {abbreviate(untestable)}."
+        text += f" Too few sources for any difference to be significant: {abbreviate(untestable, quote='')}."
     return text
 
 
