@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +17,7 @@ from actionvit.commands.options import (
     decoding_options,
     device_option,
     echo_json,
+    encoders_option,
     flush_option,
     json_option,
     num_clips_option,
@@ -29,11 +30,13 @@ from actionvit.commands.options import (
     variants_option,
     wait_option,
     weights_options,
+    without_default_variant,
 )
 
 if TYPE_CHECKING:
     from actionvit.features.device import Precision
     from actionvit.features.encoder import EncoderJob
+    from actionvit.features.transformers_encoder import TransformersJob
     from actionvit.pipeline.extraction.summary import Summary
 
 
@@ -64,14 +67,7 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> t
 @root_argument
 @variants_option
 @weights_options
-@click.option(
-    "--encoder",
-    "encoders",
-    multiple=True,
-    metavar="[NAME=]SRC",
-    help="Frozen transformers encoder: local folder or hub id (VideoMAE, ViViT, V-JEPA 2, ViT, CLIP, SigLIP, DINO;"
-    " repeatable).",
-)
+@encoders_option
 @dataset_options
 @cache_option
 @num_frames_option
@@ -147,8 +143,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     from actionvit.pipeline.extraction.extract import extract
 
     dataset = open_dataset(options["root"], options)
-    if options["encoders"] and ctx.get_parameter_source("variants") == click.core.ParameterSource.DEFAULT:
-        options["variants"] = ()
+    without_default_variant(options)
     jobs = _jobs(options)
     with tqdm(desc="extract", unit="video", disable=None, leave=False) as bar:
 
@@ -216,7 +211,7 @@ def _jobs(options: dict[str, Any]) -> list[EncoderJob]:
     device, precision = resolve_device(options["device"], options["precision"])
     options["device"] = device
     views = {name: options[name] for name in ("frames", "size", "sampling", "stride", "clips", "flip")}
-    encoders = _encoder_jobs(options, variants, precision, views)
+    encoders = _encoder_jobs(options, precision, views)
     return [
         *encoders,
         *(
@@ -235,23 +230,27 @@ def _jobs(options: dict[str, Any]) -> list[EncoderJob]:
     ]
 
 
-def _encoder_jobs(
-    options: dict[str, Any], variants: list[str], precision: Precision, views: dict[str, Any]
-) -> list[EncoderJob]:
+def _encoder_jobs(options: dict[str, Any], precision: Precision, views: dict[str, Any]) -> list[EncoderJob]:
     """Return one job per `--encoder [NAME=]SRC`."""
-    from actionvit.features.timesformer.variants import VARIANTS
-    from actionvit.features.transformers_encoder import find_encoder
-
     only_timesformer = {"--save-layers": "layers", "--save-tokens-after": "tokens_after", "--compile": "compile"}
     used = [option for option, name in only_timesformer.items() if options[name] not in ((), None, False)]
     if options["encoders"] and (used or options["frame_pool"] != "cls"):
         raise click.UsageError(f"{used[0] if used else '--frame-pool'} is for TimeSformer variants, not for --encoder")
-    jobs: list[EncoderJob] = []
-    for text in options["encoders"]:
+    crops = int(options["crops"])
+    return [*find_encoders(options["encoders"], precision=precision, crops=crops, **views)]
+
+
+def find_encoders(sources: Sequence[str], **settings: Any) -> list[TransformersJob]:
+    """Return one job per `[NAME=]SRC`; `settings` are those of `find_encoder`."""
+    from actionvit.features.timesformer.variants import VARIANTS
+    from actionvit.features.transformers_encoder import find_encoder
+
+    jobs: list[TransformersJob] = []
+    for text in sources:
         name, equals, source = text.partition("=")
         if not equals or not re.fullmatch(r"[\w.-]+", name):
             name, source = "", text
-        job = find_encoder(source, name=name or None, precision=precision, crops=int(options["crops"]), **views)
+        job = find_encoder(source, name=name or None, **settings)
         if job.variant in VARIANTS or job.variant in [other.variant for other in jobs]:
             raise click.UsageError(f"--encoder {text}: the name {job.variant} is taken; give --encoder NAME={source}")
         jobs.append(job)

@@ -185,6 +185,23 @@ weights_options = click.option(
     metavar="[VARIANT=]SRC",
     help="Encoder weights: local folder, hub id, .pyth file or `untrained`.  [default: the variant's; repeatable]",
 )
+encoders_option = click.option(
+    "--encoder",
+    "encoders",
+    multiple=True,
+    metavar="[NAME=]SRC",
+    help="Frozen transformers encoder: local folder or hub id (VideoMAE, ViViT, V-JEPA 2, ViT, CLIP, SigLIP, DINO;"
+    " repeatable).",
+)
+
+
+def without_default_variant(options: dict[str, Any]) -> None:
+    """Drop the default `--variant` where `--encoder` is given and `--variant` is not."""
+    source = click.get_current_context().get_parameter_source("variants")
+    if options["encoders"] and source == click.core.ParameterSource.DEFAULT:
+        options["variants"] = ()
+
+
 num_frames_option = click.option(
     "--num-frames", "frames", type=click.IntRange(1), help="Frames per view (T).  [default: the variant's]"
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import click
 
 from actionvit.commands.command import Command
 from actionvit.commands.dataset_options import dataset_options, open_dataset
-from actionvit.commands.extract import weights_by_variant
+from actionvit.commands.extract import find_encoders, weights_by_variant
 from actionvit.commands.options import (
     CLASS_WEIGHT_HELP,
     CLASS_WEIGHTS,
@@ -20,6 +21,7 @@ from actionvit.commands.options import (
     crops_option,
     decoding_options,
     device_option,
+    encoders_option,
     flush_option,
     jobs_option,
     num_clips_option,
@@ -32,14 +34,15 @@ from actionvit.commands.options import (
     split_options,
     variants_option,
     weights_options,
+    without_default_variant,
 )
 from actionvit.text import duration
 
 if TYPE_CHECKING:
+    from actionvit.features.encoder import EncoderJob
     from actionvit.pipeline.datasets.dataset import Dataset
     from actionvit.pipeline.experiments.grids import Row
     from actionvit.pipeline.experiments.sweep import Planned
-    from actionvit.pipeline.extraction.job import Job
     from actionvit.pipeline.extraction.summary import Summary
     from actionvit.pipeline.probing.tasks import ProbeSpec
 
@@ -69,6 +72,7 @@ VARIANTS = ("base", "hr", "large", "tiny", "tiny-hr")
     help=f"{CLASS_WEIGHT_HELP}  [default: none]",
 )
 @weights_options
+@encoders_option
 @dataset_options
 @cache_option
 @num_clips_option
@@ -97,6 +101,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     dataset = open_dataset(options["root"], options)
     specs = [_spec(options, head, weighting) for head in options["heads"] for weighting in options["weightings"]]
     _check(specs)
+    without_default_variant(options)
     planned = plan_sweep(dataset, _jobs(options), cache=options["cache"], policy=DecodePolicy())
     _say_plan(dataset, planned, options)
     if options["dry_run"]:
@@ -133,7 +138,7 @@ def _check(specs: Sequence[ProbeSpec]) -> None:
         build_head(spec)
 
 
-def _jobs(options: dict[str, Any]) -> list[Job]:
+def _jobs(options: dict[str, Any]) -> list[EncoderJob]:
     """Return one job a setting of the encoder."""
     from actionvit.features.device import resolve_device
     from actionvit.features.timesformer.checkpoint import find_weights
@@ -144,13 +149,21 @@ def _jobs(options: dict[str, Any]) -> list[Job]:
     weights = {variant: find_weights(variant, sources.get(variant)) for variant in options["variants"]}
     options["device"], precision = resolve_device(options["device"], options["precision"])
     views = {"clips": options["clips"], "crops": int(options["crops"])}
+    encoders = find_encoders(options["encoders"], precision=precision, **views)
+    shapes = [(frames, size) for frames in options["frames"] or (None,) for size in options["sizes"] or (None,)]
     specs = [
         (variant, clip_spec(variant, frames=frames, size=size, **views))
         for variant in weights
-        for frames in options["frames"] or (None,)
-        for size in options["sizes"] or (None,)
+        for frames, size in shapes
     ]
-    return [Job(variant=variant, spec=spec, weights=weights[variant], precision=precision) for variant, spec in specs]
+    return [
+        *(Job(variant=variant, spec=spec, weights=weights[variant], precision=precision) for variant, spec in specs),
+        *(
+            replace(job, spec=replace(job.spec, num_frames=frames or job.spec.num_frames, size=size or job.spec.size))
+            for job in encoders
+            for frames, size in shapes
+        ),
+    ]
 
 
 def _say_plan(dataset: Dataset, planned: Sequence[Planned], options: dict[str, Any]) -> None:

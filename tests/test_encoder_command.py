@@ -109,3 +109,12 @@ def test_fine_tuning_says_that_it_is_for_timesformer(place: tuple[Path, Dataset]
     _, dataset = place
     result = CliRunner().invoke(cli, ["finetune", str(dataset.root), "--variant", "clip-small"])
     assert "not fine-tuned" in str(result.exception) + result.output
+
+
+def test_a_sweep_compares_sizes_of_an_encoder(place: tuple[Path, Dataset], tmp_path: Path) -> None:
+    folder, dataset = place
+    options = ("--cache", tmp_path / "cache", "-o", tmp_path / "out", "--workers", 0, "--protocol", "grouped")
+    encoder = ("--encoder", f"small={folder / 'clip-small'}", "--num-frames", "2,4", "--size", 32, "--seeds", 1)
+    result = invoke("sweep", dataset.root, *encoder, *options)
+    stores = [path.name for path in (tmp_path / "cache" / "clips").iterdir()]
+    assert "small" in result.output and len(stores) == 2 and all(name.startswith("small-") for name in stores)

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from actionvit.features.decoding import DecodePolicy, Frames
+from actionvit.features.encoder import EncoderJob
 from actionvit.features.store.store import FeatureStore
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.experiments.grids import Row, quantity_of
 from actionvit.pipeline.experiments.tables import chosen_in_words
 from actionvit.pipeline.extraction.extract import extract
-from actionvit.pipeline.extraction.job import Job
 from actionvit.pipeline.extraction.summary import Outcome, Summary
 from actionvit.pipeline.probing.features import Quantity, shared_videos, table_of
 from actionvit.pipeline.probing.probe import probe
@@ -44,7 +44,7 @@ TOGETHER = 4
 class Planned:
     """One setting of the encoder, and what it still costs."""
 
-    job: Job
+    job: EncoderJob
     store: Path
     rows: int
     """Videos that are cached."""
@@ -75,7 +75,7 @@ class Probed:
     """Whether the run was there already."""
 
 
-def plan_sweep(dataset: Dataset, jobs: Sequence[Job], *, cache: Path, policy: DecodePolicy) -> list[Planned]:
+def plan_sweep(dataset: Dataset, jobs: Sequence[EncoderJob], *, cache: Path, policy: DecodePolicy) -> list[Planned]:
     """Return what each setting has and lacks, the cheapest first; embeds nothing.
 
     Raises
@@ -88,7 +88,7 @@ def plan_sweep(dataset: Dataset, jobs: Sequence[Job], *, cache: Path, policy: De
     return sorted(found, key=lambda one: (one.gmac, one.name))
 
 
-def _planned(job: Job, outcome: Outcome) -> Planned:
+def _planned(job: EncoderJob, outcome: Outcome) -> Planned:
     return Planned(job=job, store=outcome.store, rows=outcome.rows, todo=outcome.pending, copies=outcome.reused)
 
 
@@ -185,7 +185,7 @@ def row_of(probed: Probed) -> Row:
         "size": one.job.spec.size,
         "head": probed.spec.head,
         "weighting": probed.spec.class_weight,
-        "GMAC": round(one.gmac, 2),
+        "GMAC": round(one.gmac, 2) or float(f"{one.gmac:.2g}"),
         "chosen": max(dict.fromkeys(chosen), key=chosen.count),
         # Where no training side has two sources, nothing can be judged inside it.
         "inside": {"mean": round(float(np.mean(inside)), 6), "std": std, "ci95": None} if inside else UNJUDGED,
