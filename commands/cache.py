@@ -159,7 +159,7 @@ def merge(stores: tuple[Path, ...], out: Path | None, wait: bool, as_json: bool)
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["npz", "parquet", "h5"]),
+    type=click.Choice(["npz", "h5", "parquet", "safetensors", "npy-folder"]),
     help="Format of the files.  [default: by the file name, else npz]",
 )
 @output_option(required=True)
@@ -167,29 +167,32 @@ def merge(stores: tuple[Path, ...], out: Path | None, wait: bool, as_json: bool)
 @several("--include", "also", metavar="NAME", help="Further quantity, such as layer9.  [repeatable]")
 @json_option
 def export(store: Path, form: Any, out: Path, root: Path | None, also: tuple[str, ...], as_json: bool) -> None:
-    """Write a store as one file: id (N,), label (N,), clip (N, K, D), frame (N, K, T, D), index (N, K, T).
+    """Write a store for other tools: id, label, source, splits, clip (N, K, D), frame (N, K, T, D), index (N, K, T).
 
-    Rows are in id order. Labels are those of the dataset as it is now; where it cannot be found they stay empty.
+    Rows are in id order. Labels, sources and splits are those of the dataset as it is now; without it they are left
+    out. npy-folder writes one .npy file per video.
     """
     from actionvit.features.store.catalog import open_single
     from actionvit.features.store.export import export_store
-    from actionvit.pipeline.extraction.labels import labels_of
+    from actionvit.pipeline.extraction.labels import dataset_columns
 
-    form = form or (out.suffix[1:] if out.suffix in (".npz", ".parquet", ".h5") else "npz")
-    found = open_single(store)
+    form = form or (out.suffix[1:] if out.suffix in (".npz", ".parquet", ".h5", ".safetensors") else "npz")
+    opened = open_single(store)
+    columns: dict[str, dict[str, str]] = {"label": {}}
     try:
-        labels = labels_of(found, root)
+        columns = dataset_columns(opened, root)
     except ActionVitError as error:
         if root:
             raise
-        labels = {}
         click.echo(f"warning: labels stay empty, the dataset is not where it was ({error}); give --root", err=True)
-    ids = export_store(found, labels, out, form, also=also)
+    ids, labels = export_store(opened, out, form, columns=columns, also=also), columns["label"]
     unlabelled = sum(id not in labels for id in ids)
+    files = [path for path in out.rglob("*") if path.is_file()] if out.is_dir() else [out]
+    size = sum(path.stat().st_size for path in files)
     if as_json:
-        echo_json({"file": str(out), "rows": len(ids), "unlabelled": unlabelled, "bytes": out.stat().st_size})
+        echo_json({"file": str(out), "rows": len(ids), "unlabelled": unlabelled, "bytes": size})
         return
-    click.echo(f"{out}: {len(ids):,} rows, {file_size(out.stat().st_size)}")
+    click.echo(f"{out}: {len(ids):,} rows, {file_size(size)}")
     if labels and unlabelled:
         click.echo(f"note: {unlabelled:,} rows are not in the dataset; their label is empty", err=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -294,6 +295,46 @@ def test_an_export_says_what_it_is_of(root: Path, tmp_path: Path, form: str) -> 
         text = pytest.importorskip("pyarrow.parquet").read_schema(file).metadata[b"actionvit"].decode()
     about, store = json.loads(text), FeatureStore.open(root / "d" / "v-1")
     assert FeatureKey.from_dict(about["key"]) == store.key and about["digest"] == store.digest()
+
+
+def test_safetensors_export_has_texts_in_its_metadata(root: Path, tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    file = tmp_path / "all.safetensors"
+    assert cache("export", root, "--output", file).exit_code == 0
+    store = FeatureStore.open(root / "d" / "v-1")
+    with safe_open(file, framework="numpy") as tensors:
+        metadata = tensors.metadata()
+        assert json.loads(metadata["id"]) == store.ids and json.loads(metadata["actionvit"])["digest"] == store.digest()
+        for name in ("clip", "frame", "index"):
+            np.testing.assert_array_equal(tensors.get_tensor(name), store.read(store.ids, name))
+
+
+def test_npy_folder_has_one_file_per_video_with_splits(tmp_path: Path) -> None:
+    videos = ("hop/a.avi", "hop/b.avi", "hop/b.mp4")
+    table = tmp_path / "clips.csv"
+    lines = [f"{name},hop,{split},film" for name, split in zip(videos, ("train", "test", "train"), strict=True)]
+    table.write_text("\n".join(["path,label,split,source", *lines]) + "\n")
+    store = fill(tmp_path / "cache" / "d" / "v", ())
+    with Writer(store) as out:
+        for number, name in enumerate(videos):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+            row = numbered(number)
+            out.append(Row(VideoRecord(name, row.record.digest, row.record.fingerprint, 30, (), "pyav"), row.arrays))
+    folder = tmp_path / "frames"
+    arguments = ("export", tmp_path / "cache", "--format", "npy-folder", "--output", folder, "--root", table)
+    for _ in range(2):  # an existing folder is replaced
+        assert as_json(*arguments)["unlabelled"] == 0
+    with (folder / "videos.csv").open(newline="") as file:
+        listing = {row["id"]: row for row in csv.DictReader(file)}
+    assert [listing[name]["file"] for name in videos] == ["hop/a.npy", "hop/b.avi.npy", "hop/b.mp4.npy"]
+    split = next(name for name in listing["hop/a.avi"] if name.startswith("split-"))
+    assert [listing[name][split] for name in videos] == ["train", "test", "train"]
+    assert listing["hop/a.avi"]["source"] == "film"
+    array = np.load(folder / "hop" / "a.npy", allow_pickle=False)
+    np.testing.assert_array_equal(array, numbered(0).arrays["frame"][0])
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_exports_keep_the_types_and_take_further_arrays(tmp_path: Path) -> None:

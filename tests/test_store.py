@@ -156,7 +156,8 @@ def test_the_lines_of_the_page_read_an_export(tmp_path: Path, monkeypatch: pytes
     pytest.importorskip("pyarrow")
     store = fill(tmp_path / "store", (2, 0, 1))
     for form in ("npz", "h5", "parquet"):
-        export_store(store, {id: f"class of {id}" for id in store.ids}, tmp_path / f"all.{form}", form)
+        labels = {id: f"class of {id}" for id in store.ids}
+        export_store(store, tmp_path / f"all.{form}", form, columns={"label": labels})
     _, code = code_of_the_page()
     monkeypatch.chdir(tmp_path)
     wanted = np.stack([numbered(number).arrays["clip"] for number in range(3)])

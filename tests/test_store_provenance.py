@@ -27,7 +27,7 @@ from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.store.verify import verify_store
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
-from actionvit.pipeline.extraction.labels import labels_of
+from actionvit.pipeline.extraction.labels import dataset_columns
 
 
 @pytest.fixture
@@ -317,4 +317,4 @@ def test_labels_come_from_the_list_that_was_extracted_whatever_the_dataset_is_ca
     (root / "chosen.csv").write_text("path,label\nhop/00.avi,jump\nhop/01.avi,leap\n")
     (root / "mine.csv").write_text("path,label\nhop/00.avi,wrong\n")
     assert extract_tiny(root / "chosen.csv", cache, "--dataset-name", "mine").exit_code == 0
-    assert labels_of(store_in(cache)) == {"hop/00.avi": "jump", "hop/01.avi": "leap"}
+    assert dataset_columns(store_in(cache))["label"] == {"hop/00.avi": "jump", "hop/01.avi": "leap"}

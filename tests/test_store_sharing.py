@@ -252,9 +252,9 @@ def test_all_of_a_row_is_of_one_video(replaced_in_midst: FeatureStore) -> None:
 @pytest.mark.parametrize("form", ["npz", "h5", "parquet"])
 def test_an_export_holds_one_state_or_is_none(replaced_in_midst: FeatureStore, tmp_path: Path, form: Any) -> None:
     with pytest.raises(ActionVitError, match="changed while"):
-        export_store(replaced_in_midst, {}, tmp_path / "all", form)
+        export_store(replaced_in_midst, tmp_path / "all", form, columns={"label": {}})
     assert not (tmp_path / "all").exists() and not list(tmp_path.glob(".tmp-*"))
-    assert len(export_store(replaced_in_midst, {}, tmp_path / "all", form)) == 3
+    assert len(export_store(replaced_in_midst, tmp_path / "all", form, columns={"label": {}})) == 3
 
 
 # shards

@@ -1,4 +1,4 @@
-"""The labels of the videos in a store, read from the dataset they came from."""
+"""Labels, sources and splits of the videos in a store, read from the dataset they came from."""
 
 from __future__ import annotations
 
@@ -9,17 +9,28 @@ from actionvit.features.store.store import FeatureStore
 from actionvit.pipeline.datasets.loading import reload
 
 
-def labels_of(store: FeatureStore, root: Path | None = None) -> dict[str, str]:
-    """Return the labels of the dataset at `root`, or of the one recorded when the store was extracted.
+def dataset_columns(store: FeatureStore, root: Path | None = None) -> dict[str, dict[str, str]]:
+    """Return texts per video of the dataset at `root`, or of the one recorded when the store was extracted.
 
     Labels live in the dataset, never in the store: relabelled videos are exported under their new labels.
+
+    Returns
+    -------
+    dict
+        `label` and `source` by id, and for each official split `split-NAME`, either `train` or `test`.
 
     Raises
     ------
     ActionVitError
-        If there is no dataset (any more); the remedy is `--root`.
+        If the dataset cannot be read; the remedy is `--root`.
     """
     if root is None and store.info.get("root") is None:
-        raise ActionVitError(f"{store.folder}: does not say where its dataset is; give --root")
+        raise ActionVitError(f"{store.folder}: does not record its dataset's folder; give --root")
     dataset = reload({"dataset": store.dataset, **store.info}, root)
-    return {video.id: video.label for video in dataset.videos}
+    columns = {
+        "label": {video.id: video.label for video in dataset.videos},
+        "source": {video.id: video.source for video in dataset.videos},
+    }
+    for split in dataset.official:
+        columns[f"split-{split.name}"] = {**dict.fromkeys(split.train, "train"), **dict.fromkeys(split.test, "test")}
+    return columns
