@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from actionvit.api.messages import keyword_errors
 from actionvit.api.places import CACHE, PathLike, store_settings
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class Features(NamedTuple):
 def extract(dataset: Dataset, variant: str = ..., **settings: Any) -> FeatureStore: ...
 @overload
 def extract(dataset: Dataset, variant: Sequence[str], **settings: Any) -> dict[str, FeatureStore]: ...
-def extract(  # type: ignore[misc]  # the overloads leave the settings to the implementation
+@keyword_errors  # type: ignore[misc]
+def extract(
     dataset: Dataset,
     variant: str | Sequence[str] = "base",
     *,
@@ -131,6 +133,7 @@ def extract(  # type: ignore[misc]  # the overloads leave the settings to the im
     return stores[names[0]] if isinstance(variant, str) else stores
 
 
+@keyword_errors
 def load_features(
     dataset: Dataset,
     variant: str | Sequence[str] = "base",

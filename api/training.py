@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from actionvit.api.messages import keyword_errors
 from actionvit.api.places import CACHE, RUNS, PathLike, store_settings
 from actionvit.errors import ActionVitError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 def probe(dataset: Dataset, variant: str = ..., **settings: Any) -> Run: ...
 @overload
 def probe(dataset: Dataset, variant: Sequence[str], **settings: Any) -> list[Run]: ...
+@keyword_errors
 def probe(
     dataset: Dataset,
     variant: str | Sequence[str] = "base",
@@ -92,6 +94,7 @@ def probe(
     return written[0] if isinstance(variant, str) else written
 
 
+@keyword_errors
 def finetune(
     dataset: Dataset,
     variant: str = "base",

@@ -162,6 +162,10 @@ def test_finetune_trains_a_head(sixty: Path, place: Path) -> None:
         (lambda data, place: av.probe(data, "tiny", cache=place, sampler="x"), "sampler: got 'x', expected one of"),
         (lambda data, place: av.finetune(data, "tiny", lr=-1.0), "lr: got -1.0, expected more than 0"),
         (lambda data, place: av.finetune(data, "tiny", learning_rate=1.0), "learning_rate: no such setting"),
+        (
+            lambda data, place: av.finetune(data, "tiny", train="all", tokens=True),
+            "cannot be cached: add no_tokens",
+        ),
         (lambda data, place: av.probe(data, cache=place, balanced=True, class_weight="effective"), "give one of them"),
     ],
 )
