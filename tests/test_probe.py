@@ -228,7 +228,7 @@ def test_of_several_embeddings_one_is_named(dataset, tmp_path) -> None:
     for size in (160, 224):
         write_store(tmp_path / "cache", dataset, size=size)
     where = [str(dataset.root), "--cache", str(tmp_path / "cache"), "--seeds", "1", "--protocol", "grouped"]
-    with pytest.raises(ActionVitError, match=r"2 stores of films base.*say which with --size"):
+    with pytest.raises(ActionVitError, match=r"2 stores of films base.*say which with --store base-"):
         run_command(*where, "--runs", str(tmp_path / "runs"))
     for size in (160, 224):
         assert run_command(*where, "--runs", str(tmp_path / f"{size}"), "--size", str(size))[0] == 0
