@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -33,6 +35,10 @@ COMMANDS = {
 }
 
 
+class _Interrupted(BaseException):
+    """Ctrl-C while a command ran."""
+
+
 class LazyGroup(click.Group):
     """A group that imports a command's module when that command is called, so that `--help` stays fast."""
 
@@ -47,6 +53,13 @@ class LazyGroup(click.Group):
         command = importlib.import_module(f"actionvit.commands.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an interruption passes click's own handling."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _Interrupted from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
@@ -70,12 +83,26 @@ def main(args: Sequence[str] | None = None) -> None:
     configure_logging()
     try:
         cli.main(args=list(args) if args is not None else None, prog_name="actionvit", standalone_mode=True)
+    except _Interrupted:
+        _leave()
     except ActionVitError as error:
         _fail(str(error))
     except OSError as error:
         if error.filename is None:  # not about a file
             raise
         _fail(f"{error.filename}: {error.strerror}; fix this, or choose another path")
+
+
+def _leave() -> NoReturn:
+    """End an interrupted process with exit code 1, without waiting for threads that still compute.
+
+    A thread in compiled code that finds the interpreter gone would end the process in `terminate called`.
+    """
+    click.echo("\nAborted!", err=True)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(1)
 
 
 def _fail(message: str) -> NoReturn:

@@ -142,24 +142,31 @@ def _quiet(ctx: click.Context, _param: click.Parameter, quiet: bool) -> None:
 
 
 class _Lines(logging.Handler):
-    """Write log records to stderr as `warning: text`, above a progress bar if there is one."""
+    """Write log records to stderr as `warning: text`, each text once, above a progress bar if there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         text = " ".join(record.getMessage().splitlines())
+        if text in self.written:
+            return
+        self.written.add(text)
         prefix = {logging.INFO: "info", logging.DEBUG: "debug"}.get(record.levelno, record.levelname.lower())
         write_line(f"{prefix}: {text}")
 
 
-def write_line(text: str) -> None:
-    """Write a line to stderr; a progress bar that is shown there moves below it."""
+def write_line(text: str, *, err: bool = True) -> None:
+    """Write a line to stderr or stdout; a progress bar on the terminal moves below it."""
     import sys
 
     tqdm = sys.modules.get("tqdm")
     if tqdm is not None and getattr(tqdm.tqdm, "_instances", None):
         with tqdm.tqdm.external_write_mode(file=sys.stderr):
-            click.echo(text, err=True)
+            click.echo(text, err=err)
     else:
-        click.echo(text, err=True)
+        click.echo(text, err=err)
 
 
 def configure_logging() -> None:

@@ -16,6 +16,7 @@ from actionvit.commands.options import (
     json_option,
     root_argument,
 )
+from actionvit.commands.progress import progress
 from actionvit.text import pluralize, printable
 
 if TYPE_CHECKING:
@@ -39,18 +40,17 @@ def check(ctx: click.Context, /, **options: Any) -> None:
 
     Exit code 3: some videos do not decode.
     """
-    from tqdm import tqdm
-
     from actionvit.pipeline.datasets.checking import check
 
     dataset = open_dataset(options["root"], options, notes=0)
-    with tqdm(total=len(dataset.videos), unit="video", disable=None if options["decode"] else True, leave=False) as bar:
+    count = len(dataset.videos)
+    with progress("check", "video", delay=0.5, total=count) as advance:
         findings = check(
             dataset,
             decode=options["decode"],
             workers=options["workers"],
             timeout=options["timeout"],
-            on_video=lambda done: bar.update(done - bar.n),
+            on_video=lambda done: advance(done, count),
         )
     if options["as_json"]:
         echo_json(asdict(findings))

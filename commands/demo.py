@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,6 +51,21 @@ def command(out: Path | None) -> None:
         if step.after:
             click.echo(f"({step.after})")
     click.secho(f"\nThe report: {(out / 'report' / 'report.html').resolve()}", bold=True)
+    if (note := how_to_call()) is not None:
+        click.echo(note)
+
+
+def how_to_call() -> str | None:
+    """Return how to call `actionvit` where the shell does not find it or finds another one."""
+    own = Path(sys.executable).absolute().parent / "actionvit"
+    found = shutil.which("actionvit")
+    if found is not None and Path(found).absolute() == own:
+        return None
+    if not own.is_file():
+        return f"To call actionvit yourself: {shlex.join([sys.executable, '-m', 'actionvit'])}"
+    activate = own.parent / "activate"
+    short = f", or once per shell: . {shlex.quote(str(activate))}" if activate.is_file() else ""
+    return f"To call actionvit yourself: {shlex.quote(str(own))}{short}"
 
 
 def _steps(out: Path) -> Iterator[Step]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PACKAGES = ("actionvit", "torch", "transformers", "numpy", "h5py", "scikit-learn", "safetensors", "huggingface_hub")
 # Fraction of the measured matmul peak that a forward pass reaches (docs/explanation/encoder.md); on GPUs assumed.
+ROUNDS = 6
+"""Rounds of products whose range is shown."""
 REACHED = {"cpu": 0.85, "cuda": 0.5, "mps": 0.5}
 
 
@@ -36,8 +38,8 @@ def command(device: str, precision: Precision, as_json: bool) -> None:
         "decoders": _decoders(),
         "device": _device(place, resolved),
         "weights": _weights(),
-        "peak": f"{speed['peak']:.0f} GMAC/s, the best of a base view's matrix products and large squares",
-        "expected": {name: f"about {rate:,.2g} videos a second" for name, rate in speed.items() if name != "peak"},
+        "peak": f"{_range(speed['peak'], 3)} GMAC/s, the best of a base view's matrix products and large squares",
+        "expected": {name: f"{_range(rate)} videos per second" for name, rate in speed.items() if name != "peak"},
     }
     if as_json:
         echo_json({**found, "gmac_per_second": speed.pop("peak"), "videos_per_second": speed})
@@ -47,6 +49,12 @@ def command(device: str, precision: Precision, as_json: bool) -> None:
         click.echo(name)
         for key, text in lines:
             click.echo(f"  {key:15} {text}" if key else f"  {text}")
+
+
+def _range(ends: tuple[float, float], digits: int = 2) -> str:
+    """Return `3.1`, or `2.4 to 3.1` where the rounds differ in the digits shown."""
+    low, high = (f"{end:,.{digits}g}" if end < 10**digits else f"{end:,.0f}" for end in ends)
+    return low if low == high else f"{low} to {high}"
 
 
 def _release(name: str) -> str:
@@ -101,24 +109,34 @@ def _weights() -> dict[str, str]:
     return found
 
 
-def _speed(place: str, precision: Precision) -> dict[str, float]:
-    """Return the peak, and about how many videos of one view a second each variant's forward does."""
+def _speed(place: str, precision: Precision) -> dict[str, tuple[float, float]]:
+    """Return ranges of the peak, and of the videos of one view per second of each variant's forward."""
+    from actionvit.commands.progress import progress
     from actionvit.features.timesformer.config import TimeSformerConfig
-    from actionvit.features.timesformer.matmul_peak import peak_matmul_rate
+    from actionvit.features.timesformer.matmul_peak import peak_matmul_range
     from actionvit.features.timesformer.variants import BUILT_IN, VARIANTS, clip_spec, gmac
 
-    most = peak_matmul_rate(place, precision)
-    reached = most * REACHED[place.partition(":")[0]]
-    rates = {}
-    for name, variant in VARIANTS.items():
-        tiny = variant.weights == BUILT_IN  # too small for its products to come near the peak, and quickly tried
-        cost = gmac(TimeSformerConfig(), clip_spec(name), needed=True)
-        rates[name] = _tried(name, place, precision) if tiny else reached / cost
-    return {"peak": most, **rates}
+    built_in = [name for name, variant in VARIANTS.items() if variant.weights == BUILT_IN]
+    steps = ROUNDS + len(built_in)
+    rates: dict[str, tuple[float, float]] = {}
+    with progress("measure", "step", delay=1, total=steps) as advance:
+        peak = peak_matmul_range(place, precision, rounds=ROUNDS, on_round=lambda done: advance(done, steps))
+        reached = REACHED[place.partition(":")[0]]
+        for name in VARIANTS:
+            if name in built_in:  # too small for its products to come near the peak, and quickly tried
+                rates[name] = _tried(name, place, precision)
+                advance(ROUNDS + built_in.index(name) + 1, steps)
+            else:
+                cost = gmac(TimeSformerConfig(), clip_spec(name), needed=True)
+                rates[name] = peak[0] * reached / cost, peak[1] * reached / cost
+    return {"peak": peak, **rates}
 
 
-def _tried(variant: str, place: str, precision: Precision) -> float:
-    """Return the videos a second of an encoder whose weights are built in."""
+def _tried(variant: str, place: str, precision: Precision) -> tuple[float, float]:
+    """Return the lowest and the highest rate, in videos per second, of an encoder whose weights are built in.
+
+    One batch warms up, then at least three are timed, for at least a second.
+    """
     import time
 
     import numpy as np
@@ -133,9 +151,11 @@ def _tried(variant: str, place: str, precision: Precision) -> float:
     index = np.arange(spec.num_frames)
     frames = Frames(data=np.zeros((len(index), 240, 320, 3), np.uint8), index=index, count=len(index), backend="pyav")
     times = []
-    for _ in range(4):
+    for number in range(1000):
         batch = [frames] * encoder.batch_videos
         began = time.perf_counter()
         encoder.submit(batch).result()
         times.append((time.perf_counter() - began) / len(batch))
-    return 1 / min(times)
+        if number >= 3 and sum(times[1:]) * len(batch) > 1:
+            break
+    return 1 / max(times[1:]), 1 / min(times[1:])

@@ -25,6 +25,7 @@ from actionvit.commands.options import (
     together,
     variant_option,
 )
+from actionvit.commands.progress import progress
 
 if TYPE_CHECKING:
     from actionvit.pipeline.datasets.dataset import Dataset
@@ -190,17 +191,17 @@ def _run(
     compared: Metric | None = None,
 ) -> tuple[list[Row], list[str]]:
     """Run the cells behind a progress bar; return the rows, compared by a metric where one is given, and findings."""
-    from tqdm import tqdm
-
     from actionvit.pipeline.experiments.differences import differences, findings
     from actionvit.pipeline.experiments.grids import n_train_of, run_cells
 
     which = {"variant": options["variant"], "cache": options["cache"], **embeddings_wanted(options)}
     found = run_cells(dataset, cells, runs=_folder(dataset, name, options) / "runs", jobs=options["jobs"], **which)
     rows, predicted = [], []
-    for cell, result in tqdm(found, total=len(cells), unit="probe", disable=None, leave=False):
-        rows.append(row(cell, result))
-        predicted.append((cell.labels, result.predictions, n_train_of(result)))
+    with progress(name, "probe", total=len(cells)) as advance:
+        for cell, result in found:
+            rows.append(row(cell, result))
+            predicted.append((cell.labels, result.predictions, n_train_of(result)))
+            advance(len(rows), len(cells))
     if compared is None:
         return rows, []
     told = differences(predicted, metric=compared)

@@ -32,6 +32,7 @@ from actionvit.commands.options import (
     weights_options,
     without_default_variant,
 )
+from actionvit.commands.progress import progress
 
 if TYPE_CHECKING:
     from actionvit.features.device import Precision
@@ -137,20 +138,13 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
     Exit code 3: some videos failed; they are listed in failures.csv in the store's folder.
     """
-    from tqdm import tqdm
-
     from actionvit.features.decoding import DecodePolicy
     from actionvit.pipeline.extraction.extract import extract
 
     dataset = open_dataset(options["root"], options)
     without_default_variant(options)
     jobs = _jobs(options)
-    with tqdm(desc="extract", unit="video", disable=None, leave=False) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with progress("extract", "video", total=len(dataset.videos)) as advance:
         work: Callable[..., Summary] = _on_engine(options) if options["engine"] else extract
         summary = work(
             dataset,
@@ -160,7 +154,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
             device=options["device"],
             **({"on_plan": _announce} if options["tokens_after"] is not None and not options["engine"] else {}),
             flush_bytes=int(options["flush_mib"] * (1 << 20)),
-            on_video=progress,
+            on_video=advance,
             **{name: options[name] for name in PASSED_ON if not (options["engine"] and name in NOT_ON_ENGINES)},
         )
     if options["as_json"]:

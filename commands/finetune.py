@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from actionvit.commands.command import Command, long_name
+from actionvit.commands.command import Command, long_name, write_line
 from actionvit.commands.dataset_options import dataset_options, open_dataset
 from actionvit.commands.finetune_options import training_options
 from actionvit.commands.options import (
@@ -25,6 +25,7 @@ from actionvit.commands.options import (
     variant_option,
     weights_option,
 )
+from actionvit.commands.progress import stages
 
 if TYPE_CHECKING:
     from actionvit.pipeline.datasets.dataset import Dataset
@@ -159,64 +160,32 @@ def _warn_of_unused_options(options: dict[str, Any], spec: FinetuneSpec) -> None
             click.echo(f"warning: {long_name(option)} does nothing {unused[name]}", err=True)
 
 
-class _Bar:
-    """A progress bar that is created by its first update and removed when it is complete."""
-
-    def __init__(self, unit: str, *, quiet: bool) -> None:
-        self.unit, self.disable = unit, True if quiet else None
-        self.bar: Any = None
-
-    def update(self, description: str, done: int, total: int, postfix: str = "") -> None:
-        from tqdm import tqdm
-
-        if self.bar is None:
-            layout = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
-            self.bar = tqdm(total=total, unit=self.unit, disable=self.disable, leave=False, bar_format=layout)
-        self.bar.total = total
-        self.bar.set_description_str(description, refresh=False)
-        self.bar.set_postfix_str(postfix, refresh=False)
-        self.bar.update(done - self.bar.n)
-        if done == total:
-            self.close()
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-        self.bar = None
-
-
 @contextmanager
 def _progress(context: TrainingContext, epochs: int, *, quiet: bool) -> Iterator[None]:
-    """Show a progress bar, and print a line per epoch."""
-    from tqdm import tqdm
-
-    videos, steps = _Bar("video", quiet=quiet), _Bar("step", quiet=quiet)
+    """Show the progress, and print a line per epoch."""
+    if quiet:
+        yield
+        return
 
     def echo(line: str) -> None:
-        if not quiet:
-            with tqdm.external_write_mode():
-                click.echo(line)
+        write_line(line, err=False)
 
     def on_tokens(count: int, size: int) -> None:
         echo(f"{count} videos go through the frozen blocks once: {size / 1e9:.1f} GB in {context.cache}")
 
     def on_video(done: int, total: int) -> None:
-        videos.update("frozen blocks", done, total)
+        advance("frozen blocks", done, total)
 
     def on_split(name: str, rows: TrainValRows) -> None:
-        steps.close()
         val = f", {len(rows.val)} to select the epoch" if len(rows.val) else ""
         echo(f"{name}: {len(rows.train)} clips to train on{val}")
         for rank, counts in enumerate(rows.histograms if len(rows.histograms) > 1 else ()):
             echo(f"  rank {rank}: {' '.join(map(str, counts))} clips per class")
 
     def on_step(name: str, now: Progress) -> None:
-        steps.update(
-            f"{name} {now.epoch}/{epochs}",
-            (now.epoch - 1) * now.steps + now.step,
-            now.steps * epochs,
-            f"loss {now.loss:.2f}, {100 * now.accuracy:.0f} %, {now.clips_per_second:.1f} clips/s",
-        )
+        done = (now.epoch - 1) * now.steps + now.step
+        figures = f"loss {now.loss:.2f}, {100 * now.accuracy:.0f} %, {now.clips_per_second:.0f} clips/s"
+        advance(name, done, now.steps * epochs, f"epoch {now.epoch}/{epochs}, {figures}")
 
     def on_epoch(name: str, row: dict[str, float]) -> None:
         values = [f"loss {row['loss']:.3f}" if "loss" in row else "before training"]
@@ -227,11 +196,8 @@ def _progress(context: TrainingContext, epochs: int, *, quiet: bool) -> Iterator
 
     context.on_tokens, context.on_split = on_tokens, on_split
     context.on_video, context.on_step, context.on_epoch = on_video, on_step, on_epoch
-    try:
+    with stages("step", delay=0) as advance:
         yield
-    finally:
-        videos.close()
-        steps.close()
 
 
 def _print_run(run: Run) -> None:

@@ -17,6 +17,7 @@ from actionvit.commands.options import (
     setting,
     weights_option,
 )
+from actionvit.commands.progress import progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,8 +49,6 @@ def command(videos: tuple[Path, ...], **options: Any) -> None:
 
     Exit code 3: some videos did not decode.
     """
-    from tqdm import tqdm
-
     from actionvit.pipeline.prediction.predictor import expand_folders, load_predictor, predict
 
     run = open_run(options["run"])
@@ -57,7 +56,11 @@ def command(videos: tuple[Path, ...], **options: Any) -> None:
     predictor = load_predictor(run, weights=options["weights"])
     settings = {name: options[name] for name in ("device", "precision", "workers", "timeout")}
     stream = predict(predictor, paths, **settings)
-    predictions = list(tqdm(stream, total=len(paths), unit="video", disable=None, leave=False, delay=2))
+    predictions = []
+    with progress("predict", "video", delay=2, total=len(paths)) as advance:
+        for prediction in stream:
+            predictions.append(prediction)
+            advance(len(predictions), len(paths))
     if options["as_json"]:
         echo_json(_as_json(run, predictor, predictions, options["top"]))
     else:

@@ -33,6 +33,7 @@ from actionvit.commands.options import (
     split_options,
     variants_option,
 )
+from actionvit.commands.progress import progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,8 +133,6 @@ def command(**options: Any) -> None:
     Hyper-parameters are chosen by cross-validation inside the training set, with folds by source where sources are
     known. The search and its result are recorded in the run's run.json.
     """
-    from tqdm import tqdm
-
     from actionvit.pipeline.datasets.splits import default_protocol
     from actionvit.pipeline.probing.features import read_tables
     from actionvit.pipeline.probing.probe import probe
@@ -168,13 +167,8 @@ def command(**options: Any) -> None:
         refuse_other(options["runs"], dataset, used, spec, suffix=suffix, **taken)
     results = []
     for spec in specs:
-        with tqdm(desc=f"probe {spec.class_weight}", unit="head", disable=None, leave=False, delay=2) as bar:
-
-            def progress(done: int, total: int, bar: Any = bar) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
-            results += probe(dataset, tables, spec, fusion=options["fuse"], jobs=options["jobs"], on_task=progress)
+        with progress(f"probe {spec.class_weight}", "head", delay=2) as advance:
+            results += probe(dataset, tables, spec, fusion=options["fuse"], jobs=options["jobs"], on_task=advance)
     _publish(results, options)
 
 
@@ -239,7 +233,8 @@ def _print_coverage(dataset: Dataset, tables: Sequence[FeatureTable]) -> None:
     for table in tables:
         if missing := len({video.id for video in dataset.videos} - set(table.store.ids)):
             click.echo(
-                f"warning: {missing} videos have no {table.variant} embedding and are left out: run `extract`",
+                f"warning: {missing} videos have no {table.variant} embedding and are left out: run"
+                f" `actionvit extract {dataset.root}`",
                 err=True,
             )
 

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 from actionvit.commands.command import is_quiet, write_line
+from actionvit.text import duration
 
 EVERY = 30.0
 """Seconds between two lines where stderr is no terminal."""
 
-Advance = Callable[[int, int], None]
-"""Called with how many units are done, and how many there are."""
+NOTED = "{desc}: {percentage:3.0f}%|{bar:6}| {elapsed}<{remaining}{postfix}"
+"""Layout of a bar with a note: 80 columns hold the note of a training step."""
+
+
+class Advance(Protocol):
+    """Called with how many units are done, how many there are, and a note on the latest one."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Show the progress."""
 
 
 @contextlib.contextmanager
-def progress(description: str, unit: str, *, delay: float = 0.0) -> Iterator[Advance]:
+def progress(description: str, unit: str, *, delay: float = 0.0, total: int | None = None) -> Iterator[Advance]:
     """Show how far a long step is; yield the function that is called as `advance(done, total)`.
+
+    The time goes on in a thread of its own, so that a step shows itself before its first unit is done.
 
     Parameters
     ----------
@@ -28,49 +40,85 @@ def progress(description: str, unit: str, *, delay: float = 0.0) -> Iterator[Adv
         What is counted, in the singular.
     delay : float
         Seconds before a bar appears.
+    total : int, optional
+        Number of units, if it is known before the first is done.
     """
     if is_quiet():
-        yield lambda done, total: None
+        yield lambda done, total, note="": None
         return
     if sys.stderr is None or not sys.stderr.isatty():
-        yield _lines(description, unit)
+        lines = _Lines(description, unit, total)
+        with _repeated(lines.write, EVERY, EVERY):
+            yield lines.advance
         return
     from tqdm import tqdm
 
-    with tqdm(desc=description, unit=unit, leave=False, delay=delay, dynamic_ncols=True, file=sys.stderr) as bar:
+    with tqdm(
+        desc=description, unit=unit, total=total, leave=False, delay=delay, dynamic_ncols=True, file=sys.stderr
+    ) as bar:
 
-        def advance(done: int, total: int) -> None:
+        def advance(done: int, total: int, note: str = "") -> None:
             bar.total = total
+            if note:
+                bar.bar_format = NOTED
+                bar.set_postfix_str(note, refresh=False)
             bar.update(done - bar.n)
+
+        with _repeated(bar.refresh, delay, 1.0):
+            yield advance
+
+
+@contextlib.contextmanager
+def stages(unit: str = "part", *, delay: float = 0.5) -> Iterator[Callable[..., None]]:
+    """Show how far a step of several stages is; yield the function called as `advance(stage, done, total, note)`."""
+    with contextlib.ExitStack() as stack:
+        current, show = "", None
+
+        def advance(stage: str, done: int, total: int, note: str = "") -> None:
+            nonlocal current, show
+            if show is None or stage != current:
+                stack.close()
+                current, show = stage, stack.enter_context(progress(stage, unit, delay=delay, total=total))
+            show(done, total, note)
 
         yield advance
 
 
 @contextlib.contextmanager
-def stages() -> Iterator[Callable[[str, int, int], None]]:
-    """Show how far a step of several stages is; yield the function that is called as `advance(stage, done, total)`."""
-    with contextlib.ExitStack() as stack:
-        current, show = "", None
+def _repeated(action: Callable[[], Any], first: float, period: float) -> Iterator[None]:
+    """Call a function after `first` seconds and then every `period` seconds, in a thread, until the block ends."""
+    ended = threading.Event()
 
-        def advance(stage: str, done: int, total: int) -> None:
-            nonlocal current, show
-            if show is None or stage != current:
-                stack.close()
-                current, show = stage, stack.enter_context(progress(stage, "part", delay=0.5))
-            show(done, total)
+    def run() -> None:
+        wait = first
+        while not ended.wait(wait):
+            action()
+            wait = period
 
-        yield advance
+    thread = threading.Thread(target=run, daemon=True, name="progress")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
-def _lines(description: str, unit: str) -> Advance:
-    started = time.monotonic()
-    last = started
+class _Lines:
+    """A step's progress in lines."""
 
-    def advance(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= EVERY:
-            last = now
-            write_line(f"{description}: {done} of {total} {unit}s after {now - started:.0f} s")
+    def __init__(self, description: str, unit: str, total: int | None) -> None:
+        self.description, self.unit, self.total = description, unit, total
+        self.done, self.note, self.started = 0, "", time.monotonic()
 
-    return advance
+    def advance(self, done: int, total: int, note: str = "") -> None:
+        """Keep the state for the next line."""
+        self.done, self.total, self.note = done, total, note
+
+    def write(self) -> None:
+        """Write how many units are done after how long, and about how long the rest takes."""
+        done, total, seconds = self.done, self.total, time.monotonic() - self.started
+        count = f"{done} of {total} {self.unit}s" if total else "running"
+        left = f", about {duration(seconds / done * (total - done))} left" if total and 0 < done < total else ""
+        note = f" ({self.note})" if self.note else ""
+        write_line(f"{self.description}: {count} after {duration(seconds)}{left}{note}")

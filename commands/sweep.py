@@ -36,6 +36,7 @@ from actionvit.commands.options import (
     weights_options,
     without_default_variant,
 )
+from actionvit.commands.progress import progress, stages
 from actionvit.text import duration
 
 if TYPE_CHECKING:
@@ -106,11 +107,11 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     _say_plan(dataset, planned, options)
     if options["dry_run"]:
         return
-    with _Bar() as bar:
+    with stages("video", delay=0) as advance:
         summaries = embed(
             dataset,
             planned,
-            on_video=bar.update,
+            on_video=lambda group, done, total: advance(", ".join(one.name for one in group), done, total),
             cache=options["cache"],
             device=options["device"],
             workers=options["workers"],
@@ -189,34 +190,8 @@ def _say_plan(dataset: Dataset, planned: Sequence[Planned], options: dict[str, A
     )
 
 
-class _Bar:
-    """A progress bar a pass over the videos."""
-
-    def __enter__(self) -> _Bar:
-        self.bar: Any = None
-        self.group: Sequence[Planned] = ()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def update(self, group: Sequence[Planned], done: int, total: int) -> None:
-        """Show how many videos of the pass are done."""
-        from tqdm import tqdm
-
-        if group is not self.group:
-            self.__exit__()
-            self.group = group
-            self.bar = tqdm(desc=", ".join(one.name for one in group), unit="video", disable=None, leave=False)
-        self.bar.total = total
-        self.bar.update(done - self.bar.n)
-
-
 def _write(dataset: Dataset, planned: Sequence[Planned], specs: Sequence[ProbeSpec], options: dict[str, Any]) -> None:
     """Probe what is not probed yet, write the table and the plot, and say which setting the search prefers."""
-    from tqdm import tqdm
-
     from actionvit.pipeline.experiments.grids import protocol_of
     from actionvit.pipeline.experiments.sweep import choose_per_split, nested_line, probe_all, row_of
     from actionvit.pipeline.experiments.tables import accuracy_by_cost, write_table
@@ -224,8 +199,11 @@ def _write(dataset: Dataset, planned: Sequence[Planned], specs: Sequence[ProbeSp
     folder: Path = options["out"] or Path("experiments-output") / f"{dataset.name}-sweep"
     typed = ["actionvit", *sys.argv[1:]]
     found = probe_all(dataset, planned, specs, runs=folder / "runs", jobs=options["jobs"], command=typed)
-    bar = tqdm(found, total=len(planned) * len(specs), desc="probe", unit="probe", disable=None, leave=False)
-    probed = list(bar)
+    probed, count = [], len(planned) * len(specs)
+    with progress("probe", "setting", total=count) as advance:
+        for one in found:
+            probed.append(one)
+            advance(len(probed), count)
     rows = [row_of(one) for one in probed]
     caption = (
         f"{dataset.name}, protocol {protocol_of(dataset, specs[0])}. GMAC: 10⁹ multiply-adds a video, all its views."

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from actionvit.commands.demo import how_to_call
 from actionvit.pipeline.datasets.synthetic.dataset import plan_clips
 
 
@@ -51,6 +52,20 @@ def test_the_report_lies_where_it_says(first):
     report = Path(re.findall(r"^The report: (.+)$", said, re.MULTILINE)[0])
     page = report.read_text(encoding="utf-8")
     assert "tiny-hr" in page and "move_right" in page
+
+
+def test_its_last_line_says_how_to_call_the_command(first, monkeypatch):
+    _, said, _ = first
+    own = Path(sys.executable).absolute().parent
+    monkeypatch.setenv("PATH", f"{own}{os.pathsep}{os.environ['PATH']}")
+    assert how_to_call() is None, "the shell finds it"
+    monkeypatch.setenv("PATH", "/nowhere")
+    line = how_to_call()
+    assert line is not None and line.startswith("To call actionvit yourself: ")
+    command = shlex.split(line.removeprefix("To call actionvit yourself: ").partition(", or")[0])
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "actionvit" in done.stdout
+    assert said.splitlines()[-1].startswith(("The report: ", "To call actionvit yourself: "))
 
 
 def test_both_variants_with_and_without_weights_have_metrics(first):

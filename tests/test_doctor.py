@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from actionvit.cli import cli
-from actionvit.features.timesformer.matmul_peak import matmul_rates
+from actionvit.features.timesformer.matmul_peak import matmul_rates, peak_matmul_range
 from actionvit.features.timesformer.variants import VARIANTS
 
 
@@ -25,14 +25,28 @@ def test_doctor_says_versions_decoders_device_weights_and_speed(
     assert told["device"].startswith("cpu, fp32")
     assert set(told["weights"]) == set(told["videos_per_second"]) == set(VARIANTS)
     assert told["weights"]["base"].endswith("to be downloaded") and told["weights"]["tiny"] == "built in"
-    rates = told["videos_per_second"]
+    assert all(0 < low <= high for low, high in told["videos_per_second"].values())
+    rates = {name: high for name, (_, high) in told["videos_per_second"].items()}
     assert rates["tiny"] > rates["tiny-hr"] > rates["base"] > rates["hr"] > rates["large"] > 0
-    assert told["gmac_per_second"] > 1
-    monkeypatch.setattr(
-        "actionvit.commands.doctor._speed", lambda place, precision: {"peak": told["gmac_per_second"], **rates}
-    )
+    assert told["gmac_per_second"][0] > 1
+    measured = {"peak": told["gmac_per_second"], **told["videos_per_second"]}
+    monkeypatch.setattr("actionvit.commands.doctor._speed", lambda place, precision: measured)
     said = CliRunner().invoke(cli, ["doctor", "--device", "cpu"])
-    assert said.exit_code == 0 and "videos a second" in said.stdout
+    assert said.exit_code == 0 and "videos per second" in said.stdout
+
+
+def test_expected_speed_is_a_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = {"peak": (80.0, 104.6), "base": (0.376, 0.41), "hr": (0.1301, 0.1303), "tiny": (1234.0, 2345.0)}
+    monkeypatch.setattr("actionvit.commands.doctor._speed", lambda place, precision: measured)
+    said = CliRunner().invoke(cli, ["doctor", "--device", "cpu"]).stdout
+    assert "80 to 105 GMAC/s" in said and "0.38 to 0.41 videos per second" in said
+    assert "0.13 videos per second" in said and "1,234 to 2,345 videos per second" in said
+
+
+def test_every_round_of_products_counts() -> None:
+    rounds: list[int] = []
+    low, high = peak_matmul_range("cpu", "fp32", rounds=2, seconds=0.001, on_round=rounds.append)
+    assert 0 < low <= high and rounds == [1, 2]
 
 
 def test_a_product_is_measured_as_its_multiply_adds_by_its_time() -> None:

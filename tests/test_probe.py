@@ -324,7 +324,7 @@ def test_another_question_does_not_overwrite_a_run(dataset, cache, tmp_path) -> 
         (["--head", "centroid", "--balanced"], "--class-weight balanced: the head `centroid` has no such setting"),
         (["--grid", "k=1"], "--grid k: the head `linear` has C, class_weight"),
         (["--protocol", "official"], "no official splits"),
-        (["--variant", "large"], "no embeddings of films large"),
+        (["--variant", "large"], r"no embeddings of films large, .* run `actionvit extract /\S+ --variant large`"),
         (["--grid", "C=much"], "--grid C=much: expected a number"),
         (["--grid", "C=-1"], "head linear: C"),
         (["--grid", "standardize=maybe"], "--grid standardize=maybe: expected true or false"),

@@ -80,7 +80,9 @@ def _open_all(key_files: Iterable[Path]) -> list[FeatureStore]:
     return stores
 
 
-def find_store(cache: Path, dataset: str, variant: str, *, names: Sequence[str] = (), **settings: Leaf) -> FeatureStore:
+def find_store(
+    cache: Path, dataset: str, variant: str, *, names: Sequence[str] = (), root: Path | None = None, **settings: Leaf
+) -> FeatureStore:
     """Return the one store of a dataset and variant that has some settings.
 
     Parameters
@@ -92,6 +94,8 @@ def find_store(cache: Path, dataset: str, variant: str, *, names: Sequence[str] 
     names : sequence of str
         Stores to choose from: a folder or its name, the beginning of a key digest or of the weights' sha256, or the
         weights' recorded name. Names of other variants' stores are ignored.
+    root : Path, optional
+        Of the dataset, for the command that the error advises.
     **settings
         Leaves of the key, dots as double underscores: `clip__num_frames=8, precision="fp32"`.
 
@@ -128,7 +132,7 @@ def find_store(cache: Path, dataset: str, variant: str, *, names: Sequence[str] 
     requested = "".join(f" {name.replace('__', '.')}={value}" for name, value in settings.items()) if of_dataset else ""
     raise ActionVitError(
         f"{cache}: no embeddings of {dataset} {variant}{requested}, only {existing}; "
-        f"run `actionvit extract --variant {variant}`"
+        f"run `actionvit extract {root or 'ROOT'} --variant {variant}`"
     )
 
 

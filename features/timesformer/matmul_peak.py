@@ -50,9 +50,15 @@ def matmul_rates(
     return rates
 
 
-def peak_matmul_rate(device: str, precision: Precision, *, seconds: float = 0.2) -> float:
-    """Return the highest rate of `matmul_rates`."""
-    return max(matmul_rates(device, precision, seconds=seconds).values())
+def peak_matmul_range(
+    device: str, precision: Precision, *, rounds: int = 6, seconds: float = 0.1, on_round: Callable[[int], None]
+) -> tuple[float, float]:
+    """Return the lowest and the highest peak of several rounds of `matmul_rates`, apart where the machine is shared."""
+    peaks = []
+    for number in range(rounds):
+        peaks.append(max(matmul_rates(device, precision, seconds=seconds).values()))
+        on_round(number + 1)
+    return min(peaks), max(peaks)
 
 
 def _kernels(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> list[Callable[[], object]]:

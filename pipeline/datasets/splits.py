@@ -154,4 +154,6 @@ def _warn_of_untrained(dataset: Dataset, splits: Sequence[Split]) -> None:
     label = {video.id: video.label for video in dataset.videos}
     for split in splits:
         if untrained := set(dataset.class_names) - {label[id] for id in split.train}:
-            logger.warning("%s: no training video of %s", split.name, ", ".join(sorted(untrained)))
+            wrong = sum(label[id] in untrained for id in split.test)
+            lost = f" ({wrong} of {len(split.test)} test videos cannot be right)" if wrong else ""
+            logger.warning("%s: no training video of %s%s", split.name, ", ".join(sorted(untrained)), lost)

@@ -79,7 +79,11 @@ def read_tables(
 
     if quantity not in get_args(Quantity):
         raise ValueError(f"features: got {quantity!r}, expected one of {', '.join(get_args(Quantity))}")
-    return tables_of(dataset, [find_store(cache, dataset.name, variant, **wanted) for variant in variants], quantity)
+    return tables_of(
+        dataset,
+        [find_store(cache, dataset.name, variant, root=dataset.root, **wanted) for variant in variants],
+        quantity,
+    )
 
 
 def tables_of(dataset: Dataset, stores: Sequence[FeatureStore], quantity: Quantity = "clip") -> list[FeatureTable]:
