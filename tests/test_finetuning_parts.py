@@ -19,6 +19,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from actionvit.errors import ActionVitError
+from actionvit.evaluation.metrics import class_mix_distance
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.model import TimeSformer
@@ -33,7 +34,7 @@ from actionvit.pipeline.finetuning.classifier import Classifier, FrozenBlocks, n
 from actionvit.pipeline.finetuning.clips import Batch, CachedFrames, ViewSpec, _blend, prefetch, thread_map
 from actionvit.pipeline.finetuning.distributed import init_distributed
 from actionvit.pipeline.finetuning.loss import Loss
-from actionvit.pipeline.finetuning.sampling import MixPartner, Sample, class_counts, epoch_steps, unevenness
+from actionvit.pipeline.finetuning.sampling import MixPartner, Sample, class_counts, epoch_steps
 from actionvit.pipeline.finetuning.schedule import (
     EMA,
     drop_path_keep_probs,
@@ -188,9 +189,9 @@ def test_dealing_by_class_evens_out_what_ranks_see_and_fixed_shards_do_the_oppos
     for deal in ("shuffled", "class-aware", "sharded"):
         counts = class_counts(y, SamplingSpec(batch=24, deal=deal), epoch=1, world=4, n_classes=6)  # type: ignore[arg-type]
         assert counts.sum(0).tolist() == np.bincount(y).tolist()
-        uneven[deal] = unevenness(counts)
+        uneven[deal] = class_mix_distance(counts)
     assert uneven["class-aware"] < 0.7 * uneven["shuffled"] and uneven["sharded"] > 4 * uneven["shuffled"]
-    assert unevenness(np.array([[5, 0], [0, 5]])) == 0.5 and unevenness(np.array([[2, 4], [1, 2]])) == 0
+    assert class_mix_distance(np.array([[5, 0], [0, 5]])) == 0.5 and class_mix_distance(np.array([[2, 4], [1, 2]])) == 0
 
 
 def test_the_balanced_sampler_draws_classes_alike() -> None:

@@ -142,7 +142,7 @@ def test_the_command_fails_at_once_or_waits_and_takes_over_from_the_dead(tmp_pat
             assert refused.returncode == 1 and line.startswith("error: ")
             assert f"process {holder.pid} on {os.uname().nodename} is writing this store; --wait" in line
             assert waiting.stderr is not None
-            while not (said := waiting.stderr.readline()).startswith("waiting for"):
+            while "waiting for process" not in (said := waiting.stderr.readline()):
                 assert said, "it did not wait"
             assert f"process {holder.pid} on {os.uname().nodename}" in said
             assert waiting.poll() is None
