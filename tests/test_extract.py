@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 
 from actionvit.cli import cli
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding import Frames, decode
+from actionvit.features.decoding import Frames, decode, decode_stream
+from actionvit.features.failures import Failure
 from actionvit.features.store.catalog import in_shard
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.checkpoint import find_weights
@@ -26,6 +28,7 @@ from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.variants import clip_spec
 from actionvit.pipeline.datasets import load_dataset
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
+from actionvit.pipeline.extraction import extract as extraction
 from actionvit.pipeline.extraction.extract import extract
 from actionvit.pipeline.extraction.job import Job
 
@@ -252,3 +255,26 @@ def test_real_clips_go_from_folder_to_report(real_data: Path, tmp_path: Path) ->
     result = run("report", *folders, "--output", tmp_path / "report")
     assert result.exit_code == 0
     assert (tmp_path / "report" / "report.html").stat().st_size < 8_000_000
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_video_that_ran_out_of_memory_is_decoded_alone(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    calls: list[tuple[int | None, list[str]]] = []
+
+    def stream(requests: Any, *, workers: int | None, **options: Any) -> Any:
+        requests = list(requests)
+        calls.append((workers, [request.id for request in requests]))
+        starved = "hop/hop1.avi" if workers == 2 or again else None
+        for item in decode_stream(iter(requests), workers=0, **options):
+            lost = Failure(id=item.id, reason="crashed", detail="killed (SIGKILL): perhaps out of memory")
+            yield lost if item.id == starved else item
+
+    monkeypatch.setattr(extraction, "decode_stream", stream)
+    job = Job(variant="tiny", weights=find_weights("tiny"), spec=clip_spec("tiny", frames=2, size=32))
+    summary = extract(
+        load_dataset(root), [job], cache=tmp_path / "cache", workers=2, make_encoder=lambda *_: Counting()
+    )
+    assert calls[1:] == [(1, ["hop/hop1.avi"])] and len(calls[0][1]) == 6
+    assert (summary.outcomes[0].rows, summary.failed) == ((5, 1) if again else (6, 0))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from fake_runs import NAMES, predictions, write
 
 from actionvit.errors import ActionVitError
 from actionvit.evaluation.metrics import METRICS
+from actionvit.features import atomic
 from actionvit.pipeline.runs import Run, find_runs, measure, read_run
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -160,3 +164,23 @@ def test_predictions_that_are_no_probabilities_are_refused() -> None:
     for change in ({"scores": found.scores * 2}, {"true": found.true + 6}, {"source": found.source[:-1]}):
         with pytest.raises(ValueError, match="expected"):
             type(found)(**{**fields, **change})
+
+
+def test_run_whose_replacement_was_killed_comes_back(run: Run) -> None:
+    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    hidden = atomic._aside(run.folder, atomic.OLD_PREFIX)
+    dead = hidden.with_name(hidden.name.replace(f"-{os.getpid()}-", f"-{int(child.stdout)}-"))
+    for find in (lambda: read_run(run.folder).folder, lambda: find_runs(run.folder.parent)[0]):
+        run.folder.rename(dead)
+        assert find() == run.folder and not dead.exists()
+    run.folder.rename(hidden)  # by a process that is still replacing it
+    assert find_runs(run.folder.parent) == [] and hidden.exists()
+
+
+def test_failed_replacement_leaves_the_run_and_nothing_else(run: Run) -> None:
+    before = {path: path.read_bytes() for path in run.folder.iterdir()}
+    with pytest.raises(ZeroDivisionError), atomic.atomic_folder(run.folder) as folder:
+        (folder / "half").write_text("written")
+        raise ZeroDivisionError
+    assert {path: path.read_bytes() for path in run.folder.iterdir()} == before
+    assert [path for path in run.folder.parent.iterdir() if path.name.startswith(".")] == []

@@ -318,3 +318,16 @@ def test_labels_come_from_the_list_that_was_extracted_whatever_the_dataset_is_ca
     (root / "mine.csv").write_text("path,label\nhop/00.avi,wrong\n")
     assert extract_tiny(root / "chosen.csv", cache, "--dataset-name", "mine").exit_code == 0
     assert dataset_columns(store_in(cache))["label"] == {"hop/00.avi": "jump", "hop/01.avi": "leap"}
+
+
+def test_dataset_without_common_videos_is_not_merged(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first, second = draw(tmp_path / "a" / "clips", 2), tmp_path / "b" / "clips"
+    (second / "hop").mkdir(parents=True)
+    write_avi(second / "hop" / "other.avi", np.full((9, 48, 64, 3), 7, np.uint8))
+    assert extract_tiny(first, cache).exit_code == 0
+    with pytest.raises(ActionVitError, match=r"no video of one is in the other; give --dataset-name"):
+        raise extract_tiny(second, cache).exception or AssertionError
+    assert len(store_in(cache)) == 2
+    shutil.copy(first / "hop" / "00.avi", second / "hop" / "renamed.avi")
+    assert outcome(extract_tiny(second, cache, "--json")) == {"embedded": 1, "cached": 0, "reused": 1, "failed": 0}
