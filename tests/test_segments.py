@@ -104,6 +104,11 @@ def test_windows_are_written_extracted_and_probed(long_videos, tmp_path):
     store = FeatureStore.open(next((tmp_path / "cache").glob("*/*/key.json")).parent)
     dataset = load_dataset(file)
     assert len(store) == 20 and set(store.ids) == {video.id for video in dataset.videos}
+    assert run("cache", "export", store.folder, "-o", tmp_path / "windows.npz").exit_code == 0
+    with np.load(tmp_path / "windows.npz", allow_pickle=False) as exported:
+        written = {(row["path"], row["start"], row["end"]) for row in rows}
+        paths = [id.rpartition("@")[0] for id in exported["id"].tolist()]
+        assert set(zip(paths, exported["start"].tolist(), exported["end"].tolist(), strict=True)) == written
     probe = ("--variant", "tiny", *where, "--runs", tmp_path / "runs", "--folds", 2, "--json")
     done = run("probe", file, *probe)
     assert done.exit_code == 0, done.output

@@ -17,7 +17,8 @@ def dataset_columns(store: FeatureStore, root: Path | None = None) -> dict[str, 
     Returns
     -------
     dict
-        `label` and `source` by id, and for each official split `split-NAME`, either `train` or `test`.
+        `label` and `source` by id; for each official split `split-NAME`, either `train` or `test`; and for segments
+        `start` and `end` in seconds or, as `start_frame` and `end_frame`, in frames.
 
     Raises
     ------
@@ -33,4 +34,8 @@ def dataset_columns(store: FeatureStore, root: Path | None = None) -> dict[str, 
     }
     for split in dataset.official:
         columns[f"split-{split.name}"] = {**dict.fromkeys(split.train, "train"), **dict.fromkeys(split.test, "test")}
+    for id, segment in dataset.segments.items():
+        suffix = "_frame" if segment.unit == "frames" else ""
+        columns.setdefault(f"start{suffix}", {})[id] = str(segment).split("-")[0]
+        columns.setdefault(f"end{suffix}", {})[id] = str(segment).split("-")[1]
     return columns
