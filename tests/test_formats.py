@@ -485,3 +485,28 @@ def test_100_000_rows_are_read_in_time_and_memory(wide):
 
 def test_python_and_command_line_name_the_same_formats():
     assert get_args(Format) == FORMATS
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("list.txt", b"\xff\xfe" + "a.mp4 x\n".encode("utf-16-le") + b"\n", "damaged UTF-16"),
+        ("Diving48_train.json", b'[{"vid_name": "a"}]', "expected `vid_name` and a number as `label`"),
+        ("Diving48_train.json", b'[{"vid_name": "a", "label": null}]', "expected `vid_name` and a number as `label`"),
+    ],
+)
+def test_damaged_lists_are_one_line(tmp_path, name, data, message):
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ActionVitError, match=message):
+        load_dataset(tmp_path if name.endswith("json") else tmp_path / name)
+
+
+def test_several_official_splits_as_tables_are_refused(tmp_path):
+    for number in (1, 2):
+        for name in ("train", "test"):
+            (tmp_path / f"{name}_split{number}.csv").write_text("path,label\na.mp4,x\nb.mp4,y\n")
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ActionVitError, match="several official splits as tables"):
+        load_dataset(tmp_path)

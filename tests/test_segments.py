@@ -153,3 +153,17 @@ def test_frame_folders_have_no_windows(tmp_path):
     done = run("data", "windows", tmp_path / "set", "--length", 1, "-o", tmp_path / "w.csv", "--workers", 0)
     assert done.exit_code == 1 and "no video has a duration" in str(done.exception)
     assert not (tmp_path / "w.csv").exists()
+
+
+def test_times_of_windows_are_written_in_full(long_videos, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "actionvit.pipeline.datasets.windows._durations",
+        lambda dataset, *_: ({video.id: 1001.0 for video in dataset.videos}, []),
+    )
+    done = run(
+        "data", "windows", long_videos, "--length", 0.5, "--stride", 0.125, "-o", tmp_path / "w.csv", "--workers", 0
+    )
+    assert done.exit_code == 0, done.output
+    with (tmp_path / "w.csv").open(newline="") as stream:
+        starts = [row["start"] for row in csv.DictReader(stream) if row["path"].endswith("grow/0.avi")]
+    assert "1000.125" in starts and len(starts) == len(set(starts))

@@ -43,6 +43,11 @@ def read_text(file: Path, *, strict: bool = False) -> str:
     if not encoding.startswith("utf-16") and b"\0" in data:
         raise ActionVitError(f"`{file}` is binary; expected a text file in UTF-8")
     errors = "strict" if strict or encoding != "utf-8" else "surrogateescape"
+    if encoding.startswith("utf-16"):
+        try:
+            return data[len(bom) :].decode(encoding)
+        except UnicodeDecodeError as error:
+            raise ActionVitError(f"`{file}` is damaged UTF-16 ({error.reason}); save it as UTF-8") from error
     return data[len(bom) :].decode(encoding, errors)
 
 

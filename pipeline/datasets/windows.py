@@ -83,7 +83,15 @@ def write_windows(
         for start, end in windows(durations[video.id], length, stride) if video.id in durations else ():
             label = (video.label,) if labels else ()
             split_cell = (sets.get(video.id, ""),) if sets else ()
-            writer.writerow((path, *label, *split_cell, video.source, f"{start:g}", f"{end:g}"))
+            writer.writerow(
+                (
+                    path,
+                    *label,
+                    *split_cell,
+                    video.source,
+                    *(f"{time:.6f}".rstrip("0").rstrip(".") for time in (start, end)),
+                )
+            )
             count += 1
     if not count:
         raise ActionVitError(f"dataset `{dataset.name}`: no video has a duration; {len(failed)} failed")

@@ -90,8 +90,10 @@ def read_diving48(root: Path, files: Sequence[Path], vocabulary: Path | None = N
     for file in files:
         rows = []
         for place, record in _records(file):
-            name = str(record["vid_name"])
-            number = int(record["label"])
+            try:
+                name, number = str(record["vid_name"]), int(record["label"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise ActionVitError(f"{place}: expected `vid_name` and a number as `label`; fix the list") from error
             label = names[number] if 0 <= number < len(names) else f"{number:02}"
             in_set = set_of(file.name)[0]
             path = places.get(name, f"{name}.mp4")

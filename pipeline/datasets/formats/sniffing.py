@@ -85,6 +85,11 @@ def _generic_lists(root: Path, files: list[Path], format: str | None) -> Listing
         roots = (*_roots(file.parent), *_roots(root))
         headers = [tables.is_header("".join(head(path)[:1])) for path, _, _ in group]
         if all(headers):
+            if len({name for _, name, _ in group}) < len(group):
+                names = ", ".join(f"`{path.name}`" for path, _, _ in group)
+                raise ActionVitError(
+                    f"{names}: several official splits as tables; give one table with `split1`, `split2`"
+                )
             return read_given_lists(root, {name: path for path, name, _ in group})
         if format or lists.looks_like_lists(group, roots):
             return lists.read_lists(group, roots, frames=_frames(format))
