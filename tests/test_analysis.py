@@ -131,6 +131,19 @@ def test_planted_near_duplicates_are_found_with_their_effect(run: Run, space: Em
     assert duplicate_line(leaks).startswith("4 test clips have a near-duplicate")
 
 
+def test_outliers_of_other_classes_are_no_near_duplicates(run: Run, space: Embeddings) -> None:
+    found, at = run.predictions, {id_: row for row, id_ in enumerate(space.id.tolist())}
+    tests = [found.id[found.split == name].tolist() for name in ("official-1", "official-2")]
+    pairs = [(a, b) for a, b in zip(*tests, strict=False) if a.split("/")[0] != b.split("/")[0]][:8]
+    assert len(pairs) == 8
+    x = space.x.copy()
+    for a, b in pairs:
+        x[at[a]] = x[at[b]]
+    leaks = near_duplicates([run], dataclasses.replace(space, x=x))
+    assert (leaks.threshold, leaks.pairs) == (None, [])
+    assert "do not distinguish near-duplicates" in duplicate_line(leaks)
+
+
 def test_where_nothing_is_alike_nothing_is_flagged(run: Run, space: Embeddings) -> None:
     leaks = near_duplicates([run], space)
     assert (leaks.clips, leaks.pairs) == (0, [])
