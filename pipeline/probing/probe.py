@@ -60,8 +60,6 @@ def probe(
     _check_sets(dataset, tasks, tables[0])
     work = [(table, task) for table in tables for task in tasks]
     done: list[Fitted] = []
-    if on_task is not None:
-        on_task(0, len(work))
     with _one_thread(head):
         fits = (delayed(fit_task)(head, table, task, spec) for table, task in work)
         for fitted in Parallel(n_jobs=jobs, prefer="threads", return_as="generator")(fits):
