@@ -141,7 +141,7 @@ def test_lists_are_named_per_set(trees, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["training", "TRAIN", "train"])
-@pytest.mark.parametrize("other", ["val", "valid", "validation", "dev", "test", "testing"])
+@pytest.mark.parametrize("other", ["val", "valid", "validation", "validate", "dev", "test", "testing"])
 def test_split_names_in_use_are_read(tmp_path, name, other):
     lines = ["path,label,split"]
     for number, _, label, in_set in clips():
