@@ -1,0 +1,40 @@
+"""Failing system calls in whole commands: one line, nothing lost, the same content after running again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fake_store import environment
+
+SUPPORT = Path(__file__).parent / "support"
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        pytest.param(12, id="12 faults"),
+        pytest.param(300, id="300 faults", marks=[pytest.mark.slow, pytest.mark.timeout(7200)]),
+        pytest.param(0, id="every call", marks=[pytest.mark.slow, pytest.mark.timeout(86400)]),
+    ],
+)
+def test_failing_system_calls_cost_one_line_and_no_data(tmp_path: Path, count: int) -> None:
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if sys.platform != "linux" or compiler is None:
+        pytest.skip("needs Linux and a C compiler for the fault injector")
+    library = tmp_path / "injector.so"
+    build = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(SUPPORT / "fault_injector.c"), "-ldl"]
+    subprocess.run(build, check=True)
+    command = [sys.executable, str(SUPPORT / "fault_harness.py"), str(tmp_path / "work"), str(library), str(count)]
+    (tmp_path / "work").mkdir()
+    done = subprocess.run(
+        command, env=environment(LD_PRELOAD=str(library)), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["violations"] == []
+    assert result["injections"] >= count and result["ended"] > 0
