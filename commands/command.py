@@ -95,6 +95,10 @@ class Command(click.Command):
             ),
         ]
 
+    def get_help_option_names(self, ctx: click.Context) -> list[str]:
+        """Return the names of the help option, which are the same in every context."""
+        return ["-h", "--help"]
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one section per group of options, in the order of `GROUPS`."""
         rows: dict[str, list[tuple[str, str]]] = {group: [] for group in (*GROUPS, "Options")}
