@@ -7,6 +7,7 @@ import click
 from actionvit.commands.options import (
     F,
     FiniteRange,
+    balanced_option,
     crops_option,
     decoding_options,
     device_option,
@@ -59,7 +60,7 @@ _MODEL = (
         show_default=True,
         help="Initial head: the linear probe of the training set, or zeros.",
     ),
-    click.option("--balanced", is_flag=True, help="Weight classes equally; same as --class-weight balanced."),
+    balanced_option,
     click.option("--augment/--no-augment", default=True, show_default=True, help="Augment training views."),
     click.option(
         "--augment-flip/--no-augment-flip", "flip", default=True, show_default=True, help="Mirror half of the views."

@@ -256,8 +256,11 @@ embedding_options = together(
 )
 """Which of a variant's stores is meant; `embeddings_wanted` takes them."""
 
+balanced_option = click.option(
+    "--balanced", is_flag=True, help="Weight classes equally; same as --class-weight balanced."
+)
 class_options = together(
-    click.option("--balanced", is_flag=True, help="Weight classes equally; same as --class-weight balanced."),
+    balanced_option,
     click.option(
         "--sampler",
         type=click.Choice(["uniform", "balanced"]),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from actionvit.lazy import lazy_names
 
 if TYPE_CHECKING:
     from actionvit.heads.attentive import AttentiveProbe
@@ -47,10 +48,4 @@ _MODULES = {
     "head_class": "saving",
     "load_head": "saving",
 }
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use, so that `actionvit.heads.folds` needs no scikit-learn."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = lazy_names(__name__, _MODULES)

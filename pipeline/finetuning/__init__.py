@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from actionvit.lazy import lazy_names
 
 if TYPE_CHECKING:
     from actionvit.pipeline.finetuning.distributed import ProcessGroup as ProcessGroup
@@ -26,10 +27,4 @@ _MODULES = {
     "init_distributed": "distributed",
 }
 __all__ = [*_MODULES]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first access: most of them load torch."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = lazy_names(__name__, _MODULES)

@@ -8,8 +8,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from actionvit.lazy import lazy_names
 
 if TYPE_CHECKING:
     from actionvit.pipeline.reporting.embeddings import Embeddings as Embeddings
@@ -32,10 +33,4 @@ _MODULES = {
     "report": "writer",
 }
 __all__ = [*_MODULES]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use: drawing needs matplotlib, reading embeddings h5py."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = lazy_names(__name__, _MODULES)
