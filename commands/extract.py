@@ -308,14 +308,14 @@ def _print(summary: Summary, dataset: str, dry_run: bool) -> None:
 def _print_times(summary: Summary) -> None:
     from actionvit.text import pluralize
 
-    (bottleneck, fraction), clock = summary.limit, summary.clock
+    (bottleneck, fraction), busy = summary.limit, summary.stage_seconds
     rate = summary.decoded / summary.loop
     workers = f"on {pluralize(summary.workers, 'worker')}" if summary.workers else "in this process"
     click.echo(
         f"{pluralize(summary.decoded, 'video')} in {summary.loop:.1f} s ({rate:.2f} per second)"
         f" after {summary.start:.1f} s of start-up\n"
-        f"  time per stage (stages overlap): decode {clock.decode:.1f} s {workers}, copy {clock.copy:.1f} s,"
-        f" resize {clock.prepare:.1f} s,\n"
-        f"  forward {clock.forward:.1f} s at {summary.gmac_per_second:.0f} GMAC/s, write {clock.write:.1f} s\n"
+        f"  time per stage (stages overlap): decode {busy.decode:.1f} s {workers}, copy {busy.copy:.1f} s,"
+        f" resize {busy.prepare:.1f} s,\n"
+        f"  forward {busy.forward:.1f} s at {summary.gmac_per_second:.0f} GMAC/s, write {busy.write:.1f} s\n"
         f"  bottleneck: {bottleneck}, busy {fraction:.0%} of the run"
     )

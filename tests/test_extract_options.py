@@ -237,21 +237,21 @@ def test_frames_are_let_go_once_the_encoder_has_them(clips: Path, monkeypatch: p
             return SimpleNamespace(done=lambda: False, result=lambda: [arrays] * count)
 
     with ThreadPoolExecutor(1) as thread:
-        lane = encode_queue.Lane(
-            Slow(), SimpleNamespace(append=written.append), frozenset(), thread, encode_queue.Clock()
+        queue = encode_queue.EncodeQueue(
+            Slow(), SimpleNamespace(append=written.append), frozenset(), thread, encode_queue.StageSeconds()
         )  # type: ignore[arg-type]
         for number in range(8):
             data = np.zeros((16, 32, 32, 3), np.uint8)
             pixels.append(weakref.ref(data))
             frames = Frames(data=data, index=np.arange(16), count=16, backend="pyav")
             record = VideoRecord(f"{number}", "00" * 32, Fingerprint(1, 2), 16, (), "pyav")
-            lane.take(Decoded(record, frames, 0.1))
+            queue.put(Decoded(record, frames, 0.1))
             del frames, data
         thread.submit(int).result()
         gc.collect()
         held = sum(one() is not None for one in pixels)
         assert sizes == [3, 3] and held == 2, "those of the batch that is being gathered"
-        lane.finish()
+        queue.finish()
     assert [row.id for row in written] == [f"{number}" for number in range(8)]
 
 
@@ -291,10 +291,10 @@ def test_tokens_beyond_fp16_are_not_cached(clips: Path, tmp_path: Path) -> None:
 def test_the_summary_says_where_the_time_went(clips: Path, tmp_path: Path) -> None:
     command = ("extract", clips, "--cache", tmp_path / "cache", *SHAPE)
     told = json.loads(run(*command, "--json").stdout)
-    clock, loop = told["clock"], told["seconds"] - told["start"]
-    assert set(clock) == {"decode", "copy", "prepare", "forward", "write"}
-    assert clock["decode"] > 0 and clock["prepare"] > 0 and clock["forward"] > 0 and clock["write"] > 0
-    assert clock["prepare"] + clock["forward"] <= loop
+    busy, loop = told["stage_seconds"], told["seconds"] - told["start"]
+    assert set(busy) == {"decode", "copy", "prepare", "forward", "write"}
+    assert busy["decode"] > 0 and busy["prepare"] > 0 and busy["forward"] > 0 and busy["write"] > 0
+    assert busy["prepare"] + busy["forward"] <= loop
     assert told["gmac_per_second"] > 0 and 0 < told["share_of_limit"] <= 1
     assert told["bound_by"] in ("decoding", "copying", "forward pass", "writing")
     (tmp_path / "cache").rename(tmp_path / "away")

@@ -1,4 +1,4 @@
-"""The loop around the encoder: decoded videos in, rows out, with decoding, forward and writing side by side."""
+"""Queue between decoding and one encoder: batches decoded videos, encodes them in a thread, writes rows in order."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from actionvit.features.store.writer import Writer
 from actionvit.features.video_record import VideoRecord
 
 IN_FLIGHT = 2
-"""Batches a lane hands to the encoder before it waits for the first: one computing, one ready."""
+"""Batches submitted before the first result is awaited: one computing, one ready."""
 BATCH_VIDEOS, BATCH_BYTES = 128, 512 << 20
-"""What a batch may hold of videos, each of which is an open file, and of frames; with `IN_FLIGHT` this bounds both."""
+"""Maximum videos (each keeps a file open) and bytes of frames per batch; with `IN_FLIGHT` they bound memory."""
 
 
 @dataclass(slots=True)
-class Clock:
-    """Seconds a phase was busy; phases overlap."""
+class StageSeconds:
+    """Busy seconds per stage; stages overlap."""
 
     decode: float = 0.0
-    """Summed over the workers."""
+    """Sum over the workers."""
     copy: float = 0.0
-    """Of frames to the device."""
+    """Copies of frames to the device."""
     prepare: float = 0.0
-    """Resizing, cropping, normalising."""
+    """Resizing, cropping, normalizing."""
     forward: float = 0.0
     write: float = 0.0
 
@@ -46,58 +46,58 @@ class Clock:
 
 
 @dataclass(slots=True)
-class Lane:
-    """One variant's way through the loop: gathers batches, encodes in the one encoder thread, writes in order."""
+class EncodeQueue:
+    """The queue of one encoder: gathers batches, encodes in the shared encoder thread, writes in order."""
 
     encoder: VideoEncoder
     writer: Writer
     todo: frozenset[str]
     thread: ThreadPoolExecutor
-    clock: Clock
+    stage_seconds: StageSeconds
     _batch: list[Decoded] = field(default_factory=list)
-    _flying: deque[tuple[list[VideoRecord], Future[EncodeFuture]]] = field(default_factory=deque)
+    _in_flight: deque[tuple[list[VideoRecord], Future[EncodeFuture]]] = field(default_factory=deque)
     """Records of videos being encoded; their frames are freed once the encoder has taken them."""
 
     @property
-    def busy(self) -> float:
-        """Seconds that this lane's encoder was busy so far; copies go on beside it."""
+    def busy_seconds(self) -> float:
+        """Busy seconds of this encoder so far; copies overlap with them and do not count."""
         seconds = self.encoder.seconds
         return seconds["prepare"] + seconds["forward"]
 
-    def take(self, video: Decoded) -> None:
-        """Queue a video; write what has been encoded meanwhile."""
+    def put(self, video: Decoded) -> None:
+        """Queue a video, and write rows that are ready."""
         self._batch.append(video)
-        size = sum(one.frames.data.nbytes for one in self._batch)
+        size = sum(queued.frames.data.nbytes for queued in self._batch)
         if len(self._batch) >= min(self.encoder.batch_videos, BATCH_VIDEOS) or size >= BATCH_BYTES:
             self._submit()
-        while self._flying and (len(self._flying) > IN_FLIGHT or self._first_is_ready()):
+        while self._in_flight and (len(self._in_flight) > IN_FLIGHT or self._first_is_ready()):
             self._write()
 
     def finish(self) -> None:
-        """Encode and write whatever is queued."""
+        """Encode and write all queued videos."""
         if self._batch:
             self._submit()
-        while self._flying:
+        while self._in_flight:
             self._write()
-        self.clock.add(self.encoder.seconds)
+        self.stage_seconds.add(self.encoder.seconds)
 
     def _submit(self) -> None:
         batch, self._batch = self._batch, []
         records = [video.record for video in batch]
-        self._flying.append((records, self.thread.submit(self.encoder.submit, [video.frames for video in batch])))
+        self._in_flight.append((records, self.thread.submit(self.encoder.submit, [video.frames for video in batch])))
 
     def _first_is_ready(self) -> bool:
-        future = self._flying[0][1]
+        future = self._in_flight[0][1]
         return future.done() and future.result().done()
 
     def _write(self) -> None:
-        records, future = self._flying.popleft()
+        records, future = self._in_flight.popleft()
         arrays = future.result().result()
         began = time.perf_counter()
         for record, quantities in zip(records, arrays, strict=True):
             _require_finite(record.id, quantities)
             self.writer.append(Row(record, quantities))
-        self.clock.write += time.perf_counter() - began
+        self.stage_seconds.write += time.perf_counter() - began
 
 
 def _require_finite(id: str, quantities: Mapping[str, NDArray[Any]]) -> None:

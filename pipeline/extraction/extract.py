@@ -32,7 +32,7 @@ from actionvit.features.store.speed import Speed, add_speed
 from actionvit.features.store.store import KEY, FeatureStore
 from actionvit.features.store.writer import Writer
 from actionvit.pipeline.datasets.dataset import Dataset, Video
-from actionvit.pipeline.extraction.encode_queue import Clock, Lane
+from actionvit.pipeline.extraction.encode_queue import EncodeQueue, StageSeconds
 from actionvit.pipeline.extraction.job import feature_key
 from actionvit.pipeline.extraction.summary import Outcome, Summary
 
@@ -124,7 +124,9 @@ def extract(
     files = [(video.id, video.path) for video in videos]
     count = available_cores() if workers is None else workers
     load = make_encoder or (lambda job, device: job.load(device))
-    summary = Summary(outcomes=[], videos=len(videos), workers=count, clock=Clock(), seconds=0.0, start=0.0)
+    summary = Summary(
+        outcomes=[], videos=len(videos), workers=count, stage_seconds=StageSeconds(), seconds=0.0, start=0.0
+    )
 
     def review(store: FeatureStore) -> Plan:
         return make_plan(
@@ -158,20 +160,26 @@ def extract(
         # One thread for all forwards: it releases the GIL, so frames are gathered and rows written beside it.
         thread = ThreadPoolExecutor(1)
         stack.callback(thread.shutdown, cancel_futures=True)
-        lanes = [
+        queues = [
             (
                 target,
-                Lane(load(target.job, device), target.writer, frozenset(target.plan.pending), thread, summary.clock),
+                EncodeQueue(
+                    load(target.job, device),
+                    target.writer,
+                    frozenset(target.plan.pending),
+                    thread,
+                    summary.stage_seconds,
+                ),
             )
             for target in active
             if target.plan.pending and target.writer
         ]
         summary.start = time.perf_counter() - began
-        if lanes:
-            _run(videos, lanes, summary, policy=policy, workers=count, timeout=timeout, on_video=on_video)
-        for target, lane in lanes:
+        if queues:
+            _run(videos, queues, summary, policy=policy, workers=count, timeout=timeout, on_video=on_video)
+        for target, queue in queues:
             if target.embedded:
-                speed = Speed(videos=target.embedded, seconds=lane.busy, device=device)
+                speed = Speed(videos=target.embedded, seconds=queue.busy_seconds, device=device)
                 add_speed(target.store.folder, speed)
     summary.failed = len(set().union(*(target.without_row for target in targets)))
     summary.outcomes = [_outcome(target, [video.id for video in videos], dry_run) for target in targets]
@@ -251,7 +259,7 @@ def _take_over(
 
 def _run(
     videos: Sequence[Video],
-    lanes: Sequence[tuple[_Target, Lane]],
+    queues: Sequence[tuple[_Target, EncodeQueue]],
     summary: Summary,
     *,
     policy: DecodePolicy,
@@ -259,11 +267,11 @@ def _run(
     timeout: float,
     on_video: Callable[[int, int], None],
 ) -> None:
-    """Decode each video once, for every lane that lacks it.
+    """Decode each video once, for every queue that lacks it.
 
     A video for which memory did not suffice is decoded once more at the end, by one worker alone.
     """
-    wanted = [video for video in videos if any(video.id in lane.todo for _, lane in lanes)]
+    wanted = [video for video in videos if any(video.id in queue.todo for _, queue in queues)]
     # Segments of one file in order of their starts: their ids sort as text.
     wanted.sort(key=lambda video: (str(video.path), video.segment.start if video.segment else 0.0))
     starved: list[Video] = []
@@ -273,7 +281,7 @@ def _run(
             DecodeRequest(
                 video.id,
                 video.path,
-                tuple(target.job.spec for target, lane in lanes if video.id in lane.todo),
+                tuple(target.job.spec for target, queue in queues if video.id in queue.todo),
                 video.segment,
             )
             for video in batch
@@ -284,20 +292,20 @@ def _run(
                 if batch is wanted and count > 1 and isinstance(item, Failure) and item.out_of_memory:
                     starved.append(by_id[item.id])
                     continue
-                _take(item, lanes, summary)
+                _take(item, queues, summary)
                 done += 1
                 on_video(done, len(wanted))
-    for _, lane in lanes:
-        lane.finish()
+    for _, queue in queues:
+        queue.finish()
 
 
-def _take(item: Decoded | Failure, lanes: Sequence[tuple[_Target, Lane]], summary: Summary) -> None:
-    """Hand a decoded video to the lanes that lack it, or record its failure."""
-    for target, lane in lanes:
-        if item.id not in lane.todo:
+def _take(item: Decoded | Failure, queues: Sequence[tuple[_Target, EncodeQueue]], summary: Summary) -> None:
+    """Hand a decoded video to the queues that lack it, or record its failure."""
+    for target, queue in queues:
+        if item.id not in queue.todo:
             continue
         if isinstance(item, Decoded):
-            lane.take(item)
+            queue.put(item)
             target.embedded += 1
         else:
             target.failed.add(item.id)
@@ -305,7 +313,7 @@ def _take(item: Decoded | Failure, lanes: Sequence[tuple[_Target, Lane]], summar
             target.writer.add_failure(item)
     if isinstance(item, Decoded):
         summary.decoded += 1
-        summary.clock.decode += item.seconds
+        summary.stage_seconds.decode += item.seconds
 
 
 def _outcome(target: _Target, ids: Sequence[str], dry_run: bool) -> Outcome:

@@ -1,23 +1,23 @@
-"""What an extraction did: counts a variant, seconds a phase, and what bounds it."""
+"""The result of an extraction: counts per variant, busy seconds per stage, and the bottleneck."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from actionvit.pipeline.extraction.encode_queue import Clock
+from actionvit.pipeline.extraction.encode_queue import StageSeconds
 
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What became of one variant's videos; they add up to the dataset's (or shard's)."""
+    """Counts of one variant; they add up to the number of the dataset's (or shard's) videos."""
 
     variant: str
     store: Path
     rows: int
     """Videos that have a row now."""
     cached: int
-    """Rows that were in the store before."""
+    """Rows that the store had before."""
     embedded: int
     reused: int
     """Rows copied from another id, or another store of the key, with the same content: renamed and moved files. After a
@@ -36,31 +36,31 @@ class Outcome:
 
 @dataclass(slots=True, kw_only=True)
 class Summary:
-    """What a run did and where its time went (seconds; the phases overlap)."""
+    """Counts and times of an extraction, in seconds; stages overlap."""
 
     outcomes: list[Outcome]
     videos: int
     workers: int
-    clock: Clock
+    stage_seconds: StageSeconds
     seconds: float
     start: float
     """Planning, and loading libraries and weights."""
     decoded: int = 0
     lost: list[str] = field(default_factory=list)
-    """Attempts on an engine that ended without a result, and were repeated."""
+    """Attempts on an engine that ended without a result and were repeated, one line per attempt."""
     failed: int = 0
     """Videos that failed for at least one variant, in this run or an earlier one."""
 
     @property
     def limit(self) -> tuple[str, float]:
-        """The stage that bounds the run, and the fraction of the running time that it was busy."""
+        """The bottleneck, and the fraction of the running time that it was busy."""
         busy = {
-            "decoding": self.clock.decode / max(self.workers, 1),
-            "copying": self.clock.copy,
-            "forward pass": self.clock.prepare + self.clock.forward,  # one stream or thread does both
-            "writing": self.clock.write,
+            "decoding": self.stage_seconds.decode / max(self.workers, 1),
+            "copying": self.stage_seconds.copy,
+            "forward pass": self.stage_seconds.prepare + self.stage_seconds.forward,  # one stream or thread does both
+            "writing": self.stage_seconds.write,
         }
-        name = max(busy, key=lambda phase: busy[phase])
+        name = max(busy, key=lambda stage: busy[stage])
         return name, min(busy[name] / self.loop, 1.0)
 
     @property
@@ -70,6 +70,6 @@ class Summary:
 
     @property
     def gmac_per_second(self) -> float:
-        """Needed multiply-adds, in 10⁹, by the seconds of the forward; 0 where nothing was embedded."""
+        """10⁹ multiply-adds per second of the forward pass; 0 if nothing was embedded."""
         done = sum(outcome.gmac * outcome.embedded for outcome in self.outcomes)
-        return done / self.clock.forward if self.clock.forward else 0.0
+        return done / self.stage_seconds.forward if self.stage_seconds.forward else 0.0
