@@ -152,7 +152,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
             cache=options["cache"],
             policy=DecodePolicy(backend=options["backend"], on_corrupt=options["on_corrupt"]),
             device=options["device"],
-            **({"on_plan": _announce} if options["tokens_after"] is not None and not options["engine"] else {}),
+            **({"on_plan": _announce} if options["tokens_after"] is not None else {}),
             flush_bytes=int(options["flush_mib"] * (1 << 20)),
             on_video=advance,
             **{name: options[name] for name in PASSED_ON if not (options["engine"] and name in NOT_ON_ENGINES)},
@@ -176,12 +176,13 @@ def _on_engine(options: dict[str, Any]) -> Callable[..., Summary]:
     if options["shard"] or options["dry_run"]:
         raise click.UsageError("--engine makes its own shards: leave out --shard and --dry-run")
     workers = available_cores() if options["workers"] is None else options["workers"]
-    gpu = options["device"].startswith("cuda")
     if options["engine"] == "ray":
-        engine = RayEngine(options["address"], cpus=workers + 1, gpus=int(gpu))
+        if options["workers"] is None:
+            options["workers"] = workers = min(workers, RAY_WORKERS)
+        engine = RayEngine(options["address"], cpus=max(workers, 1), gpus=int(options["device"].startswith("cuda")))
         return partial(extract_on, engine, shards=options["shards"] or 32)
     devices = [options["device"]]
-    if gpu:
+    if devices == ["cuda"]:
         import torch
 
         devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
@@ -189,6 +190,8 @@ def _on_engine(options: dict[str, Any]) -> Callable[..., Summary]:
     return partial(extract_on, LocalEngine(devices), shards=options["shards"] or 4 * len(devices))
 
 
+RAY_WORKERS = 4
+"""Maximum default of `--workers` per Ray task: nodes may have fewer cores than the driver's machine."""
 PASSED_ON = ("workers", "timeout", "shard", "wait", "flush_seconds", "verify", "retry_failed", "dry_run")
 NOT_ON_ENGINES = ("shard", "dry_run")
 
@@ -301,6 +304,8 @@ def _print(summary: Summary, dataset: str, dry_run: bool) -> None:
             click.echo(f"  new store; its key differs from {difference}")
         if outcome.failed:
             click.echo(f"  failed videos are listed in {outcome.store / 'failures.csv'}; --retry-failed retries them")
+    for lost in summary.lost:
+        click.echo(f"  lost and repeated: {lost}")
     if summary.decoded and not dry_run:
         _print_times(summary)
 

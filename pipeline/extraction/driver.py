@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,65 +17,80 @@ from actionvit.errors import ActionVitError
 from actionvit.features.atomic import atomic_write, make_folder
 from actionvit.features.decoding import DecodePolicy
 from actionvit.features.encoder import EncoderJob
-from actionvit.features.store.catalog import in_shard, shard_number, store_folder
+from actionvit.features.store.catalog import shard_number, store_folder
 from actionvit.features.store.locks import locked
 from actionvit.features.store.manifest import read_manifest
 from actionvit.features.store.merge import merge_stores
 from actionvit.features.store.store import KEY, FeatureStore
-from actionvit.pipeline.datasets.dataset import Dataset
-from actionvit.pipeline.extraction.engines import Attempt, Engine, Result
-from actionvit.pipeline.extraction.extract import MakeEncoder, extract
+from actionvit.pipeline.datasets.dataset import Dataset, Video
+from actionvit.pipeline.extraction.engines import Attempt, Engine
+from actionvit.pipeline.extraction.extract import MakeEncoder, apply_plans, extract
 from actionvit.pipeline.extraction.job import feature_key
 from actionvit.pipeline.extraction.summary import Summary
 
 ENGINE_FOLDER = ".engine"
 MAX_ATTEMPTS = 3
 POLL_SECONDS = 1.0
+POLL_SHARE = 0.05
+"""Maximum fraction of the driver's time that counting rows may take."""
 BUSY = "runs the same extraction on an engine; wait until it has ended"
 logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Run:
-    """The attempts of one extraction, in a folder whose name depends on its settings: a restart finds them again."""
+    """The attempts of one extraction, in a folder named by its dataset and keys, where the next driver finds them."""
 
     folder: Path
-    dataset: Dataset
-    jobs: tuple[EncoderJob, ...]
-    shards: int
-    policy: DecodePolicy
-    device: str
-    make_encoder: MakeEncoder | None
-    options: dict[str, Any]
+    stores: list[Path]
+    """Folder of each job's store in the cache."""
+    template: Attempt
+    """An attempt without videos, shard and cache."""
+    videos: dict[int, list[Video]] = field(default_factory=dict)
+    """Videos to embed, by shard."""
     lost: list[str] = field(default_factory=list)
 
-    def attempt(self, number: int) -> Attempt:
-        """Return the next attempt at shard `number`."""
-        shard = (number, self.shards)
-        earlier = self.attempts(number)
-        videos = tuple(video for video in self.dataset.videos if in_shard(video.id, shard))
-        return Attempt(
-            dataset=replace(self.dataset, videos=videos),
-            jobs=self.jobs,
-            shard=shard,
-            cache=self.folder / f"{number}-of-{self.shards}.try-{len(earlier) + 1}",
+    def new_attempt(self, number: int, shards: int) -> Attempt:
+        """Make the folder of the next attempt at a shard, and return the attempt."""
+        earlier = sorted(self.folder.glob(f"{number}-of-{shards}.try-*"))
+        cache = self.folder / f"{number}-of-{shards}.try-{len(earlier) + 1}"
+        make_folder(cache)
+        videos = self.videos[number]
+        visible = next((video.path for video in videos if video.path.exists()), None)
+        return replace(
+            self.template,
+            dataset=replace(self.template.dataset, videos=tuple(videos)),
+            shard=(number, shards),
+            cache=cache,
             earlier=tuple(earlier),
-            marker=self.folder / "driver.json",
-            policy=self.policy,
-            device=self.device,
-            options=self.options,
-            make_encoder=self.make_encoder,
+            visible={"cache": self.folder / "driver.json"} | ({"video": visible} if visible else {}),
         )
 
-    def attempts(self, number: int) -> list[Path]:
-        """Return the caches of all attempts at a shard so far, in order."""
-        folders = self.folder.glob(f"{number}-of-{self.shards}.try-*")
-        return sorted(folders, key=lambda folder: int(folder.name.rpartition("-")[2]))
+    def merge(self, *, drop_unreadable: bool = False) -> None:
+        """Merge all attempts into the cache; optionally drop attempts that cannot be merged, which are then repeated.
 
-    def rows(self) -> int:
-        """Return how many rows all attempts have published."""
-        manifests = [read_manifest(path.parent) for path in self.folder.glob(f"*/*/*/{KEY}")]
-        return sum(sum(manifest.parts.values()) for manifest in manifests if manifest)
+        An attempt cannot be merged if its files are damaged, or hold another video under an id than the cache.
+        """
+        for target in self.stores:
+            pattern = f"*.try-*/{target.parent.name}/{target.name}.shard-*/{KEY}"
+            folders = [path.parent for path in sorted(self.folder.glob(pattern))]
+            for group in [[folder] for folder in folders] if drop_unreadable else [folders] if folders else []:
+                try:
+                    merge_stores([FeatureStore.open(folder) for folder in group], target)
+                except ActionVitError as error:
+                    if not drop_unreadable:
+                        raise
+                    logger.warning("an earlier attempt is repeated: %s", error)
+                    shutil.rmtree(group[0])
+
+    def remove(self) -> None:
+        """Remove all attempts. The rename comes first, so that a machine cut off from the driver cannot add files."""
+        removed = self.folder.with_suffix(".removed")
+        shutil.rmtree(removed, ignore_errors=True)  # of a driver that was killed here
+        self.folder.rename(removed)
+        shutil.rmtree(removed)
+        with contextlib.suppress(OSError):  # another extraction may be running there
+            self.folder.parent.rmdir()
 
 
 def extract_on(
@@ -86,7 +102,11 @@ def extract_on(
     shards: int,
     policy: DecodePolicy = DecodePolicy(),
     device: str = "cpu",
+    verify: bool = False,
+    retry_failed: bool = False,
+    wait: bool = False,
     make_encoder: MakeEncoder | None = None,
+    on_plan: Callable[[int, int], None] = lambda rows, size: None,
     on_video: Callable[[int, int], None] = lambda done, total: None,
     **options: Any,
 ) -> Summary:
@@ -97,13 +117,14 @@ def extract_on(
     engine : Engine
         Runs the attempts; entered and left here.
     shards : int
-        Number of shards; a lost machine costs the shards it was running, so take several per worker.
+        Number of shards of the videos without a row. A lost machine costs the shards it was running, so take several
+        per worker.
     device : str
         Device of each attempt; `LocalEngine` has its own.
     on_video : callable
         Called with (rows published so far, rows to make) about once per second.
     **options
-        `workers`, `timeout`, `flush_seconds`, `flush_bytes`, `verify`, `retry_failed`, as in `extract`.
+        `workers`, `timeout`, `flush_seconds`, `flush_bytes`, as in `extract`.
 
     Returns
     -------
@@ -116,65 +137,74 @@ def extract_on(
         If an attempt met a user's error, with the host, or a shard was lost `MAX_ATTEMPTS` times. Finished rows stay
         in `CACHE/.engine/`, and the next call reuses them.
     """
+    began = time.perf_counter()
     keys = [feature_key(job, policy) for job in jobs]
-    folders = [store_folder(cache, dataset.name, job.variant, key) for job, key in zip(jobs, keys, strict=True)]
-    settings = json.dumps([dataset.name, shards, [key.digest for key in keys]])
-    folder = cache / ENGINE_FOLDER / hashlib.sha256(settings.encode()).hexdigest()[:10]
+    stores = [store_folder(cache, dataset.name, job.variant, key) for job, key in zip(jobs, keys, strict=True)]
+    settings = json.dumps([dataset.name, [store.name for store in stores]]).encode()
+    folder = cache / ENGINE_FOLDER / hashlib.sha256(settings).hexdigest()[:10]
+    common: dict[str, Any] = {"policy": policy, "make_encoder": make_encoder}
     make_folder(folder)
-    with locked(folder, busy=BUSY):
-        atomic_write(folder / "driver.json", settings.encode())
-        run = _Run(folder, dataset, tuple(jobs), shards, policy, device, make_encoder, options)
-        _run_all(engine, run, lambda rows: on_video(rows, len(dataset.videos) * len(jobs)))
-        for target in folders:
-            _merge(run, target)
-        summary = extract(
-            dataset, jobs, cache=cache, policy=policy, device=device, make_encoder=make_encoder, **options
-        )
-        shutil.rmtree(folder)  # with the lock
-    with contextlib.suppress(OSError):  # another extraction may be running there
-        folder.parent.rmdir()
+    with locked(folder, wait=wait, busy=BUSY):
+        atomic_write(folder / "driver.json", settings)
+        bare = replace(dataset, videos=(), official=(), notes=(), merged_sources={})
+        run = _Run(folder, stores, Attempt(dataset=bare, jobs=tuple(jobs), device=device, options=options, **common))
+        run.merge(drop_unreadable=True)
+        pending, before = apply_plans(
+            dataset, jobs, cache=cache, policy=policy, verify=verify, retry_failed=retry_failed, wait=wait,
+            on_plan=on_plan,
+        )  # fmt: skip
+        for video in dataset.videos:
+            if video.id in pending:
+                run.videos.setdefault(shard_number(video.id, shards) + 1, []).append(video)
+        if pending:
+            _run_all(engine, run, shards, lambda rows: on_video(rows, len(pending) * len(jobs)))
+            run.merge()
+        summary = extract(dataset, jobs, cache=cache, device=device, wait=wait, **common, **options)
+        run.remove()  # with the lock
+    for outcome, earlier in zip(summary.outcomes, before, strict=True):
+        outcome.cached, outcome.reused = earlier.cached, earlier.reused
+        outcome.embedded = outcome.rows - outcome.cached - outcome.reused
+        outcome.other_keys = earlier.other_keys
     summary.lost = run.lost
+    summary.seconds = time.perf_counter() - began
     return summary
 
 
-def _run_all(engine: Engine, run: _Run, on_rows: Callable[[int], None]) -> None:
+def _run_all(engine: Engine, run: _Run, shards: int, on_rows: Callable[[int], None]) -> None:
     """Run every shard to its end; a lost attempt is followed by another one."""
-    waiting = sorted({shard_number(video.id, run.shards) + 1 for video in run.dataset.videos})
+    waiting = sorted(run.videos)
     losses = dict.fromkeys(waiting, 0)
     running: dict[Any, Attempt] = {}
+    finished_rows, pause, counted = 0, POLL_SECONDS, 0.0
     with engine:
         while waiting or running:
             while waiting and len(running) < engine.slots:
-                attempt = run.attempt(waiting.pop(0))
-                make_folder(attempt.cache)
+                attempt = run.new_attempt(waiting.pop(0), shards)
                 running[engine.start(attempt)] = attempt
             for handle, result in engine.finished(list(running), POLL_SECONDS):
-                number, shards = running.pop(handle).shard
-                _check(result)
-                if result.lost:
-                    losses[number] += 1
-                    run.lost.append(f"shard {number} of {shards} on {result.host}: {result.lost}")
-                    logger.warning("lost %s", run.lost[-1])
-                    if losses[number] == MAX_ATTEMPTS:
-                        raise ActionVitError(
-                            f"lost {MAX_ATTEMPTS} times: {run.lost[-1]}; finished rows are kept, run again"
-                        )
-                    waiting.append(number)
-            on_rows(run.rows())
+                attempt = running.pop(handle)
+                number = attempt.shard[0]
+                host = result.host or attempt.host
+                if result.error:
+                    raise ActionVitError(f"on {host}: {result.error}")
+                if not result.lost:
+                    finished_rows += _rows(attempt)
+                    continue
+                losses[number] += 1
+                run.lost.append(f"shard {number} of {shards} on {host}: {result.lost}")
+                logger.warning("lost %s", run.lost[-1])
+                if losses[number] == MAX_ATTEMPTS:
+                    raise ActionVitError(
+                        f"lost {MAX_ATTEMPTS} times: {run.lost[-1]}; finished rows are kept, run again"
+                    )
+                waiting.append(number)
+            if (now := time.perf_counter()) - counted >= pause:
+                on_rows(finished_rows + sum(map(_rows, running.values())))
+                counted = time.perf_counter()
+                pause = max(POLL_SECONDS, (counted - now) / POLL_SHARE)
 
 
-def _check(result: Result) -> None:
-    if result.error:
-        raise ActionVitError(f"on {result.host}: {result.error}")
-
-
-def _merge(run: _Run, target: Path) -> None:
-    """Merge all attempts' rows of one store; later attempts hold the rows of earlier ones, too."""
-    stores = []
-    for number in range(1, run.shards + 1):
-        for attempt in reversed(run.attempts(number)):
-            shard = attempt / target.parent.name / f"{target.name}.shard-{number}-of-{run.shards}"
-            if (shard / KEY).exists():
-                stores.append(FeatureStore.open(shard))
-    if stores:
-        merge_stores(stores, target)
+def _rows(attempt: Attempt) -> int:
+    """Return how many rows an attempt has published."""
+    manifests = [read_manifest(path.parent) for path in attempt.cache.glob(f"*/*/{KEY}")]
+    return sum(sum(manifest.parts.values()) for manifest in manifests if manifest)

@@ -7,11 +7,13 @@ merges, then runs a plain local extraction: the result does not depend on the en
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +25,8 @@ from actionvit.features.store.catalog import Shard
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.extraction.extract import MakeEncoder, extract
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
@@ -31,25 +35,39 @@ class Attempt:
     dataset: Dataset
     """The shard's videos only."""
     jobs: tuple[EncoderJob, ...]
-    shard: Shard
-    cache: Path
+    shard: Shard = (1, 1)
+    cache: Path = Path()
     """Cache of this attempt."""
-    earlier: tuple[Path, ...]
+    earlier: tuple[Path, ...] = ()
     """Caches of earlier attempts at the shard, whose rows are reused."""
-    marker: Path
-    """A file of the driver: a machine that does not see it does not share the cache."""
+    visible: Mapping[str, Path] = field(default_factory=dict)
+    """Paths that the driver sees, by a name for the error on a machine that does not see them."""
     policy: DecodePolicy
     device: str
     options: dict[str, Any]
-    """Further keywords of `extract`: `workers`, `timeout`, `flush_seconds`, ..."""
+    """Further keywords of `extract`: `workers`, `timeout`, `flush_seconds`, `flush_bytes`."""
     make_encoder: MakeEncoder | None = None
+
+    @property
+    def host_file(self) -> Path:
+        """A file that names the host which runs the attempt."""
+        return self.cache / "host"
+
+    @property
+    def host(self) -> str:
+        """The host that runs the attempt, if it has begun there."""
+        try:
+            return self.host_file.read_text(encoding="utf-8")
+        except OSError:
+            return "an unknown host"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """The end of an attempt."""
 
-    host: str
+    host: str = ""
+    """Empty if the process is lost."""
     error: str = ""
     """A user's mistake or a bad input: not retried. Empty if the shard is done."""
     lost: str = ""
@@ -59,9 +77,10 @@ class Result:
 def run_attempt(attempt: Attempt) -> Result:
     """Extract a shard in this process; errors that a retry would meet again become `Result.error`."""
     host = socket.gethostname()
-    for path, what in ((attempt.marker, "cache"), *((video.path, "video") for video in attempt.dataset.videos[:1])):
+    for name, path in attempt.visible.items():
         if not path.exists():
-            return Result(host=host, error=f"{path}: this {what} is not visible here; use a file system that all share")
+            return Result(host=host, error=f"{path}: {name} not visible on this machine; use a shared file system")
+    attempt.host_file.write_text(host, encoding="utf-8")
     try:
         extract(
             attempt.dataset,
@@ -82,8 +101,9 @@ def run_attempt(attempt: Attempt) -> Result:
 class Engine(Protocol):
     """Runs attempts; a context that ends all of them when it is left."""
 
-    slots: int
-    """Attempts to run at the same time."""
+    @property
+    def slots(self) -> int:
+        """Attempts to start before one of them has ended."""
 
     def __enter__(self) -> Engine: ...
 
@@ -102,15 +122,16 @@ class LocalEngine:
     def __init__(self, devices: Sequence[str]) -> None:
         self.slots = len(devices)
         self._free = list(devices)
-        self._running: dict[Connection, tuple[Any, str]] = {}
+        self._running: dict[Connection, tuple[SpawnProcess, str]] = {}
 
     def __enter__(self) -> LocalEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process, _device in self._running.values():
+        for process, device in self._running.values():
             process.kill()
             process.join()
+            self._free.append(device)
         self._running.clear()
 
     def start(self, attempt: Attempt) -> Connection:
@@ -126,19 +147,19 @@ class LocalEngine:
 
     def finished(self, handles: Sequence[Connection], seconds: float) -> list[tuple[Connection, Result]]:
         """Return the attempts whose processes have sent a result or died."""
-        return [(handle, self._end(handle)) for handle in handles if handle in wait(handles, seconds)]
+        ready = set(wait(handles, seconds))
+        return [(handle, self._end(handle)) for handle in handles if handle in ready]
 
     def _end(self, handle: Connection) -> Result:
         process, device = self._running.pop(handle)
+        self._free.append(device)
         try:
             result: Result = handle.recv()
+            process.join()
         except (EOFError, OSError):
-            result = Result(host=socket.gethostname(), lost="the process ended")
-        process.join()
-        if result.lost:
-            result = replace(result, lost=f"the process ended with code {process.exitcode}")
+            process.join()
+            result = Result(lost=f"the process ended with code {process.exitcode}")
         handle.close()
-        self._free.append(device)
         return result
 
 
@@ -160,10 +181,9 @@ class RayEngine:
         Resources of one attempt.
     """
 
-    slots = 1 << 16  # Ray queues what does not fit
-
     def __init__(self, address: str | None, *, cpus: float, gpus: float) -> None:
-        self.address, self.cpus, self.gpus = address, cpus, gpus
+        self.address = address
+        self.resources = {"CPU": cpus, "GPU": gpus}
         self._refs: set[Any] = set()
 
     def __enter__(self) -> RayEngine:
@@ -172,16 +192,33 @@ class RayEngine:
         except ModuleNotFoundError as error:
             raise ActionVitError("--engine ray needs Ray: `pip install 'actionvit[ray]'`") from error
         self._ray = ray
-        if not ray.is_initialized():
+        try:
             ray.init(address=self.address, log_to_driver=False, logging_level="error")
-        # Ray's own retries would run two attempts in one folder.
-        self._task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(run_attempt)
+        except (ConnectionError, ValueError) as error:
+            raise ActionVitError(f"address={self.address}: no Ray cluster answers: {one_line(error)}") from error
+        needed = self.resources
+        if not any(node["Alive"] and self._fits(node["Resources"]) for node in ray.nodes()):
+            text = ", ".join(f"{count:g} {name}" for name, count in needed.items() if count)
+            logger.warning("no node of the Ray cluster has %s; waiting for one; fewer workers= need fewer CPUs", text)
+        # max_retries: Ray's own retries would run two attempts in one folder.
+        options = {"num_cpus": needed["CPU"], "num_gpus": needed["GPU"], "max_retries": 0}
+        self._task = ray.remote(**options)(run_attempt)
         return self
 
     def __exit__(self, *_: object) -> None:
         for ref in self._refs:
             self._ray.cancel(ref, force=True)
+        self._refs.clear()
         self._ray.shutdown()
+
+    @property
+    def slots(self) -> int:
+        """Twice the attempts that fit into the cluster now: Ray queues the others, and may add nodes for them."""
+        return max(2, 2 * self._fits(self._ray.cluster_resources()))
+
+    def _fits(self, available: Mapping[str, float]) -> int:
+        """Return how many attempts fit into some resources."""
+        return min(int(available.get(name, 0) // count) for name, count in self.resources.items() if count)
 
     def start(self, attempt: Attempt) -> Any:
         """Submit a task."""
@@ -201,5 +238,5 @@ class RayEngine:
         except self._ray.exceptions.RayTaskError:  # an unexpected exception keeps its traceback
             raise
         except self._ray.exceptions.RayError as error:
-            return Result(host="a node", lost=one_line(error))
+            return Result(lost=one_line(error))
         return result
