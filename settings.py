@@ -10,9 +10,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
-__all__ = ["Setting", "check_settings", "public_names", "setting", "settings_of"]
+from actionvit.errors import ActionVitError
+
+S = TypeVar("S")
+
+__all__ = ["Setting", "check_settings", "make_spec", "public_names", "setting", "settings_of"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +44,23 @@ def setting(default: Any, help: str, **about: Any) -> Any:
 def public_names(spec: Any) -> dict[str, str]:
     """Return the fields of a spec by their public names."""
     return {about.name or field: field for field, about in settings_of(spec).items()}
+
+
+def make_spec(spec: type[S], settings: Mapping[str, Any], **fields: Any) -> S:
+    """Return a spec of settings under their public names and of further `fields` under their own.
+
+    Raises
+    ------
+    ActionVitError
+        If a setting does not exist or is out of range.
+    """
+    names = public_names(spec)
+    if unknown := sorted(settings.keys() - names.keys()):
+        raise ActionVitError(f"{unknown[0]}: no such setting; expected some of {', '.join(sorted(names))}")
+    try:
+        return spec(**{names[name]: value for name, value in settings.items()}, **fields)
+    except ValueError as error:
+        raise ActionVitError(str(error)) from error
 
 
 def settings_of(spec: Any) -> dict[str, Setting]:

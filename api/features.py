@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.api.messages import keyword_errors
 from actionvit.api.places import CACHE, PathLike, store_settings
 
 if TYPE_CHECKING:
@@ -34,8 +33,7 @@ class Features(NamedTuple):
 def extract(dataset: Dataset, variant: str = ..., **settings: Any) -> FeatureStore: ...
 @overload
 def extract(dataset: Dataset, variant: Sequence[str], **settings: Any) -> dict[str, FeatureStore]: ...
-@keyword_errors  # type: ignore[misc]
-def extract(
+def extract(  # type: ignore[misc]  # its keywords are listed here only
     dataset: Dataset,
     variant: str | Sequence[str] = "base",
     *,
@@ -133,7 +131,6 @@ def extract(
     return stores[names[0]] if isinstance(variant, str) else stores
 
 
-@keyword_errors
 def load_features(
     dataset: Dataset,
     variant: str | Sequence[str] = "base",

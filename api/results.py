@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from actionvit.api.messages import keyword_errors
 from actionvit.api.places import RUNS, PathLike
 
 if TYPE_CHECKING:
     from actionvit.pipeline.runs import Run
 
 
-@keyword_errors
 def report(
     runs: Run | PathLike | Sequence[Run | PathLike],
     output: PathLike | None = None,
@@ -56,7 +54,6 @@ def report(
     return files.html
 
 
-@keyword_errors
 def predict(
     run: Run | PathLike,
     videos: Sequence[PathLike],
@@ -104,7 +101,6 @@ def predict(
     ]
 
 
-@keyword_errors
 def load_run(path: PathLike) -> Run:
     """Return a run by its folder, or by its name below `runs`.
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from actionvit.api.messages import keyword_errors
 from actionvit.api.places import CACHE, RUNS, PathLike, store_settings
 from actionvit.errors import ActionVitError
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 def probe(dataset: Dataset, variant: str = ..., **settings: Any) -> Run: ...
 @overload
 def probe(dataset: Dataset, variant: Sequence[str], **settings: Any) -> list[Run]: ...
-@keyword_errors
 def probe(
     dataset: Dataset,
     variant: str | Sequence[str] = "base",
@@ -76,6 +74,7 @@ def probe(
     from actionvit.pipeline.probing.probe import probe as run_stage
     from actionvit.pipeline.probing.results import refuse_other
     from actionvit.pipeline.probing.tasks import ProbeSpec
+    from actionvit.settings import make_spec
 
     names = [variant] if isinstance(variant, str) else list(dict.fromkeys(variant))
     if balanced:
@@ -94,7 +93,6 @@ def probe(
     return written[0] if isinstance(variant, str) else written
 
 
-@keyword_errors
 def finetune(
     dataset: Dataset,
     variant: str = "base",
@@ -106,6 +104,7 @@ def finetune(
     run_name: str | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    restart: bool = False,
     balanced: bool = False,
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16"] = "auto",
@@ -129,8 +128,8 @@ def finetune(
         Folders of the cache and of the runs.
     run_name : str, optional
         By default built from the non-default settings.
-    overwrite, resume : bool
-        Replace an existing run of that name; continue its interrupted training.
+    overwrite, resume, restart : bool
+        Replace an existing run of that name; continue, or discard, its interrupted training.
     balanced : bool
         Weight classes equally; the same as `class_weight="balanced"`.
     device, precision, workers, timeout
@@ -158,10 +157,7 @@ def finetune(
     if balanced:
         settings["class_weight"] = _balanced(settings)
     device, resolved = resolve_device(device, precision)
-    try:
-        spec = make_finetune_spec(variant, train=train, bf16=resolved == "bf16", **settings)
-    except ValueError as error:
-        raise ActionVitError(str(error)) from error
+    spec = make_finetune_spec(variant, train=train, bf16=resolved == "bf16", **settings)
     folder = Path(runs) / (run_name or default_name(spec))
     with init_distributed(device) as group:
         context = TrainingContext(
@@ -172,29 +168,10 @@ def finetune(
             timeout=timeout,
             resume=resume,
         )
-        run = finetune_run(dataset, weights, spec, context, folder=folder, overwrite=overwrite)
+        run = finetune_run(dataset, weights, spec, context, folder=folder, overwrite=overwrite, restart=restart)
     if run is None:
         raise ActionVitError("finetune: only rank 0 of a distributed training returns a run; use the command line")
     return run
-
-
-def make_spec(spec: Any, settings: dict[str, Any]) -> Any:
-    """Return a spec of the given class from settings under their public names.
-
-    Raises
-    ------
-    ActionVitError
-        If a setting does not exist or is out of range.
-    """
-    from actionvit.settings import public_names
-
-    fields = public_names(spec)
-    if unknown := sorted(settings.keys() - fields.keys()):
-        raise ActionVitError(f"{unknown[0]}: no such setting; expected some of {', '.join(sorted(fields))}")
-    try:
-        return spec(**{fields[name]: value for name, value in settings.items()})
-    except ValueError as error:
-        raise ActionVitError(str(error)) from error
 
 
 def _balanced(settings: dict[str, Any]) -> str:

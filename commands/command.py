@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+import re
+from typing import Any, ClassVar
 
 import click
+
+from actionvit.errors import ActionVitError
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Data": (
@@ -76,8 +79,48 @@ def long_name(option: click.Parameter) -> str:
     return next((name for name in option.opts if name.startswith("--")), option.opts[0])
 
 
+OTHER_NAMES = {"name": "dataset_name", "lists": "list"}
+"""Settings of the library whose option has another name."""
+
+SETTING = re.compile(
+    r"""`[^`]*`  # a path, a name or a whole command: not translated
+    | ^(?P<field>[a-z][a-z_]*)(?=:\ )
+    | (?<![\w./-])(?P<name>[a-z][a-z_]*)=(?P<value>(?:[^\s,;()`]*[^\s,;:()`])?)""",
+    re.VERBOSE,
+)
+
+
+def with_options(text: str, command: click.Command | None = None) -> str:
+    """Return a library's message with the settings that the command takes written as its options.
+
+    A message writes a setting as `size: got ...` at its start, and as `run_name=`, `size=224` or `wait=True`
+    elsewhere; these become `--size: got ...`, `--run-name`, `--size 224` and `--wait`. `command` is the running one by
+    default.
+    """
+    command = command or Command.running
+    if command is None:
+        return text
+    options = {long_name(option).lstrip("-").replace("-", "_"): option for option in command.params}
+
+    def translate(match: re.Match[str]) -> str:
+        name, value = match["field"] or match["name"], match["value"]
+        option = options.get(OTHER_NAMES.get(name, name)) or options.get(name)
+        if option is None:
+            return match[0]
+        if isinstance(option, click.Argument):
+            return f"{value} as {name.upper()}" if value else name.upper()
+        if value == "False" and option.secondary_opts:
+            return option.secondary_opts[0]
+        return long_name(option) + (f" {value}" if value and value != "True" else "")
+
+    return SETTING.sub(lambda match: translate(match) if match["field"] or match["name"] else match[0], text)
+
+
 class Command(click.Command):
     """A command whose help lists its options by group, and that takes `-v` and `-q`."""
+
+    running: ClassVar[click.Command | None] = None
+    """The command invoked last; the log is written in its options, whichever thread it comes from."""
 
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -94,6 +137,14 @@ class Command(click.Command):
                 ["-q", "--quiet"], is_flag=True, expose_value=False, callback=_quiet, help="No progress, no notes."
             ),
         ]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; the library's errors name its options."""
+        Command.running = self
+        try:
+            return super().invoke(ctx)
+        except ActionVitError as error:
+            raise ActionVitError(with_options(str(error))) from error
 
     def get_help_option_names(self, ctx: click.Context) -> list[str]:
         """Return the names of the help option, which are the same in every context."""
@@ -153,7 +204,7 @@ class _Lines(logging.Handler):
         self.written: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = " ".join(record.getMessage().splitlines())
+        text = with_options(" ".join(record.getMessage().splitlines()))
         if text in self.written:
             return
         self.written.add(text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actionvit.commands.command import Command
+from actionvit.commands.command import Command, with_options
 from actionvit.commands.dataset_options import dataset_options, open_dataset
 from actionvit.commands.options import (
     decoding_options,
@@ -76,7 +76,7 @@ def _print(findings: Findings) -> None:
     if findings.notes:
         click.echo("Notes")
         for note in findings.notes:
-            click.echo(f"  {note}")
+            click.echo(f"  {with_options(note)}")
     small = bool(findings.megabytes) and findings.megabytes[-1].high < 1
     _histogram("Megabytes per video", findings.megabytes, ".3f" if small else ".2f")
     if findings.decoded is not None:

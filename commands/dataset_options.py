@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from actionvit.commands.command import with_options
 from actionvit.commands.options import PATH, together
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def open_dataset(root: Path, options: Mapping[str, Any], *, notes: int = NOTES_S
     )
     click.echo(f"{dataset.name}: {dataset.summary}", err=True)
     for note in dataset.notes[:notes]:
-        click.echo(f"note: {note.partition(': `')[0]}", err=True)
+        click.echo(f"note: {with_options(note.partition(': `')[0])}", err=True)
     if notes and (more := len(dataset.notes[notes:])):
         click.echo(f"note: {more} more; `actionvit data check` lists all", err=True)
     return dataset

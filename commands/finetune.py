@@ -17,7 +17,6 @@ from actionvit.commands.options import (
     cache_option,
     echo_json,
     json_option,
-    option_error,
     overwrite_option,
     root_argument,
     run_name_option,
@@ -122,7 +121,6 @@ def _run(options: dict[str, Any], dataset: Dataset, spec: FinetuneSpec, group: P
 
 def _spec(options: dict[str, Any], bf16: bool) -> FinetuneSpec:
     """Return the spec of those options that are settings of it, which have the same names."""
-    from actionvit.errors import ActionVitError
     from actionvit.pipeline.finetuning.settings import make_finetune_spec, setting_names
 
     if options["balanced"] and options["class_weight"] not in ("none", "balanced"):
@@ -135,10 +133,7 @@ def _spec(options: dict[str, Any], bf16: bool) -> FinetuneSpec:
     settings["crops"] = int(settings["crops"])
     if options["balanced"]:
         settings["class_weight"] = "balanced"
-    try:
-        return make_finetune_spec(options["variant"], train=options["train"], bf16=bf16, **settings)
-    except ValueError as error:
-        raise ActionVitError(option_error(error)) from error
+    return make_finetune_spec(options["variant"], train=options["train"], bf16=bf16, **settings)
 
 
 def _warn_of_unused_options(options: dict[str, Any], spec: FinetuneSpec) -> None:

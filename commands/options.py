@@ -340,9 +340,3 @@ def embeddings_wanted(options: Mapping[str, Any]) -> dict[str, Any]:
 def echo_json(value: object) -> None:
     """Print a value as JSON, keys in the order given; what of a path is no text is escaped, as `json` reads it."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))
-
-
-def option_error(error: ValueError) -> str:
-    """Return the message of a spec's ValueError with the field name before its colon written as an option."""
-    field, colon, rest = str(error).partition(": ")
-    return f"--{field.replace('_', '-')}{colon}{rest}" if colon and field.isidentifier() else str(error)

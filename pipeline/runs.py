@@ -194,7 +194,7 @@ def check_place(folder: Path, *, overwrite: bool) -> None:
     if not folder.exists():
         return
     if not overwrite:
-        raise ActionVitError(f"run {folder} exists: choose another --run-name, or --overwrite it")
+        raise ActionVitError(f"run {folder} exists: choose another run_name=, or overwrite=True to replace it")
     if not (folder / INFO).is_file():
         raise ActionVitError(f"{folder} is there and is no run (no {INFO}): choose another name")
 

@@ -164,7 +164,7 @@ def test_finetune_trains_a_head(sixty: Path, place: Path) -> None:
         (lambda data, place: av.finetune(data, "tiny", learning_rate=1.0), "learning_rate: no such setting"),
         (
             lambda data, place: av.finetune(data, "tiny", train="all", tokens=True),
-            "cannot be cached: add no_tokens",
+            "cannot be cached: add tokens=False",
         ),
         (lambda data, place: av.probe(data, cache=place, balanced=True, class_weight="effective"), "give one of them"),
     ],

@@ -186,7 +186,7 @@ def test_stores_of_two_weights_are_told_apart_and_chosen(root: Path, retrained: 
     texts = [row["differs"] for row in as_json("ls", "--cache", root)]
     assert "gone.pyth (aaaaaaaaaa)" in texts[0] and texts[1] == "weights elsewhere/new (bbbbbbbbbb)"
     assert texts[1] in cache("ls", "--cache", root).output
-    with pytest.raises(ActionVitError, match=r"2 stores of d v.*weights .*gone.*--store v-1"):
+    with pytest.raises(ActionVitError, match=r"2 stores of d v.*weights .*gone.*store=v-1"):
         find_store(root, "d", "v")
     for name in ("v-2", str(retrained[1]), "elsewhere/new", "bbbbbb"):
         assert find_store(root, "d", "v", names=[name]).folder == retrained[1]

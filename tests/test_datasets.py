@@ -98,11 +98,11 @@ def test_jhmdb_clips_match_the_lists_but_for_the_notes(real_data):
 @pytest.mark.parametrize("name", [".", "..", "a/b", "/tmp/x", "x\0"])
 def test_dataset_names_that_are_no_folder_names_are_refused(tmp_path, name):
     root = make(tmp_path / "set", "clap/a.avi")
-    with pytest.raises(ActionVitError, match="--dataset-name"):
+    with pytest.raises(ActionVitError, match="choose another name="):
         load_dataset(root, name=name)
     make(tmp_path, "a.avi")
     (tmp_path / "..csv").write_text("path,label\na.avi,clap\n")
-    with pytest.raises(ActionVitError, match="--dataset-name"):
+    with pytest.raises(ActionVitError, match="choose another name="):
         load_dataset(tmp_path / "..csv")
 
 
@@ -301,7 +301,7 @@ def test_a_csv_in_another_encoding_is_refused_by_name(tmp_path):
         load_dataset(file)
     with pytest.raises(ActionVitError, match="no file"):
         load_dataset(tmp_path / "gone.csv")
-    with pytest.raises(ActionVitError, match="--splits-dir is for folders"):
+    with pytest.raises(ActionVitError, match="splits_dir= is for folders"):
         load_dataset(file, splits_dir=tmp_path)
 
 

@@ -265,7 +265,7 @@ def test_what_overflows_is_not_cached(clips: Path, tmp_path: Path) -> None:
             encoder._embedding.table.mul_(1e6)
         return encoder
 
-    with pytest.raises(ActionVitError, match=r"contains NaN or Inf. In fp16 .* use --precision bf16"):
+    with pytest.raises(ActionVitError, match=r"contains NaN or Inf. In fp16 .* use precision=bf16"):
         extract(load_dataset(clips), [job], cache=tmp_path / "cache", workers=0, make_encoder=large)
     (key,) = (tmp_path / "cache").glob("*/*/key.json")
     assert not FeatureStore.open(key.parent).ids

@@ -156,7 +156,7 @@ def test_too_big_is_refused_before_and_while_it_comes(server, tmp_path):
 
 def test_addresses_that_do_not_work(server, tmp_path):
     server.status = 404
-    with pytest.raises(ActionVitError, match=r"answered 404 .*--from FILE"):
+    with pytest.raises(ActionVitError, match=r"answered 404 .*from=FILE"):
         get(server, tmp_path / "f")
     server.status = 503
     with pytest.raises(ActionVitError, match="the server answered 503"):

@@ -429,7 +429,7 @@ def test_out_of_memory_halves_the_pieces_and_keeps_the_batch(
         return logits(self, x, keep)
 
     monkeypatch.setattr(Classifier, "logits", full)
-    with pytest.raises(ActionVitError, match="one view does not fit into memory; use --activation-checkpointing"):
+    with pytest.raises(ActionVitError, match="one view does not fit into memory; use activation_checkpointing=True"):
         train(dataset, weights, tmp_path / "c", train="all")
     with pytest.raises(ActionVitError, match="one view does not fit into memory; use fewer"):
         train(dataset, weights, tmp_path / "d", train="last:1")  # recomputing would save nothing
@@ -466,7 +466,7 @@ def test_out_of_memory_outside_the_step_halves_the_pieces_too(
     assert "with 2 views at once" in caplog.text
     no_more_than(0)
     for cache in ("b", "c"):  # where scoring comes first, and where the tokens do
-        with pytest.raises(ActionVitError, match="one view does not fit into memory; give fewer --num-frames"):
+        with pytest.raises(ActionVitError, match="one view does not fit into memory; give fewer num_frames="):
             train(dataset, weights, tmp_path / "d", cache=tmp_path / cache / "cache", **how)
 
 
@@ -490,7 +490,7 @@ def test_the_best_epoch_is_kept_and_patience_ends(dataset: Dataset, weights: Wei
 
 
 def test_a_loss_that_is_no_number_ends_in_a_line(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
-    with pytest.raises(ActionVitError, match="lower --lr"):
+    with pytest.raises(ActionVitError, match="lower lr="):
         train(dataset, weights, tmp_path, lr=1e30, clip_norm=0.0, train="all", warmup=0.0)
 
 
@@ -498,7 +498,7 @@ def test_weights_that_are_no_numbers_after_the_last_step_are_not_the_best(
     dataset: Dataset, weights: Weights, tmp_path: Path
 ) -> None:
     how: dict[str, Any] = {"lr": 1e30, "clip_norm": 0.0, "train": "all", "warmup": 0.0, "epochs": 1, "batch": 100}
-    with pytest.raises(ActionVitError, match="lower --lr"):
+    with pytest.raises(ActionVitError, match="lower lr="):
         train(dataset, weights, tmp_path, **how)
 
 

@@ -153,8 +153,8 @@ def test_split_names_in_use_are_read(tmp_path, name, other):
 
 def test_without_a_test_set_probing_needs_the_validation_set(trees):
     dataset = load_dataset(trees["mmaction2"])
-    assert dataset.notes[0].startswith("no test set, but 8 training videos and 4 validation videos: --test-split val")
-    with pytest.raises(ActionVitError, match="has no test set; give --test-split val"):
+    assert dataset.notes[0].startswith("no test set, but 8 training videos and 4 validation videos: test_split=val")
+    with pytest.raises(ActionVitError, match="has no test set; give test_split=val"):
         make_splits(dataset, "official")
     scored = load_dataset(trees["mmaction2"], test_split="val")
     [split] = make_splits(scored, "official")
@@ -265,7 +265,7 @@ def test_kinetics_videos_without_their_list_are_refused(trees, tmp_path):
     root = copy_of(trees["kinetics"], tmp_path)
     shutil.rmtree(root / "annotations")
     message = error(root)
-    assert "`test`, `train`, `val`" in message and "called like a set" in message and "--format folder" in message
+    assert "`test`, `train`, `val`" in message and "called like a set" in message and "format=folder" in message
     assert load_dataset(root, format="folder").class_names == ("test", "train", "val")
 
 
@@ -278,7 +278,7 @@ def test_class_called_like_a_set_beside_classes_is_refused(tmp_path):
 def test_single_class_is_noted_before_extraction(tmp_path):
     put(tmp_path / "set" / "rgb" / "1.mp4", 1, "grow")
     dataset = load_dataset(tmp_path / "set")
-    assert any("all videos are of one class, `rgb`: check ROOT" in note for note in dataset.notes)
+    assert any("all videos are of one class, `rgb`: check root=" in note for note in dataset.notes)
     done = run("data", "splits", tmp_path / "set")
     assert "all videos are of one class" in done.stderr
 
@@ -288,7 +288,7 @@ def test_unread_list_beside_class_folders_is_noted(tmp_path):
         put(tmp_path / "set" / label / "1.mp4", 1, "grow")
     write(tmp_path / "set" / "train.csv", ["elsewhere/1.mp4 0"])
     notes = load_dataset(tmp_path / "set").notes
-    assert any("1 list file in" in note and "`train.csv`" in note and "--list split=FILE" in note for note in notes)
+    assert any("1 list file in" in note and "`train.csv`" in note and "lists=" in note for note in notes)
 
 
 def test_numbers_without_names_are_noted_and_names_read(trees, tmp_path):

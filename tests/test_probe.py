@@ -228,7 +228,7 @@ def test_of_several_embeddings_one_is_named(dataset, tmp_path) -> None:
     for size in (160, 224):
         write_store(tmp_path / "cache", dataset, size=size)
     where = [str(dataset.root), "--cache", str(tmp_path / "cache"), "--seeds", "1", "--protocol", "grouped"]
-    with pytest.raises(ActionVitError, match=r"2 stores of films base.*say which with --store base-"):
+    with pytest.raises(ActionVitError, match=r"2 stores of films base.*choose one with --store base-"):
         run_command(*where, "--runs", str(tmp_path / "runs"))
     for size in (160, 224):
         assert run_command(*where, "--runs", str(tmp_path / f"{size}"), "--size", str(size))[0] == 0
@@ -320,18 +320,24 @@ def test_another_question_does_not_overwrite_a_run(dataset, cache, tmp_path) -> 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--head", "knn", "--sampler", "balanced"], "--sampler balanced: the head `knn` has no such setting"),
-        (["--head", "centroid", "--balanced"], "--class-weight balanced: the head `centroid` has no such setting"),
-        (["--grid", "k=1"], "--grid k: the head `linear` has C, class_weight"),
+        (["--head", "knn", "--sampler", "balanced"], "--sampler: got balanced, but the head `knn` has no such setting"),
+        (
+            ["--head", "centroid", "--balanced"],
+            "--class-weight: got balanced, but the head `centroid` has no such setting",
+        ),
+        (["--grid", "k=1"], "--grid: got k, but the head `linear` has C, class_weight"),
         (["--protocol", "official"], "no official splits"),
         (["--variant", "large"], r"no embeddings of films large, .* run `actionvit extract /\S+ --variant large`"),
-        (["--grid", "C=much"], "--grid C=much: expected a number"),
+        (["--grid", "C=much"], "--grid: got C=much, expected a number"),
         (["--grid", "C=-1"], "head linear: C"),
-        (["--grid", "standardize=maybe"], "--grid standardize=maybe: expected true or false"),
-        (["--head", "knn", "--grid", "k=2.5"], "--grid k=2.5: expected a whole number"),
+        (["--grid", "standardize=maybe"], "--grid: got standardize=maybe, expected true or false"),
+        (["--head", "knn", "--grid", "k=2.5"], "--grid: got k=2.5, expected a whole number"),
         (["--head", "knn", "--grid", "k=0"], "head knn: k"),
         (["--head", "mlp", "--grid", "width=0"], "head mlp: width: got 0"),
-        (["--grid", "device=cuda"], "--grid device: the head `linear` has C, class_weight, logit_adjust, max_iter"),
+        (
+            ["--grid", "device=cuda"],
+            "--grid: got device, but the head `linear` has C, class_weight, logit_adjust, max_iter",
+        ),
         (["--device", "cuda:99"], "device cuda"),
         (["--device", "cpu:first"], "device: got 'cpu:first'"),
         (["--device", "gpu"], "device: got 'gpu', expected auto, cpu, cuda"),

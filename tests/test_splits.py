@@ -222,7 +222,7 @@ def test_classes_tested_but_never_trained_are_warned_of(caplog):
 
 
 def test_errors(films):
-    with pytest.raises(ActionVitError, match="no official splits; give --splits-dir, or choose grouped"):
+    with pytest.raises(ActionVitError, match="no official splits; give splits_dir=, or choose protocol=grouped"):
         make_splits(films, "official")
     few = dataset([("a/1", "a", "x"), ("a/2", "a", "y"), ("b/1", "b", "x")])
     with pytest.raises(ActionVitError, match="2 sources cannot make 3 folds"):

@@ -118,7 +118,9 @@ def embedded(output: str) -> int:
 def test_a_second_writer_is_told_who_writes_and_a_dead_one_holds_nothing(tmp_path: Path) -> None:
     fill(tmp_path, range(3))
     with held(tmp_path) as holder:
-        with pytest.raises(ActionVitError, match=rf"process {holder.pid} on {os.uname().nodename} .*--wait") as caught:
+        with pytest.raises(
+            ActionVitError, match=rf"process {holder.pid} on {os.uname().nodename} .*wait=True"
+        ) as caught:
             Writer(make(tmp_path)).__enter__()
         assert "\n" not in str(caught.value)
         assert verify_store(tmp_path) == [], "readers need no lock"
@@ -140,7 +142,9 @@ def test_the_command_fails_at_once_or_waits_and_takes_over_from_the_dead(tmp_pat
                 if not line.startswith("note:") and ": read as " not in line
             ]
             assert refused.returncode == 1 and line.startswith("error: ")
-            assert f"process {holder.pid} on {os.uname().nodename} is writing this store; --wait" in line
+            assert (
+                f"process {holder.pid} on {os.uname().nodename} is writing this store; wait for it with --wait" in line
+            )
             assert waiting.stderr is not None
             while "waiting for process" not in (said := waiting.stderr.readline()):
                 assert said, "it did not wait"

@@ -120,8 +120,8 @@ def find_store(
     if complete:
         listing = "; ".join(f"{name}: {text}" for name, text in distinctions(complete).items())
         raise ActionVitError(
-            f"{cache}: {len(complete)} stores of {dataset} {variant}, and nothing says which: {listing}; say which "
-            f"with --store {complete[0].folder.name}"
+            f"{cache}: {len(complete)} stores of {dataset} {variant}, and nothing says which: {listing}; choose "
+            f"one with store={complete[0].folder.name}"
         )
     if matching:
         raise ActionVitError(
@@ -272,7 +272,5 @@ def joined_folder(stores: Sequence[FeatureStore]) -> Path:
     places = [store.folder.resolve() for store in stores]
     folders = {place.with_name(re.sub(r"\.shard-\d+-of-\d+$", "", place.name)) for place in places}
     if len(folders) != 1 or any(shard_of(store) is None for store in stores):
-        raise ActionVitError(
-            f"{stores[0].folder} and the others are not shards that lie together; give --output FOLDER"
-        )
+        raise ActionVitError(f"{stores[0].folder} and the others are not shards that lie together; give output=FOLDER")
     return folders.pop()

@@ -75,7 +75,7 @@ class Lease:
         except FileExistsError:
             return False
         except OSError as error:
-            raise ActionVitError(f"{self.path}: cannot be written: {error.strerror}; choose another --cache") from error
+            raise ActionVitError(f"{self.path}: cannot be written: {error.strerror}; choose another cache=") from error
         try:
             os.write(handle, self._text(0))
         except OSError as error:

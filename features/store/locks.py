@@ -21,7 +21,7 @@ LOCK = "lock"
 POLL_SECONDS = 0.2
 NO_FLOCK = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 logger = logging.getLogger(__name__)
-STORE_BUSY = "is writing this store; --wait for it, or write another part of the dataset with --shard"
+STORE_BUSY = "is writing this store; wait for it with wait=True, or write another part of the dataset with shard="
 
 
 @contextlib.contextmanager
@@ -103,7 +103,7 @@ def _open(path: Path) -> int:
 def _not_writable(path: Path, error: OSError) -> ActionVitError:
     if error.errno == errno.ELOOP:
         return ActionVitError(f"{path}: is a symbolic link; remove it, a writer makes the file anew")
-    return ActionVitError(f"{path.parent}: cannot be written: {error.strerror}; choose another --cache")
+    return ActionVitError(f"{path.parent}: cannot be written: {error.strerror}; choose another cache=")
 
 
 def _excludes(path: Path) -> bool:

@@ -84,7 +84,7 @@ def find_weights(variant: str, source: str | Path | None = None) -> Weights:
     name = str(source if source is not None else own.weights or "")
     if not name:
         raise ActionVitError(
-            f"variant {variant}: no published weights are on the hub; give --weights FOLDER, FILE.pyth or a hub id"
+            f"variant {variant}: no published weights are on the hub; give weights=FOLDER, FILE.pyth or a hub id"
         )
     if name == BUILT_IN:
         notes = ("trained on drawn motions, on no real video",)

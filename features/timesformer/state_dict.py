@@ -123,6 +123,6 @@ def check_tensors(
     if parts:
         raise ActionVitError(
             f"weights {source}: tensors {'; '.join(parts)}: not a divided space-time TimeSformer of "
-            f"{config.depth} blocks × {config.width}; give --weights a complete checkpoint"
+            f"{config.depth} blocks × {config.width}; give a complete checkpoint as weights="
             " (of an image ViT: `actionvit weights inflate SRC OUT` first)"
         )

@@ -54,8 +54,8 @@ def variant_named(name: str) -> Variant:
     """Return the variant of a name. Raises ActionVitError, which lists the names."""
     if name not in VARIANTS:
         raise ActionVitError(
-            f"variant: got {name!r}, expected one of {', '.join(VARIANTS)}; other encoders are extracted by `--encoder`"
-            " and are not fine-tuned"
+            f"variant: got {name!r}, expected one of {', '.join(VARIANTS)}; other encoders are read by"
+            " `actionvit extract --encoder SRC` and are not fine-tuned"
         )
     return VARIANTS[name]
 
@@ -91,7 +91,7 @@ def clip_spec(
     """
     own = variant_named(variant)
     if stride is not None and sampling != "dense":
-        logger.warning("a stride of %d makes no difference: sampling is uniform; --sampling dense takes it", stride)
+        logger.warning("stride: got %d, which has no effect with uniform sampling; choose sampling=dense", stride)
     try:
         return ClipSpec(
             num_frames=own.num_frames if frames is None else frames,

@@ -72,7 +72,7 @@ def _set_folders(root: Path, top: Sequence[os.DirEntry[str]], frames: bool | Non
         raise ActionVitError(
             f"dataset: {abbreviate(holding)} in `{root}`: videos in a folder called like a set, not like a class; list"
             " the videos with their labels in a CSV file (path,label,split), put the set's own annotation file into"
-            " ROOT, or read the names as classes with --format folder"
+            " the folder, or read the names as classes with format=folder"
         )
     return {name: set for name, set in called.items() if any(map(_holds_class, _folders(_entries(root / name))))}
 

@@ -133,12 +133,12 @@ def _listing(root: Path, format: Format | None, given: Mapping[str, Path], split
         return None
     if sniffing.is_list_file(root) or (format is not None and not root.is_dir()):
         if splits_dir is not None:
-            raise ActionVitError(f"`{root}`: --splits-dir is for folders; a CSV file has a column `split`")
+            raise ActionVitError(f"`{root}`: splits_dir= is for folders; a CSV file has a column `split`")
         return sniffing.read_list_file(root, format)
     if splits_dir is not None or not root.is_dir():
         return None
     if format == "csv":
-        raise ActionVitError(f"format: `csv` is for a file, and `{root}` is a folder; give ROOT/FILE.csv")
+        raise ActionVitError(f"format: `csv` is for a file, and `{root}` is a folder; give the file as root=")
     return sniffing.read_lists_in(root, format)
 
 
@@ -153,7 +153,7 @@ def _default_name(root: Path, listing: Listing | None) -> str:
 def _folder_name(name: str) -> str:
     """Return the dataset's name, which becomes a folder in the cache; refuse names that would lead elsewhere."""
     if name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise ActionVitError(f"dataset's name: got {name!r}, expected a word without `/`; give --dataset-name")
+        raise ActionVitError(f"name: got {name!r}, expected a word without `/`; choose another name=")
     return name
 
 
@@ -164,14 +164,14 @@ def _read_folder(reading: Reading, root: Path, splits_dir: Path | None, format: 
     if ignored := sniffing.unread_lists(root):
         reading.notes.append(
             f"{pluralize(len(ignored), 'list file')} in `{root}` not read: {abbreviate(ignored)}; to read one, give"
-            " it as ROOT, or --list split=FILE"
+            " it as root=, or name it in lists="
         )
     if splits_dir is None and format != "folder":
         splits_dir = find_lists(root, reading.folders)
         if splits_dir is None and parse_metadata(stem(reading.videos[0].id)) is not None:
             reading.notes.append(
                 "names as in HMDB51, but no official split lists inside or beside the folder;"
-                " give --splits-dir to use them"
+                " give their folder as splits_dir= to use them"
             )
     if splits_dir is None:
         return format or ("frames" if reading.frames else "folder")
@@ -193,7 +193,7 @@ def _choose_test_set(dataset: Dataset, test_split: Literal["test", "val"]) -> Da
         split = without[0]
         note = (
             f"no test set, but {pluralize(len(split.train), 'training video')} and"
-            f" {pluralize(len(split.val), 'validation video')}: --test-split val scores on the validation set"
+            f" {pluralize(len(split.val), 'validation video')}: test_split=val scores on the validation set"
         )
         return replace(dataset, notes=(note, *dataset.notes))
     if not dataset.official or not all(split.val for split in dataset.official):
@@ -209,7 +209,7 @@ def _class_notes(reading: Reading) -> list[str]:
     if len(labels) != 1 or "" in labels:
         return []
     return [
-        f"all videos are of one class, {abbreviate(labels)}: check ROOT; they can be extracted, but not probed or"
+        f"all videos are of one class, {abbreviate(labels)}: check root=; they can be extracted, but not probed or"
         " fine-tuned"
     ]
 

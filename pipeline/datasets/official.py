@@ -104,9 +104,9 @@ def _read_lists(folder: Path) -> dict[tuple[int, str], dict[str, str]]:
     try:
         files = sorted(path for path in folder.iterdir() if _FILE.fullmatch(path.name) and path.name[0] != ".")
     except OSError as error:
-        raise ActionVitError(f"split lists: cannot read `{folder}` ({error.strerror}); check --splits-dir") from error
+        raise ActionVitError(f"split lists: cannot read `{folder}` ({error.strerror}); check splits_dir=") from error
     if not files:
-        raise ActionVitError(f"split lists: no `CLASS_test_split1.txt` in `{folder}`; check --splits-dir")
+        raise ActionVitError(f"split lists: no `CLASS_test_split1.txt` in `{folder}`; check splits_dir=")
     lists: dict[tuple[int, str], dict[str, str]] = {}
     for file in files:
         match = _FILE.fullmatch(file.name)
@@ -157,7 +157,7 @@ def _split(
     if not sets["1"] or not sets["2"]:
         raise ActionVitError(
             f"split lists in `{folder}`: split {number} has {pluralize(len(sets['1']), 'training video')} and"
-            f" {pluralize(len(sets['2']), 'test video')} here; complete the dataset or give another --splits-dir"
+            f" {pluralize(len(sets['2']), 'test video')} here; complete the dataset or give another splits_dir="
         )
     return Split(name=f"official-{number}", train=tuple(sorted(sets["1"])), test=tuple(sorted(sets["2"])))
 

@@ -63,12 +63,12 @@ def make_splits(
         if not dataset.official:
             raise ActionVitError(
                 f"dataset `{dataset.name}` has no official splits;"
-                " give --splits-dir, or choose grouped, stratified or random"
+                " give splits_dir=, or choose protocol=grouped, stratified or random"
             )
         if not all(split.test for split in dataset.official):
             raise ActionVitError(
-                f"dataset `{dataset.name}` has no test set; give --test-split val to score on its validation set, or"
-                " choose --protocol grouped, stratified or random"
+                f"dataset `{dataset.name}` has no test set; give test_split=val to score on its validation set, or"
+                " choose protocol=grouped, stratified or random"
             )
         _warn_of_untrained(dataset, dataset.official)
         return dataset.official
@@ -127,7 +127,7 @@ def _grouped(dataset: Dataset, folds: int, seed: int) -> Iterator[NDArray[np.boo
     number = len(set(sources))
     if number < folds:
         if number == 1:
-            raise ActionVitError(f"dataset `{dataset.name}`: all videos are of one source; choose another --protocol")
+            raise ActionVitError(f"dataset `{dataset.name}`: all videos are of one source; choose another protocol=")
         raise ActionVitError(
             f"dataset `{dataset.name}`: {number} sources cannot make {folds} folds; ask for fewer folds"
         )

@@ -68,7 +68,7 @@ def read_ucf101(
         if not split.train or not split.test:
             raise ActionVitError(
                 f"split lists in `{folder}`: {split.name} has {pluralize(len(split.train), 'training video')} and"
-                f" {pluralize(len(split.test), 'test video')} here; complete the dataset or give another --splits-dir"
+                f" {pluralize(len(split.test), 'test video')} here; complete the dataset or give another splits_dir="
             )
     notes = [] if certain else [f"official split lists read from `{folder}`"]
     if absent:

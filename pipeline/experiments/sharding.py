@@ -30,7 +30,7 @@ def assign_shards(ids: Sequence[str], y: NDArray[np.intp], *, shards: int, how: 
     shards : int
         How many.
     how : {"contiguous", "hashed", "stratified"}
-        Equal pieces of the sorted list, which is sorted by class; by the id's hash, as `extract --shard` does; each
+        Equal pieces of the list, which is sorted by class; by the id's hash, as `actionvit extract --shard` does; each
         class dealt out in turn.
     """
     if how not in get_args(Sharding):

@@ -107,10 +107,10 @@ def _require_finite(id: str, quantities: Mapping[str, NDArray[Any]]) -> None:
             continue
         if name.startswith("tokens") and np.isfinite(quantities["clip"]).all():
             raise ActionVitError(
-                f"{id}: {name} exceed fp16's range (65,504), in which tokens are stored: leave out --save-tokens-after,"
+                f"{id}: {name} exceed fp16's range (65,504), in which tokens are stored: leave out save_tokens_after=,"
                 " or save the tokens of an earlier block"
             )
         raise ActionVitError(
-            f"{id}: its embedding contains NaN or Inf. In fp16 (maximum 65,504) use --precision bf16 or fp32; otherwise"
+            f"{id}: its embedding contains NaN or Inf. In fp16 (maximum 65,504) use precision=bf16 or fp32; otherwise"
             " check the weights. Cached rows are unaffected"
         )

@@ -190,7 +190,7 @@ class RayEngine:
         try:
             import ray
         except ModuleNotFoundError as error:
-            raise ActionVitError("--engine ray needs Ray: `pip install 'actionvit[ray]'`") from error
+            raise ActionVitError("engine: got ray, which is not installed: `pip install 'actionvit[ray]'`") from error
         self._ray = ray
         try:
             ray.init(address=self.address, log_to_driver=False, logging_level="error")

@@ -253,15 +253,15 @@ def _refuse_another(dataset: Dataset, target: _Target) -> None:
         if len(store) and dataset.videos:
             raise ActionVitError(
                 f"{here}: named `{dataset.name}` like {recorded}, whose embeddings are in {store.folder}, but no video "
-                "of one is in the other; give --dataset-name, another name for one of the two"
+                "of one is in the other; choose another name= for one of the two"
             )
         return
     others = [id for id in plan.changed if _is_as_embedded(store, id, Path(recorded) / id)]
     if others:
         raise ActionVitError(
             f"{here}: its name is `{dataset.name}`, and so is that of {recorded}, whose embeddings are in"
-            f" {target.store.folder}; ids of other videos there: {len(others)} ({others[0]!r} is the first); give"
-            " --dataset-name, another name for one of the two"
+            f" {target.store.folder}; ids of other videos there: {len(others)} ({others[0]!r} is the first); choose"
+            " another name= for one of the two"
         )
 
 
@@ -287,7 +287,7 @@ def _check_room(cache: Path, rows: int, size: int) -> None:
     if size > free:
         raise ActionVitError(
             f"{cache}: embeddings of {rows} videos take {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free;"
-            " leave out --save-tokens-after, take a --shard, or put --cache elsewhere"
+            " leave out save_tokens_after=, take a shard=, or choose another cache="
         )
 
 

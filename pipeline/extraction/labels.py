@@ -23,10 +23,10 @@ def dataset_columns(store: FeatureStore, root: Path | None = None) -> dict[str, 
     Raises
     ------
     ActionVitError
-        If the dataset cannot be read; the remedy is `--root`.
+        If the dataset cannot be read; the remedy is `root`.
     """
     if root is None and store.info.get("root") is None:
-        raise ActionVitError(f"{store.folder}: does not record its dataset's folder; give --root")
+        raise ActionVitError(f"{store.folder}: does not record its dataset's folder; give root=FOLDER")
     dataset = reload({"dataset": store.dataset, **store.info}, root)
     columns = {
         "label": {video.id: video.label for video in dataset.videos},

@@ -45,7 +45,7 @@ def shard_from_environment(environment: Mapping[str, str] = os.environ) -> tuple
         if environment.get(index_name, "undefined") != "undefined":  # SGE outside of arrays
             return _shard(environment, scheduler, index_name, count_name, first), scheduler
     names = ", ".join(index_name for _, index_name, _, _ in SCHEDULERS)
-    raise ActionVitError(f"--shard auto: no scheduler's variable is set ({names}); give --shard i/n")
+    raise ActionVitError(f"shard: got auto, but no scheduler's variable is set ({names}); give shard=i/n")
 
 
 def _shard(environment: Mapping[str, str], scheduler: str, index_name: str, count_name: str, first: int) -> Shard:
@@ -56,7 +56,8 @@ def _shard(environment: Mapping[str, str], scheduler: str, index_name: str, coun
         numbers = [int(environment[name]) for name in names]
     except (KeyError, ValueError):
         raise ActionVitError(
-            f"--shard auto: {scheduler}: got {values}, expected whole numbers; set {count_name}, or give --shard i/n"
+            f"shard: got auto, and {scheduler} has {values}, expected whole numbers; set {count_name}, or give"
+            " shard=i/n"
         ) from None
     index, count = numbers[0], numbers[1]
     start = numbers[2] if len(numbers) > 2 else first
@@ -65,7 +66,7 @@ def _shard(environment: Mapping[str, str], scheduler: str, index_name: str, coun
     step = environment.get("SLURM_ARRAY_TASK_STEP" if scheduler == "Slurm array" else "SGE_TASK_STEPSIZE", "1")
     if not 0 <= index - start < count or (scheduler in ("Slurm array", "SGE array") and step not in ("1", "undefined")):
         raise ActionVitError(
-            f"--shard auto: {scheduler}: {values} is not one of {count} consecutive indices from {start}; use an array "
-            f"without gaps, or give --shard i/n"
+            f"shard: got auto, and {scheduler} has {values}, not one of {count} consecutive indices from {start};"
+            " use an array without gaps, or give shard=i/n"
         )
     return index - start + 1, count

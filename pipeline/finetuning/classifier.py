@@ -28,9 +28,9 @@ def num_frozen_blocks(train: str, depth: int) -> int:
         return -1
     kind, _, number = train.partition(":")
     if kind != "last" or not number.isdigit():
-        raise ActionVitError(f"--train: got {train!r}, expected head, last:K or all")
+        raise ActionVitError(f"train: got {train!r}, expected head, last:K or all")
     if not 1 <= int(number) <= depth:
-        raise ActionVitError(f"--train {train}: the model has {depth} blocks; K is 1 to {depth}")
+        raise ActionVitError(f"train: got {train!r}, but the model has {depth} blocks; K is 1 to {depth}")
     return depth - int(number)
 
 

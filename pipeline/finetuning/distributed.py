@@ -136,7 +136,8 @@ def _collective() -> Iterator[None]:
         reason = first_line(error)
         if "imed out" in reason or "imeout" in reason:
             raise ActionVitError(
-                f"another process of this training does not answer ({reason}): end all processes, and --resume"
+                f"another process of this training does not answer ({reason}): end all processes and continue with"
+                " resume=True"
             ) from error
         raise ActionVitError(
             f"another process of this training has stopped; its own message has the cause ({reason})"

@@ -51,9 +51,7 @@ def finetune(dataset: Dataset, weights: Weights, spec: FinetuneSpec, context: Tr
     splits = selected_splits(dataset, spec)
     output_spec(weights.config, spec.clip)  # raises if the size is not a multiple of the patch size
     if spec.augment and (unknown := sorted(set(spec.augment.keep_sides) - set(dataset.class_names))):
-        raise ActionVitError(
-            f"--no-flip-class {unknown[0]}: no such class; expected one of {abbreviate(dataset.class_names)}"
-        )
+        raise ActionVitError(f"no_flip_class: got {unknown[0]}, expected one of {abbreviate(dataset.class_names)}")
     if len(dataset.class_names) < 2:
         raise ActionVitError(f"dataset `{dataset.name}`: has one class, expected at least two")
     for split in splits:  # an impossible split is reported before others are trained
@@ -72,7 +70,7 @@ def selected_splits(dataset: Dataset, spec: FinetuneSpec) -> list[Split]:
     splits = make_splits(dataset, protocol, folds=spec.folds, test_fraction=spec.test_fraction, seed=seed)
     names = [split.name for split in splits]
     if unknown := [name for name in spec.splits if name not in names]:
-        raise ActionVitError(f"--split: got {unknown[0]}, expected one of {', '.join(names)}")
+        raise ActionVitError(f"split: got {unknown[0]}, expected one of {', '.join(names)}")
     return [split for split in splits if not spec.splits or split.name in spec.splits]
 
 

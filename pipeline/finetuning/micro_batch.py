@@ -33,7 +33,7 @@ def oom_as_user_error() -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise ActionVitError(
-            f"out of memory ({first_line(error)}): train fewer blocks, or use a smaller --num-frames or --size"
+            f"out of memory ({first_line(error)}): train fewer blocks, or use a smaller num_frames= or size="
         ) from error
 
 

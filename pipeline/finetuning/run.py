@@ -17,7 +17,7 @@ from actionvit.pipeline.finetuning.spec import FinetuneSpec
 from actionvit.pipeline.finetuning.split import TrainingContext
 from actionvit.pipeline.runs import Run, check_place
 
-BUSY = "is training under this run name; wait for it, or choose another --run-name"
+BUSY = "is training under this run name; wait for it, or choose another run_name="
 
 
 def training_folder(folder: Path) -> Path:

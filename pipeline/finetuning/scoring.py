@@ -48,7 +48,7 @@ def predict_views(
     outputs = np.zeros((len(rows), clips.spec.clip.views, width))
     decoded = np.zeros(len(rows))
     pending: list[tuple[int, Tensor]] = []
-    micro_batcher = MicroBatcher(BATCH_VIEWS, remedy="give fewer --num-frames or a smaller --size")
+    micro_batcher = MicroBatcher(BATCH_VIEWS, remedy="give fewer num_frames= or a smaller size=")
 
     def flush() -> None:
         if pending:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from actionvit.errors import ActionVitError
 from actionvit.features.timesformer.variants import clip_spec
 from actionvit.pipeline.finetuning.spec import (
     AugmentSpec,
@@ -14,8 +15,9 @@ from actionvit.pipeline.finetuning.spec import (
     SamplingSpec,
     TrainSpec,
 )
-from actionvit.settings import public_names
+from actionvit.settings import make_spec, public_names
 
+S = TypeVar("S")
 SPECS = (OptimSpec, TrainSpec, SamplingSpec, LossSpec, AugmentSpec)
 
 
@@ -74,25 +76,25 @@ def make_finetune_spec(
 
     Raises
     ------
-    ValueError
-        `name: got …`, for a setting that does not exist or is out of range.
     ActionVitError
-        If settings contradict each other.
+        If a setting does not exist or is out of range, or if settings contradict each other.
     """
-    parts: dict[type, dict[str, Any]] = {}
-    for spec in SPECS:
-        fields = public_names(spec)
-        parts[spec] = {fields[name]: settings.pop(name) for name in list(settings) if name in fields}
-    if settings:
-        raise ValueError(f"{min(settings)}: no such setting")
-    loss, sampling = LossSpec(**parts[LossSpec]), SamplingSpec(**parts[SamplingSpec])
+
+    def part(spec: type[S], **more: Any) -> S:
+        own = {name: settings.pop(name) for name in public_names(spec) if name in settings}
+        return make_spec(spec, own, **more)
+
+    loss, sampling, optim = part(LossSpec), part(SamplingSpec), part(OptimSpec)
+    augmentation = part(AugmentSpec, flip=augment_flip)
     balances = loss.class_weight != "none" or sampling.sampler == "balanced" or loss.logit_adjust > 0
     if tokens is None:
         tokens = not (sampling.mixup or sampling.cutmix) and train != "all"
     if cached_views is None:
         cached_views = 4 if tokens and augment else 0
-    augmentation = AugmentSpec(flip=augment_flip, **parts[AugmentSpec])
     criterion: Any = selection_metric or ("mean_class_accuracy" if balances else "accuracy")
+    training = part(TrainSpec, criterion=criterion, autocast=bf16, sampling=sampling, optim=optim, loss=loss)
+    if settings:
+        raise ActionVitError(f"{min(settings)}: no such setting")
     return FinetuneSpec(
         variant=variant,
         train=train,
@@ -105,14 +107,7 @@ def make_finetune_spec(
         refit=refit,
         final=final,
         checkpointing=activation_checkpointing,
-        training=TrainSpec(
-            **parts[TrainSpec],
-            criterion=criterion,
-            autocast=bf16,
-            sampling=sampling,
-            optim=OptimSpec(**parts[OptimSpec]),
-            loss=loss,
-        ),
+        training=training,
         protocol=protocol,
         folds=folds,
         test_fraction=test_fraction,

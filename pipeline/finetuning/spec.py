@@ -152,7 +152,7 @@ class TrainSpec:
     )
     drop_path: float = setting(
         0.1,
-        "Stochastic-depth rate of the second-to-last block, less below; needs --train last:2 or more.",
+        "Stochastic-depth rate of the second-to-last block, less below; needs two trained blocks or more.",
         name="stochastic_depth",
         minimum=0,
         maximum=1,
@@ -205,15 +205,15 @@ class FinetuneSpec:
         """Validate the combination of fields."""
         mixes = self.training.sampling.mixup or self.training.sampling.cutmix
         if self.tokens and mixes:
-            raise ActionVitError("--mixup and --cutmix blend pixels, which cached tokens do not hold: add --no-tokens")
+            raise ActionVitError("mixup= and cutmix= blend pixels, which cached tokens do not hold: add tokens=False")
         if self.tokens and self.train == "all":
-            raise ActionVitError("--train all trains every block, so tokens cannot be cached: add --no-tokens")
+            raise ActionVitError("train=all trains every block, so tokens cannot be cached: add tokens=False")
         if self.tokens and self.augment and not self.views:
             raise ActionVitError(
-                "--cached-views 0 draws new views, and cached tokens hold fixed ones: use --cached-views 4"
+                "cached_views=0 draws new views, and cached tokens hold fixed ones: use cached_views=4"
             )
         if not 0 < self.validation < 1:
-            raise ActionVitError(f"--val-fraction: got {self.validation}, expected between 0 and 1")
+            raise ActionVitError(f"val_fraction: got {self.validation}, expected between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -257,7 +257,7 @@ def _require_test_clips(split: Split, failures: Mapping[str, str]) -> None:
         first = split.test[0]
         raise ActionVitError(
             f"split {split.name}: none of its {len(split.test)} test clips decodes ({first}: {failures[first]});"
-            " repair them and add --resume"
+            " repair them and continue with resume=True"
         )
 
 
@@ -283,7 +283,7 @@ def train_val_rows(
     if not in_val.any():
         raise ActionVitError(
             f"split {split.name}: no training source can be spared for validation: each is the only source of a class,"
-            " or too large; add sources, raise --val-fraction, or use `actionvit probe`"
+            " or too large; add sources, raise val_fraction=, or use `actionvit probe`"
         )
     return rows[~in_val], rows[in_val]
 

@@ -97,7 +97,7 @@ def _check_room(folder: Path, needed: int, videos: int, spec: ViewSpec) -> None:
         return
     raise ActionVitError(
         f"{folder}: the tokens of {videos} videos would take {needed / 1e9:.0f} GB, and {free / 1e9:.0f} GB are free:"
-        f" use fewer --cached-views (now {spec.views}), another --cache, --train head, or --no-tokens"
+        f" use fewer cached_views= (now {spec.views}), another cache=, train=head, or tokens=False"
     )
 
 
@@ -164,7 +164,7 @@ def extract_tokens(
     _check_room(store.folder, size, len(todo), spec)
     on_start(len(todo), size)
     requests = [DecodeRequest(id, by_id[id].path, _frames(spec), by_id[id].segment) for id in todo]
-    micro_batcher = MicroBatcher(None, remedy="give fewer --num-frames or a smaller --size")
+    micro_batcher = MicroBatcher(None, remedy="give fewer num_frames= or a smaller size=")
 
     def views(decoded: Decoded | Failure) -> tuple[Decoded | Failure, dict[str, Tensor]]:
         return decoded, {} if isinstance(decoded, Failure) else dict(_views(spec, decoded.frames, by_id[decoded.id]))
@@ -205,7 +205,7 @@ def _tokens(frozen: FrozenBlocks, pixels: Tensor, kept: TokenDtype) -> NDArray[A
     if kept == "fp16" and tokens.ndim > 2:  # clip embeddings are small and stay fp32
         tokens = tokens.half()
         if not torch.isfinite(tokens).all():
-            raise ActionVitError("tokens of these weights exceed fp16's range (65,504): use --token-precision fp32")
+            raise ActionVitError("tokens of these weights exceed fp16's range (65,504): use token_precision=fp32")
     return np.asarray(tokens.cpu().numpy())
 
 

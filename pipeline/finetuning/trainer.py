@@ -82,9 +82,9 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(parameter_groups(self.parameters, spec.optim, model.depth), lr=0.0)
         self.ema = EMA(self.parameters, spec.optim.ema) if spec.optim.ema else None
         self.best = _copy(self.parameters)
-        recompute = "--activation-checkpointing, " if model.recomputable and not model.checkpointing else ""
+        recompute = "activation_checkpointing=True, " if model.recomputable and not model.checkpointing else ""
         self.micro_batcher = MicroBatcher(
-            spec.micro_batch, remedy=f"use {recompute}fewer trained blocks, fewer --num-frames or a smaller --size"
+            spec.micro_batch, remedy=f"use {recompute}fewer trained blocks, fewer num_frames= or a smaller size="
         )
         self.flush_seconds, self._saved_at, self._saved_epoch = flush_seconds, time.monotonic(), -1
         self.loss = Loss(spec.loss, y[train_rows], model.head.out_features, ranks.device)
@@ -279,13 +279,14 @@ class Trainer:
         tensors, state = checkpoint
         if not resume:
             raise ActionVitError(
-                f"{self.folder} holds an unfinished training: add --resume, or --restart to discard it"
+                f"{self.folder} holds an unfinished training: continue it with resume=True, or discard it with"
+                " restart=True"
             )
         if state["identity"] != self.identity:
             names = [name for name in self.identity if self.identity[name] != state["identity"].get(name, "missing")]
             raise ActionVitError(
                 f"{self.folder}: the checkpoint belongs to another training ({', '.join(names)} differ): use the"
-                " options and the dataset that it was started with, or --restart"
+                " settings and the dataset that it was started with, or discard it with restart=True"
             )
         self.state = TrainerState(**{name: state[name] for name in TrainerState.__dataclass_fields__})
         self._saved_epoch = self.state.epoch
@@ -304,7 +305,9 @@ class Trainer:
 
 
 def _diverged(lr: float) -> ActionVitError:
-    return ActionVitError(f"the loss is NaN or Inf at a learning rate of {lr:.1e}: --restart with a lower --lr")
+    return ActionVitError(
+        f"the loss is NaN or Inf at a learning rate of {lr:.1e}: start again with restart=True and a lower lr="
+    )
 
 
 def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -199,7 +199,7 @@ def _load_finetuned(
 def _load_probe(run: Run, tensors: dict[str, NDArray[Any]], config: dict[str, Any], source: str | None) -> Predictor:
     head, views, stores = load_head(tensors, config), config["input"]["views"], run.info["stores"]
     if source is not None and len(stores) > 1:
-        raise ActionVitError(f"{run.folder}: several encoders are fused, and --weights names one; leave it out")
+        raise ActionVitError(f"{run.folder}: several encoders are fused, and weights= names one; leave it out")
     variants = config["input"]["variants"]
     inputs = [
         _encoder_input(run, variant, store, config, source) for variant, store in zip(variants, stores, strict=True)
@@ -249,14 +249,14 @@ def _encoder_input(
 def _transformers_job(run: Run, variant: str, key: dict[str, Any], source: str | None) -> TransformersJob:
     """Return the encoder of a store's key, with the key's views."""
     if source is None:
-        raise ActionVitError(f"{run.folder}: the store of {variant} is gone; give --weights its folder or hub id")
+        raise ActionVitError(f"{run.folder}: the store of {variant} is gone; give its folder or hub id as weights=")
     job = replace(find_encoder(source, name=variant), spec=ClipSpec(**key["clip"]))
     fields_now = json.loads(json.dumps(job.key_fields()))
     changed = [name for name in ("weights", "model", "preprocessing", "outputs") if fields_now[name] != key[name]]
     if changed:
         raise ActionVitError(
             f"{run.folder}: {job.source} is no longer the encoder that the run was made with ({', '.join(changed)}"
-            " differ); give --weights the one it was made with"
+            " differ); give the one it was made with as weights="
         )
     return job
 
@@ -274,7 +274,7 @@ def _weights(run: Run, variant: str, source: str | None, digest: str) -> Weights
     if weights.digest != digest:
         raise ActionVitError(
             f"{run.folder}: was made with other weights than {weights.source} (sha256 {digest[:12]}..., these have"
-            f" {weights.digest[:12]}...): give --weights the ones it was made with"
+            f" {weights.digest[:12]}...): give the ones it was made with as weights="
         )
     return weights
 

@@ -20,6 +20,7 @@ from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.probing.features import FeatureTable
 from actionvit.pipeline.probing.results import ProbeResult, make_result
 from actionvit.pipeline.probing.tasks import Fitted, ProbeSpec, Task, fit_final, fit_task, fuse_task, plan
+from actionvit.settings import settings_of
 
 
 def probe(
@@ -107,7 +108,7 @@ def build_head(spec: ProbeSpec) -> Head:
     try:
         head = head_class(spec.head)()
     except ValueError as error:
-        raise ActionVitError(f"--{error}") from error
+        raise ActionVitError(str(error)) from error
     known = head.get_params()
     wanted = {"class_weight": "none", "sampler": "uniform", "logit_adjust": 0.0, "focal": 0.0, "device": "cpu"}
     for name, default in wanted.items():
@@ -115,15 +116,16 @@ def build_head(spec: ProbeSpec) -> Head:
         if name in known:
             head.set_params(**{name: value})
         elif value != default:
-            raise ActionVitError(f"--{name.replace('_', '-')} {value}: the head `{spec.head}` has no such setting")
+            public = settings_of(spec)[name].name or name
+            raise ActionVitError(f"{public}: got {value}, but the head `{spec.head}` has no such setting")
     searchable = sorted(known.keys() - {"device", "random_state"})
     for name, values in spec.grid.items():
         if name not in searchable:
-            raise ActionVitError(f"--grid {name}: the head `{spec.head}` has {', '.join(searchable)}")
+            raise ActionVitError(f"grid: got {name}, but the head `{spec.head}` has {', '.join(searchable)}")
         for value in values:
             _check_kind(name, value, known[name])
     if spec.device.startswith("mps"):
-        raise ActionVitError("--device mps: probes need double precision, which it lacks; leave it out")
+        raise ActionVitError("device: got mps, which lacks the double precision that probes need; leave it out")
     return head
 
 
@@ -136,7 +138,7 @@ def _check_kind(name: str, value: Any, default: Any) -> None:
     }
     fitting, expected = fits.get(type(default), (True, ""))
     if not fitting:
-        raise ActionVitError(f"--grid {name}={value}: expected {expected}")
+        raise ActionVitError(f"grid: got {name}={value}, expected {expected}")
 
 
 def _check_sets(dataset: Dataset, tasks: Sequence[Task], table: FeatureTable) -> None:
@@ -155,7 +157,7 @@ def _check_sets(dataset: Dataset, tasks: Sequence[Task], table: FeatureTable) ->
         train, test = table.rows(task.split.train), table.rows(task.split.test)
         classes = len(np.unique(table.y[train]))
         if classes == 1 and len(train) == len(task.split.train):
-            raise ActionVitError(f"split {task.name}: its training set has one class; choose another --protocol")
+            raise ActionVitError(f"split {task.name}: its training set has one class; choose another protocol=")
         if classes < 2 or not len(test):
             raise ActionVitError(
                 f"split {task.name}: of {len(task.split.train)} training and {len(task.split.test)} test videos"

@@ -71,7 +71,7 @@ class Worker:
                 env={**os.environ, **ONE_THREAD},
             )
         except OSError as error:
-            raise ActionVitError(f"cannot start a decoding worker ({error}); give fewer with `--workers`") from error
+            raise ActionVitError(f"cannot start a decoding worker ({error}); choose fewer workers=") from error
         finally:
             theirs.close()
             os.close(watched)

@@ -109,7 +109,7 @@ def _attempt(url: str, part: Path, info: Path, *, max_bytes: int, progress: Prog
             raise _InterruptedError(f"the server answered {error.code}") from error
         raise ActionVitError(
             f"download of {url}: the server answered {error.code} {error.reason};"
-            " get the file by other means and give it with --from FILE"
+            " get the file by other means and give it with from=FILE"
         ) from error
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
         raise _InterruptedError(str(getattr(error, "reason", error)) or type(error).__name__) from error
@@ -165,5 +165,5 @@ def _check_room(url: str, part: Path, have: int, total: int | None, max_bytes: i
     if (free := shutil.disk_usage(part.parent).free) < total - have:
         raise ActionVitError(
             f"download of {url}: {total - have:,} bytes to come, {free:,} free in `{part.parent}`;"
-            " make room or choose another disk with --output"
+            " make room or choose another disk with output="
         )

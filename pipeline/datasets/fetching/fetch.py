@@ -111,9 +111,7 @@ ProgressCallback = Callable[[str, int, "int | None"], None]
 def find_source(name: str) -> DatasetSource:
     """Return the source of a dataset. Raises ActionVitError for a name that cannot be fetched."""
     if name in BY_FORM:
-        raise ActionVitError(
-            f"data fetch: {BY_FORM[name]}; unpack it, and give its folder as ROOT to the other commands"
-        )
+        raise ActionVitError(f"data fetch: {BY_FORM[name]}; unpack it, and give its folder to the other commands")
     if name not in SOURCES:
         raise ActionVitError(f"data fetch: got `{name}`, expected one of {', '.join(SOURCES)}")
     return SOURCES[name]
@@ -183,7 +181,7 @@ def _work_folder(target: Path) -> Iterator[Path]:
                 break
             except OSError as error:
                 raise ActionVitError(
-                    f"data fetch: cannot write `{work}` ({error.strerror}); choose another --output"
+                    f"data fetch: cannot write `{work}` ({error.strerror}); choose another output="
                 ) from error
             except ActionVitError as error:
                 if not isinstance(error.__cause__, FileNotFoundError):
@@ -210,7 +208,7 @@ def _present(to: Path) -> Fetched:
     try:
         scan = scan_tree(to)
     except ActionVitError as error:
-        raise ActionVitError(f"data fetch: `{to}` holds other files; give a new folder with --output") from error
+        raise ActionVitError(f"data fetch: `{to}` holds other files; give a new folder with output=") from error
     return Fetched(to, len(scan.videos), len(scan.folders), new=False)
 
 
@@ -219,7 +217,7 @@ def _obtain(archive: str, work: Path, source: DatasetSource, progress: ProgressC
     if "://" not in archive:
         file = Path(archive).expanduser()
         if not file.is_file():
-            raise ActionVitError(f"--from `{archive}`: no such file; give an archive or an http(s) address")
+            raise ActionVitError(f"from: got `{archive}`, no such file; give an archive or an http(s) address")
         return file
     name = Path(unquote(urlsplit(archive).path)).name.lstrip(".") or "archive"
     # Two addresses may end in one name, and the name may name the class.
@@ -236,7 +234,7 @@ def _obtain(archive: str, work: Path, source: DatasetSource, progress: ProgressC
                 progress=progress and (lambda done, total: progress(step, done, total)),
             )
         except ActionVitError as error:
-            raise ActionVitError(f"{error}" if "--from" in f"{error}" else f"{error}; or {source.by_hand}") from error
+            raise ActionVitError(f"{error}" if "from=" in f"{error}" else f"{error}; or {source.by_hand}") from error
     return file
 
 

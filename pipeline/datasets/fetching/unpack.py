@@ -186,7 +186,7 @@ def find_bsdtar(archive: str) -> str:
             return program
     raise ActionVitError(
         f"`{archive}` needs a program to unpack it, and none is here: install bsdtar (apt install libarchive-tools),"
-        " or give a zip or tar of it with --from FILE"
+        " or give a zip or tar of it with from=FILE"
     )
 
 

@@ -183,7 +183,7 @@ class _Resolver:
         id, (file, line) = next(iter(self.missing.items()))
         count = pluralize(len(self.missing), "path")
         header = "; if this line is a header, call its columns path,label" if line == 1 else ""
-        skip = "" if not self.videos else ", or skip missing videos with --skip-missing"
+        skip = "" if not self.videos else ", or skip missing videos with skip_missing=True"
         return (
             f"`{file}` line {line}: no video `{printable(id)}` in `{self.listing.base}` ({count} missing);"
             f" correct the path or remove the line{skip}{header}"

@@ -1,0 +1,166 @@
+"""Errors and warnings: the library names settings, the command line names its options."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import actionvit as av
+from actionvit.cli import cli
+from actionvit.commands.command import Command, configure_logging, with_options
+from actionvit.errors import ActionVitError
+from actionvit.features.timesformer.variants import clip_spec
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARY = ("features", "heads", "evaluation", "pipeline")
+
+
+def texts(tree: ast.AST) -> Iterator[str]:
+    """Yield the texts of a module, without those in lists: the arguments of other programs."""
+    if isinstance(tree, ast.List):
+        return
+    if isinstance(tree, ast.JoinedStr):
+        yield "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in tree.values)
+    elif isinstance(tree, ast.Constant) and isinstance(tree.value, str):
+        yield tree.value
+    for child in () if isinstance(tree, ast.JoinedStr) else ast.iter_child_nodes(tree):
+        yield from texts(child)
+
+
+@pytest.mark.parametrize("package", LIBRARY)
+def test_library_texts_name_settings_not_options(package: str) -> None:
+    named = [
+        f"{path.relative_to(ROOT)}: {text}"
+        for path in (ROOT / package).rglob("*.py")
+        for text in texts(ast.parse(path.read_text(encoding="utf-8")))
+        if re.search(r"(?<![\w-])--[a-z]", re.sub(r"`actionvit [^`]*`|var\(--\w+", "", text))
+    ]
+    assert not named
+
+
+@click.command(cls=Command)
+@click.argument("root")
+@click.option("--dataset-name")
+@click.option("--list", "lists", multiple=True)
+@click.option("-o", "--output", "out")
+@click.option("--tokens/--no-tokens")
+@click.option("--wait", is_flag=True)
+@click.option("--num-frames", "frames")
+def example() -> None:
+    """Stand for a command."""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("num_frames: got 0, expected at least 1", "--num-frames: got 0, expected at least 1"),
+        ("size: got 0, expected at least 1", "size: got 0, expected at least 1"),
+        ("give fewer num_frames= or a smaller size=", "give fewer --num-frames or a smaller size="),
+        ("give output=FOLDER, or wait=True", "give --output FOLDER, or --wait"),
+        ("use tokens=False", "use --no-tokens"),
+        ("use tokens=True: it is faster", "use --tokens: it is faster"),
+        ("choose another name=", "choose another --dataset-name"),
+        ("give it as root=, or name it in lists=", "give it as ROOT, or name it in --list"),
+        ("`wait=True.avi`: run `actionvit data fetch --from wait=True`", None),
+        ("runs/wait=True is there, and so is x.wait=True", None),
+        ("store: clip.num_frames=8", None),
+    ],
+)
+def test_settings_become_the_options_of_the_command(text: str, expected: str | None) -> None:
+    assert with_options(text, example) == (expected or text)
+
+
+@pytest.fixture
+def cached(sixty: Path, tmp_path: Path) -> Path:
+    """Embeddings of the drawn clips, under `cache`."""
+    av.extract(av.load_dataset(sixty), "tiny", cache=tmp_path / "cache", workers=0, device="cpu")
+    return tmp_path / "cache"
+
+
+Call = Callable[[av.Dataset, Path], object]
+ERRORS: list[tuple[Call, list[str], str, str]] = [
+    (
+        lambda data, place: av.load_dataset(data.root, name="a/b"),
+        ["probe", "--dataset-name", "a/b"],
+        "name: got 'a/b', expected a word without `/`; choose another name=",
+        "--dataset-name: got 'a/b', expected a word without `/`; choose another --dataset-name",
+    ),
+    (
+        lambda data, place: av.probe(data, "tiny", cache=place, head="knn", focal_gamma=1.0),
+        ["probe", "--variant", "tiny", "--head", "knn", "--focal-gamma", "1"],
+        "focal_gamma: got 1.0, but the head `knn` has no such setting",
+        "--focal-gamma: got 1.0, but the head `knn` has no such setting",
+    ),
+    (
+        lambda data, place: av.finetune(data, "tiny", cache=place, train="last:99"),
+        ["finetune", "--variant", "tiny", "--train", "last:99"],
+        "train: got 'last:99', but the model has",
+        "--train: got 'last:99', but the model has",
+    ),
+    (
+        lambda data, place: av.finetune(data, "tiny", cache=place, train="all", tokens=True),
+        ["finetune", "--variant", "tiny", "--train", "all", "--tokens"],
+        "train=all trains every block, so tokens cannot be cached: add tokens=False",
+        "--train all trains every block, so tokens cannot be cached: add --no-tokens",
+    ),
+    (
+        lambda data, place: av.extract(data, "large", cache=place),
+        ["extract", "--variant", "large"],
+        "give weights=FOLDER, FILE.pyth or a hub id",
+        "give --weights FOLDER, FILE.pyth or a hub id",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "arguments", "in_python", "on_the_command_line"), ERRORS)
+def test_an_error_names_keywords_in_python_and_options_beside(
+    sixty: Path, cached: Path, call: Call, arguments: list[str], in_python: str, on_the_command_line: str
+) -> None:
+    with pytest.raises(ActionVitError) as raised:
+        call(av.load_dataset(sixty), cached)
+    assert in_python in str(raised.value) and "--" not in str(raised.value)
+    name, *options = arguments
+    result = CliRunner().invoke(cli, [name, str(sixty), *options, "--cache", str(cached)])
+    assert isinstance(result.exception, ActionVitError)
+    assert on_the_command_line in str(result.exception)
+
+
+def test_an_existing_run_names_keywords_and_options(sixty: Path, cached: Path) -> None:
+    dataset, runs = av.load_dataset(sixty), cached.parent / "runs"
+    av.probe(dataset, "tiny", cache=cached, runs=runs, run_name="mine", seeds=1)
+    with pytest.raises(ActionVitError, match="choose another run_name=, or overwrite=True to replace it"):
+        av.probe(dataset, "tiny", cache=cached, runs=runs, run_name="mine", balanced=True)
+    where = ["--cache", str(cached), "--runs", str(runs), "--run-name", "mine", "--variant", "tiny", "--balanced"]
+    result = CliRunner().invoke(cli, ["probe", str(sixty), *where])
+    assert "choose another --run-name, or --overwrite to replace it" in str(result.exception)
+
+
+def test_a_warning_names_keywords_and_options(
+    sixty: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip_spec("tiny", stride=4)
+    assert "choose sampling=dense" in caplog.text
+    logger = logging.getLogger("actionvit")
+    before, propagated = list(logger.handlers), logger.propagate
+    configure_logging()
+    try:
+        arguments = ["extract", str(sixty), "--variant", "tiny", "--stride", "4", "--cache", str(tmp_path), "--dry-run"]
+        result = CliRunner().invoke(cli, arguments)
+    finally:
+        logger.handlers, logger.propagate = before, propagated
+    assert result.exit_code == 0 and "choose --sampling dense" in result.stderr
+
+
+def test_a_note_on_a_dataset_names_options(sixty: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(sixty, tmp_path / "clips", ignore=shutil.ignore_patterns("testTrain*"))
+    assert any("give their folder as splits_dir= to use them" in note for note in av.load_dataset(root).notes)
+    result = CliRunner().invoke(cli, ["data", "check", str(root)])
+    assert "give their folder as --splits-dir to use them" in result.stdout
