@@ -75,7 +75,7 @@ def test_an_unknown_projection_lists_what_there_is(space: Embeddings) -> None:
         project(space.x, "mds")  # type: ignore[arg-type]
 
 
-def test_the_picture_shows_every_tested_clip_and_how_often_it_was_right(run: Run, space: Embeddings) -> None:
+def test_plot_shows_tested_clips_and_their_accuracy(run: Run, space: Embeddings) -> None:
     other = dataclasses.replace(run, folder=Path("other"), predictions=predictions(seed=3))
     picture = analyse([run, other], space).projection
     assert {point.id for point in picture.points} == set(run.predictions.id.tolist()), "not x, y, z"
@@ -152,13 +152,13 @@ def test_where_nothing_is_alike_nothing_is_flagged(run: Run, space: Embeddings) 
     assert duplicate_line(leaks).startswith("No test clip")
 
 
-def test_a_run_that_does_not_tell_its_training_clips_is_not_judged(run: Run, space: Embeddings) -> None:
+def test_leaks_are_unknown_without_recorded_training_clips(run: Run, space: Embeddings) -> None:
     silent = dataclasses.replace(run, train={})
     found = analyse([silent], space, hard=[hard(str(run.predictions.id[0]), "official-1")])
     assert found.duplicates is None and found.neighbors == []
 
 
-def test_embeddings_come_from_the_store_only_while_it_is_the_same(tmp_path: Path) -> None:
+def test_embeddings_are_read_from_an_unchanged_store_only(tmp_path: Path) -> None:
     from fake_store import fill, numbered
 
     store = fill(tmp_path / "store", range(5))

@@ -119,6 +119,16 @@ def test_no_module_exceeds_400_lines() -> None:
     assert statistics.median(lengths.values()) <= 150
 
 
+def test_names_of_tests_fit_in_60_characters() -> None:
+    names = [
+        node.name
+        for path in (ROOT / "tests").glob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    ]
+    assert not [name for name in names if len(name) > 60]
+
+
 def test_only_the_front_door_lies_at_the_top() -> None:
     assert {path.name for path in ROOT.glob("*.py")} == {
         "__init__.py",

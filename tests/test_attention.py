@@ -73,7 +73,7 @@ def test_a_folder_of_frames_is_named_from_inside_as_from_outside(
     assert (folder / "look" / "wave.png").is_file()
 
 
-def test_the_upper_row_is_what_the_encoder_sees_and_the_lower_its_rollout(video: Path, tmp_path: Path) -> None:
+def test_strip_rows_are_input_frames_and_attention_rollout(video: Path, tmp_path: Path) -> None:
     assert run(video, "--variant", "tiny", "--output", tmp_path, "--animate", "none").exit_code == 0
     spec = clip_spec("tiny")
     seen, shares = AttentionRollout(find_weights("tiny"), spec, device="cpu")(decode(video, [spec]))
@@ -107,7 +107,7 @@ def test_videos_of_one_name_do_not_overwrite_each_other(video: Path, tmp_path: P
     assert written == {"jump-a.b.png", "run-a.b-2.png", "run-a.b-3.png", "clip.png"}
 
 
-def test_a_size_of_no_whole_patches_and_unknown_weights_are_one_line(video: Path, tmp_path: Path) -> None:
+def test_bad_size_and_unknown_weights_give_one_line_errors(video: Path, tmp_path: Path) -> None:
     from actionvit.errors import ActionVitError
 
     for options, said in [(("--size", 100), "multiple of the model's patch"), (("--weights", "nowhere/"), "no such")]:
@@ -116,7 +116,7 @@ def test_a_size_of_no_whole_patches_and_unknown_weights_are_one_line(video: Path
     assert not (tmp_path / "out").exists()
 
 
-def test_an_overlay_is_grey_below_the_median_and_coloured_at_the_top() -> None:
+def test_overlay_is_gray_below_median_and_colored_at_top() -> None:
     frames = np.full((2, 32, 32, 3), (200, 120, 40), np.uint8)
     shares = np.zeros((2, 2, 2), np.float32)
     shares[1, 0, 0] = 1
@@ -133,7 +133,7 @@ def test_places_are_even_and_all_where_there_are_few() -> None:
     assert evenly(96, 16).tolist() == list(range(3, 96, 6))
 
 
-def test_strips_keep_to_their_limit_and_leave_out_what_does_not_decode(video: Path, tmp_path: Path, caplog) -> None:
+def test_strips_respect_limit_and_skip_undecodable_videos(video: Path, tmp_path: Path, caplog) -> None:
     os.mkfifo(tmp_path / "pipe.avi")
     (tmp_path / "text.avi").write_text("no video")
     paths = {name: tmp_path / f"{name}.avi" for name in ("gone", "pipe", "text")} | dict.fromkeys("abc", video)

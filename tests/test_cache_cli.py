@@ -236,7 +236,7 @@ def test_where_there_are_only_shards_the_remedy_works(tmp_path: Path) -> None:
     assert as_json("show", tmp_path / "d" / "w-1")["rows"] == 2
 
 
-def test_prune_takes_joined_shards_and_what_is_named_once_it_is_answered(root: Path) -> None:
+def test_prune_removes_merged_and_named_stores_after_consent(root: Path) -> None:
     shard = fill(root / "d" / "v-1.shard-1-of-2", range(2)).folder
     other = fill(root / "d" / "v-1.shard-2-of-2", range(9)).folder
     (stale,) = as_json("prune", "--cache", root)

@@ -88,7 +88,7 @@ def test_values_may_be_repeated_or_comma_listed(given: tuple[str, ...], expected
     assert CliRunner().invoke(show, arguments).output.strip() == repr(expected)
 
 
-def test_quiet_hides_warnings_and_verbose_shows_progress_of_the_log() -> None:
+def test_quiet_hides_warnings_and_verbose_shows_the_log() -> None:
     code = (
         "import logging, click, sys; from actionvit.commands.command import Command, configure_logging\n"
         "configure_logging(); log = logging.getLogger('actionvit.x')\n"

@@ -121,7 +121,7 @@ def test_training_sets_add_nadeau_and_bengios_term() -> None:
     assert (trained.se**2 - given.se**2) == pytest.approx(2 * (whole[0].se ** 2 - given.se**2))
 
 
-def test_thinned_training_sets_show_their_variance_between_splits() -> None:
+def test_thinned_training_sets_vary_between_splits() -> None:
     """Heads of few shots differ from split to split by more than their test clips explain."""
     clips, splits = 60, 8
     chance = np.repeat(np.random.RandomState(1).uniform(0.1, 0.9, splits), clips)
@@ -148,7 +148,7 @@ def test_holms_correction_step_by_step() -> None:
     assert corrected[order[0]] == pytest.approx(min(1, 20 * p[order[0]]))
 
 
-def test_classes_are_corrected_together_and_those_without_clips_left_out() -> None:
+def test_holm_covers_all_classes_with_test_clips() -> None:
     a, b = predictions(clips=200), predictions(skill=3.0, seed=5, clips=200)
     longer = (*NAMES, "yawn")
     wide = [
@@ -259,7 +259,7 @@ def test_classes_of_few_sources_are_named_as_untestable() -> None:
             assert row.testable == (6 * paired_p(own, np.arange(row.sources)) < 0.05)
 
 
-def test_a_planted_difference_is_recovered_with_the_stated_coverage() -> None:
+def test_planted_difference_is_covered_at_the_stated_rate() -> None:
     found = recovery((0.3, 0.8), tries=150, sources=60)
     assert found["top1"] >= 0.89 and found["mean_class_accuracy"] >= 0.89
     assert 0.91 <= found["each_class"] <= 0.99

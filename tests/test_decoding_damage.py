@@ -120,7 +120,7 @@ def test_what_is_bad_is_found_from_errors_marks_and_losses() -> None:
     assert damaged_packets(times, whole, failed={3}, one_frame_each=none, exact=False) == {0, 1, 2, 3}
 
 
-def test_a_damaged_video_is_kept_and_flagged_if_its_sampled_frames_are_intact(tmp_path: Path) -> None:
+def test_damaged_video_with_intact_samples_is_flagged(tmp_path: Path) -> None:
     path = Film(name="h264.mp4", codec="libx264", gop=10).write(tmp_path)
     images, _ = all_that_decodes(path)
     with av.open(str(path)) as container:

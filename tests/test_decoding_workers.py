@@ -197,9 +197,7 @@ def test_a_hang_is_noticed_in_time_after_the_consumer_was_away(named: Named, mon
 
 @pytest.mark.timing
 @pytest.mark.usefixtures("misbehaving")
-def test_time_that_a_run_was_stopped_while_it_embedded_counts_for_nothing(
-    named: Named, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_time_suspended_while_embedding_is_no_timeout(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
     """The consumer is away for long with the workers stopped; then they have their time."""
     monkeypatch.setattr(f"{SUPERVISOR}.GRACE", 0.2)
     monkeypatch.setattr(f"{SUPERVISOR}.AHEAD_PER_WORKER", 2)
@@ -360,9 +358,7 @@ def ledger(folder: Path) -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.timing
-def test_a_run_over_misbehaving_decoders_ends_with_the_right_ledger(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_misbehaving_decoders_give_the_right_failure_log(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     misbehaving_decoders.install(monkeypatch)
     monkeypatch.setattr(f"{SUPERVISOR}.MAX_MEMORY", 1 << 28)
@@ -399,7 +395,7 @@ def test_a_run_over_misbehaving_decoders_ends_with_the_right_ledger(
     assert extract(root, "--retry-failed").exit_code == 0 and ledger(root.parent) == {}
 
 
-def test_damaged_videos_are_kept_and_flagged_or_skipped_as_the_user_says(root: Path) -> None:
+def test_on_corrupt_keeps_or_skips_damaged_videos(root: Path) -> None:
     for label in ("hop", "run"):
         for path in sorted((root / label).glob("*.avi"))[2:]:
             path.unlink()

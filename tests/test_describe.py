@@ -154,7 +154,7 @@ def test_order_is_within_five_percent_of_the_trees_best(seed: int) -> None:
     assert length(found) <= 1.05 * min(map(length, every))  # scipy does not always find the best (its issue 11227)
 
 
-def test_an_order_of_one_or_two_classes_and_of_classes_never_seen() -> None:
+def test_class_order_with_few_or_unseen_classes() -> None:
     assert by_similarity(np.array([[3, 1], [1, 3]])) == [0, 1]
     assert sorted(by_similarity(np.zeros((4, 4), dtype=np.int64))) == [0, 1, 2, 3]
 
@@ -184,7 +184,7 @@ def test_accuracy_by_what_the_names_tell(pair: list[Run]) -> None:
         assert row.deltas[0].ci95 == pytest.approx([max(-1, low), min(1, high)], abs=1e-6)
 
 
-def test_names_of_no_pattern_and_fields_of_one_value_are_left_out() -> None:
+def test_unmatched_names_and_constant_fields_are_left_out() -> None:
     found = predictions()
     plain = dataclasses.replace(found, id=np.array([f"a/{n}.mp4" for n in range(len(found.id))]))
     run = Run(folder=Path("x"), info={}, predictions=plain, metrics={}, train={})
@@ -194,7 +194,7 @@ def test_names_of_no_pattern_and_fields_of_one_value_are_left_out() -> None:
     assert "Camera" not in {row.field for row in rows} and "Quality" in {row.field for row in rows}
 
 
-def test_hard_clips_are_the_surest_errors_then_the_worst_of_the_worst_classes(pair: list[Run]) -> None:
+def test_hard_clips_are_confident_errors_then_worst_classes(pair: list[Run]) -> None:
     chosen = hard_clips(pair, names=("base", "hr"), errors=5, classes=2, per_class=3)
     scores = np.stack([run.predictions.scores for run in pair])
     found = pair[0].predictions

@@ -128,7 +128,7 @@ def test_the_key_holds_everything_that_changes_numbers() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore")
-def test_a_compiled_encoder_gives_the_same_embeddings_under_a_key_of_its_own() -> None:
+def test_compiled_encoder_has_equal_rows_and_its_own_key() -> None:
     spec, frames = clip_spec("tiny", clips=3), noise(20)
     plain = Encoder(find_weights("tiny"), spec, device="cpu", layers=(2,))
     compiled = Encoder(find_weights("tiny"), spec, device="cpu", layers=(2,), compile=True)

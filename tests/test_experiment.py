@@ -50,7 +50,7 @@ def test_cells_differ_in_what_their_labels_say() -> None:
     assert {cell.spec.criterion for cell in tails} == {"mean_class_accuracy"}
 
 
-def test_shards_of_a_sorted_list_see_other_classes_and_stratified_ones_do_not() -> None:
+def test_contiguous_shards_differ_and_stratified_agree() -> None:
     ids = [f"{name}/{number:02}" for name in "abcd" for number in range(12)]
     y = np.repeat(np.arange(4), 12)
     found = {}
@@ -84,7 +84,7 @@ def test_a_table_says_the_same_in_every_form(tmp_path) -> None:
     assert picture.stat().st_size > 1000
 
 
-def test_rows_are_compared_with_the_plainer_one_and_what_shows_is_said() -> None:
+def test_rows_are_compared_with_the_plain_one() -> None:
     random = np.random.default_rng(0)
     linear, better = planted(random, (0.0, 1.0), 200)
     labels = [("linear", "none", 4), ("linear", "balanced", 4), ("mlp", "none", 4), ("mlp", "balanced", 4)]

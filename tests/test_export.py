@@ -120,7 +120,7 @@ def test_the_card_states_weights_figures_and_metadata(dataset: Dataset, place: P
     assert "these weights themselves were not evaluated" in body
 
 
-def test_the_licence_and_base_model_of_kinetics_weights_are_named(place: Path) -> None:
+def test_model_card_names_licence_and_base_model(place: Path) -> None:
     from dataclasses import replace
 
     from actionvit.pipeline.prediction import model_card
@@ -184,9 +184,7 @@ print(json.dumps([processor.__class__.__name__, scores, from_file]))
 
 @pytest.mark.slow
 @pytest.mark.skipif(not TORCHVISION, reason="ACTIONVIT_TORCHVISION_PYTHON names no Python with torchvision, torchcodec")
-def test_with_torchvision_and_torchcodec_the_video_processor_agrees(
-    dataset: Dataset, place: Path, tmp_path: Path
-) -> None:
+def test_video_processor_agrees_with_torchcodec(dataset: Dataset, place: Path, tmp_path: Path) -> None:
     from actionvit.features.decoding import decode
     from actionvit.features.sampling import clip_indices
 

@@ -80,7 +80,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(cli, [str(each) for each in arguments])
 
 
-def test_embeddings_are_those_of_decoding_and_encoding_each_video_by_itself(root: Path, tmp_path: Path) -> None:
+def test_rows_equal_encoding_each_video_alone(root: Path, tmp_path: Path) -> None:
     dataset = load_dataset(root)
     summary = extract(dataset, [job()], cache=tmp_path / "cache", workers=1)
     store = FeatureStore.open(summary.outcomes[0].store)

@@ -97,7 +97,7 @@ def test_values_that_are_no_numbers_are_wrong_usage(tmp_path: Path, option: tupl
     assert result.exit_code == 2 and "expected" in result.output, result.output
 
 
-def test_a_stride_without_dense_sampling_is_said_to_make_no_difference(caplog: pytest.LogCaptureFixture) -> None:
+def test_stride_with_uniform_sampling_warns(caplog: pytest.LogCaptureFixture) -> None:
     assert clip_spec("tiny", stride=4) == clip_spec("tiny") and "--sampling dense" in caplog.text
     caplog.clear()
     assert clip_spec("tiny", sampling="dense", stride=4).stride == 4 and not caplog.text
@@ -140,7 +140,7 @@ def test_the_mean_patch_instead_of_the_frames_cls(clips: Path, model: Timesforme
         np.testing.assert_allclose(by_mean.read([video.id], "clip"), by_cls.read([video.id], "clip"), atol=2e-5)
 
 
-def test_a_probe_takes_kept_views_averaged_or_each_and_kept_layers(clips: Path, tmp_path: Path) -> None:
+def test_probe_reads_views_averaged_or_each_and_layers(clips: Path, tmp_path: Path) -> None:
     for label in ("hop", "run"):
         for number in range(2, 8):
             frames = np.random.RandomState(number).randint(0, 256, (9, 48, 64, 3)).astype(np.uint8)
@@ -171,7 +171,7 @@ def test_the_size_of_tokens_is_said_and_must_fit(clips: Path, tmp_path: Path, mo
     assert "rows to write" not in run(*tokens).stderr, "nothing is left to write"
 
 
-def test_shards_run_at_once_in_processes_of_their_own_and_merge_to_the_whole(clips: Path, tmp_path: Path) -> None:
+def test_parallel_shards_merge_to_the_complete_store(clips: Path, tmp_path: Path) -> None:
     """As several GPUs of one machine would share a dataset: `--device cuda:0 --shard 1/2`, `--device cuda:1 ...`."""
     whole = store_of(clips, tmp_path / "whole")
     common = ["extract", clips, "--cache", tmp_path / "cache", *SHAPE, "--device", "cpu"]

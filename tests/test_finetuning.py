@@ -86,7 +86,7 @@ def invoke(*arguments: Any) -> Result:
 
 @pytest.mark.parametrize("of", ["head", "last:1", "last:2"])
 @pytest.mark.parametrize("augment", [True, False])
-def test_training_from_cached_tokens_gives_the_bits_of_training_through_the_frozen_blocks(
+def test_cached_tokens_train_to_the_bits_of_frozen_blocks(
     dataset: Dataset, weights: Weights, tmp_path: Path, of: str, augment: bool
 ) -> None:
     changes: dict[str, Any] = {"train": of, "views": 3} | ({} if augment else {"augment": None})
@@ -119,9 +119,7 @@ def test_one_view_is_the_plain_one(dataset: Dataset, weights: Weights, tmp_path:
     assert far(cached, train(dataset, weights, tmp_path / "c", train="last:1", tokens="fp32", augment=None)) == 0
 
 
-def test_a_training_that_was_over_when_it_was_killed_says_what_it_was_trained_on(
-    weights: Weights, tmp_path: Path
-) -> None:
+def test_finished_then_killed_training_keeps_its_record(weights: Weights, tmp_path: Path) -> None:
     dataset = tiny_model.write_clips(tmp_path / "drawn")
     broken = next(video for video in dataset.videos if "1_" in video.path.name)
     broken.path.write_bytes(b"no video")
@@ -132,7 +130,7 @@ def test_a_training_that_was_over_when_it_was_killed_says_what_it_was_trained_on
     assert first.trained == again.trained and far(first, again) == 0
 
 
-def test_what_cannot_be_trained_is_found_before_anything_is_computed(weights: Weights, tmp_path: Path) -> None:
+def test_bad_training_settings_are_refused_before_work(weights: Weights, tmp_path: Path) -> None:
     def computed(videos: int, size: int) -> None:
         pytest.fail("tokens were computed first")
 
@@ -157,9 +155,7 @@ def test_tokens_are_computed_once_for_all_splits_and_reruns(dataset: Dataset, we
     assert seen == list(range(1, len(dataset.videos) + 1))
 
 
-def test_tokens_that_only_the_machine_failed_to_make_are_tried_again(
-    dataset: Dataset, weights: Weights, tmp_path: Path
-) -> None:
+def test_tokens_lost_to_machine_failures_are_retried(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
     seen: list[int] = []
     how: dict[str, Any] = {"tokens": "fp16", "views": 2, "epochs": 1, "cache": tmp_path}
     train(dataset, weights, tmp_path / "a", **how)
@@ -213,7 +209,7 @@ def test_memory_is_for_frames_that_epochs_ask_for_again(
     assert {row for kind, row in kept if kind == "drawn"} <= set(rows[0].train.tolist())
 
 
-def test_tokens_that_do_not_fit_are_refused_before_the_first_is_computed(
+def test_tokens_beyond_free_space_are_refused_first(
     dataset: Dataset, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokens.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))  # type: ignore[attr-defined]
@@ -234,7 +230,7 @@ def test_tokens_that_do_not_fit_are_refused_before_the_first_is_computed(
     ],
     ids=["all", "last:2"],
 )
-def test_killed_in_any_epoch_and_resumed_a_training_ends_in_the_same_bits(
+def test_kill_and_resume_in_any_epoch_gives_the_same_bits(
     dataset: Dataset, weights: Weights, tmp_path: Path, how: list[str]
 ) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent / "support")}
@@ -285,7 +281,7 @@ def test_a_checkpoint_is_not_resumed_on_other_clips(
         train(copied, weights, tmp_path, **how, resume=True)
 
 
-def test_only_fixed_parts_tie_a_checkpoint_to_the_number_of_processes(
+def test_world_size_binds_a_checkpoint_for_fixed_shards_only(
     dataset: Dataset, weights: Weights, tmp_path: Path
 ) -> None:
     rows, spec = np.arange(4), tiny_model.spec()
@@ -299,7 +295,7 @@ def test_only_fixed_parts_tie_a_checkpoint_to_the_number_of_processes(
     assert same("shuffled") and same("class-aware") and not same("sharded")
 
 
-def test_checkpoints_as_seldom_as_asked_cost_a_kill_more_and_change_nothing(
+def test_checkpoint_interval_changes_no_result(
     dataset: Dataset, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: list[int] = []
@@ -494,9 +490,7 @@ def test_a_loss_that_is_no_number_ends_in_a_line(dataset: Dataset, weights: Weig
         train(dataset, weights, tmp_path, lr=1e30, clip_norm=0.0, train="all", warmup=0.0)
 
 
-def test_weights_that_are_no_numbers_after_the_last_step_are_not_the_best(
-    dataset: Dataset, weights: Weights, tmp_path: Path
-) -> None:
+def test_nan_weights_after_the_last_step_are_not_kept(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
     how: dict[str, Any] = {"lr": 1e30, "clip_norm": 0.0, "train": "all", "warmup": 0.0, "epochs": 1, "batch": 100}
     with pytest.raises(ActionVitError, match="lower lr="):
         train(dataset, weights, tmp_path, **how)

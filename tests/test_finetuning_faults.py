@@ -91,7 +91,7 @@ def test_a_lost_rank_ends_the_others_with_one_line(
         np.testing.assert_allclose(other[name], value, atol=1e-4)
 
 
-def test_ranks_wait_for_rank_0_longer_than_the_timeout_and_not_for_a_stopped_one(tmp_path: Path) -> None:
+def test_ranks_wait_for_rank_0_but_not_for_a_stopped_rank(tmp_path: Path) -> None:
     script = (
         "import sys, time\n"
         "from actionvit.cli import main\n"

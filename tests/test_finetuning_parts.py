@@ -65,7 +65,7 @@ def model(num_frozen: int = -1, **options: object) -> Classifier:
 # The loss
 
 
-def test_cross_entropy_is_torchs_with_smoothing_weights_and_soft_targets() -> None:
+def test_cross_entropy_equals_torch() -> None:
     rng = torch.Generator().manual_seed(1)
     logits, y = torch.randn(5, 3, generator=rng), torch.tensor([0, 2, 1, 0, 0])
     plain = Loss(LossSpec(label_smoothing=0.1), Y, 3, "cpu")
@@ -103,7 +103,7 @@ def test_a_sure_clip_has_a_gradient_whatever_the_focus(gamma: float) -> None:
     assert logits.grad is not None and torch.isfinite(logits.grad).all() and logits.grad[1].abs().sum() > 0
 
 
-def test_adjusted_logits_of_a_class_without_a_clip_are_not_raised_for_ever() -> None:
+def test_logit_adjustment_of_an_absent_class_is_bounded() -> None:
     adjusted = Loss(LossSpec(logit_adjust=1.0), Y, 4, "cpu")
     logits = torch.zeros(1, 4, requires_grad=True)
     adjusted(logits, torch.tensor([[1.0, 0.0, 0.0, 0.0]])).sum().backward()
@@ -146,7 +146,7 @@ def test_rates_fall_with_depth_and_only_matrices_decay() -> None:
     assert [layer_of(name, 3) for name in ("time", "blocks.0.x", "blocks.2.x", "norm.bias")] == [0, 1, 3, 4]
 
 
-def test_the_last_block_but_one_is_left_out_as_often_as_asked_earlier_ones_less() -> None:
+def test_stochastic_depth_rate_falls_towards_the_input() -> None:
     np.testing.assert_allclose(1 - drop_path_keep_probs(0.2, 5)[:-1], [0, 0.2 / 3, 0.4 / 3, 0.2])
     np.testing.assert_allclose(1 - drop_path_keep_probs(0.2, 3)[:-1], [0, 0.2])
     assert drop_path_keep_probs(0.2, 2)[0] == 1
@@ -183,7 +183,7 @@ def test_every_rank_number_makes_the_same_steps(deal: str) -> None:
     assert again == alone and other != alone
 
 
-def test_dealing_by_class_evens_out_what_ranks_see_and_fixed_shards_do_the_opposite() -> None:
+def test_class_aware_ranks_are_even_and_fixed_shards_are_not() -> None:
     y = np.sort(RNG(1).choice(6, 300, p=[0.4, 0.25, 0.15, 0.1, 0.06, 0.04]))  # in the order of ids, as folders are
     uneven = {}
     for deal in ("shuffled", "class-aware", "sharded"):
@@ -208,7 +208,7 @@ def test_items_name_videos_of_the_whole_dataset() -> None:
     assert item.rng("view").random() != item.rng("view", second=True).random() != item.rng("drop").random()
 
 
-def test_the_validation_part_shows_every_class_and_keeps_sources_whole() -> None:
+def test_validation_set_has_every_class_and_whole_sources() -> None:
     rng = RNG(0)
     for trial in range(20):
         films = [(label, film) for label in range(8) for film in range(rng.integers(1, 7))]
@@ -258,7 +258,7 @@ def test_one_draw_holds_for_all_frames_of_a_view() -> None:
     assert view.shape == (8, 3, 32, 32) and (view == view[:1]).all() and view.min() >= 0 and view.max() <= 255
 
 
-def test_views_are_mirrored_half_of_the_time_and_never_where_sides_matter() -> None:
+def test_half_of_views_are_mirrored_except_sided_classes() -> None:
     plain = AugmentSpec(window=1, area=1, colours=0, flip=False)
     for label, expected in (("run", range(25, 76)), ("turn_left", range(1))):
         spec = replace(plain, flip=True, keep_sides=("turn_left",))
@@ -322,7 +322,7 @@ def as_torchrun(monkeypatch: pytest.MonkeyPatch, world: str, rank: str) -> None:
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
 
 
-def test_a_number_of_processes_that_nothing_started_is_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unlaunched_world_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     as_torchrun(monkeypatch, "2", "0")
     for name in ("RANK", "MASTER_PORT"):
         with monkeypatch.context() as less:
@@ -333,7 +333,7 @@ def test_a_number_of_processes_that_nothing_started_is_refused_in_a_line(monkeyp
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("fails", [True, False])
-def test_a_process_that_fails_leaves_without_waiting_for_the_others(
+def test_failing_process_exits_without_waiting_for_others(
     monkeypatch: pytest.MonkeyPatch, fails: bool, device: str
 ) -> None:
     # Destroying an NCCL group waits for all ranks; without a GPU the test can only check whether it is called.
@@ -405,7 +405,7 @@ def test_fixed_views_are_the_plain_one_and_others_that_stay(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("first", [-1, 0, 1, 2, 3])
-def test_what_is_trained_and_that_cutting_the_model_in_two_changes_nothing(first: int) -> None:
+def test_splitting_the_model_changes_no_output(first: int) -> None:
     whole, cut = model(), model(first)
     pixels = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     frozen = FrozenBlocks(cut.encoder, tiny_model.CLIP, first, "cpu")

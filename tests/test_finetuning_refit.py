@@ -135,7 +135,7 @@ def test_predict_and_export_take_the_final_model(dataset: Dataset, weights: Weig
     np.testing.assert_allclose(exported * predictor.temperature, run.head()[0]["head.weight"], rtol=1e-5)
 
 
-def test_three_crops_are_the_default_views_and_one_trains_on_the_middle(
+def test_default_is_three_test_crops_and_a_center_one_trains(
     dataset: Dataset, weights: Weights, tmp_path: Path
 ) -> None:
     assert invoke(*command(dataset, weights, tmp_path, "--train", "head", "--epochs", "1")).exit_code == 0

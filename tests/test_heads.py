@@ -130,7 +130,7 @@ def test_a_gpu_finds_what_the_cpu_finds(kind) -> None:
 
 
 @pytest.mark.parametrize("kind", ["attentive", "mlp"])
-def test_training_twice_gives_the_same_bits_and_another_seed_others(kind) -> None:
+def test_same_seed_same_bits_other_seed_other_bits(kind) -> None:
     X, y = blobs()
     first, again = (head_class(kind)(epochs=5).fit(X, y).predict_proba(X) for _ in range(2))
     np.testing.assert_array_equal(first, again)
@@ -204,7 +204,7 @@ def gaussians(common: int, rare: int, half: float, seed: int):
     ],
     ids=["linear weight", "linear adjusted", "mlp weight", "mlp sampler", "mlp adjusted"],
 )
-def test_balancing_raises_the_mean_class_accuracy_by_what_theory_says(weighted) -> None:
+def test_balancing_raises_mean_class_accuracy_as_predicted(weighted) -> None:
     """Frequencies 9 : 1 move Bayes' threshold from 0 to log 9 / 2m, which costs mean class accuracy a known amount."""
     half = 1.0
     X, y = gaussians(27_000, 3_000, half, seed=0)

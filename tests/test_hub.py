@@ -113,9 +113,7 @@ def test_weights_are_fetched_once_and_then_come_from_the_cache(
     assert again.stdout == first.stdout and len(hub.asked) == asked, "nothing is asked of the hub twice"
 
 
-def test_a_processor_that_a_cache_lacks_is_fetched_or_missed_aloud(
-    hub: Hub, model: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_uncached_processor_is_fetched_or_reported(hub: Hub, model: dict[str, bytes], tmp_path: Path) -> None:
     """What loading the model alone, by another program, leaves behind."""
     hub.repositories["someone/timesformer-small"] = model
     home = tmp_path / "home"
@@ -159,7 +157,7 @@ def test_what_the_hub_has_not_is_said_in_one_line(
 
 
 @pytest.mark.parametrize("offline", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_a_hub_that_cannot_be_reached_costs_one_line_with_the_remedy(hub: Hub, tmp_path: Path, offline: bool) -> None:
+def test_unreachable_hub_is_one_line_with_a_remedy(hub: Hub, tmp_path: Path, offline: bool) -> None:
     hub.url = "http://127.0.0.1:9"  # nobody listens there; the client tries six times before it gives up
     done = show("someone/away", hub, tmp_path / "home", **({"HF_HUB_OFFLINE": "1"} if offline else {}))
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr

@@ -96,7 +96,7 @@ def test_a_linear_metrics_mean_is_the_populations() -> None:
     assert np.mean(means) == pytest.approx(population, abs=4 * np.std(means) / 20)
 
 
-def test_every_clip_a_source_of_its_own_is_the_textbooks_interval() -> None:
+def test_interval_of_independent_clips_is_the_textbooks() -> None:
     """One clip per source, one split: mean ± t · s / √n."""
     rng = np.random.default_rng(0)
     true, scores, split, _ = sides(rng, 240, 6, 1)
@@ -135,7 +135,7 @@ def test_the_exact_interval_is_clopper_and_pearsons(right, of) -> None:
     )
 
 
-def test_one_split_has_no_deviation_and_a_repetition_the_same_interval() -> None:
+def test_repeated_split_keeps_the_interval() -> None:
     rows = sides(np.random.default_rng(3), 60, 5, 1)
     first, again = summary_of(*rows), summary_of(*rows)
     assert first == again
@@ -214,7 +214,7 @@ def test_macro_f1_is_pooled_over_the_folds() -> None:
     assert summary["macro_f1"]["mean"] == pytest.approx(0.5)
 
 
-def test_intervals_hold_for_trained_heads_and_equal_encoders_stay_equal() -> None:
+def test_intervals_hold_for_trained_heads() -> None:
     """Two encoders that are equally good by construction, heads trained on every split; see `bench_intervals`."""
     world = World(sources=80, classes=10, sizes="even", accuracy=0.6, correlation=0.7, head="ridge")
     means, found = class_means(world), {}

@@ -170,7 +170,7 @@ def test_logit_adjustment_moves_the_intercept_by_the_log_prior(data) -> None:
     np.testing.assert_allclose(adjusted.intercept_, plain.intercept_ - 1.5 * np.log(prior))
 
 
-def test_training_on_adjusted_logits_is_that_shift_of_the_intercept() -> None:
+def test_logit_adjustment_shifts_the_intercept() -> None:
     """Menon's loss for a linear head, minimised by brute force, has the optimum that the shift gives at once."""
     from scipy.optimize import minimize
 

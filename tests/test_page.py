@@ -200,7 +200,7 @@ def square(run: int, row: int, place: int) -> str:
     return f"document.querySelectorAll('.confusion')[{run}].tBodies[0].rows[{row}].cells[{place + 1}]"
 
 
-def test_a_square_tells_its_count_and_clips_to_the_mouse_and_to_the_keyboard(opened: Page, runs: list[Run]) -> None:
+def test_confusion_cell_shows_clips_to_mouse_and_keyboard(opened: Page, runs: list[Run]) -> None:
     most = opened.run("document.querySelector('.matrix').dataset.first.split(',').map(Number)")
     check_square(opened, runs[0], square(0, *most))  # told before anyone points
     for place in ((0, 0), (5, 7), (50, 49)):

@@ -129,7 +129,7 @@ def test_half_precision_keeps_other_shapes_too(tmp_path: Path, precision: Precis
 
 
 @pytest.mark.parametrize(("frames", "size"), [(8, 48), (2, 32), (4, 64), (3, 80), (6, 16)])
-def test_other_frame_counts_and_sizes_equal_a_reference_of_that_shape(tmp_path: Path, frames: int, size: int) -> None:
+def test_other_frame_counts_and_sizes_equal_the_reference(tmp_path: Path, frames: int, size: int) -> None:
     """transformers reshapes by its config's frame count: another one runs there, and is wrong."""
     reference(tmp_path / "stored", **SMALL, image_size=48, num_frames=4)
     theirs = TimesformerModel(TimesformerConfig(**SMALL, image_size=size, num_frames=frames)).eval()

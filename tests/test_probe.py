@@ -74,7 +74,7 @@ def split_lists(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
-def test_the_main_job_official_splits_two_variants_balanced_fused(dataset, cache, split_lists, tmp_path) -> None:
+def test_two_balanced_variants_on_official_splits_fused(dataset, cache, split_lists, tmp_path) -> None:
     arguments = [
         *(str(dataset.root), "--splits-dir", str(split_lists), "--cache", str(cache), "--runs", str(tmp_path)),
         *("--variant", "base", "--variant", "hr", "--balanced", "--fuse", "stacked"),
@@ -105,7 +105,7 @@ def test_the_main_job_official_splits_two_variants_balanced_fused(dataset, cache
     assert fused.info["search"] == both and [one["variant"] for one in both] == ["base", "hr"] * 3
 
 
-def test_the_command_twice_gives_the_same_bytes_in_other_processes(dataset, cache, tmp_path) -> None:
+def test_rerun_in_another_process_gives_the_same_bytes(dataset, cache, tmp_path) -> None:
     files = ("predictions.npz", "metrics.json", "head.safetensors", "train.json")
     found = []
     for jobs in ("1", "2"):
@@ -118,7 +118,7 @@ def test_the_command_twice_gives_the_same_bytes_in_other_processes(dataset, cach
 
 
 @pytest.mark.parametrize("head", ["mlp", "attentive"])
-def test_heads_trained_by_torch_repeat_their_bytes_and_load_again(dataset, cache, head) -> None:
+def test_torch_heads_repeat_their_bytes_and_load_again(dataset, cache, head) -> None:
     import torch
 
     spec = ProbeSpec(
@@ -178,7 +178,7 @@ def test_calibration_is_a_power_of_what_it_was_fitted_to(dataset, cache, views) 
         assert ratio.min() > 1 and np.ptp(ratio) < 0.02 * ratio.max()
 
 
-def test_a_training_side_of_one_source_is_fitted_with_what_was_fixed(dataset, cache, tmp_path) -> None:
+def test_training_set_of_one_source_uses_fixed_parameters(dataset, cache, tmp_path) -> None:
     lines = ["path,label,split,source"]
     for video in dataset.videos:
         film, side = video.source[-1], "test" if video.source[-1] in "67" else "train"
@@ -194,7 +194,7 @@ def test_a_training_side_of_one_source_is_fitted_with_what_was_fixed(dataset, ca
     (dataset.root / "one.csv").unlink()
 
 
-def test_a_run_that_answers_something_else_is_refused_before_the_work(dataset, cache, tmp_path, monkeypatch) -> None:
+def test_other_run_of_that_name_is_refused_before_work(dataset, cache, tmp_path, monkeypatch) -> None:
     where = [str(dataset.root), "--cache", str(cache), "--runs", str(tmp_path), "--seeds", "1", "--protocol", "grouped"]
     assert run_command(*where, "--run-name", "mine")[0] == 0
     assert run_command(*where, "--run-name", "mine")[0] == 0  # the same question
@@ -205,9 +205,7 @@ def test_a_run_that_answers_something_else_is_refused_before_the_work(dataset, c
     assert (code, "--run-name names one run, and there are 2" in said) == (2, True)
 
 
-def test_a_run_of_other_embeddings_is_not_replaced_and_a_report_stays_with_its_numbers(
-    dataset, cache, tmp_path
-) -> None:
+def test_run_of_other_embeddings_is_not_replaced(dataset, cache, tmp_path) -> None:
     other = tmp_path / "other"
     write_store(other, dataset, "base", noise=0.1, weights="1" * 64)
     where = [str(dataset.root), "--runs", str(tmp_path), "--seeds", "1", "--protocol", "grouped", "--run-name", "mine"]

@@ -196,7 +196,7 @@ def test_provenance_stands_at_the_bottom_with_the_commands(made: ReportFiles, pa
         assert text in bottom
 
 
-def test_nothing_is_loaded_and_nothing_is_computed_in_the_template(made: ReportFiles) -> None:
+def test_template_loads_and_computes_nothing(made: ReportFiles) -> None:
     page = made.html.read_text()
     assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?!#|data:)[a-z/]""", re.sub(r"<pre.*?</pre>", "", page))
     folder = Path(reporting.__file__).parent / "templates"
@@ -238,7 +238,7 @@ def single(pair: list[Run], made: ReportFiles, tmp_path_factory: pytest.TempPath
     return report(pair[:1], output=out)
 
 
-def test_an_earlier_report_leaves_nothing_behind_but_what_is_not_its_own(single: ReportFiles) -> None:
+def test_new_report_replaces_the_files_of_the_earlier_one(single: ReportFiles) -> None:
     out = single.html.parent
     assert not (out / "figures" / "confusion-hr.svg").exists() and not (out / "tables" / "comparisons.csv").exists()
     assert (out / "figures" / "mine.svg").exists() and (out / "notes.txt").exists()
@@ -424,9 +424,7 @@ def run(*arguments: object) -> Any:
     return CliRunner().invoke(cli, ["report", *(str(each) for each in arguments)])
 
 
-def test_the_command_takes_names_below_runs_and_writes_into_the_first(
-    pair: list[Run], tmp_path: Path, monkeypatch
-) -> None:
+def test_report_finds_runs_by_name_and_writes_into_the_first(pair: list[Run], tmp_path: Path, monkeypatch) -> None:
     for one in pair:
         shutil.copytree(one.folder, tmp_path / "runs" / one.name)
     monkeypatch.setenv("ACTIONVIT_RUNS", str(tmp_path / "runs"))
@@ -438,7 +436,7 @@ def test_the_command_takes_names_below_runs_and_writes_into_the_first(
     assert read_run(tmp_path / "runs" / "base-linear").name == "base-linear", "still a run"
 
 
-def test_an_output_that_cannot_be_written_is_refused_before_the_work(pair: list[Run], tmp_path: Path) -> None:
+def test_unwritable_output_is_refused_before_the_work(pair: list[Run], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     steps: list[str] = []
     with pytest.raises(ActionVitError, match=r"output: .*file/below.* cannot be written; choose another folder"):
@@ -465,7 +463,7 @@ def test_the_command_says_what_is_not_at_hand_and_what_is_wrong(pair: list[Run],
     assert isinstance(error, ActionVitError) and "choose another folder" in str(error)
 
 
-def test_the_command_shows_attention_of_the_encoder_that_was_used(tmp_path: Path) -> None:
+def test_report_shows_attention_of_the_runs_encoder(tmp_path: Path) -> None:
     random, cache, runs = np.random.RandomState(0), tmp_path / "cache", tmp_path / "runs"
     for label in ("hop", "run"):
         (tmp_path / "clips" / label).mkdir(parents=True)

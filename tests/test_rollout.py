@@ -123,7 +123,7 @@ def test_other_frame_counts_and_sizes_than_the_stored_ones(tmp_path: Path) -> No
     torch.testing.assert_close(found.flatten(), expected, atol=1e-6, rtol=1e-4)
 
 
-def test_a_time_attention_behind_a_zero_projection_counts_for_nothing(tmp_path: Path) -> None:
+def test_time_attention_behind_a_zero_projection_is_ignored(tmp_path: Path) -> None:
     theirs, ours = pair(tmp_path, image_size=32, num_frames=3)
     with torch.no_grad():
         for block in ours.blocks:

@@ -148,7 +148,7 @@ def test_a_file_that_lacks_what_it_is_for_is_one_line(run: Run, name: str) -> No
         read_run(run.folder)
 
 
-def test_a_newer_version_is_refused_and_a_missing_run_names_its_neighbours(run: Run) -> None:
+def test_newer_schema_is_refused_and_missing_run_lists_others(run: Run) -> None:
     (run.folder / "metrics.json").write_text('{"schema": 2}')
     with pytest.raises(ActionVitError, match="has schema 2, this version reads up to 1: upgrade"):
         read_run(run.folder)

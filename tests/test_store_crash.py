@@ -64,9 +64,7 @@ def test_killed_at_any_boundary_it_resumes_to_the_same_store(in_memory: Path, ar
     assert json.loads(done.stdout.splitlines()[-1])["kills"] >= least
 
 
-def test_a_process_killed_again_and_again_repeats_little_and_ends_at_the_same_store(
-    tmp_path: Path, clips: tuple[Path, dict[str, bytes]]
-) -> None:
+def test_repeated_kills_end_at_the_same_store(tmp_path: Path, clips: tuple[Path, dict[str, bytes]]) -> None:
     root, whole = clips
     held: dict[str, bytes] = {}
     for wanted in (1, 5, 9):
@@ -143,7 +141,7 @@ def test_what_was_appended_before_an_exception_is_published(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("call", ["write", "fsync", "replace"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
-def test_a_disk_that_fails_is_one_line_and_costs_nothing_published(
+def test_failing_disk_is_one_line_and_keeps_published_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:
     store = fill(tmp_path / "store", range(3))
@@ -188,9 +186,7 @@ def test_a_real_disk_that_is(what: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_folder_that_vanished_is_one_line_and_what_it_held_stays_right(
-    tmp_path: Path, clips: tuple[Path, dict[str, bytes]]
-) -> None:
+def test_vanished_folder_is_one_line_error(tmp_path: Path, clips: tuple[Path, dict[str, bytes]]) -> None:
     root, whole = clips
     cache, away = tmp_path / "cache", tmp_path / "away"
     with subprocess.Popen(extraction(root, cache), stderr=subprocess.PIPE, text=True) as process:

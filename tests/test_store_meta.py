@@ -61,6 +61,6 @@ def test_wrong_numbers_fail_every_one_of_them(names: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("broken", ["digest", "bytes"])
-def test_rows_that_are_not_their_digests_and_bytes_that_changed_on_their_way_fail_them(broken: str) -> None:
+def test_changed_rows_and_bytes_fail_their_digests(broken: str) -> None:
     passed, failed = results(broken, CRASH[0], CRASH[4], CRASH[7], VERIFY[0], *SHARING[:1])
     assert not passed and len(failed) > 10

@@ -70,9 +70,7 @@ def extract(root: Path, cache: Path, weights: Path, *more: object) -> dict[str, 
     return outcome(run(root, cache, "--weights", weights, "--json", *more))
 
 
-def test_changed_weights_under_their_old_name_make_another_store_and_both_digests_are_said(
-    root: Path, tmp_path: Path, weights: Path
-) -> None:
+def test_changed_weights_of_the_same_name_make_a_new_store(root: Path, tmp_path: Path, weights: Path) -> None:
     cache, file = tmp_path / "cache", weights / "model.safetensors"
     assert extract(root, cache, weights)["embedded"] == 4
     old, before = content_digest(file), rows_of(store_in(cache))
@@ -91,7 +89,7 @@ def test_changed_weights_under_their_old_name_make_another_store_and_both_digest
     assert "here and" not in run(root, cache, "--weights", weights).output, "it is said once"
 
 
-def test_a_changed_video_under_its_old_path_is_embedded_again_alone(root: Path, tmp_path: Path, weights: Path) -> None:
+def test_only_a_changed_video_is_embedded_again(root: Path, tmp_path: Path, weights: Path) -> None:
     cache, video = tmp_path / "cache", root / "hop" / "02.avi"
     extract(root, cache, weights)
     before = rows_of(store_in(cache))
@@ -139,7 +137,7 @@ def test_a_moved_root_changes_nothing(root: Path, tmp_path: Path, weights: Path,
     assert extract(moved, cache, weights) == NOTHING
 
 
-def test_a_copied_root_with_new_times_is_read_and_nothing_embedded(root: Path, tmp_path: Path, weights: Path) -> None:
+def test_copied_root_with_new_times_reuses_all_rows(root: Path, tmp_path: Path, weights: Path) -> None:
     cache = tmp_path / "cache"
     extract(root, cache, weights)
     for path in root.rglob("*.avi"):
@@ -180,7 +178,7 @@ def test_a_video_in_another_class_folder_is_not_embedded_again(root: Path, tmp_p
         (("--precision", "bf16"), 'precision is "bf16" here and "fp32" there'),
     ],
 )
-def test_each_setting_that_changes_numbers_is_named_with_both_values(
+def test_changed_settings_are_named_with_both_values(
     root: Path, tmp_path: Path, weights: Path, option: tuple[str, Any], said: str
 ) -> None:
     cache = tmp_path / "cache"
@@ -189,9 +187,7 @@ def test_each_setting_that_changes_numbers_is_named_with_both_values(
     assert len(find_stores(cache)) == 1, "a dry run writes nothing"
 
 
-def test_a_store_under_another_key_s_name_is_refused_with_field_and_values(
-    root: Path, tmp_path: Path, weights: Path
-) -> None:
+def test_store_under_another_keys_name_is_refused(root: Path, tmp_path: Path, weights: Path) -> None:
     cache = tmp_path / "cache"
     extract(root, cache, weights)
     taken = Path(
@@ -207,7 +203,7 @@ def test_a_store_under_another_key_s_name_is_refused_with_field_and_values(
     assert "\n" not in str(caught.value)
 
 
-def test_the_key_is_readable_and_holds_digests_of_weights_and_videos(root: Path, tmp_path: Path, weights: Path) -> None:
+def test_key_is_readable_and_holds_digests(root: Path, tmp_path: Path, weights: Path) -> None:
     cache = tmp_path / "cache"
     extract(root, cache, weights)
     store = store_in(cache)
@@ -312,7 +308,7 @@ def test_a_dataset_whose_path_is_no_text_is_one_like_others(tmp_path: Path) -> N
     assert CliRunner().invoke(cli, export).exit_code == 0
 
 
-def test_labels_come_from_the_list_that_was_extracted_whatever_the_dataset_is_called(tmp_path: Path) -> None:
+def test_labels_come_from_the_extracted_list(tmp_path: Path) -> None:
     root, cache = draw(tmp_path / "clips", 2), tmp_path / "cache"
     (root / "chosen.csv").write_text("path,label\nhop/00.avi,jump\nhop/01.avi,leap\n")
     (root / "mine.csv").write_text("path,label\nhop/00.avi,wrong\n")

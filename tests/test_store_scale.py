@@ -48,9 +48,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 
 
 @pytest.mark.timing
-def test_opening_and_asking_costs_a_row_the_same_in_a_store_of_any_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_open_and_plan_cost_per_row_is_independent_of_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "fingerprint", lambda path: Fingerprint(1, 2))  # the disk's part is measured apart
     cost = {}
     for rows in (1000, 60_000):

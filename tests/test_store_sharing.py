@@ -115,7 +115,7 @@ def embedded(output: str) -> int:
 # writers
 
 
-def test_a_second_writer_is_told_who_writes_and_a_dead_one_holds_nothing(tmp_path: Path) -> None:
+def test_second_writer_gets_the_holder_and_a_dead_one_is_free(tmp_path: Path) -> None:
     fill(tmp_path, range(3))
     with held(tmp_path) as holder:
         with pytest.raises(
@@ -129,7 +129,7 @@ def test_a_second_writer_is_told_who_writes_and_a_dead_one_holds_nothing(tmp_pat
     check_rows(store)
 
 
-def test_the_command_fails_at_once_or_waits_and_takes_over_from_the_dead(tmp_path: Path) -> None:
+def test_extract_fails_or_waits_for_another_writer(tmp_path: Path) -> None:
     root, cache = draw(tmp_path / "clips", 2), tmp_path / "cache"
     assert extract(root, cache).exit_code == 0
     draw(root, 3)
@@ -157,9 +157,7 @@ def test_the_command_fails_at_once_or_waits_and_takes_over_from_the_dead(tmp_pat
     assert rows_of(store_in(cache)) == rows_of(store_in(tmp_path / "whole"))
 
 
-def test_two_extractions_at_once_embed_nothing_twice_and_a_reader_sees_whole_rows_only(
-    tmp_path: Path, clips: Clips
-) -> None:
+def test_concurrent_extractions_embed_nothing_twice(tmp_path: Path, clips: Clips) -> None:
     root, whole = clips
     with process(READER, tmp_path) as reader:
         assert reader.stdout is not None and reader.stdout.readline() == "reads\n"
@@ -316,7 +314,7 @@ def test_what_a_damaged_shard_cannot_lend_is_embedded(tmp_path: Path, clips: Cli
     assert rows_of(FeatureStore.open(Path(outcome["store"]))) == whole
 
 
-def test_merging_again_takes_no_row_away_and_counts_no_extraction_twice(tmp_path: Path) -> None:
+def test_repeated_merge_changes_nothing(tmp_path: Path) -> None:
     """A shard's ledger may be older than the row: the video was mended, and embedded into the joined store."""
     shards = [fill(tmp_path / "1", (0, 2)), fill(tmp_path / "2", (1, 3))]
     add_speed(shards[0].folder, Speed(videos=3, seconds=1.0, device="cpu"))
@@ -339,7 +337,7 @@ def test_an_experiment_on_shards_cuts_them_as_extract_does() -> None:
     assert set(hashed.tolist()) == {0, 1, 2, 3}
 
 
-def test_rows_of_a_shard_are_not_embedded_again_for_another_number_of_shards(tmp_path: Path, clips: Clips) -> None:
+def test_other_shard_counts_reuse_rows(tmp_path: Path, clips: Clips) -> None:
     root, whole = clips
     assert extract(root, tmp_path, "--shard", "1/2").exit_code == 0
     held = len(store_in(tmp_path))

@@ -65,7 +65,7 @@ def flipped(path: Path, step: int) -> Iterator[int]:
     path.write_bytes(whole)
 
 
-def test_a_flipped_bit_in_any_region_of_any_file_is_found_and_repaired(pristine: Path, tmp_path: Path) -> None:
+def test_flipped_bit_in_any_region_is_found_and_repaired(pristine: Path, tmp_path: Path) -> None:
     rows, lost = set(FeatureStore.open(pristine).ids), 0
     for path in files_of(pristine):
         for number, at in enumerate(flipped(path, 43 if path.suffix == ".h5" else 7)):
@@ -85,7 +85,7 @@ def test_a_flipped_bit_in_any_region_of_any_file_is_found_and_repaired(pristine:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_a_flipped_bit_in_any_byte_is_found_and_never_read_as_a_number(pristine: Path) -> None:
+def test_flipped_bit_in_any_byte_is_never_read_as_a_number(pristine: Path) -> None:
     for path in files_of(pristine):
         for at in flipped(path, 1):
             assert [problem.file for problem in verify_store(pristine)] == [path.name], (path.name, at)
@@ -133,7 +133,7 @@ def places(path: Path) -> Iterator[tuple[str, int, int]]:
                     yield name, info.chunk_offset[0] + at, info.byte_offset + at * row + row // 2
 
 
-def test_a_flipped_bit_in_a_row_costs_that_row_and_is_told_by_its_name(tmp_path: Path) -> None:
+def test_flipped_bit_in_a_row_costs_only_that_row(tmp_path: Path) -> None:
     store = fill(tmp_path / "whole", range(5))
     part = list_parts(store.folder)[0]
     tried = set()
@@ -153,7 +153,7 @@ def test_a_flipped_bit_in_a_row_costs_that_row_and_is_told_by_its_name(tmp_path:
     assert len(tried) == 4 * 5
 
 
-def test_rows_of_a_mended_part_are_vouched_for_by_their_content_alone(tmp_path: Path) -> None:
+def test_rows_of_a_repaired_part_are_checked_by_content(tmp_path: Path) -> None:
     videos = [(name, tmp_path / name) for name in "ab"]
     for id, path in videos:
         path.write_bytes(id.encode())
@@ -195,7 +195,7 @@ def test_a_lost_row_does_not_bring_back_an_older_one(tmp_path: Path) -> None:
         assert old not in {row.digest for row in left.records(left.ids)}, at
 
 
-def test_a_row_appended_under_an_id_that_is_there_replaces_it_for_good(tmp_path: Path) -> None:
+def test_row_appended_under_an_existing_id_replaces_it(tmp_path: Path) -> None:
     store = fill(tmp_path, range(3))
     newer = embed("v001", Path(__file__))
     with Writer(store) as out:
@@ -219,7 +219,7 @@ def test_a_part_that_lost_its_name_is_found_and_gets_it_back(tmp_path: Path) -> 
     check_rows(FeatureStore.open(tmp_path))
 
 
-def test_a_part_of_another_store_is_refused_with_field_and_values_and_left_alone(tmp_path: Path) -> None:
+def test_part_of_another_store_is_refused_and_kept(tmp_path: Path) -> None:
     fill(tmp_path / "a", range(2))
     foreign = list_parts(fill(tmp_path / "b", range(2, 4), precision="bf16").folder)[0]
     shutil.copy(foreign, tmp_path / "a" / foreign.name.replace("00000000", "00000009"))
@@ -229,7 +229,7 @@ def test_a_part_of_another_store_is_refused_with_field_and_values_and_left_alone
     assert len(list_parts(tmp_path / "a")) == 2
 
 
-def test_damage_to_what_embeddings_do_not_depend_on_keeps_nobody_from_reading_them(pristine: Path) -> None:
+def test_damaged_metadata_does_not_block_reading(pristine: Path) -> None:
     for name in ("seen.csv", "failures.csv", "lock"):
         flip(pristine / name, len((pristine / name).read_bytes()) - 3)
     store = FeatureStore.open(pristine)
@@ -289,7 +289,7 @@ def zero(path: Path, name: str) -> None:
     path.write_bytes(data)
 
 
-def test_a_hole_of_zeros_is_not_copied_into_another_store_as_if_it_were_right(tmp_path: Path) -> None:
+def test_zeroed_rows_are_not_copied_to_another_store(tmp_path: Path) -> None:
     store, whole = fill(tmp_path / "1", range(4)), fill(tmp_path / "2", range(4, 6))
     zero(list_parts(store.folder)[0], "clip")
     assert not FeatureStore.open(store.folder).read(["v001"], "clip").any(), "reading a quantity cannot tell"

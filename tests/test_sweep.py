@@ -129,7 +129,7 @@ def test_where_nothing_can_be_judged_inside_it_says_so(clips: Path, whole: tuple
     assert "Inside the training sets nothing can be scored" in result.output
 
 
-def test_again_it_computes_nothing_and_relabelled_it_probes_alone(clips, whole, tmp_path) -> None:
+def test_rerun_computes_nothing_and_relabeling_only_probes(clips, whole, tmp_path) -> None:
     place = tmp_path / "copy"
     shutil.copytree(whole[0], place)
     before = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.name in ("run.json", "metrics.json")}
@@ -169,7 +169,7 @@ def killed_when(root: Path, place: Path, reached: Callable[[], bool]) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-def test_killed_while_it_embeds_and_while_it_probes_it_ends_with_the_same_bytes(clips, whole, tmp_path) -> None:
+def test_killed_sweep_resumes_to_the_same_bytes(clips, whole, tmp_path) -> None:
     killed_when(clips, tmp_path, lambda: len(list(tmp_path.rglob("part-*.h5"))) >= 6)
     embedded = len(list(tmp_path.rglob("part-*.h5")))
     killed_when(clips, tmp_path, lambda: len(list(tmp_path.glob("out/runs/tiny*/metrics.json"))) >= 3)

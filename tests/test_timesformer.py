@@ -43,7 +43,7 @@ def test_going_on_from_tokens_gives_the_same_embedding(tmp_path: Path) -> None:
     assert set(whole.layers) == {1, 3}
 
 
-def test_the_mean_frame_embedding_leaves_the_clip_embedding_as_it_is(tmp_path: Path) -> None:
+def test_mean_frame_pool_keeps_the_clip_embedding(tmp_path: Path) -> None:
     reference(tmp_path, **SMALL, image_size=32, num_frames=4)
     model, pixels = own(tmp_path), torch.randn(1, 4, 3, 32, 32)
     with torch.inference_mode():
@@ -52,7 +52,7 @@ def test_the_mean_frame_embedding_leaves_the_clip_embedding_as_it_is(tmp_path: P
     assert not torch.allclose(by_cls.frame, by_mean.frame, atol=1e-2)
 
 
-def test_an_inflated_clip_sees_a_still_clip_as_clip_sees_the_picture(tmp_path: Path) -> None:
+def test_inflated_clip_model_matches_clip_on_still_clips(tmp_path: Path) -> None:
     clip = clip_folder(tmp_path / "clip")
     shape = inflate(tmp_path / "clip", tmp_path / "out")
     assert shape.pre_norm and not shape.patch_bias
@@ -66,9 +66,7 @@ def test_an_inflated_clip_sees_a_still_clip_as_clip_sees_the_picture(tmp_path: P
 
 @pytest.mark.parametrize("classifier", [False, True])
 @pytest.mark.parametrize("qkv_bias", [False, True])
-def test_an_inflated_vit_sees_a_still_clip_as_the_vit_sees_the_picture(
-    tmp_path: Path, classifier: bool, qkv_bias: bool
-) -> None:
+def test_inflated_vit_matches_the_vit_on_still_clips(tmp_path: Path, classifier: bool, qkv_bias: bool) -> None:
     torch.manual_seed(1)
     config = ViTConfig(**SMALL, image_size=48, patch_size=16, qkv_bias=qkv_bias, num_labels=5)
     vit = (ViTForImageClassification(config) if classifier else ViTModel(config)).eval()
@@ -132,9 +130,7 @@ def test_a_whole_clip_inflates_as_its_tower_does(tmp_path: Path) -> None:
         ("config.json", {"num_attention_heads": 0}, "heads: got 0"),
     ],
 )
-def test_what_an_image_model_gets_wrong_is_said_before_anything_is_written(
-    tmp_path: Path, file: str, change: Any, said: str
-) -> None:
+def test_unusable_image_model_is_refused_before_writing(tmp_path: Path, file: str, change: Any, said: str) -> None:
     clip_folder(tmp_path / "clip")
     path = tmp_path / "clip" / file
     path.write_text(change if isinstance(change, str) else json.dumps({**json.loads(path.read_text()), **change}))
@@ -207,7 +203,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path, change: str
     assert "\n" not in str(caught.value)
 
 
-def test_an_original_checkpoint_maps_without_a_key_missing_or_left_over(tmp_path: Path) -> None:
+def test_original_checkpoint_maps_every_key(tmp_path: Path) -> None:
     names = {}
     shape = TimeSformerConfig(width=128, depth=2, heads=2, mlp=256, num_frames=4, image_size=32)
     torch.manual_seed(2)

@@ -66,7 +66,7 @@ def test_untrained_weights_have_the_variants_own_shape(variant: str, monkeypatch
         assert (config.num_frames, config.image_size) == (own.num_frames, own.size)
 
 
-def test_untrained_base_weights_load_and_have_a_digest_of_their_own() -> None:
+def test_untrained_base_weights_have_their_own_digest() -> None:
     weights = find_weights("base", "untrained")
     assert weights.digest != find_weights("tiny", "untrained").digest
     assert {name: tuple(value.shape) for name, value in weights.load().items()} == tensor_shapes(weights.config)
