@@ -12,11 +12,10 @@ from actionvit.errors import ActionVitError
 from actionvit.pipeline.datasets.dataset import Dataset, Format, Split, Video
 from actionvit.pipeline.datasets.folder_dataset import scan_tree
 from actionvit.pipeline.datasets.formats import sniffing
-from actionvit.pipeline.datasets.formats.lists import set_of
 from actionvit.pipeline.datasets.formats.rows import Listing, resolve
 from actionvit.pipeline.datasets.names import parse_metadata, stem
 from actionvit.pipeline.datasets.official import find_lists, read_official
-from actionvit.pipeline.datasets.reading import SETS, Reading
+from actionvit.pipeline.datasets.reading import SETS, Reading, set_of
 from actionvit.pipeline.datasets.sources import merge_sources
 from actionvit.pipeline.datasets.ucf101 import ucf101_files
 from actionvit.text import abbreviate, pluralize

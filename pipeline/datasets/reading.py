@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from actionvit.errors import ActionVitError
@@ -14,6 +15,8 @@ SETS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 """Names of sets as people write them."""
+_SET = re.compile(rf"(?<![a-z])({'|'.join(sorted(SETS, key=len, reverse=True))})(?![a-z])")
+_NUMBER = re.compile(r"split_?0*([0-9]+)|(?<=\{\})_?0*([0-9]+)")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,6 +45,21 @@ def set_name(text: str, place: str) -> str:
             " dev) or nothing"
         )
     return name
+
+
+def set_of(name: str) -> tuple[str, int, str]:
+    """Return the set in a list file's name, the number of its split, and the name's pattern.
+
+    `ucf101_train_split_1_videos.txt` gives `("train", 1, "ucf101_{}_split_#_videos.txt")`; a name without a set
+    gives an empty set.
+    """
+    lower = name.lower()
+    if "_test_split" in lower or (match := _SET.search(lower)) is None:
+        return "", 1, name
+    pattern = f"{lower[: match.start()]}{{}}{lower[match.end() :]}"
+    number = _NUMBER.search(pattern)
+    digits = (number[1] or number[2]) if number else "1"
+    return SETS[match[1]], int(digits), _NUMBER.sub("#", pattern)
 
 
 def split_of(number: int, sets: dict[str, str]) -> Split:

@@ -9,33 +9,16 @@ from pathlib import Path
 
 from actionvit.errors import ActionVitError
 from actionvit.pipeline.datasets.formats.rows import Listing, Row, existing
-from actionvit.pipeline.datasets.reading import SETS
+from actionvit.pipeline.datasets.reading import set_of
 from actionvit.pipeline.datasets.textfile import head, read_lines
 from actionvit.text import pluralize, printable
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".list", ".lst")
-_SET = re.compile(rf"(?<![a-z])({'|'.join(sorted(SETS, key=len, reverse=True))})(?![a-z])")
-_NUMBER = re.compile(r"split_?0*([0-9]+)|(?<=\{\})_?0*([0-9]+)")
 _CLASS_FILES = ("classInd.txt", "classes.txt", "class_names.txt", "class_list.txt", "labels.txt", "categories.txt")
 _INTEGER = re.compile(r"-?[0-9]+")
 
 Line = tuple[int, list[str]]
 """Line number and fields."""
-
-
-def set_of(name: str) -> tuple[str, int, str]:
-    """Return the set in a list file's name, the number of its split, and the name's pattern.
-
-    `ucf101_train_split_1_videos.txt` gives `("train", 1, "ucf101_{}_split_#_videos.txt")`; a name without a set
-    gives an empty set.
-    """
-    lower = name.lower()
-    if "_test_split" in lower or (match := _SET.search(lower)) is None:
-        return "", 1, name
-    pattern = f"{lower[: match.start()]}{{}}{lower[match.end() :]}"
-    number = _NUMBER.search(pattern)
-    digits = (number[1] or number[2]) if number else "1"
-    return SETS[match[1]], int(digits), _NUMBER.sub("#", pattern)
 
 
 def siblings(file: Path) -> list[tuple[Path, str, int]]:

@@ -14,10 +14,9 @@ from typing import Any
 
 from actionvit.errors import ActionVitError
 from actionvit.features.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from actionvit.pipeline.datasets.formats.lists import set_of
 from actionvit.pipeline.datasets.formats.rows import Listing, Row
 from actionvit.pipeline.datasets.formats.tables import table_rows
-from actionvit.pipeline.datasets.reading import set_name
+from actionvit.pipeline.datasets.reading import set_name, set_of
 from actionvit.pipeline.datasets.textfile import read_lines, read_text
 from actionvit.text import printable
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from actionvit.errors import ActionVitError
 from actionvit.pipeline.datasets.formats import lists, public, tables
 from actionvit.pipeline.datasets.formats.rows import Listing, existing
-from actionvit.pipeline.datasets.reading import SETS
+from actionvit.pipeline.datasets.reading import SETS, set_of
 from actionvit.pipeline.datasets.textfile import head
 from actionvit.pipeline.datasets.ucf101 import ucf101_file
 
@@ -98,7 +98,7 @@ def _generic_lists(root: Path, files: list[Path], format: str | None) -> Listing
 
 def unread_lists(root: Path) -> list[str]:
     """Return the names of list files in a folder that was read by its class folders."""
-    return [file.name for file in _list_files(root) if lists.set_of(file.name)[0] or tables.is_header(_first(file))]
+    return [file.name for file in _list_files(root) if set_of(file.name)[0] or tables.is_header(_first(file))]
 
 
 def _read_public(format: str, root: Path, files: list[Path]) -> Listing:
@@ -158,7 +158,7 @@ def _names_files(metadata: Path) -> bool:
 
 
 def _has_set(file: Path) -> bool:
-    return bool(lists.set_of(file.name)[0])
+    return bool(set_of(file.name)[0])
 
 
 def _first(file: Path) -> str:
