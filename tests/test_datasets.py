@@ -164,8 +164,9 @@ def test_files_passed_over_are_noted(tmp_path):
     assert dataset.notes == (
         "1 video outside the class folders passed over: `top.mp4`",
         "1 folder without videos passed over: `logs`",
+        "1 video in folders below class folders that hold videos themselves passed over: `a/deeper/3.mp4`",
         "1 hidden file passed over: `a/.hidden.mp4`",
-        "2 entries passed over, no video: `a/deeper`, `a/readme.txt`",
+        "1 entry passed over, no video: `a/readme.txt`",
         "file names give no sources: every video counts as its own, and leaks cannot be seen",
     )
 
@@ -253,8 +254,8 @@ def test_csv(tmp_path):
     (split,) = dataset.official
     assert (split.name, split.train, split.test) == ("official-1", ("clips/a.mp4", "far/c.mp4"), ("clips/b.mp4",))
     assert dataset.notes[:2] == (
-        "1 video of split val set aside: neither train nor test",
-        "2 videos in neither train nor test: `clips/#d, e.mp4`, `clips/folder`",
+        "1 validation video: neither trained on nor scored, unless select_on=val chooses by them",
+        "1 video in no set: `clips/#d, e.mp4`",
     )
     assert load_dataset(file, name="other").name == "other"
 

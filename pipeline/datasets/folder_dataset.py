@@ -11,11 +11,15 @@ from actionvit.errors import ActionVitError
 from actionvit.features.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from actionvit.pipeline.datasets.dataset import Video
 from actionvit.pipeline.datasets.names import parse_source, stem
-from actionvit.pipeline.datasets.reading import SETS, Reading, split_of
+from actionvit.pipeline.datasets.reading import SETS, Reading, set_of, split_of
 from actionvit.text import abbreviate, pluralize, printable
 
 MAX_DEPTH = 6
 """Folders below a class folder that are searched for videos."""
+_WAYS_OUT = (
+    "list the videos with their labels in a CSV file (path,label,split), put the set's own annotation file into"
+    " the folder, or read the names as classes with format=folder"
+)
 
 Tree = dict[str, list[os.DirEntry[str]]]
 """The entries of each class folder."""
@@ -31,8 +35,9 @@ class _Found(NamedTuple):
 def scan_tree(root: Path, *, frames: bool | None = None, sets_are_classes: bool = False) -> Reading:
     """Find the class folders of `root` and the videos in them: files, or folders of images if there are none.
 
-    Folders called `train`, `val`, `test` or the like that hold class folders are the sets of an official split. In a
-    class folder without videos, those in the folders below it are taken.
+    Folders called `train`, `val`, `test` or the like, or `videos_train`, `train_256` and so on for several sets, are
+    the sets of an official split if they hold class folders. In a class folder without videos, those in the folders
+    below it are taken.
 
     Parameters
     ----------
@@ -57,28 +62,71 @@ def scan_tree(root: Path, *, frames: bool | None = None, sets_are_classes: bool 
         )
     try:
         top = _entries(root)
-        sets = {} if sets_are_classes else _set_folders(root, top, frames)
-        return _scan_sets(root, top, sets, frames) if sets else _scan(root, top, frames)
+        sets = {} if sets_are_classes else _set_folders(root, top)
+        reading = _scan_sets(root, top, sets, frames) if sets else _scan(root, top, frames)
     except OSError as error:
         name = printable(str(error.filename or root))
         raise ActionVitError(f"dataset: cannot read `{name}` ({error.strerror}); check its permissions") from error
+    if not sets_are_classes:
+        _refuse_inner_sets(root, reading, depth=3 if sets else 2)
+    return reading
 
 
-def _set_folders(root: Path, top: Sequence[os.DirEntry[str]], frames: bool | None) -> dict[str, str]:
-    """Return `{folder: set}` of the folders that are called like sets and hold class folders; refuse others."""
-    called = {entry.name: SETS[entry.name.lower()] for entry in _folders(top) if entry.name.lower() in SETS}
-    holding = [name for name in called if _holds_videos(_entries(root / name))]
-    if holding:
+def _refuse_inner_sets(root: Path, reading: Reading, depth: int) -> None:
+    """Raise if class folders hold folders called like sets (`CLASS/train/VIDEO`), whose videos would be mixed."""
+    parts = (video.id.split("/")[:-1] for video in reading.videos)
+    if inner := {
+        "/".join(names[:depth]) for names in parts if len(names) >= depth and names[depth - 1].lower() in SETS
+    }:
         raise ActionVitError(
-            f"dataset: {abbreviate(holding)} in `{root}`: videos in a folder called like a set, not like a class; list"
-            " the videos with their labels in a CSV file (path,label,split), put the set's own annotation file into"
-            " the folder, or read the names as classes with format=folder"
+            f"dataset: {abbreviate(inner)} in `{root}`: a folder called like a set below a class folder; put the set's"
+            f" folder above the classes (`train/CLASS`), check root=, or {_WAYS_OUT}"
         )
-    return {name: set for name, set in called.items() if any(map(_holds_class, _folders(_entries(root / name))))}
 
 
-def _holds_class(folder: os.DirEntry[str]) -> bool:
-    return _holds_videos(_entries(folder.path))
+def _set_folders(root: Path, top: Sequence[os.DirEntry[str]]) -> dict[str, str]:
+    """Return `{folder: set}` of the folders that are called like sets and hold class folders; refuse others."""
+    called = _called_like_sets(_folders(top))
+    if holding := [name for name in called if _holds_videos(_entries(root / name))]:
+        raise ActionVitError(
+            f"dataset: {abbreviate(holding)} in `{root}`: videos in a folder called like a set, not like a class;"
+            f" {_WAYS_OUT}"
+        )
+    for name in set(called.values()):
+        if len(folders := [folder for folder, of in called.items() if of == name]) > 1:
+            raise ActionVitError(
+                f"dataset: {abbreviate(folders)} in `{root}`: several folders of the set {name}; keep one, or"
+                f" {_WAYS_OUT}"
+            )
+    return called
+
+
+def _called_like_sets(folders: Sequence[os.DirEntry[str]]) -> dict[str, str]:
+    """Return `{folder: set}` of the folders with videos that are called like sets.
+
+    A name that only contains a set's, as `train_256` or `ride_train`, counts if others differ from it in the set alone
+    (`val_256`), if all other folders with videos are called like sets as well, or beside a folder called `train`.
+    """
+    keys = {entry.name: set_of(entry.name) for entry in folders}
+    called = {entry.name: keys[entry.name] for entry in folders if keys[entry.name][0] and _holds_below(entry)}
+    patterns: dict[tuple[int, str], set[str]] = {}
+    for name, number, pattern in called.values():
+        patterns.setdefault((number, pattern), set()).add(name)
+    plain = any(pattern == "{}" for _, pattern in patterns)
+    several = len({name for name, _, _ in called.values()}) > 1
+    if not plain and (not several or any(_holds_below(entry) for entry in folders if entry.name not in called)):
+        called = {folder: key for folder, key in called.items() if len(patterns[key[1:]]) > 1}
+    return {folder: key[0] for folder, key in called.items()}
+
+
+def _holds_below(folder: os.DirEntry[str]) -> bool:
+    """Return whether a folder holds videos or frame folders, or class folders with videos at any depth."""
+    entries = _entries(folder.path)
+    return (
+        _holds_videos(entries)
+        or any(_holds_videos(_entries(inner.path)) for inner in _folders(entries))
+        or next(_below(entries), None) is not None
+    )
 
 
 def _holds_videos(entries: Sequence[os.DirEntry[str]]) -> bool:
@@ -231,16 +279,19 @@ def _notes(
     if taken_nested := [label for label in nested if taken[label]]:
         count = pluralize(len(taken_nested), "class", "classes")
         yield f"videos of {count} lie in folders below the class folder: {abbreviate(taken_nested)}"
+        shared = set.intersection(*({video.name.partition("/")[0] for video in taken[label]} for label in taken_nested))
+        if len(taken_nested) > 1 and len(words := [name for name in shared if not name.isdecimal()]) > 1:
+            yield f"the folders below have the same names, {abbreviate(words)}: if they are the classes, change root="
+    direct = [label for label in taken if taken[label] and label not in nested]
+    deeper = [f"{label}/{video.name}" for label in direct for video in _below(tree[label])]
+    if deeper:
+        count = pluralize(len(deeper), "video")
+        yield f"{count} in folders below class folders that hold videos themselves passed over: {abbreviate(deeper)}"
     used = {video.path for entries in taken.values() for video in entries}
-    stray = [
-        f"{label}/{entry.name}"
-        for label in taken
-        if taken[label] and label not in nested
-        for entry in tree[label]
-        if entry.path not in used
-    ]
+    inner = {"/".join(name.split("/")[:2]) for name in deeper}
+    stray = [f"{label}/{entry.name}" for label in direct for entry in tree[label] if entry.path not in used]
     hidden = [name for name in stray if "/." in name]
     if hidden:
         yield f"{pluralize(len(hidden), 'hidden file')} passed over: {abbreviate(hidden)}"
-    if other := sorted(set(stray) - set(hidden)):
+    if other := sorted(set(stray) - set(hidden) - inner):
         yield f"{pluralize(len(other), 'entry', 'entries')} passed over, no video: {abbreviate(other)}"

@@ -12,6 +12,7 @@ from actionvit.errors import ActionVitError
 from actionvit.pipeline.datasets.dataset import Dataset, Format, Split, Video
 from actionvit.pipeline.datasets.folder_dataset import scan_tree
 from actionvit.pipeline.datasets.formats import sniffing
+from actionvit.pipeline.datasets.formats.class_names import name_classes
 from actionvit.pipeline.datasets.formats.rows import Listing, resolve
 from actionvit.pipeline.datasets.names import parse_metadata, stem
 from actionvit.pipeline.datasets.official import find_lists, read_official
@@ -74,6 +75,7 @@ def load_dataset(
     given = {set: Path(file) for set, file in (lists or {}).items()}
     listing = _listing(root, format, given, splits_dir)
     if listing is not None:
+        listing.notes += name_classes(listing)
         reading = resolve(listing, skip_missing=skip_missing)
         kind, description, base = listing.format, listing.description, listing.base
     else:
@@ -95,7 +97,16 @@ def load_dataset(
         videos=tuple(reading.videos),
         class_names=tuple(sorted({video.label for video in reading.videos} - {""})),
         official=tuple(reading.splits),
-        notes=(*reading.notes, *_class_notes(reading), *_source_notes(reading.videos)),
+        notes=tuple(
+            dict.fromkeys(
+                (
+                    *reading.notes,
+                    *_unread_notes(root, listing, format),
+                    *_class_notes(reading),
+                    *_source_notes(reading.videos),
+                )
+            )
+        ),
         origin=None if root == base else root.absolute(),
         lists=tuple(given.items()),
         description=description,
@@ -160,11 +171,6 @@ def _read_folder(reading: Reading, root: Path, splits_dir: Path | None, format: 
     """Add the splits of the official lists given or found to a reading of class folders; return its format."""
     if reading.splits:
         return "sets"
-    if ignored := sniffing.unread_lists(root):
-        reading.notes.append(
-            f"{pluralize(len(ignored), 'list file')} in `{root}` not read: {abbreviate(ignored)}; to read one, give"
-            " it as root=, or name it in lists="
-        )
     if splits_dir is None and format != "folder":
         splits_dir = find_lists(root, reading.folders)
         if splits_dir is None and parse_metadata(stem(reading.videos[0].id)) is not None:
@@ -202,15 +208,35 @@ def _choose_test_set(dataset: Dataset, test_split: Literal["test", "val"]) -> Da
     return replace(dataset, official=official, notes=notes, test_set="val")
 
 
-def _class_notes(reading: Reading) -> list[str]:
-    """Return a note where all videos are of one class: often ROOT is one folder too high or too low."""
-    labels = {video.label for video in reading.videos}
-    if len(labels) != 1 or "" in labels:
+def _unread_notes(root: Path, listing: Listing | None, format: Format | None) -> list[str]:
+    """Return a note on list files in or beside a folder that were not read."""
+    if not root.is_dir() or (listing is not None and format is not None):
         return []
-    return [
-        f"all videos are of one class, {abbreviate(labels)}: check root=; they can be extracted, but not probed or"
-        " fine-tuned"
-    ]
+    read = [file for file, _ in listing.files] if listing else []
+    ignored = [os.path.relpath(file, root) for file in sniffing.unread_lists(root, read)]
+    if not ignored:
+        return []
+    count = pluralize(len(ignored), "list file")
+    return [f"{count} in `{root}` not read: {abbreviate(ignored)}; to read one, give it as root=, or name it in lists="]
+
+
+def _class_notes(reading: Reading) -> list[str]:
+    """Return notes where all videos are of one class, often because ROOT is wrong, and on names that look alike."""
+    labels = {video.label for video in reading.videos} - {""}
+    notes = []
+    if len(labels) == 1 and all(video.label for video in reading.videos):
+        notes.append(
+            f"all videos are of one class, {abbreviate(labels)}: check root=; they can be extracted, but not probed or"
+            " fine-tuned"
+        )
+    spellings: dict[str, list[str]] = {}
+    for label in sorted(labels):
+        spellings.setdefault("".join(letter for letter in label.casefold() if letter.isalnum()) or label, []).append(
+            label
+        )
+    if alike := [f"{' = '.join(names)}" for names in spellings.values() if len(names) > 1]:
+        notes.append(f"classes differ in case or punctuation alone: {abbreviate(alike)}")
+    return notes
 
 
 def _source_notes(videos: Sequence[Video]) -> tuple[str, ...]:

@@ -15,8 +15,9 @@ SETS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 """Names of sets as people write them."""
-_SET = re.compile(rf"(?<![a-z])({'|'.join(sorted(SETS, key=len, reverse=True))})(?![a-z])")
-_NUMBER = re.compile(r"split_?0*([0-9]+)|(?<=\{\})_?0*([0-9]+)")
+_SET = re.compile(rf"(?<![a-z])({'|'.join(sorted(SETS, key=len, reverse=True))})(?:_?set)?(?![a-z])")
+_NUMBER = re.compile(r"split_?0*([0-9]{1,3})(?![0-9])|(?<=\{\})_?0*([0-9]{1,2})(?![0-9])")
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,14 +49,16 @@ def set_name(text: str, place: str) -> str:
 
 
 def set_of(name: str) -> tuple[str, int, str]:
-    """Return the set in a list file's name, the number of its split, and the name's pattern.
+    """Return the set in the name of a list file or folder, the number of its split, and the name's pattern.
 
-    `ucf101_train_split_1_videos.txt` gives `("train", 1, "ucf101_{}_split_#_videos.txt")`; a name without a set
-    gives an empty set.
+    `ucf101_train_split_1_videos.txt` gives `("train", 1, "ucf101_{}_split_#_videos.txt")`, the folder `videos_train`
+    `("train", 1, "videos_{}")`; a name without a set, or with several as `train_val.txt`, gives an empty set.
     """
-    lower = name.lower()
-    if "_test_split" in lower or (match := _SET.search(lower)) is None:
+    lower = _HUMP.sub("_", name).lower()
+    matches = [] if "_test_split" in lower else list(_SET.finditer(lower))
+    if len(matches) != 1:
         return "", 1, name
+    [match] = matches
     pattern = f"{lower[: match.start()]}{{}}{lower[match.end() :]}"
     number = _NUMBER.search(pattern)
     digits = (number[1] or number[2]) if number else "1"

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from actionvit.errors import ActionVitError
-from actionvit.pipeline.datasets.formats.rows import Listing, Row, existing
+from actionvit.features.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from actionvit.pipeline.datasets.formats.places import ListFile, choose_places, common_base, existing, other_places
+from actionvit.pipeline.datasets.formats.rows import Listing, Row
 from actionvit.pipeline.datasets.reading import set_of
 from actionvit.pipeline.datasets.textfile import head, read_lines
-from actionvit.text import pluralize, printable
+from actionvit.text import printable
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".list", ".lst")
-_CLASS_FILES = ("classInd.txt", "classes.txt", "class_names.txt", "class_list.txt", "labels.txt", "categories.txt")
 _INTEGER = re.compile(r"-?[0-9]+")
+_SEVERAL_LABELS = re.compile(rf"({'|'.join(map(re.escape, VIDEO_SUFFIXES))})\"?([\s,;]+-?[0-9]+){{2,}}\s*\Z")
 
-Line = tuple[int, list[str]]
-"""Line number and fields."""
+Separator = Callable[[str], list[str]]
+"""Splits a line into its fields."""
 
 
-def siblings(file: Path) -> list[tuple[Path, str, int]]:
+def siblings(file: Path) -> list[ListFile]:
     """Return the list files of all sets beside a list file called `train.csv`, `val_list.txt` or the like.
 
     Returns
@@ -40,7 +42,7 @@ def siblings(file: Path) -> list[tuple[Path, str, int]]:
     return lists if {name for _, name, _ in lists} != {name} else [(file, "", 1)]
 
 
-def read_lists(files: Sequence[tuple[Path, str, int]], roots: Sequence[Path], *, frames: bool | None = None) -> Listing:
+def read_lists(files: Sequence[ListFile], roots: Sequence[Path], *, frames: bool | None = None) -> Listing:
     """Read lists without a header, as mmaction2, SlowFast, VideoMAE, V-JEPA and pytorchvideo have them.
 
     A line is `path label`, separated by a blank, a tab or a comma, the label a number or a word; or `folder frames
@@ -51,40 +53,43 @@ def read_lists(files: Sequence[tuple[Path, str, int]], roots: Sequence[Path], *,
     files : sequence of (Path, str, int)
         File, set and number of the split.
     roots : sequence of Path
-        Folders at which the paths may start; the one where most of the first paths exist is taken.
+        Folders at which the paths may start; for each file the one where most of its first paths exist is taken, so
+        that `videos_train/` and `videos_val/` may hold the two sets.
     frames : bool, optional
         Whether lines are `folder frames label`; by default detected from the first lines.
     """
-    first = [line for file, _, _ in files for line in head(file)]
-    if not first:
+    if not any(head(file) for file, _, _ in files):
         raise ActionVitError(f"`{files[0][0]}` lists no video; expected lines `path label`")
-    split, base = _separator_and_base(first, roots)
-    kind = _kind([split(line) for line in first], frames)
+    split, places = _separator_and_places(files, roots)
+    lines = [(split(line), place) for (file, _, _), place in zip(files, places, strict=True) for line in head(file)]
+    kind = _kind(lines, frames)
+    paths = [_paths(head(file), split) for file, _, _ in files]
+    base, moves = common_base(places)
     listed = []
-    for file, name, number in files:
+    for (file, name, number), move in zip(files, moves, strict=True):
         rows = []
         for line, text in read_lines(file):
             path, label = _fields(file, line, split(text), text, kind, unlabeled=name == "test")
-            rows.append(Row(line, path, label, ((number, name),) if name else ()))
+            rows.append(Row(line, move(path), label, ((number, name),) if name else ()))
         listed.append((file, rows))
-    notes = _name_classes(listed)
     description = {"label": "a list `path label`", "frames": "a list `folder frames label`", "path": "a list of paths"}
     return Listing(
         format="frame-list" if kind == "frames" else "list",
         description=description[kind],
         base=base,
         files=listed,
-        notes=notes,
+        notes=[*other_places(files, paths, roots, places), *_frame_notes(kind, lines)],
     )
 
 
-def looks_like_lists(files: Sequence[tuple[Path, str, int]], roots: Sequence[Path]) -> bool:
-    """Return whether most of the first paths in these files exist at one of the roots."""
-    first = [line for file, _, _ in files for line in head(file)]
-    if not first:
+def looks_like_lists(files: Sequence[ListFile], roots: Sequence[Path]) -> bool:
+    """Return whether most of the first paths in these files exist at the roots."""
+    heads = [head(file) for file, _, _ in files]
+    if not any(heads):
         return False
-    split, base = _separator_and_base(first, roots)
-    return 2 * existing([fields[0] for line in first if (fields := split(line))], base) >= len(first)
+    split, places = _separator_and_places(files, roots)
+    present = (existing(_paths(lines, split), place) for lines, place in zip(heads, places, strict=True))
+    return 2 * sum(present) >= sum(map(len, heads))
 
 
 def _by_comma(text: str) -> list[str]:
@@ -110,79 +115,84 @@ def _alone(text: str) -> list[str]:
     return [text]
 
 
-def _separator_and_base(lines: Sequence[str], roots: Sequence[Path]) -> tuple[Callable[[str], list[str]], Path]:
-    """Return how to split lines, and where paths start: the pair under which most of the paths exist."""
-    ways = [_alone, _by_blank]
+def _paths(lines: Sequence[str], split: Separator) -> list[str]:
+    return [fields[0] for line in lines if (fields := split(line))]
+
+
+def _separator_and_places(files: Sequence[ListFile], roots: Sequence[Path]) -> tuple[Separator, list[Path]]:
+    """Return how to split lines, and where the paths of each file start: there most of the first paths exist."""
+    heads = [head(file) for file, _, _ in files]
+    lines = [line for first in heads for line in first]
+    ways: list[Separator] = [_alone, _by_blank]
     if all("\t" in line for line in lines):
         ways.append(_by_tab)
     if all("," in line for line in lines):
         ways.append(_by_comma)
-    best = max(
+    split, shared = max(
         ((way, root) for root in roots for way in reversed(ways)),
-        key=lambda pair: existing([fields[0] for line in lines if (fields := pair[0](line))], pair[1]),
+        key=lambda pair: existing(_paths(lines, pair[0]), pair[1]),
     )
-    return best
+    return split, choose_places(files, [_paths(first, split) for first in heads], roots, shared)
 
 
-def _kind(first: Sequence[list[str]], frames: bool | None) -> str:
-    """Return what lines hold: `label`, `frames` or `path`."""
+def _kind(first: Sequence[tuple[list[str], Path]], frames: bool | None) -> str:
+    """Return what lines hold, from the fields of the first and where their paths start: `label`, `frames`, `path`."""
     if frames:
         return "frames"
-    if any(len(fields) == 3 for fields in first):
-        numbers = [fields[1:] for fields in first if len(fields) == 3]
-        # VideoMAE's lists for pretraining: `path 0 -1`, and `folder first_frame frames`.
-        without = all(last.startswith("-") for _, last in numbers) or (
-            len(numbers) > 1 and all(start in ("0", "1") for start, _ in numbers)
-        )
-        return "path" if without else "frames" if frames is None else "label"
-    return "path" if all(len(fields) == 1 for fields in first) else "label"
+    if all(len(fields) == 1 for fields, _ in first):
+        return "path"
+    three = [(fields, place) for fields, place in first if len(fields) == 3]
+    if not all(_INTEGER.fullmatch(field) for fields, _ in three for field in fields[1:]) or not three:
+        return "label"
+    if all(fields[2].startswith("-") for fields, _ in three):  # VideoMAE's lists for pretraining: `path 0 -1`
+        return "path"
+    if frames is False or all(_is_video(place, fields[0]) for fields, place in three):
+        return "label"
+    if len(three) > 1 and all(fields[1] in ("0", "1") for fields, _ in three):
+        # `folder first_frame frames`, of VideoMAE's, too; otherwise two labels.
+        return "path" if any(_as_many(fields[2], _images(place, fields[0])) for fields, place in three) else "label"
+    return "frames"
+
+
+def _as_many(listed: str, images: int) -> bool:
+    return images > 0 and abs(int(listed[:9]) - images) <= 2
+
+
+def _is_video(place: Path, path: str) -> bool:
+    return path.lower().endswith(VIDEO_SUFFIXES) or (place / path).is_file()
+
+
+def _images(place: Path, path: str) -> int:
+    try:
+        return sum(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in (place / path).iterdir())
+    except (OSError, ValueError):
+        return 0
+
+
+def _frame_notes(kind: str, lines: Sequence[tuple[list[str], Path]]) -> list[str]:
+    """Return a note if no folder in the first lines holds the number of frames that is listed."""
+    counts = [(fields[0], fields[1], _images(place, fields[0])) for fields, place in lines if len(fields) == 3]
+    if kind != "frames" or not counts or any(_as_many(listed, images) for _, listed, images in counts):
+        return []
+    path, listed, images = counts[0]
+    return [f"the second column is no number of frames: `{printable(path)}` has {images}, listed {printable(listed)}"]
 
 
 def _fields(file: Path, line: int, fields: list[str], text: str, kind: str, *, unlabeled: bool) -> tuple[str, str]:
     """Return path and label of a line."""
-    expected = {"label": (2,), "frames": (3,), "path": (1, 3)}[kind]
     if kind == "label" and unlabeled and len(fields) == 1:
         return fields[0], ""
+    if kind != "path" and (len(fields) > 2 or fields[0][-1:].isdecimal()) and _SEVERAL_LABELS.search(text.lower()):
+        raise ActionVitError(
+            f"`{file}` line {line}: `{printable(text[:80])}`: several labels, or a number of frames for a file; give a"
+            " video one label, and list `folder frames label` for folders of frames alone"
+        )
+    expected = {"label": (2,), "frames": (3,), "path": (1, 3)}[kind]
     if len(fields) not in expected or (kind == "frames" and not fields[1].isdecimal()):
         wanted = {"label": "path label", "frames": "folder frames label", "path": "path"}[kind]
-        raise ActionVitError(f"`{file}` line {line}: `{printable(text[:80])}`; expected `{wanted}`, as in other lines")
+        hint = "; a label or path that holds a comma needs quotes" if kind == "label" and text.count(",") > 1 else ""
+        hint += "; if this line is a header, call its columns path,label" if line == 1 else ""
+        raise ActionVitError(
+            f"`{file}` line {line}: `{printable(text[:80])}`; expected `{wanted}`, as in other lines{hint}"
+        )
     return fields[0], "" if kind == "path" else fields[-1]
-
-
-def _name_classes(listed: list[tuple[Path, list[Row]]]) -> list[str]:
-    """Replace numbers by the class names in a file beside the lists; return a note if the file is missing."""
-    labels = {row.label for _, rows in listed for row in rows if row.label}
-    if not labels or not all(label.isdecimal() for label in labels):
-        return []
-    if (file := _class_file(listed[0][0].parent)) is None:
-        return [
-            f"labels are numbers without names ({pluralize(len(labels), 'class', 'classes')}):"
-            " put classes.txt, one name per line from 0, beside the list"
-        ]
-    names = dict(_class_names(file))
-    for number, (path, rows) in enumerate(listed):
-        renamed = []
-        for row in rows:
-            if row.label and int(row.label) not in names:
-                raise ActionVitError(
-                    f"`{path}` line {row.line}: label {row.label} has no name in `{file}`, which numbers"
-                    f" {min(names)} to {max(names)}; number its lines as the list does: `{row.label} NAME`"
-                )
-            renamed.append(row._replace(label=names[int(row.label)] if row.label else ""))
-        listed[number] = (path, renamed)
-    return [f"class names from `{file.name}`"]
-
-
-def _class_file(folder: Path) -> Path | None:
-    maps = sorted(file for file in folder.glob("*label_map*.txt") if file.name[0] != ".")
-    return next((file for file in (*(folder / name for name in _CLASS_FILES), *maps) if file.is_file()), None)
-
-
-def _class_names(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield numbers and class names: `NUMBER NAME` per line, or a name per line, from 0."""
-    lines = [text for _, text in read_lines(file)]
-    numbered = [re.fullmatch(r"([0-9]+)[\s,:]+(\S.*)", text) for text in lines]
-    if not lines:
-        raise ActionVitError(f"`{file}` is empty; expected one class name per line")
-    for place, (text, match) in enumerate(zip(lines, numbered, strict=True)):
-        yield (int(match[1]), match[2]) if match and all(numbered) else (place, text)

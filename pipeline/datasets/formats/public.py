@@ -18,38 +18,51 @@ from actionvit.pipeline.datasets.formats.rows import Listing, Row
 from actionvit.pipeline.datasets.formats.tables import table_rows
 from actionvit.pipeline.datasets.reading import set_name, set_of
 from actionvit.pipeline.datasets.textfile import read_lines, read_text
-from actionvit.text import printable
+from actionvit.text import abbreviate, printable
 
 _RECORD_IDS = ("id", "vid_name")
 _KINETICS = {"label": "label", "youtube_id": "id", "time_start": "start", "time_end": "end", "split": "split"}
 
 
-def index(root: Path) -> dict[str, str]:
-    """Return `{name without suffix: path below root}` of every video file and frame folder, hidden ones apart."""
-    places: dict[str, str] = {}
+class _Index:
+    """The video files and frame folders below ROOT, hidden ones apart, by their name without a suffix."""
+
+    def __init__(self, root: Path) -> None:
+        self.paths = _paths_by_name(root)
+
+    def find(self, place: str, *names: str) -> str:
+        """Return the path below ROOT of the first of these names that exists, or ''; raise if there are several."""
+        paths: list[str] = next((self.paths[name] for name in names if name in self.paths), [])
+        if len(paths) > 1:
+            raise ActionVitError(f"{place}: {abbreviate(paths)} are one video by name; keep one of them")
+        return paths[0] if paths else ""
+
+
+def _paths_by_name(root: Path) -> dict[str, list[str]]:
+    places: dict[str, list[str]] = {}
     for folder, folders, files in os.walk(root, followlinks=True):
         folders[:] = sorted(name for name in folders if name[0] != ".")
         below = os.path.relpath(folder, root).replace(os.sep, "/")
         prefix = "" if below == "." else f"{below}/"
         videos = [name for name in sorted(files) if name.lower().endswith(VIDEO_SUFFIXES) and name[0] != "."]
         for name in videos:
-            places.setdefault(name[: name.rindex(".")], f"{prefix}{name}")
+            places.setdefault(name[: name.rindex(".")], []).append(f"{prefix}{name}")
         if prefix and not videos and any(name.lower().endswith(IMAGE_SUFFIXES) for name in files):
-            places.setdefault(os.path.basename(folder), below)  # noqa: PTH119
+            places.setdefault(os.path.basename(folder), []).append(below)  # noqa: PTH119
             folders.clear()
     return places
 
 
 def read_kinetics(root: Path, files: Sequence[Path]) -> Listing:
     """Read Kinetics' CSV files, `label,youtube_id,time_start,time_end,split`: videos `<id>_<start>_<end>.mp4`."""
-    places = index(root)
+    places = _Index(root)
     listed = []
     for file in files:
         rows = []
-        for line, cells in table_rows(file, needed=("id",), renamed=_KINETICS):
+        for line, cells in table_rows(file, needed=("id",), renamed=_KINETICS).rows:
             name = f"{cells['id']}_{_six(cells.get('start', ''))}_{_six(cells.get('end', ''))}"
-            path = places.get(name) or places.get(cells["id"]) or f"{name}.mp4"
             place = f"`{file}` line {line}"
+            path = places.find(place, name, cells["id"]) or f"{name}.mp4"
             in_set = set_name(cells.get("split") or set_of(file.name)[0], place)
             rows.append(Row(line, path, cells.get("label", ""), ((1, in_set),) if in_set else (), cells["id"]))
         listed.append((file, rows))
@@ -66,7 +79,7 @@ def _six(seconds: str) -> str:
 
 def read_ssv2(root: Path, files: Sequence[Path]) -> Listing:
     """Read Something-Something's JSON lists; the label is the template, its brackets removed, as in labels.json."""
-    places = index(root)
+    places = _Index(root)
     listed = []
     for file in files:
         rows = []
@@ -74,7 +87,8 @@ def read_ssv2(root: Path, files: Sequence[Path]) -> Listing:
             label = re.sub(r"[\[\]]", "", str(record.get("template") or record.get("label") or ""))
             name = str(record["id"])
             in_set = set_of(file.name)[0]
-            rows.append(Row(place, places.get(name, f"{name}.webm"), label, ((1, in_set),) if in_set else ()))
+            path = places.find(f"`{file}` record {place}", name) or f"{name}.webm"
+            rows.append(Row(place, path, label, ((1, in_set),) if in_set else ()))
         listed.append((file, rows))
     return Listing(
         format="ssv2", description="Something-Something's JSON lists", base=root, files=listed, complete=False
@@ -83,7 +97,7 @@ def read_ssv2(root: Path, files: Sequence[Path]) -> Listing:
 
 def read_diving48(root: Path, files: Sequence[Path], vocabulary: Path | None = None) -> Listing:
     """Read Diving48's JSON lists; a class is the dive in the vocabulary, the source the competition's recording."""
-    places = index(root)
+    places = _Index(root)
     names = [" ".join(map(str, dive)) for dive in _array(vocabulary)] if vocabulary else []
     listed = []
     for file in files:
@@ -95,7 +109,7 @@ def read_diving48(root: Path, files: Sequence[Path], vocabulary: Path | None = N
                 raise ActionVitError(f"{place}: expected `vid_name` and a number as `label`; fix the list") from error
             label = names[number] if 0 <= number < len(names) else f"{number:02}"
             in_set = set_of(file.name)[0]
-            path = places.get(name, f"{name}.mp4")
+            path = places.find(f"`{file}` record {place}", name) or f"{name}.mp4"
             rows.append(Row(place, path, label, ((1, in_set),) if in_set else (), name.rpartition("_")[0]))
         listed.append((file, rows))
     notes = [] if names else ["labels are numbers without names: put Diving48_vocab.json beside the lists"]
@@ -111,14 +125,15 @@ def read_diving48(root: Path, files: Sequence[Path], vocabulary: Path | None = N
 
 def read_jester(root: Path, files: Sequence[Path]) -> Listing:
     """Read Jester's CSV lists, `id;label` per line; a video is a folder of images called by its id."""
-    places = index(root)
+    places = _Index(root)
     listed = []
     for file in files:
         rows = []
         for line, text in read_lines(file):
             name, _, label = (part.strip() for part in text.partition(";"))
             in_set = set_of(file.name)[0]
-            rows.append(Row(line, places.get(name, name), label, ((1, in_set),) if in_set else ()))
+            path = places.find(f"`{file}` line {line}", name) or name
+            rows.append(Row(line, path, label, ((1, in_set),) if in_set else ()))
         listed.append((file, rows))
     return Listing(format="jester", description="Jester's CSV lists", base=root, files=listed, complete=False)
 

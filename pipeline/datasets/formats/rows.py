@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from actionvit.errors import ActionVitError
+from actionvit.features.media import IMAGE_SUFFIXES
 from actionvit.features.sampling import Segment
 from actionvit.pipeline.datasets.dataset import Video
 from actionvit.pipeline.datasets.names import parse_source, stem
@@ -45,7 +45,15 @@ class Listing:
     files: list[tuple[Path, list[Row]]]
     complete: bool = True
     """Whether every listed video must be on disk; of the large public sets some videos are always gone."""
+    sets_by: str = "the list files name"
+    """What puts videos into sets, for an error."""
     notes: list[str] = field(default_factory=list)
+
+
+def refuse_url(place: str, path: str) -> None:
+    """Raise ActionVitError if a path is an address."""
+    if _URL.match(path):
+        raise ActionVitError(f"{place}: `{printable(path)}` is a URL; download the video and list its file")
 
 
 def segment_id(id: str, segment: Segment) -> str:
@@ -104,6 +112,7 @@ class _Resolver:
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             self.special.append(id)
             return
+        self._check_kind(file, row, path, folder=stat.S_ISDIR(mode))
         self.folders += stat.S_ISDIR(mode)
         if not row.label:
             self.unlabeled.append(id)
@@ -120,10 +129,7 @@ class _Resolver:
         written = row.path
         if not written or "\0" in written:
             raise ActionVitError(f"`{file}` line {row.line}: empty path; fill it in or remove the line")
-        if _URL.match(written):
-            raise ActionVitError(
-                f"`{file}` line {row.line}: `{printable(written)}` is a URL; download the video and list its file"
-            )
+        refuse_url(f"`{file}` line {row.line}", written)
         # Not resolved: a link into another folder keeps the name that the list gives it.
         path = os.path.normpath(os.path.join(self.base, written))  # noqa: PTH118
         if path.startswith(self.prefix):
@@ -131,6 +137,19 @@ class _Resolver:
         id = path if os.path.isabs(written) else os.path.relpath(path, self.base)  # noqa: PTH117
         self.outside.append(id)
         return id, path
+
+    def _check_kind(self, file: Path, row: Row, path: str, *, folder: bool) -> None:
+        """Raise for a folder without images, an image, or a file where the list names folders of frames."""
+        place = f"`{file}` line {row.line}: `{printable(row.path)}`"
+        if folder and not holds_images(path):
+            raise ActionVitError(f"{place} is a folder without images; list a video file or a folder of frames")
+        if not folder and path.lower().endswith(IMAGE_SUFFIXES):
+            raise ActionVitError(f"{place} is an image; list the folder of its video's frames, one line per video")
+        if not folder and self.listing.format == "frame-list":
+            raise ActionVitError(
+                f"{place} is a file, and a line `folder frames label` names a folder; if the numbers are two labels,"
+                " give the video one"
+            )
 
     def _assign(self, id: str, row: Row) -> None:
         for number, name in row.sets:
@@ -183,6 +202,7 @@ class _Resolver:
         id, (file, line) = next(iter(self.missing.items()))
         count = pluralize(len(self.missing), "path")
         header = "; if this line is a header, call its columns path,label" if line == 1 else ""
+        header = "; write paths with / instead of \\" if "\\" in id else header
         skip = "" if not self.videos else ", or skip missing videos with skip_missing=True"
         return (
             f"`{file}` line {line}: no video `{printable(id)}` in `{self.listing.base}` ({count} missing);"
@@ -198,7 +218,7 @@ class _Resolver:
         sets = {name for ids in self.sets.values() for id in self.unlabeled if (name := ids.get(id))}
         if sets != {"test"}:
             file, line = self.place[self.unlabeled[0]]
-            raise ActionVitError(f"`{file}` line {line}: empty label; fill it in or remove the line")
+            raise ActionVitError(f"`{file}` line {line}: empty label, or -1; fill it in or remove the line")
         for id in self.unlabeled:
             del self.videos[id]
             for ids in self.sets.values():
@@ -215,19 +235,21 @@ class _Resolver:
             split = split_of(number, sets)
             if not split.train or not (split.test or split.val):
                 lacking = "test" if split.train else "train"
-                raise ActionVitError(f"{names}: column `split` names no {lacking} video; name some of each")
+                which = f" for split {number}" if len(numbers) > 1 else ""
+                raise ActionVitError(f"{names}: {self.listing.sets_by} no {lacking} video{which}; name some of each")
             reading.splits.append(split)
         if len(numbers) == 1:
             [split] = reading.splits
             if split.val and split.test:
-                count = pluralize(len(split.val), "video")
-                notes.append(f"{count} of split val set aside: neither train nor test")
-            used = {*split.train, *split.test, *(split.val if not split.test else ())}
+                count = pluralize(len(split.val), "validation video")
+                notes.append(f"{count}: neither trained on nor scored, unless select_on=val chooses by them")
+            used = {*split.train, *split.test, *split.val}
             if unused := [video.id for video in reading.videos if video.id not in used]:
-                notes.append(f"{pluralize(len(unused), 'video')} in neither train nor test: {abbreviate(unused)}")
+                notes.append(f"{pluralize(len(unused), 'video')} in no set: {abbreviate(unused)}")
         return notes
 
 
-def existing(paths: Iterable[str], base: Path) -> int:
-    """Return how many of these paths exist below a folder."""
-    return sum(os.path.exists(os.path.join(base, path)) for path in paths if "\0" not in path)  # noqa: PTH110, PTH118
+def holds_images(folder: str) -> bool:
+    """Return whether a folder holds an image directly; stops at the first."""
+    with os.scandir(folder) as entries:
+        return any(entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.name[0] != "." for entry in entries)

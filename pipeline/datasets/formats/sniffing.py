@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from actionvit.errors import ActionVitError
+from actionvit.features.media import VIDEO_SUFFIXES
 from actionvit.pipeline.datasets.formats import lists, public, tables
-from actionvit.pipeline.datasets.formats.rows import Listing, existing
+from actionvit.pipeline.datasets.formats.places import ListFile, existing, move_to_common_base
+from actionvit.pipeline.datasets.formats.rows import Listing
 from actionvit.pipeline.datasets.reading import SETS, set_of
 from actionvit.pipeline.datasets.textfile import head
 from actionvit.pipeline.datasets.ucf101 import ucf101_file
+from actionvit.text import abbreviate
 
 SUFFIXES = (*lists.SUFFIXES, ".json", ".jsonl")
 ANNOTATIONS = ("annotations", "labels", "annotation", "lists")
@@ -28,12 +32,57 @@ def read_list_file(file: Path, format: str | None = None) -> Listing:
     """Read a list file given as ROOT, together with the lists of the other sets beside it."""
     first = head(file)
     name = format or _format_of(file, first)
-    folder = file.parent
+    folder, group = file.parent, lists.siblings(file)
     if name == "csv":
-        return tables.read_table(file)
+        return _read_table_group(file, group)
     if name in ("list", "frame-list"):
-        return lists.read_lists(lists.siblings(file), _roots(folder), frames=_frames(format))
-    return _read_public(name, folder, [path for path, _, _ in lists.siblings(file)])
+        return lists.read_lists(group, _roots(folder), frames=_frames(format))
+    return _read_public(name, folder, [path for path, _, _ in group])
+
+
+def _read_table_group(file: Path, group: Sequence[ListFile]) -> Listing:
+    """Read a table, and those of the other sets beside it unless it names its sets itself."""
+    if len(group) == 1:
+        return _read_tables([(file, "", 1)], _roots(file.parent))
+    alone = _read_tables([(file, "", 1)], _roots(file.parent))
+    if any(row.sets for _, rows in alone.files for row in rows):
+        others = [path.name for path, _, _ in group if path != file]
+        alone.notes.append(f"`{file.name}` has a column for the split: {abbreviate(others)} beside it not read")
+        return alone
+    if not all(tables.is_header(_first(path)) for path, _, _ in group):
+        without = [path.name for path, _, _ in group if not tables.is_header(_first(path))]
+        raise ActionVitError(f"`{file}` has a header, and {abbreviate(without)} beside it has none; give all lists one")
+    return _read_tables(_one_split(group), _roots(file.parent))
+
+
+def _one_split(group: Sequence[ListFile]) -> Sequence[ListFile]:
+    """Return tables that are the sets of one split; raise if they are of several."""
+    if len({name for _, name, _ in group}) < len(group):
+        names = ", ".join(f"`{path.name}`" for path, _, _ in group)
+        raise ActionVitError(f"{names}: several official splits as tables; give one table with `split1`, `split2`")
+    return group
+
+
+def _read_tables(files: Sequence[ListFile], roots: Sequence[Path]) -> Listing:
+    """Read tables with a header; a file that is of a set puts its videos into it."""
+    parts = [tables.read_table(file, label_needed=name != "test") for file, name, _ in files]
+    listing = parts[0]
+    listing.notes = [note for part in parts for note in part.notes]
+    listed = []
+    for (file, name, _), part in zip(files, parts, strict=True):
+        [(_, rows)] = part.files
+        for row in rows if name else ():
+            if other := next((of for _, of in row.sets if of not in ("", name)), ""):
+                raise ActionVitError(
+                    f"`{file}` line {row.line}: split `{other}` in a list of the set {name}; give the file alone as"
+                    " root= to read its column, or remove the column"
+                )
+        listed.append((file, [row._replace(sets=((1, name),)) for row in rows] if name else rows))
+    listing.files = listed
+    if len(files) > 1 or files[0][1]:
+        listing.sets_by = "the list files name"
+    move_to_common_base(listing, files, roots)
+    return listing
 
 
 def read_given_lists(root: Path, given: Mapping[str, Path], format: str | None = None) -> Listing:
@@ -42,16 +91,13 @@ def read_given_lists(root: Path, given: Mapping[str, Path], format: str | None =
     for file, _, _ in files:
         if not file.is_file():
             raise ActionVitError(f"list: no file `{file}`; expected split=FILE")
-    if format in (None, "csv") and all(tables.is_header("".join(head(file)[:1])) for file, _, _ in files):
-        listing = tables.read_table(files[0][0])
-        listing.files = [
-            (file, [row._replace(sets=((1, name),)) for row in tables.read_table(file).files[0][1]])
-            for file, name, _ in files
-        ]
-        first = [row.path for _, rows in listing.files for row in rows[:20]]
-        listing.base = max((root, *_roots(files[0][0].parent)), key=lambda base: existing(first, base))
-        return listing
     roots = (root, *_roots(root), *_roots(files[0][0].parent))
+    headers = [tables.is_header(_first(file)) for file, _, _ in files]
+    if format in (None, "csv") and all(headers):
+        return _read_tables(files, roots)
+    if format is None and any(headers):
+        without = [str(file) for (file, _, _), header in zip(files, headers, strict=True) if not header]
+        raise ActionVitError(f"list: {abbreviate(without)} has no header, but other lists have; give all lists one")
     return lists.read_lists(files, roots, frames=_frames(format))
 
 
@@ -83,22 +129,32 @@ def _generic_lists(root: Path, files: list[Path], format: str | None) -> Listing
         if len(group) < 2:
             continue
         roots = (*_roots(file.parent), *_roots(root))
-        headers = [tables.is_header("".join(head(path)[:1])) for path, _, _ in group]
-        if all(headers):
-            if len({name for _, name, _ in group}) < len(group):
-                names = ", ".join(f"`{path.name}`" for path, _, _ in group)
-                raise ActionVitError(
-                    f"{names}: several official splits as tables; give one table with `split1`, `split2`"
-                )
-            return read_given_lists(root, {name: path for path, name, _ in group})
+        if all(tables.is_header(_first(path)) for path, _, _ in group):
+            return _read_tables(_one_split(group), roots)
         if format or lists.looks_like_lists(group, roots):
             return lists.read_lists(group, roots, frames=_frames(format))
     return None
 
 
-def unread_lists(root: Path) -> list[str]:
-    """Return the names of list files in a folder that was read by its class folders."""
-    return [file.name for file in _list_files(root) if set_of(file.name)[0] or tables.is_header(_first(file))]
+def unread_lists(root: Path, read: Collection[Path] = ()) -> list[Path]:
+    """Return the list files in ROOT, its folders for annotations and beside it that name videos and were not read."""
+    inside = [file for folder in (root, *(root / name for name in ANNOTATIONS)) for file in _list_files(folder)]
+    beside = [] if read else [file for file in _list_files(root.absolute().parent) if _lists_videos(file, root)]
+    of_sets = [
+        file
+        for file in inside
+        if file not in read and (_has_set(file) or tables.is_header(_first(file)) or _lists_videos(file, root))
+    ]
+    return [*of_sets, *beside]
+
+
+def _lists_videos(file: Path, root: Path) -> bool:
+    """Return whether the first lines name videos in ROOT, by paths below it or beside it."""
+    paths = {part.strip('"') for line in head(file) for part in (line, *re.split(r"[\s,;]", line)) if part}
+    below = {path.removeprefix(f"{root.absolute().name}/") for path in paths}
+    return any(path.lower().endswith(VIDEO_SUFFIXES) and existing([path], root) for path in below) or any(
+        "/" in path and existing([path], root) for path in below
+    )
 
 
 def _read_public(format: str, root: Path, files: list[Path]) -> Listing:
@@ -143,7 +199,7 @@ def _public_format(file: Path) -> str:
             return "diving48"
         return "ssv2" if '"id"' in start else ""
     if name.endswith(".csv"):
-        if "youtube_id" in line.lower():
+        if "youtube_id" in line.lower() and not tables.is_header(line):
             return "kinetics"
         identifier, semicolon, _ = line.partition(";")
         if _has_set(file) and (semicolon or "jester" in name) and identifier.isdecimal():
