@@ -11,5 +11,5 @@ CACHE, RUNS = Path("features-cache"), Path("runs")
 
 def store_settings(num_frames: int | None, size: int | None) -> dict[str, int]:
     """Return the leaves of a store's key that are asked for, as `find_store` takes them."""
-    given = {"clip__num_frames": num_frames, "clip__size": size}
-    return {name: value for name, value in given.items() if value is not None}
+    wanted = {"clip__num_frames": num_frames, "clip__size": size}
+    return {name: value for name, value in wanted.items() if value is not None}

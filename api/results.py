@@ -42,8 +42,8 @@ def report(
     from actionvit.pipeline.reporting.writer import report as run_stage
     from actionvit.pipeline.runs import Run
 
-    given = [runs] if isinstance(runs, (Run, str, Path)) else list(runs)
-    read = [run if isinstance(run, Run) else load_run(run) for run in given]
+    sources = [runs] if isinstance(runs, (Run, str, Path)) else list(runs)
+    read = [run if isinstance(run, Run) else load_run(run) for run in sources]
     files = run_stage(
         read,
         output=Path(output) if output else read[0].folder / "report",

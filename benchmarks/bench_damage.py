@@ -31,8 +31,8 @@ def flip(data: bytearray, rnd: random.Random) -> None:
 
 
 def blank(data: bytearray, rnd: random.Random) -> None:
-    at = rnd.randrange(max(1, len(data) - 512))
-    data[at : at + 512] = bytes(512)
+    start = rnd.randrange(max(1, len(data) - 512))
+    data[start : start + 512] = bytes(512)
 
 
 def cut(data: bytearray, rnd: random.Random) -> None:
@@ -60,11 +60,11 @@ def all_frames(path: Path) -> np.ndarray:
 
 def outcome(broken: Path, sound: set[bytes]) -> str:
     try:
-        found = decode(broken, [SPEC])
+        decoded = decode(broken, [SPEC])
     except (DecodeError, MemoryError):
         return "refused"
-    same = all(image.tobytes() in sound for image in found.data)
-    return f"{'flagged' if found.flags else 'unseen'}, {'intact' if same else 'changed'}"
+    same = all(image.tobytes() in sound for image in decoded.data)
+    return f"{'flagged' if decoded.flags else 'unseen'}, {'intact' if same else 'changed'}"
 
 
 def main() -> None:
@@ -94,7 +94,7 @@ def main() -> None:
                     broken.write(data)
                     broken.flush()
                     seen[outcome(Path(broken.name), frames[path])] += 1
-            counts = {one: seen[one] for one in OUTCOMES}
+            counts = {kind: seen[kind] for kind in OUTCOMES}
             rows.append({"codec": name, "videos": len(set(chosen)), "way": way, "broken": options.number, **counts})
             print(f"{name:16}{way:20}" + "".join(f"{count / options.number:18.1%}" for count in counts.values()))
     machine.write(options.out, {"machine": machine.describe("av"), "ffmpeg": av.ffmpeg_version_info, "rows": rows})

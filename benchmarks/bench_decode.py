@@ -46,7 +46,7 @@ def pyav_all(paths: Sequence[Path], specs: Specs) -> Iterator[Frames]:
         with av.open(str(path)) as container:
             container.streams.video[0].thread_count = 1
             images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-        yield np.stack([images[at] for at in union_indices(len(images), specs)])
+        yield np.stack([images[number] for number in union_indices(len(images), specs)])
 
 
 def pyav_picked(paths: Sequence[Path], specs: Specs) -> Iterator[Frames]:
@@ -55,7 +55,9 @@ def pyav_picked(paths: Sequence[Path], specs: Specs) -> Iterator[Frames]:
         with av.open(str(path)) as container:
             container.streams.video[0].thread_count = 1
             frames = list(container.decode(video=0))
-            picked = [frames[at].reformat(format="rgb24", threads=1) for at in union_indices(len(frames), specs)]
+            picked = [
+                frames[number].reformat(format="rgb24", threads=1) for number in union_indices(len(frames), specs)
+            ]
             yield np.stack([frame.to_ndarray() for frame in picked])
 
 
@@ -85,7 +87,7 @@ def apart(processes: int) -> Callable[[Sequence[Path], Specs], Iterator[Frames]]
 
     def run(paths: Sequence[Path], specs: Specs) -> Iterator[Frames]:
         fork = multiprocessing.get_context("fork")
-        loops = [fork.Process(target=drop_all, args=(paths[at::processes], specs)) for at in range(processes)]
+        loops = [fork.Process(target=drop_all, args=(paths[first::processes], specs)) for first in range(processes)]
         for loop in loops:
             loop.start()
         for loop in loops:
@@ -106,15 +108,15 @@ def cost(loop: Callable[[Sequence[Path], Specs], Iterator[Frames]], paths: Seque
 
 def cpu() -> float:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def check(paths: Sequence[Path], loops: dict, specs: Specs) -> int:
     """Compare every frame of every contender; return how many there are."""
     frames = 0
     for group in zip(*(loop(paths, specs) for loop in loops.values()), strict=True):
-        for name, found in zip(loops, group, strict=True):
-            assert np.array_equal(found, group[0]), f"{name} differs"
+        for name, clips in zip(loops, group, strict=True):
+            assert np.array_equal(clips, group[0]), f"{name} differs"
         frames += len(group[0])
     return frames
 
@@ -129,8 +131,8 @@ def main() -> None:
     paths = sorted(path for path in options.root.rglob("*") if path.suffix in (".avi", ".mp4", ".mkv", ".webm"))
     cores = available_cores()
     plain = {"decord get_batch": decord_loop, "PyAV, all frames": pyav_all, "PyAV, with care": pyav_picked}
-    own = {ALONE: own_loop, "actionvit, 1 worker": pool(1), f"actionvit, {cores} workers": pool(cores)}
-    loops = {**plain, **own}
+    pools = {ALONE: own_loop, "actionvit, 1 worker": pool(1), f"actionvit, {cores} workers": pool(cores)}
+    loops = {**plain, **pools}
     compared = {workload: check(paths, loops, specs) for workload, specs in WORKLOADS.items()}
     timed = paths[:: options.every]
     loops |= {f"{APART}, {number}": apart(number) for number in (1, cores)}
@@ -180,10 +182,10 @@ def report(about: dict, seen: dict, cores: int, out: Path) -> None:
         )
         careful = middle[workload, "PyAV, with care"][1]
         targets[f"{workload} frames, a core, against PyAV with care"] = careful / middle[workload, ALONE][1]
-        one, many = middle[workload, "actionvit, 1 worker"][0], middle[workload, f"actionvit, {cores} workers"][0]
-        targets[f"{workload} frames, {cores} workers, share of linear"] = one / many / cores
-        one, most = middle[workload, f"{APART}, 1"][0], middle[workload, f"{APART}, {cores}"][0]
-        targets[f"{workload} frames, {cores} loops apart, share of linear"] = one / most / cores
+        single, many = middle[workload, "actionvit, 1 worker"][0], middle[workload, f"actionvit, {cores} workers"][0]
+        targets[f"{workload} frames, {cores} workers, share of linear"] = single / many / cores
+        single, most = middle[workload, f"{APART}, 1"][0], middle[workload, f"{APART}, {cores}"][0]
+        targets[f"{workload} frames, {cores} loops apart, share of linear"] = single / most / cores
         targets[f"{workload} frames, {cores} workers, share of {cores} loops apart"] = most / many
     for name in (ALONE, "actionvit, 1 worker"):
         targets[f"8+16 together against 16 alone, {name}"] = middle["8+16", name][1] / middle["16", name][1]

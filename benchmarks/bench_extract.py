@@ -96,7 +96,10 @@ def main() -> None:
         for folder in chosen(options.root, Path(scratch), options.clips, options.rounds):
             rounds.append(measure(folder, Path(scratch) / "cache", job, encoder, model, options.workers))
             print({name: round(value, 3) for name, value in rounds[-1].items()})
-    seconds = {name: sum(one[name] for one in rounds) for name in ("plain", "ours", "decode_only", "forward_only")}
+    seconds = {
+        name: sum(seconds_of_round[name] for seconds_of_round in rounds)
+        for name in ("plain", "ours", "decode_only", "forward_only")
+    }
     clips = options.clips * options.rounds
     result = {
         "variant": options.variant,
@@ -104,7 +107,7 @@ def main() -> None:
         "clips_per_s": {name: round(clips / value, 3) for name, value in seconds.items()},
         "times_plain": round(seconds["plain"] / seconds["ours"], 3),
         "share_of_the_slower_half": round(max(seconds["decode_only"], seconds["forward_only"]) / seconds["ours"], 3),
-        "rounds": [{name: round(value, 3) for name, value in one.items()} for one in rounds],
+        "rounds": [{name: round(value, 3) for name, value in seconds_of_round.items()} for seconds_of_round in rounds],
     }
     for name, value in result.items():
         if name != "rounds":

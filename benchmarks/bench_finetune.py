@@ -51,7 +51,7 @@ def epochs(
     spec: FinetuneSpec, weights: Weights, clips: Clips, frozen: FrozenBlocks, folder: Path
 ) -> list[dict[str, float]]:
     """Train on all clips; return each epoch's seconds, those of all cores together, and its loss."""
-    rows, found = np.arange(len(clips.videos)), []
+    rows, losses = np.arange(len(clips.videos)), []
     model = load_model(weights, 2, spec, "cpu")
     parts = {
         "train_rows": rows,
@@ -65,8 +65,8 @@ def epochs(
     for epoch in range(1, spec.training.epochs + 1):
         before = time.process_time()
         row = trainer._epoch(epoch, lambda progress: None)
-        found.append({"s": row["seconds"], "cpu_s": time.process_time() - before, "loss": row["loss"]})
-    return found
+        losses.append({"s": row["seconds"], "cpu_s": time.process_time() - before, "loss": row["loss"]})
+    return losses
 
 
 def measure(train: str, dataset: Dataset, weights: Weights, options: argparse.Namespace, scratch: Path) -> dict:

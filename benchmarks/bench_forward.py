@@ -43,7 +43,7 @@ def compare(folder: Path, variant: str, precision: str, options) -> dict:
     theirs = TimesformerModel.from_pretrained(folder, dtype=dtype).eval()
     pixels = torch.randn(1, spec.num_frames, 3, spec.size, spec.size).to(dtype)
     with torch.inference_mode():
-        expected, found = theirs(pixels).last_hidden_state[:, 0].float(), encoder.forward(pixels).clip.float()
+        expected, result = theirs(pixels).last_hidden_state[:, 0].float(), encoder.forward(pixels).clip.float()
         ours_s, theirs_s, peaks = [], [], []
         for _ in range(options.repeats):
             peaks.append(matmul_rates("cpu", precision, seconds=options.probe))
@@ -68,8 +68,8 @@ def compare(folder: Path, variant: str, precision: str, options) -> dict:
         "peak_gmac_per_s": round(peak, 1),
         "share_of_peak": round(needed / min(ours_s) / peak, 3),
         "products_gmac_per_s": {" × ".join(map(str, rows)): round(rate, 1) for rows, rate in best.items()},
-        "max_difference": float((expected - found).abs().max()),
-        "cosine": float(torch.nn.functional.cosine_similarity(expected, found).min()),
+        "max_difference": float((expected - result).abs().max()),
+        "cosine": float(torch.nn.functional.cosine_similarity(expected, result).min()),
     }
 
 

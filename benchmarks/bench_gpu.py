@@ -110,15 +110,15 @@ def forwards(variant: str, folder: Path, device: str, options, peak: float) -> l
 
     spec, weights = sized(variant, options), find_weights("base", folder)
     needed = gmac(weights.config, spec, needed=True)
-    found = [*eager_forwards(folder, spec, device, options)]
+    forwards = [*eager_forwards(folder, spec, device, options)]
     for compiled in (False, True) if options.compile else (False,):
-        found.append(own_forward(weights, spec, device, options, variant, compiled))
+        forwards.append(own_forward(weights, spec, device, options, variant, compiled))
     if options.compile:  # after how many views the compiler's start-up is earned back
-        plain, fast = found[-2:]
+        plain, fast = forwards[-2:]
         gain = 1 / plain["views_per_s"] - 1 / fast["views_per_s"]
         fast["wins_after_views"] = round((fast["start_up_s"] - plain["start_up_s"]) / gain) if gain > 0 else None
     rows = []
-    for row in found:
+    for row in forwards:
         gmac_per_s = needed * row["views_per_s"]
         more = {"tflop_per_s": short(2 * gmac_per_s / 1e3), "share_of_peak": short(gmac_per_s / peak)}
         rows.append({"variant": variant, **row, "views_per_s": round(row["views_per_s"], 2), **more})

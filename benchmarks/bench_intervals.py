@@ -49,12 +49,12 @@ def grid() -> list[World]:
 def measure(world: World, tries: int) -> list[dict[str, object]]:
     """Return a row per protocol."""
     means = class_means(world)
-    found: dict[str, list[list[float]]] = {}
+    values_of: dict[str, list[list[float]]] = {}
     for seed in range(tries):
         for name, design, (a, b) in trained_runs(world, means, seed):
-            found.setdefault(name, []).append(_one(design, a, b, [str(k) for k in range(world.classes)]))
+            values_of.setdefault(name, []).append(_one(design, a, b, [str(k) for k in range(world.classes)]))
     rows = []
-    for name, values in found.items():
+    for name, values in values_of.items():
         table = np.array(values)
         row: dict[str, object] = {**asdict(world), "protocol": name, "tries": tries}
         for place, metric in enumerate(METRICS):

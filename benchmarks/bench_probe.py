@@ -86,20 +86,20 @@ def parts_of(options, share: float) -> list:
 
 def losses_of(X, y, weight, coefs, intercepts):
     """The objective of each C, in double precision."""
-    found = []
+    rows = []
     for C, coef, intercept in zip(GRID, coefs, intercepts, strict=True):
         logits = X.astype(np.float64) @ coef.T.astype(np.float64) + intercept
         logits -= logits.max(axis=1, keepdims=True)
         losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(y)), y]
-        found.append(weight @ losses + 0.5 / C * (coef.astype(np.float64) ** 2).sum())
-    return np.array(found)
+        rows.append(weight @ losses + 0.5 / C * (coef.astype(np.float64) ** 2).sum())
+    return np.array(rows)
 
 
 def folds_of(part) -> tuple[list, list]:
     """The rows that train and those that are held, and the weight of each that trains, fold by fold."""
     _, y, film, _, weighting = part
     fold = assign_folds(y, film, folds=5, seed=0)
-    folds = [(np.flatnonzero(fold != one), np.flatnonzero(fold == one)) for one in range(5)]
+    folds = [(np.flatnonzero(fold != number), np.flatnonzero(fold == number)) for number in range(5)]
     of_class = class_weights(y, int(y.max()) + 1, weighting)  # as the peer does: of all training clips, for every fold
     return folds, [of_class[y[train]] for train, _ in folds]
 
@@ -128,7 +128,7 @@ def compare(part, options) -> list[dict]:
     scaled = scaler.transform(X)
     folds, weights = folds_of(part)
     ours = own_losses(part, options.jobs)
-    found, theirs = [], []
+    best_losses, theirs = [], []
     for tol in PEER_TOLS:
         peer = LogisticRegressionCV(
             Cs=list(GRID),
@@ -156,12 +156,12 @@ def compare(part, options) -> list[dict]:
         C = float(np.ravel(peer.C_)[0])
         refit = LinearProbe(C=C, class_weight=weighting).fit(X, y)
         agree = float(np.mean(refit.predict(test) == peer.predict(scaler.transform(test).astype(np.float64))))
-        found.append({"tol": tol, "seconds": seconds, "C": C, "agree": agree})
+        best_losses.append({"tol": tol, "seconds": seconds, "C": C, "agree": agree})
     best = np.minimum(ours, np.min(theirs, axis=0))
-    for one, losses in zip(found, theirs, strict=True):
+    for one, losses in zip(best_losses, theirs, strict=True):
         one["excess"] = float((np.array(losses) / best - 1).max())
         one["own excess"] = float((ours / best - 1).max())
-    return found
+    return best_losses
 
 
 class Fitted(NamedTuple):
@@ -182,19 +182,19 @@ def run_grid(parts, jobs: int) -> tuple[list[Fitted], float, float]:
     fit(*(array[::9] for array in parts[0][:4]), "none")  # libraries loaded, pools started
     start, cpu = time.perf_counter(), time.process_time()
     with threadpool_limits(1):
-        own = Parallel(n_jobs=jobs, prefer="threads")(delayed(fit)(*part) for part in parts)
-    return own, time.perf_counter() - start, time.process_time() - cpu
+        results = Parallel(n_jobs=jobs, prefer="threads")(delayed(fit)(*part) for part in parts)
+    return results, time.perf_counter() - start, time.process_time() - cpu
 
 
 def measure(share: float, options) -> dict:
     """One kind of data: the grid, and scikit-learn at every tolerance on as many parts as were asked for."""
     parts = parts_of(options, share)
-    own, seconds, cpu = run_grid(parts, options.jobs)
+    fits, seconds, cpu = run_grid(parts, options.jobs)
     compared = [compare(part, options) for part in parts[: options.peer_parts]]
     again = run_grid(parts, options.jobs)[1]  # before and after the peer: what other work did to both
     peers = []
     for number, tol in enumerate(PEER_TOLS):
-        rows = [one[number] for one in compared]
+        rows = [fold[number] for fold in compared]
         took = len(parts) / len(rows) * sum(row["seconds"] for row in rows)
         peers.append(
             {
@@ -210,9 +210,9 @@ def measure(share: float, options) -> dict:
     return {
         "seconds": [round(seconds, 1), round(again, 1)],
         "cpu_seconds": round(cpu, 1),
-        "loss_above_best": max(row["own excess"] for one in compared for row in one),
-        "accuracy": round(float(np.mean([one.score for one in own])), 3),
-        "chosen_C": [one.C for one in own],
+        "loss_above_best": max(row["own excess"] for fold in compared for row in fold),
+        "accuracy": round(float(np.mean([fit.score for fit in fits])), 3),
+        "chosen_C": [fit.C for fit in fits],
         "peer_parts_measured": len(compared),
         "LogisticRegressionCV": peers,
     }
@@ -229,13 +229,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="[default: results/probe.json]")
     options = parser.parse_args()
     grid = f"420 fits, 12 refits, {options.clips} × {options.width} × {options.classes}, {options.jobs} threads"
-    blas = [f"{one['internal_api']} {one['version']} {one.get('architecture', '')}" for one in threadpool_info()]
+    blas = [f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}" for pool in threadpool_info()]
     described = machine.describe("numpy", "scipy", "scikit-learn")
     result = {"machine": {**described, "blas": sorted(set(blas))}, "grid": grid}
     print(grid)
     for name, share in DATA.items():
-        found = result[name] = measure(share, options)
-        say(name, found)
+        record = result[name] = measure(share, options)
+        say(name, record)
     machine.write(options.out or HERE / "results" / "probe.json", result)
 
 

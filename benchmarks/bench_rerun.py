@@ -51,7 +51,7 @@ def make_lists(root: Path) -> None:
         names = sorted(path.name for path in folder.iterdir())
         codes = [1] * 70 + [2] * 30 + [0] * (len(names) - 100)
         for split in (1, 2, 3):
-            lines = [f"{name} {codes[(at + 50 * split) % len(names)]} \n" for at, name in enumerate(names)]
+            lines = [f"{name} {codes[(place + 50 * split) % len(names)]} \n" for place, name in enumerate(names)]
             (root / "splits" / f"{folder.name}_test_split{split}.txt").write_text("".join(lines))
 
 
@@ -70,11 +70,11 @@ def run(command: list[str]) -> tuple[float, float, str]:
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
-        said = process.stdout.read()
+        output = process.stdout.read()
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, said
-    return time.perf_counter() - began, used.ru_maxrss / 1024, said
+    assert process.returncode == 0, output
+    return time.perf_counter() - began, used.ru_maxrss / 1024, output
 
 
 def measure(root: Path, cache: Path, source: str | None, count: int, repeats: int) -> dict[str, Any]:
@@ -84,15 +84,17 @@ def measure(root: Path, cache: Path, source: str | None, count: int, repeats: in
     command = [sys.executable, "-m", "actionvit", "extract", str(root), "--cache", str(cache), "--variant", variant]
     command += ["--weights", source] if source else []
     runs = [run(command) for _ in range(repeats + 1)][1:]  # the first warms the disk's cache
-    for _, _, said in runs:
-        assert f"{count} of {count} videos cached ({count} already cached)" in said, said
+    for _, _, output in runs:
+        assert f"{count} of {count} videos cached ({count} already cached)" in output, output
     seconds = [took for took, _, _ in runs]
     size = job.weights.file.stat().st_size if job.weights.file else 0
     result = {"videos": count, "variant": variant, "weights_mb": round(size / 1e6), "repeats": repeats}
     spread = {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
-    found = {**result, "seconds": spread, "peak_mib": max(peak for _, peak, _ in runs)}
-    print(f"{count:>9,} {variant:5} {round(size / 1e6):6} {spread['median']:8.2f} {found['peak_mib']:9.0f}", flush=True)
-    return found
+    record = {**result, "seconds": spread, "peak_mib": max(peak for _, peak, _ in runs)}
+    print(
+        f"{count:>9,} {variant:5} {round(size / 1e6):6} {spread['median']:8.2f} {record['peak_mib']:9.0f}", flush=True
+    )
+    return record
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -104,11 +106,11 @@ def table(results: list[dict[str, Any]]) -> str:
         "| unchanged videos | weights digested | median | range | peak memory |",
         "|---:|---:|---:|---:|---:|",
     ]
-    for one in results:
-        took, weights = one["seconds"], f"{one['weights_mb']} MB" if one["weights_mb"] else "built in"
+    for record in results:
+        took, weights = record["seconds"], f"{record['weights_mb']} MB" if record["weights_mb"] else "built in"
         spread = f"{took['min']:.2f}–{took['max']:.2f} s"
         lines.append(
-            f"| {one['videos']:,} | {weights} | {took['median']:.2f} s | {spread} | {one['peak_mib']:.0f} MiB |"
+            f"| {record['videos']:,} | {weights} | {took['median']:.2f} s | {spread} | {record['peak_mib']:.0f} MiB |"
         )
     return "\n".join(lines) + "\n"
 

@@ -87,8 +87,8 @@ def store_resume(at: Path, data: Path, rows: int) -> None:
 def store_read(at: Path, data: Path, rows: int) -> None:
     store = FeatureStore.open(at)
     for numbers in blocks(rows):
-        found = store.read([video(data, number)[0] for number in numbers.tolist()], "frame")
-        np.testing.assert_array_equal(found[0], frame(int(numbers[0])))
+        values = store.read([video(data, number)[0] for number in numbers.tolist()], "frame")
+        np.testing.assert_array_equal(values[0], frame(int(numbers[0])))
 
 
 def store_verify(at: Path, data: Path, rows: int) -> None:
@@ -112,10 +112,10 @@ def save_read(at: Path, data: Path, rows: int) -> None:
 
 def append_write(at: Path, data: Path, rows: int) -> None:
     with h5py.File(at, "w") as out:
-        held = out.create_dataset("frame", (0, 1, 8, 768), np.float32, maxshape=(None, 1, 8, 768), chunks=True)
+        frames = out.create_dataset("frame", (0, 1, 8, 768), np.float32, maxshape=(None, 1, 8, 768), chunks=True)
         for number in range(rows):
-            held.resize(number + 1, axis=0)
-            held[number] = frame(number)
+            frames.resize(number + 1, axis=0)
+            frames[number] = frame(number)
 
 
 def append_read(at: Path, data: Path, rows: int) -> None:
@@ -167,14 +167,14 @@ def middle(values: list[float]) -> dict[str, float]:
 
 
 def measure(rows: int, repeats: int, what: str, scratch: Path, data: Path) -> dict[str, Any]:
-    found: dict[str, list[dict[str, float]]] = {phase: [] for phase in PHASES[what]}
+    figures: dict[str, list[dict[str, float]]] = {phase: [] for phase in PHASES[what]}
     size = 0
     for repeat in range(repeats):
-        at = scratch / f"{what}-{repeat}"
+        folder = scratch / f"{what}-{repeat}"
         for phase in PHASES[what]:
-            found[phase].append(in_process(what, phase, at, data, rows))
-        size = size_of(at)
-        shutil.rmtree(at) if at.is_dir() else at.unlink()
+            figures[phase].append(in_process(what, phase, folder, data, rows))
+        size = size_of(folder)
+        shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
     phases = {
         phase: {
             "seconds": middle([run["seconds"] for run in runs]),
@@ -182,7 +182,7 @@ def measure(rows: int, repeats: int, what: str, scratch: Path, data: Path) -> di
             "peak_mib": max(run["peak_mib"] for run in runs),
             "cpu_seconds": statistics.median(run["cpu"] for run in runs),
         }
-        for phase, runs in found.items()
+        for phase, runs in figures.items()
     }
     for phase in set(phases) - {"resume"}:
         phases[phase]["mb_s"] = size / phases[phase]["seconds"]["median"] / 1e6
@@ -192,9 +192,11 @@ def measure(rows: int, repeats: int, what: str, scratch: Path, data: Path) -> di
 def say(result: dict[str, Any]) -> None:
     cells = []
     for phase in PHASES["store"]:
-        one = result["phases"].get(phase)
-        speed = f"{one['mb_s']:.0f} MB/s" if one and "mb_s" in one else ""
-        cells.append(f"{one['seconds']['median']:9.2f} s {speed:>9} {one['peak_mib']:6.0f} MiB" if one else " " * 32)
+        figures = result["phases"].get(phase)
+        speed = f"{figures['mb_s']:.0f} MB/s" if figures and "mb_s" in figures else ""
+        cells.append(
+            f"{figures['seconds']['median']:9.2f} s {speed:>9} {figures['peak_mib']:6.0f} MiB" if figures else " " * 32
+        )
     print(f"{result['rows']:>9,} {result['what']:12} {result['bytes_a_row']:7.0f} " + " | ".join(cells), flush=True)
 
 
@@ -212,9 +214,11 @@ def table(results: list[dict[str, Any]]) -> str:
     for result in results:
         cells = []
         for phase in PHASES["store"]:
-            one = result["phases"].get(phase)
+            figures = result["phases"].get(phase)
             text = (
-                f"{one['seconds']['median']:.2f} s ({one['us_a_row']:.1f}; {one['peak_mib']:.0f} MiB)" if one else "–"
+                f"{figures['seconds']['median']:.2f} s ({figures['us_a_row']:.1f}; {figures['peak_mib']:.0f} MiB)"
+                if figures
+                else "–"
             )
             cells.append(text)
         lines.append(
@@ -233,8 +237,8 @@ def main() -> None:
     parser.add_argument("--phase", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.phase:
-        what, phase, at, data, rows = options.phase
-        run_phase(what, phase, Path(at), Path(data), int(rows))
+        what, phase, folder, data, rows = options.phase
+        run_phase(what, phase, Path(folder), Path(data), int(rows))
         return
     results = []
     heads = " | ".join(f"{phase:>32}" for phase in PHASES["store"])

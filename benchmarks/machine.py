@@ -18,7 +18,7 @@ def describe(*packages: str) -> dict:
     family = [line.split(":")[1].strip() for line in lines if line.startswith(("cpu family", "model\t"))][:2]
     flags = next((line.split() for line in lines if line.startswith("flags")), [])
     memory = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
-    found = {
+    facts = {
         "cpu": " ".join([cpu, *(["family/model", "/".join(family)] if family else [])]),
         "instructions": [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_tile") if name in flags],
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -27,8 +27,8 @@ def describe(*packages: str) -> dict:
         "packages": {name: _version(name) for name in ("torch", *packages)},
     }
     if torch.cuda.is_available():
-        found |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
-    return found
+        facts |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+    return facts
 
 
 def _version(name: str) -> str:

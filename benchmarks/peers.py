@@ -29,7 +29,7 @@ def plain_loop(
     import decord
 
     T, S = model.config.num_frames, model.config.image_size
-    found = []
+    outputs = []
     wait(device)
     began = time.perf_counter()
     for path in paths:
@@ -42,11 +42,11 @@ def plain_loop(
         x = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
         scale = S / min(x.shape[2:])
         x = F.interpolate(x, size=[round(side * scale) for side in x.shape[2:]], mode="bilinear", antialias=True)
-        top, left = (x.shape[2] - S) // 2, (x.shape[3] - S) // 2
-        x = (x[:, :, top : top + S, left : left + S] - 0.45) / 0.225
+        top, first = (x.shape[2] - S) // 2, (x.shape[3] - S) // 2
+        x = (x[:, :, top : top + S, first : first + S] - 0.45) / 0.225
         with torch.inference_mode(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=autocast):
-            found.append(model(x[None].to(device)).last_hidden_state[0, 0].float().cpu().numpy())
-    return np.stack(found), time.perf_counter() - began
+            outputs.append(model(x[None].to(device)).last_hidden_state[0, 0].float().cpu().numpy())
+    return np.stack(outputs), time.perf_counter() - began
 
 
 def wait(device: str) -> None:

@@ -115,13 +115,13 @@ def compare_classes(
     rows: list[dict[str, Any]] = []
     numbers = [number for number in range(len(class_names)) if (design.true == number).any()]
     for number, name in enumerate(class_names):
-        own = design.true == number
+        of_class = design.true == number
         if number not in numbers:
             keys = ("a", "b", "delta", "ci95", "p", "p_holm", "detectable", "testable")
             rows.append({"class": name, "support": 0, "tests": 0, "sources": 0, **dict.fromkeys(keys)})
             continue
-        first, source, multiple = clip_means(a[own], design.clip[own], design.source[own])
-        second, _, _ = clip_means(b[own], design.clip[own], design.source[own])
+        first, source, multiple = clip_means(a[of_class], design.clip[of_class], design.source[of_class])
+        second, _, _ = clip_means(b[of_class], design.clip[of_class], design.source[of_class])
         difference = second - first
         low, high = paired_interval(difference, source, inflation=inflation)
         extreme = paired_p(np.ones_like(difference), source, inflation=inflation)
@@ -129,7 +129,7 @@ def compare_classes(
             {
                 "class": name,
                 "support": len(first),
-                "tests": int(own.sum()),
+                "tests": int(of_class.sum()),
                 "sources": len(np.unique(source)),
                 "a": float(first.mean()),
                 "b": float(second.mean()),

@@ -39,8 +39,8 @@ def predicted(scores: ArrayLike) -> NDArray[np.int64]:
 def true_class_rank(true: ArrayLike, scores: ArrayLike) -> NDArray[np.int64]:
     """Return how many classes rank before the true one, (M,); equal scores rank in class order."""
     scores, true = np.asarray(scores), np.asarray(true, dtype=np.int64)
-    own = scores[np.arange(len(true)), true][:, None]
-    before = (scores > own) | ((scores == own) & (np.arange(scores.shape[1]) < true[:, None]))
+    true_score = scores[np.arange(len(true)), true][:, None]
+    before = (scores > true_score) | ((scores == true_score) & (np.arange(scores.shape[1]) < true[:, None]))
     return np.asarray(before.sum(axis=1), dtype=np.int64)
 
 
@@ -53,12 +53,12 @@ def clip_losses(true: ArrayLike, scores: ArrayLike) -> dict[str, Floats]:
         `top1`, `top5` (0 or 1), `log_loss` (nats), `brier`.
     """
     true, scores = np.asarray(true, dtype=np.int64), np.asarray(scores, dtype=np.float64)
-    rank, own = true_class_rank(true, scores), scores[np.arange(len(true)), true]
+    rank, true_score = true_class_rank(true, scores), scores[np.arange(len(true)), true]
     return {
         "top1": (rank < 1).astype(np.float64),
         "top5": (rank < 5).astype(np.float64),
-        "log_loss": -np.log(np.clip(own, EPSILON, 1 - EPSILON)),
-        "brier": (scores**2).sum(axis=1) - 2 * own + 1,
+        "log_loss": -np.log(np.clip(true_score, EPSILON, 1 - EPSILON)),
+        "brier": (scores**2).sum(axis=1) - 2 * true_score + 1,
     }
 
 
@@ -128,14 +128,14 @@ def debiased_ece(true: ArrayLike, scores: ArrayLike, weight: ArrayLike, cluster:
     sources = np.bincount(np.unique(cell) // clusters, minlength=BINS)
     se = np.sqrt((parts**2).sum(axis=1) * sources / np.maximum(sources - 1, 1))
     se = np.where(sources == 1, np.abs(total), se)
-    known = se > 1e-12
-    z = np.abs(total[known]) / se[known]
-    value = float((se[known] * _cross_fitted(z)).sum() + np.abs(total[~known]).sum())
+    defined = se > 1e-12
+    z = np.abs(total[defined]) / se[defined]
+    value = float((se[defined] * _cross_fitted(z)).sum() + np.abs(total[~defined]).sum())
     node, node_weight = np.polynomial.hermite_e.hermegauss(20)
     values = _cross_fitted(np.abs(z[:, None] + node))
     node_weight = node_weight / node_weight.sum()
     spread = (values**2) @ node_weight - (values @ node_weight) ** 2
-    return max(0.0, value), float(np.sqrt((se[known] ** 2 * spread).sum()))
+    return max(0.0, value), float(np.sqrt((se[defined] ** 2 * spread).sum()))
 
 
 def _cross_fitted(z: Floats) -> Floats:

@@ -77,16 +77,16 @@ def shuffled(run: Run, root: Path, seed: int = 0) -> dict[str, Any]:
         data = frames.data[frames.positions(index)][rng.permutation(len(index))]
         rows = encoder.submit([replace(frames, data=data, index=index)]).result()
         scores.append(predictor.classify([source.embeddings(rows)])[0])
-    found = replace(run.predictions, scores=np.array(scores, dtype=np.float32))
-    return measure(found, n_train={name: len(ids) for name, ids in run.train.items()})
+    scored = replace(run.predictions, scores=np.array(scores, dtype=np.float32))
+    return measure(scored, n_train={name: len(ids) for name, ids in run.train.items()})
 
 
 def of_splits(run: Run, names: Sequence[str]) -> dict[str, Any]:
     """Return the metrics of a run on some of its splits."""
-    known = run.predictions
-    rows = np.isin(known.split, list(names))
-    arrays = {name: getattr(known, name)[rows] for name in ("id", "split", "true", "scores", "source")}
-    return measure(replace(known, **arrays), n_train={name: len(run.train[name]) for name in names})
+    predictions = run.predictions
+    rows = np.isin(predictions.split, list(names))
+    arrays = {name: getattr(predictions, name)[rows] for name in ("id", "split", "true", "scores", "source")}
+    return measure(replace(predictions, **arrays), n_train={name: len(run.train[name]) for name in names})
 
 
 def study(pair: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -133,16 +133,16 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("order-pairs"))
     parser.add_argument("--out", type=Path, default=Path("order-pairs.json"))
     options = parser.parse_args()
-    found = [study(pair, options) for pair in options.pairs]
-    for one in found:
+    studies = [study(pair, options) for pair in options.pairs]
+    for pair in studies:
         click.echo(
-            f"\n{' and '.join(one['pair'])}: {one['tested']} clips tested; fine-tuned in {one['finetune_s']:.0f} s,"
-            f" {one['finetune_cpu_s']:.0f} s of a core"
+            f"\n{' and '.join(pair['pair'])}: {pair['tested']} clips tested; fine-tuned in {pair['finetune_s']:.0f} s,"
+            f" {pair['finetune_cpu_s']:.0f} s of a core"
         )
-        for name, value in one[METRIC].items():
+        for name, value in pair[METRIC].items():
             low, high = value["ci95"]
             click.echo(f"  {name:28} {100 * value['mean']:5.1f} %   95 % interval {100 * low:.1f} to {100 * high:.1f}")
-    options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    options.out.write_text(json.dumps(studies, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

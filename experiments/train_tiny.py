@@ -130,9 +130,9 @@ def _draw(rng: np.random.Generator, frames: int, size: int, difficulty: float) -
         noise=int(difficulty * rng.integers(0, 14)),
         scene=_plainer(replace(draw_scene(random), shape=SHAPES[shape]), difficulty, rng),
     )
-    left = int(rng.integers(width - size + 1))
-    targets = _targets(drawn, left, size)
-    pixels = drawn.pixels[:, :, left : left + size].astype(np.float32)
+    x0 = int(rng.integers(width - size + 1))
+    targets = _targets(drawn, x0, size)
+    pixels = drawn.pixels[:, :, x0 : x0 + size].astype(np.float32)
     pixels = pixels * rng.uniform(0.7, 1.3) + rng.uniform(-25, 25)
     if rng.random() < 0.5:
         pixels *= rng.uniform(0.8, 1.2, 3)
@@ -206,9 +206,9 @@ class Student(nn.Module):
         """Return the loss, and its parts with the accuracies."""
         encoder = self.encoder
         with torch.autocast("cpu", torch.bfloat16):
-            given = encoder(batch.pixels, tokens_after=TINY.depth - 1)
-        assert given.tokens is not None
-        clip, frame, tokens = given.clip.float(), given.frame.float(), given.tokens[:, :, 1:].float()
+            embedding = encoder(batch.pixels, tokens_after=TINY.depth - 1)
+        assert embedding.tokens is not None
+        clip, frame, tokens = embedding.clip.float(), embedding.frame.float(), embedding.tokens[:, :, 1:].float()
         motion, shape = self.motion(clip), self.shape(clip)
         seen = batch.frames[..., 3] > 0  # where there is anything to see
         off = (self.frames(frame) - batch.frames) ** 2
@@ -223,10 +223,10 @@ class Student(nn.Module):
             "look": F.mse_loss(self.look(clip), _look(batch.pixels)),
             "change": (wrong[..., 1:] * covered).sum() / covered.sum().clamp(1) / len(CHANGES),
         }
-        told = {name: float(value.detach()) for name, value in parts.items()}
-        told["motion right"] = float((motion.argmax(1) == batch.motion).float().mean())
-        told["shape right"] = float((shape.argmax(1) == batch.shape).float().mean())
-        return torch.stack(list(parts.values())).sum(), told
+        losses = {name: float(value.detach()) for name, value in parts.items()}
+        losses["motion right"] = float((motion.argmax(1) == batch.motion).float().mean())
+        losses["shape right"] = float((shape.argmax(1) == batch.shape).float().mean())
+        return torch.stack(list(parts.values())).sum(), losses
 
 
 def _look(pixels: Tensor) -> Tensor:
@@ -257,8 +257,8 @@ def _optimizers(student: Student) -> dict[str, torch.optim.Optimizer]:
 def _examine(student: Student, clips: int = 480) -> dict[str, float]:
     """Return the loss's parts on clips that no step sees, at full size and difficulty."""
     rng = np.random.default_rng([SEED, 1, 0])
-    told = [student(draw_batch(rng, 32, 8, 112, 1.0))[1] for _ in range(clips // 32)]
-    return {name: float(np.mean([one[name] for one in told])) for name in told[0]}
+    losses = [student(draw_batch(rng, 32, 8, 112, 1.0))[1] for _ in range(clips // 32)]
+    return {name: float(np.mean([record[name] for record in losses])) for name in losses[0]}
 
 
 def main() -> None:
@@ -275,7 +275,7 @@ def main() -> None:
     optimizers, average = _optimizers(student), EMA(parameters, 0.998)
     rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in optimizers.items()}
     first = _resume(arguments.work, parameters, average, optimizers)
-    began, told = time.perf_counter(), []
+    began, losses = time.perf_counter(), []
     batches = DataLoader(DrawnBatches(plan, first, plan.steps), batch_size=None, num_workers=1, prefetch_factor=8)
     for step, batch in enumerate(batches, start=first):
         loss, parts = student(batch)
@@ -286,16 +286,16 @@ def main() -> None:
             optimizer.step()
             optimizer.zero_grad()
         average.update(parameters)
-        told.append(parts)
+        losses.append(parts)
         if (step + 1) % 100 == 0:
-            means = {name: round(float(np.mean([one[name] for one in told])), 3) for name in parts}
+            means = {name: round(float(np.mean([record[name] for record in losses])), 3) for name in parts}
             click.echo(f"{step + 1}: {time.perf_counter() - began:.0f} s, {means}")
-            told.clear()
+            losses.clear()
         if (step + 1) % 500 == 0:
             click.echo(f"{step + 1}: of other clips { ({k: round(v, 3) for k, v in _examine(student).items()}) }")
             _save(arguments.work, step + 1, parameters, average, optimizers)
-    kept = {n.removeprefix("encoder."): v for n, v in average.values.items() if n.startswith("encoder.")}
-    save_file({to_transformers(name): value.half().contiguous() for name, value in kept.items()}, arguments.out)
+    weights = {n.removeprefix("encoder."): v for n, v in average.values.items() if n.startswith("encoder.")}
+    save_file({to_transformers(name): value.half().contiguous() for name, value in weights.items()}, arguments.out)
 
 
 Optimizers = dict[str, torch.optim.Optimizer]
@@ -310,9 +310,9 @@ def _save(work: Path, step: int, parameters: dict[str, nn.Parameter], average: E
 
 def _resume(work: Path, parameters: dict[str, nn.Parameter], average: EMA, optimizers: Optimizers) -> int:
     """Bring back what a checkpoint holds; return the step to go on with."""
-    if (found := load_checkpoint(work)) is None:
+    if (saved := load_checkpoint(work)) is None:
         return 0
-    tensors, state = found
+    tensors, state = saved
     groups: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         kind, _, rest = name.partition("/")

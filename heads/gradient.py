@@ -121,9 +121,9 @@ class GradientHead(Head):
         drop = Dropout(self.dropout, generator)
         for epoch in range(1, checkpoints[-1] + 1):
             for chosen in self._batches(codes, generator):
-                at = chosen.to(self.device)
+                batch = chosen.to(self.device)
                 optimizer.zero_grad()
-                torch.autograd.backward(loss(self._logits(params, rows[at], drop), target[at]).mean())
+                torch.autograd.backward(loss(self._logits(params, rows[batch], drop), target[batch]).mean())
                 optimizer.step()
             if epoch in checkpoints:
                 self.weights_ = {name: value.detach().cpu().numpy().copy() for name, value in params.items()}

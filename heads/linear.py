@@ -125,9 +125,9 @@ class LinearProbe(Head):
                 raise ValueError("sample_weight: all are zero, expected at least one positive")
             X, codes = self._training_data(X[used], self.classes_[codes[used]])
             sample_weight = sample_weight[used]
-        own = np.ones(len(X)) if sample_weight is None else sample_weight.astype(np.float64)
+        weights = np.ones(len(X)) if sample_weight is None else sample_weight.astype(np.float64)
         per_class = class_weights(codes, len(self.classes_), self.class_weight, classes=self.classes_)
-        return TrainingSet(X=X, y=codes, sample_weight=own, total_weight=own * per_class[codes])
+        return TrainingSet(X=X, y=codes, sample_weight=weights, total_weight=weights * per_class[codes])
 
     def _store(self, training: TrainingSet, fit: LogisticFit) -> LinearProbe:
         """Store an optimum as learned state."""

@@ -55,10 +55,10 @@ def packet_parser(codec: str, extradata: bytes | None) -> Parser | None:
 
 def parse_vop(packet: bytes) -> PacketInfo | None:
     """Parse an MPEG-4 Visual packet; None where it may hold two VOPs, or one that is not coded."""
-    at = packet.find(VOP)
-    if at < 0 or len(packet) - at < NOT_CODED_BYTES or packet.find(DIVX, 0, at) >= 0:
+    start = packet.find(VOP)
+    if start < 0 or len(packet) - start < NOT_CODED_BYTES or packet.find(DIVX, 0, start) >= 0:
         return None
-    kind = packet[at + 4] >> 6  # I, P, B, S(prite)
+    kind = packet[start + 4] >> 6  # I, P, B, S(prite)
     return PacketInfo(random_access=kind == 0, discardable=kind == 2)
 
 
@@ -98,16 +98,16 @@ def _units(packet: bytes, width: int) -> Iterator[tuple[int, int]]:
     Encoders prevent two zero bytes followed by a byte below three within a unit; only zeros at its end, which some
     muxers write, are allowed.
     """
-    at = 0
-    while at < len(packet):
-        start = at + width
-        at = start + int.from_bytes(packet[at:start], "big")
-        if at > len(packet) or (start < at and packet[start] & 0x80):  # forbidden_zero_bit
+    position = 0
+    while position < len(packet):
+        start = position + width
+        position = start + int.from_bytes(packet[position:start], "big")
+        if position > len(packet) or (start < position and packet[start] & 0x80):  # forbidden_zero_bit
             raise BrokenPacketError
-        if (match := START_CODE_PREFIX.search(packet, start, at)) and any(packet[match.start() : at]):
+        if (match := START_CODE_PREFIX.search(packet, start, position)) and any(packet[match.start() : position]):
             raise BrokenPacketError
-        if start < at:
-            yield start, at
+        if start < position:
+            yield start, position
 
 
 def display_order(packets: Sequence[PacketInfo]) -> list[int]:

@@ -74,12 +74,12 @@ class Container:
         """Seconds from the first frame that a player shows to the end of the last, by the packets' times."""
         shown = [packet for packet in self.packets if not packet.is_discard]
         times = ((packet.dts if packet.pts is None else packet.pts, packet.duration or 0) for packet in shown)
-        known = sorted((time, duration) for time, duration in times if time is not None)
-        if self.stream.time_base is None or not known:
+        timed = sorted((time, duration) for time, duration in times if time is not None)
+        if self.stream.time_base is None or not timed:
             return None
-        span, last = known[-1][0] - known[0][0], known[-1][1]
+        span, last = timed[-1][0] - timed[0][0], timed[-1][1]
         # A last frame without a duration is shown as long as the others on average.
-        ticks = span + (last or span / max(1, len(known) - 1))
+        ticks = span + (last or span / max(1, len(timed) - 1))
         return float(ticks * self.stream.time_base) or None
 
     def seconds(self, ticks: Sequence[int | None]) -> NDArray[np.float64] | None:
@@ -99,7 +99,9 @@ def open_container(path: Path, max_pixels: int) -> Iterator[Container]:
     import av
 
     head = _head(path)
-    format = next((name for (at, magic), name in MAGIC.items() if head[at : at + len(magic)] == magic), None)
+    format = next(
+        (name for (offset, magic), name in MAGIC.items() if head[offset : offset + len(magic)] == magic), None
+    )
     with ExitStack() as stack:
         try:
             container = stack.enter_context(_open(path, format, max_pixels))
@@ -209,10 +211,10 @@ def is_cut_short(path: Path, head: bytes) -> bool:
         return _segment_end(head) > size
     if head[4:8] not in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
         return False
-    at, types = 0, set()
+    position, types = 0, set()
     with path.open("rb") as file:
-        while at + 8 <= size:  # the boxes at top level, one after the other
-            file.seek(at)
+        while position + 8 <= size:  # the boxes at top level, one after the other
+            file.seek(position)
             box = file.read(16)
             if box[4:8] not in BOXES:
                 break
@@ -220,15 +222,15 @@ def is_cut_short(path: Path, head: bytes) -> bool:
             length = int.from_bytes(box[:4], "big")
             if length == 0:  # to the end of the file
                 break
-            at += max(int.from_bytes(box[8:16], "big") if length == 1 else length, 8)
-    return at > size or b"moov" not in types
+            position += max(int.from_bytes(box[8:16], "big") if length == 1 else length, 8)
+    return position > size or b"moov" not in types
 
 
 def _segment_end(head: bytes) -> int:
     """Return the offset at which the Segment of a Matroska file ends, 0 if the file does not declare it."""
-    at = head.find(b"\x18\x53\x80\x67") + 4
-    if at < 4 or at >= len(head) or head[at] == 0:
+    start = head.find(b"\x18\x53\x80\x67") + 4
+    if start < 4 or start >= len(head) or head[start] == 0:
         return 0
-    width = 9 - head[at].bit_length()
-    value = int.from_bytes(head[at : at + width], "big") & ((1 << 7 * width) - 1)
-    return 0 if value == (1 << 7 * width) - 1 else at + width + value
+    width = 9 - head[start].bit_length()
+    value = int.from_bytes(head[start : start + width], "big") & ((1 << 7 * width) - 1)
+    return 0 if value == (1 << 7 * width) - 1 else start + width + value

@@ -249,7 +249,9 @@ def _make_plan(container: Container, info: Sequence[PacketInfo | None]) -> _Plan
     visible = [i for i in order if not container.packets[i].is_discard]
     if not visible:
         return None
-    return _Plan(certain, random_access_points(certain), rank, visible, {i: at for at, i in enumerate(visible)})
+    return _Plan(
+        certain, random_access_points(certain), rank, visible, {i: position for position, i in enumerate(visible)}
+    )
 
 
 def _decode_run(codec: VideoCodecContext, packets: Iterable[Packet[Any]]) -> Iterator[VideoFrame]:

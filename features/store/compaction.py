@@ -76,8 +76,8 @@ def remove_rows(store: FeatureStore, ids: Collection[str] = ()) -> None:
     index = store.index
     keep = np.ones(len(index), bool)
     keep[[row for id in ids if (row := index.find(id)) is not None]] = False
-    kept = np.bincount(index.part[keep], minlength=len(index.parts))
-    affected = np.flatnonzero(kept < index.sizes)
+    remaining = np.bincount(index.part[keep], minlength=len(index.parts))
+    affected = np.flatnonzero(remaining < index.sizes)
     for number in affected.tolist():  # ascending: an older version goes before the one that hides it
         replace_parts(store, [index.parts[number]], np.sort(index.offset[keep & (index.part == number)]))
     if len(affected):

@@ -159,13 +159,13 @@ def _table_dtype(widths: Mapping[str, int]) -> np.dtype[Any]:
 def join_columns(tables: Sequence[Table]) -> Table:
     """Concatenate tables whose text columns may differ in width."""
     widths = {name: max((table.dtype[name].itemsize for table in tables), default=1) for name in TEXTS}
-    whole = np.empty(sum(map(len, tables)), dtype=_table_dtype(widths))
+    joined = np.empty(sum(map(len, tables)), dtype=_table_dtype(widths))
     start = 0
     for table in tables:
         for name in (*TEXTS, *NUMBERS):
-            whole[name][start : start + len(table)] = table[name]
+            joined[name][start : start + len(table)] = table[name]
         start += len(table)
-    return whole
+    return joined
 
 
 def encode_part(

@@ -145,8 +145,8 @@ class Writer:
             self._publish(list(rows.values()))
             self._try_to_merge_small_parts()
         if failed or not rows.keys().isdisjoint(self._failure_log):
-            kept = {id: line for id, line in self._failure_log.items() if id not in rows}
-            self._failure_log = kept | failed
+            remaining = {id: line for id, line in self._failure_log.items() if id not in rows}
+            self._failure_log = remaining | failed
             failures.save(Failure, self.store.folder / FAILURES, self._failure_log)
         self._last_flush = time.monotonic()
 

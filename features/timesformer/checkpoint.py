@@ -80,8 +80,8 @@ def find_weights(variant: str, source: str | Path | None = None) -> Weights:
     ActionVitError
         If there are no such weights, or they are not a TimeSformer's; with the remedy.
     """
-    own = variant_named(variant)
-    name = str(source if source is not None else own.weights or "")
+    standard = variant_named(variant)
+    name = str(source if source is not None else standard.weights or "")
     if not name:
         raise ActionVitError(
             f"variant {variant}: no published weights are on the hub; give weights=FOLDER, FILE.pyth or a hub id"
@@ -92,9 +92,9 @@ def find_weights(variant: str, source: str | Path | None = None) -> Weights:
             source=name, config=TINY, digest=file_digest(TINY_FILE), file=TINY_FILE, licence="MIT", notes=notes
         )
     if name == UNTRAINED:
-        digest = untrained_digest(own.config)
+        digest = untrained_digest(standard.config)
         return Weights(
-            source=name, config=own.config, digest=digest, licence="MIT", notes=("random, from a fixed seed",)
+            source=name, config=standard.config, digest=digest, licence="MIT", notes=("random, from a fixed seed",)
         )
     path = Path(name).expanduser()
     if path.is_dir():

@@ -89,15 +89,15 @@ def clip_spec(
     ActionVitError
         If there is no such variant, or a value is out of range.
     """
-    own = variant_named(variant)
+    defaults = variant_named(variant)
     if stride is not None and sampling != "dense":
         logger.warning("stride: got %d, which has no effect with uniform sampling; choose sampling=dense", stride)
     try:
         return ClipSpec(
-            num_frames=own.num_frames if frames is None else frames,
-            size=own.size if size is None else size,
+            num_frames=defaults.num_frames if frames is None else frames,
+            size=defaults.size if size is None else size,
             sampling=sampling or "uniform",
-            stride=own.stride if stride is None else stride,
+            stride=defaults.stride if stride is None else stride,
             clips=1 if clips is None else clips,
             crops=1 if crops is None else crops,
             flip=flip,

@@ -23,8 +23,8 @@ SPECS = (OptimSpec, TrainSpec, SamplingSpec, LossSpec, AugmentSpec)
 
 def setting_names() -> frozenset[str]:
     """Return the names that `make_finetune_spec` takes as keywords, but for `train` and `bf16`."""
-    own = inspect.signature(make_finetune_spec).parameters.keys() - {"variant", "train", "bf16", "settings"}
-    return frozenset(own).union(*(public_names(spec) for spec in SPECS))
+    parameters = inspect.signature(make_finetune_spec).parameters.keys() - {"variant", "train", "bf16", "settings"}
+    return frozenset(parameters).union(*(public_names(spec) for spec in SPECS))
 
 
 def make_finetune_spec(

@@ -107,7 +107,7 @@ def compare(
     ActionVitError
         If the two tested different clips, or disagree on classes or labels.
     """
-    scores = [_aligned(a, one, names) for one in (a, b)]
+    scores = [_aligned(a, predictions, names) for predictions in (a, b)]
     return corrected([_compare(a, design_of(a, n_train), scores[0], scores[1], names)])[0]
 
 

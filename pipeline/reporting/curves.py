@@ -114,8 +114,8 @@ def _lines(by_split: Mapping[str, Mapping[str, Any]]) -> list[Line]:
         for name in names
     }
     if len(by_split) <= FEW_SPLITS:
-        return [line for own in lines.values() for line in own]
-    return [_mean_and_range(name, own) for name, own in lines.items()]
+        return [line for points in lines.values() for line in points]
+    return [_mean_and_range(name, points) for name, points in lines.items()]
 
 
 def _mean_and_range(name: str, lines: Sequence[Line]) -> Line:

@@ -183,8 +183,8 @@ def _classes(run: Run, cells: NDArray[np.int64]) -> list[ClassRow]:
     correct = predicted(predictions.scores) == predictions.true
     rows = []
     for number, row in enumerate(per_class(cells, predictions.class_names)):
-        own = predictions.true == number
-        means, source, _ = clip_means(correct[own], predictions.id[own], predictions.cluster[own])
+        tested = predictions.true == number
+        means, source, _ = clip_means(correct[tested], predictions.id[tested], predictions.cluster[tested])
         rows.append(
             ClassRow(
                 class_=row["class"],
@@ -192,7 +192,7 @@ def _classes(run: Run, cells: NDArray[np.int64]) -> list[ClassRow]:
                 recall=float(means.mean()) if len(means) else None,
                 f1=row["f1"],
                 support=len(means),
-                tests=int(own.sum()),
+                tests=int(tested.sum()),
                 recall_ci95=_rounded(proportion_interval(means, source, inflation=widen)) if len(means) else None,
             )
         )

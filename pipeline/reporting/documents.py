@@ -104,9 +104,9 @@ def _classes(report: Report, together: int, most: int) -> list[Table]:
         for numbers in _parts(range(len(report.class_names)), most):
             rows: list[list[Value]] = []
             for number in numbers:
-                own = [run.per_class[number] for run in runs]
-                values = [percent(value) for row in own for value in (row.precision, row.recall, row.f1)]
-                rows.append([report.class_names[number], f"{own[0].support}", *values])
+                measured = [run.per_class[number] for run in runs]
+                values = [percent(value) for row in measured for value in (row.precision, row.recall, row.f1)]
+                rows.append([report.class_names[number], f"{measured[0].support}", *values])
             part = len(tables)
             titles = ["Class", "n", *["P", "R", "F1"] * len(runs)]
             table = Table(
@@ -141,7 +141,7 @@ def _differences(report: Report, together: int, most: int) -> list[Table]:
                 caption=_caption(caption, part),
                 columns=[Column(title=title, words=title == "Class") for title in titles],
                 bodies=[("", rows)],
-                groups=[("", 1, None), *((f"{one.b} − {one.a}", 3, None) for one in comparisons)],
+                groups=[("", 1, None), *((f"{pair.b} − {pair.a}", 3, None) for pair in comparisons)],
             )
             tables.append(table)
     return tables

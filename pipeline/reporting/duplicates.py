@@ -111,8 +111,8 @@ def _candidates(
             for copy in by_digest.get(str(embeddings.digest[row]), ()):
                 key = (str(embeddings.id[row]), str(embeddings.id[copy]))
                 pair = same.setdefault(key, _Pair(same_file=True))
-                known = similar.get(key)
-                pair.cosine = known.cosine if known else 1.0
+                group = similar.get(key)
+                pair.cosine = group.cosine if group else 1.0
                 pair.splits.add(split)
     return similar, same, np.concatenate(nearest)
 

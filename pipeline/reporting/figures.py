@@ -79,9 +79,9 @@ def classes_figure(rows: Mapping[str, Sequence[ClassRow]], class_names: Sequence
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for run, (name, own) in enumerate(rows.items()):
+        for run, (name, values) in enumerate(rows.items()):
             style = run_style(run, 2.4)
-            marks = [(place, own[number]) for place, number in enumerate(order) if own[number].recall is not None]
+            marks = [(place, values[number]) for place, number in enumerate(order) if values[number].recall is not None]
             y = np.array([place - 0.4 + height * (run + 0.5) for place, _ in marks])
             recall = np.array([100 * (row.recall or 0.0) for _, row in marks])
             ends = np.array([row.recall_ci95 for _, row in marks]).reshape(-1, 2)

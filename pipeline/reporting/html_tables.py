@@ -68,20 +68,20 @@ def results(report: Report) -> Table:
 def pairs(report: Report) -> Table:
     """Return one row per comparison with the difference in top-1 and its test."""
     numbers = {run.name: tint(number) for number, run in enumerate(report.runs)}
-    reach = _reach([end for one in report.comparisons for end in one.delta["top1"].ci95])
+    reach = _reach([end for comparison in report.comparisons for end in comparison.delta["top1"].ci95])
     scale = Scale(low=-reach, high=reach)
     rows = []
-    for one in report.comparisons:
-        delta = one.delta["top1"]
-        winner = _winner(delta.ci95, one.p_holm, numbers[one.a], numbers[one.b])
+    for comparison in report.comparisons:
+        delta = comparison.delta["top1"]
+        winner = _winner(delta.ci95, comparison.p_holm, numbers[comparison.a], numbers[comparison.b])
         conclusion = "no significant difference"
-        if is_shown(one):
-            conclusion = f"{one.b if delta.value > 0 else one.a} is better"
+        if is_shown(comparison):
+            conclusion = f"{comparison.b if delta.value > 0 else comparison.a} is better"
         rows.append(
             [
-                Cell(text=f"{one.b} − {one.a}"),
+                Cell(text=f"{comparison.b} − {comparison.a}"),
                 Cell(text=signed(delta.value), run=winner),
-                Cell(text=p_value(one.p_holm)),
+                Cell(text=p_value(comparison.p_holm)),
                 Cell(text=from_to(delta.ci95)),
                 Cell(bars=(scale.bar(delta.value, delta.ci95, winner),)),
                 Cell(text=conclusion),
@@ -313,15 +313,15 @@ def cost(report: Report) -> Table:
 
 def duplicates(report: Report) -> Table | None:
     """Return top-1 with and without the test clips that have a near-duplicate in training; None where none has."""
-    found = report.analysis.duplicates if report.analysis else None
-    if not found or not found.clips:
+    duplicates = report.analysis.duplicates if report.analysis else None
+    if not duplicates or not duplicates.clips:
         return None
     rows = [
         [
             Cell(text=effect.name, run=tint(number)),
             *(Cell(text=percent(value)) for value in (effect.top1, effect.without, effect.flagged)),
         ]
-        for number, effect in enumerate(found.effect)
+        for number, effect in enumerate(duplicates.effect)
     ]
     titles = ["All results", "Without near-duplicates", "Near-duplicates alone"]
     return Table(

@@ -102,9 +102,11 @@ def page(
         coverage=_coverage(report),
         results=html_tables.results(report),
         pairs=html_tables.pairs(report) if len(report.comparisons) > 1 else None,
-        comparisons=[_comparison(report, one, number) for number, one in enumerate(shown, 1)],
+        comparisons=[_comparison(report, comparison, number) for number, comparison in enumerate(shown, 1)],
         classes=html_tables.classes(report),
-        differences=[html_tables.class_differences(report, one, number) for number, one in enumerate(shown, 1)],
+        differences=[
+            html_tables.class_differences(report, comparison, number) for number, comparison in enumerate(shown, 1)
+        ],
         matrices=html_tables.matrices(report, order),
         all_classes=len(report.class_names),
         confused=html_tables.confused(report),

@@ -130,8 +130,11 @@ def _cost(comparison: Comparison) -> str:
 
 def overview(comparisons: Sequence[Comparison]) -> str:
     """Return the significant differences among many comparisons in one sentence."""
-    shown = [one for one in comparisons if is_shown(one)]
-    pairs = [(one.b, one.a) if one.delta["top1"].value > 0 else (one.a, one.b) for one in shown]
+    shown = [comparison for comparison in comparisons if is_shown(comparison)]
+    pairs = [
+        (comparison.b, comparison.a) if comparison.delta["top1"].value > 0 else (comparison.a, comparison.b)
+        for comparison in shown
+    ]
     better = "; ".join(f"{winner} is better than {loser}" for winner, loser in pairs)
     number = f"{len(shown)} of {pluralize(len(comparisons), 'pairwise comparison')}"
     return f"{number} show a significant difference in top-1 after correction{': ' + better if better else ''}."
