@@ -58,8 +58,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder to fill; then sync all of it and put it in the place of `path`.
 
-    After an exception the temporary folder is removed and `path` is unchanged. What a killed process left of an earlier
-    attempt is removed first; see `restore_folder`.
+    After an exception the temporary folder is removed and `path` is unchanged. Leftovers of an earlier, killed
+    attempt are removed first; see `restore_folder`.
 
     Raises
     ------
@@ -92,9 +92,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def restore_folder(path: Path) -> None:
-    """Undo what processes of this machine that were killed while they replaced `path` left beside it.
+    """Clean up after processes of this machine that were killed while they replaced `path`.
 
-    A folder moved aside and not replaced gets its name back; other leftovers are removed.
+    If the old folder was moved aside and not replaced, it gets its name back; other leftovers are removed.
     """
     for prefix in (OLD_PREFIX, TEMPORARY_PREFIX):
         pattern = re.compile(rf"{re.escape(prefix + _host())}-(\d+)-{re.escape(path.name)}")
@@ -119,7 +119,7 @@ def restore_folders(parent: Path) -> None:
 
 
 def _aside(path: Path, prefix: str) -> Path:
-    """Return a hidden name beside `path` that tells its process: two machines may share the folder, and a pid."""
+    """Return a hidden name beside `path` with host and pid: two machines may share the folder and use equal pids."""
     return path.with_name(f"{prefix}{_host()}-{os.getpid()}-{path.name}")
 
 
@@ -139,8 +139,7 @@ def _is_running(pid: int) -> bool:
 
 def _not_written(path: Path, error: OSError) -> ActionVitError:
     return ActionVitError(
-        f"{path}: cannot be written: {error.strerror or error}; what was published before is safe: mend that and run "
-        f"again"
+        f"{path}: cannot be written: {error.strerror or error}; earlier results are intact; fix this and run again"
     )
 
 

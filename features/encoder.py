@@ -1,7 +1,7 @@
 """The contract of a frozen encoder: sampled frames in, embeddings out, and a cache key.
 
-An encoder is described by an `EncoderJob`, which imports no torch, and computes as a `VideoEncoder`. The job names
-everything that changes the numbers, so that a rerun can skip cached videos without loading the model.
+An `EncoderJob` describes an encoder without importing torch; a `VideoEncoder` is the loaded model. The job lists
+every setting that changes the numbers, so that a rerun can skip cached videos without loading the model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OutputSpec = dict[str, tuple[tuple[int, ...], str]]
 
 
 class VideoFrames(Protocol):
-    """Decoded frames of one video; `features.decoding.frames.Frames` is one."""
+    """Decoded frames of one video, such as `features.decoding.frames.Frames`."""
 
     @property
     def data(self) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ class Failure:
     detail: str
     """One line."""
     backend: str = ""
-    """The decoder that gave up: `pyav`, `decord` or `folder`; empty if none was reached."""
+    """The decoder that failed: `pyav`, `decord` or `folder`; empty if none was reached."""
     frames_decoded: int = 0
     """Frames decoded before the failure; 0 where the worker process died."""
     fingerprint: Fingerprint = NO_FILE
@@ -35,7 +35,7 @@ class Failure:
 
     @property
     def out_of_memory(self) -> bool:
-        """Whether memory did not suffice: for the decoder, or for the machine, which then kills a worker."""
+        """Whether the decoder ran out of memory, or the machine did and killed the worker."""
         return self.reason == "memory" or (self.reason == "crashed" and "SIGKILL" in self.detail)
 
     def __str__(self) -> str:

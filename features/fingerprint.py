@@ -45,7 +45,7 @@ def content_digest(path: Path) -> str:
     Raises
     ------
     OSError
-        If a file cannot be read, or is no regular file: reading a named pipe or a device may never end.
+        If a file cannot be read, or is not a regular file: reading a named pipe or a device may never end.
     """
     if not path.is_dir():
         return file_digest(path)

@@ -59,8 +59,8 @@ def read_processor(folder: Path, name: str) -> tuple[str, dict[str, Any]]:
     for other in others:
         if any(settings[first].get(key) != settings[other].get(key) for key in _NORMALIZATION):
             raise ActionVitError(
-                f"weights {name}: {first} and {other} normalize pixels differently; remove the one that is not these"
-                " weights'"
+                f"weights {name}: {first} and {other} normalize pixels differently; remove the one that "
+                "does not belong to these weights"
             )
     return first, settings[first]
 

@@ -1,4 +1,4 @@
-"""Frame indices of clips: integer arithmetic that knows nothing about video files."""
+"""Frame indices of clips: pure integer arithmetic, independent of video files."""
 
 from __future__ import annotations
 

@@ -189,8 +189,8 @@ def find_encoder(
     Raises
     ------
     ActionVitError
-        If there is no such model, its family is not supported, it needs custom code, or its processor cannot be
-        followed.
+        If the model does not exist, its family is not supported, it needs custom code, or its processor has a setting
+        that is not supported.
     """
     path = Path(source).expanduser()
     folder = path if path.is_dir() else fetch(source)

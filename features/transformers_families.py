@@ -28,7 +28,7 @@ CLS = "CLS token per frame, mean over frames"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """What sets one model type of transformers apart."""
+    """The settings of one model type of transformers."""
 
     model: str
     """Model class."""

@@ -44,7 +44,7 @@ def test_lock_is_not_opened_through_a_link(tmp_path: Path) -> None:
 
 def test_lock_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / LOCK)
-    with pytest.raises(ActionVitError, match="no regular file"), locked(tmp_path):
+    with pytest.raises(ActionVitError, match="not a regular file"), locked(tmp_path):
         pass
 
 

@@ -40,7 +40,7 @@ INDEXED = frozenset({"avi", "mov"})
 BOXES = frozenset(
     b"ftyp moov mdat free skip wide moof mfra sidx ssix styp uuid meta udta pnot PICT pdin prft emsg junk".split()
 )
-"""Types of an mp4's boxes at top level; other bytes behind the last one (ID3 tags, trailers of phones) are no box."""
+"""Types of an mp4's top-level boxes; other bytes behind the last box are trailers, such as ID3 tags."""
 
 
 @dataclass(slots=True, kw_only=True)

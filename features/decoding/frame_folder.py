@@ -11,7 +11,7 @@ from actionvit.features.decoding.frames import Allocate, DecodeError, Frames
 from actionvit.features.media import frame_series
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
-"""Accepted image formats, whatever a file's suffix: for some formats Pillow would start other programs."""
+"""Accepted image formats, by content and not by suffix: for some others Pillow would start external programs."""
 DEEP_MODES = ("I", "F")
 """First letters of Pillow's modes with more than eight bits per channel; its conversion clips them."""
 
@@ -22,7 +22,7 @@ class FrameFolder:
     Raises
     ------
     DecodeError
-        `empty` without images; `unsupported` with several series of images, of which it is unknown which is the video.
+        `empty` without images; `unsupported` with several series of images, where the video is ambiguous.
     """
 
     times = None

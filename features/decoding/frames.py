@@ -26,7 +26,7 @@ class DecodeError(ActionVitError):
         self.reason: Reason = reason
         self.detail = detail
         self.backend = backend
-        """The decoder that gave up."""
+        """The decoder that failed."""
         self.frames_decoded = frames_decoded
         """Frames decoded before the failure."""
 
@@ -50,7 +50,7 @@ class Frames:
     flags: tuple[Flag, ...] = ()
     """Damage that did not reach these frames, sorted."""
     duration: float | None = None
-    """Seconds that the video or segment plays; None where there are no times, as in a frame folder."""
+    """Seconds that the video or segment plays; None without presentation times, as in a frame folder."""
 
     def __post_init__(self) -> None:
         """Validate shapes: uint8 (F, H, W, 3) with one ascending index per frame."""

@@ -213,7 +213,7 @@ class _Pass:
 
 
 def _parse_packets(container: Container) -> tuple[list[PacketInfo | None], set[int]]:
-    """Return what each packet holds, None where that is not certain, and the packets that are broken."""
+    """Return the properties of each packet's picture (None where uncertain), and the broken packets."""
     codec = container.stream.codec_context
     parse = packet_parser(codec.name, codec.extradata)
     info: list[PacketInfo | None] = []
@@ -278,7 +278,7 @@ def _why_nothing_decodes(container: Container) -> tuple[Reason, str]:
         for packet in container.packets[:9]:
             with contextlib.suppress(av.FFmpegError):
                 codec.decode(packet)
-    lines = [" ".join(text.split()) for _, _, text in messages] or ["the decoder gives none, and no reason"]
+    lines = [" ".join(text.split()) for _, _, text in messages] or ["the decoder returned no frame and no error"]
     large = next((line for line in lines if line.startswith("Picture size")), None)
     return ("too_large", large) if large else ("corrupt", f"no frame decodes: {lines[-1]}")
 

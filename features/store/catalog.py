@@ -40,7 +40,7 @@ def in_shard(id: str, shard: Shard) -> bool:
 
 
 def find_stores(cache: Path) -> list[FeatureStore]:
-    """Return the stores below a cache root, by folder, each once; none if there is no such folder."""
+    """Return the stores below a cache root, by folder, each once; empty if the folder does not exist."""
     stores = _open_all(cache.glob(f"*/*/{KEY}"))
     # If symbolic links give one folder several names, keep its own name: it sorts last here.
     by_folder = {store.folder.resolve(): store for store in sorted(stores, key=_is_no_link)}
@@ -120,8 +120,8 @@ def find_store(
     if complete:
         listing = "; ".join(f"{name}: {text}" for name, text in distinctions(complete).items())
         raise ActionVitError(
-            f"{cache}: {len(complete)} stores of {dataset} {variant}, and nothing says which: {listing}; choose "
-            f"one with store={complete[0].folder.name}"
+            f"{cache}: {len(complete)} stores of {dataset} {variant} match ({listing}); choose one with "
+            f"store={complete[0].folder.name}"
         )
     if matching:
         raise ActionVitError(
@@ -181,7 +181,7 @@ def single_store_folder(path: Path) -> Path:
     folders = sorted(key_file.parent for below in ("*", "*/*") for key_file in path.glob(f"{below}/{KEY}"))
     if len(folders) != 1:
         names = ", ".join(map(str, folders)) or "`actionvit extract` makes one"
-        raise ActionVitError(f"{path}: is no store, and holds {len(folders)} of them, not one: {names}")
+        raise ActionVitError(f"{path}: not a store; it contains {len(folders)} stores, expected one: {names}")
     return folders[0]
 
 
@@ -235,7 +235,7 @@ def summarize(store: FeatureStore) -> StoreSummary:
 
 
 def summarize_all(cache: Path) -> list[StoreSummary]:
-    """Return the summary of each store below a cache root, with the settings that tell its stores apart."""
+    """Return the summary of each store below a cache root, with the settings in which its stores differ."""
     stores = find_stores(cache)
     groups: dict[tuple[str, str], list[FeatureStore]] = {}
     for store in stores:

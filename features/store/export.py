@@ -61,7 +61,7 @@ def export_store(
     texts = {"id": ids, **{name: [column.get(id, "") for id in ids] for name, column in columns.items()}}
     about = {"dataset": store.dataset, "variant": store.variant, "digest": store.digest(), "key": store.key.to_dict()}
     arrays = {name: formats.Blocks(store, ids, name) for name in dict.fromkeys(names)}
-    restore_folder(out)  # removes what a killed export left
+    restore_folder(out)  # remove the leftovers of a killed export
     with (atomic_folder if format == "npy-folder" else atomic_path)(out) as temporary:
         WRITERS[format](temporary, texts, arrays, json.dumps(about))
         if store.digest_of(ids) != about["digest"]:

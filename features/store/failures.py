@@ -1,7 +1,7 @@
-"""Two small tables beside the parts: `failures.csv`, what could not be embedded, and `seen.csv`, what vouches since.
+"""Two small tables beside the parts: `failures.csv`, videos without an embedding, and `seen.csv`, files checked again.
 
-Plain CSV for people and spreadsheets. The last column of each line is a digest of the line, so that a flipped bit
-shows; a line taken out by hand is simply forgotten, and its video tried again.
+Plain CSV for people and spreadsheets. The last column of each line is a digest of the line, so that a flipped bit is
+detected. A line may be deleted by hand: its video is then tried again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SEEN = "seen.csv"
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A file that was read again and held what its row says, under a new size and time."""
+    """A file whose size or time changed and whose content, read again, still matches its row."""
 
     id: str
     digest: str
@@ -60,7 +60,7 @@ def render(kind: type[Line], lines: Iterable[Line]) -> bytes:
 
 
 def parse(kind: type[Line], data: bytes) -> tuple[dict[str, Line], list[str]]:
-    """Return the lines that are as written, by id, and what is wrong with the others."""
+    """Return the undamaged lines by id, and a description of each damaged one."""
     names = [*COLUMNS[kind], "check"]
     good: dict[str, Line] = {}
     bad: list[str] = []
@@ -79,7 +79,7 @@ def parse(kind: type[Line], data: bytes) -> tuple[dict[str, Line], list[str]]:
 
 
 def load(kind: type[Line], path: Path) -> dict[str, Line]:
-    """Return a table's lines by id; none where there is no file. Raises ActionVitError if a line was altered."""
+    """Return a table's lines by id; empty without a file. Raises ActionVitError if a line was altered."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -91,7 +91,7 @@ def load(kind: type[Line], path: Path) -> dict[str, Line]:
 
 
 def save(kind: type[Line], path: Path, lines: Mapping[str, Line]) -> None:
-    """Publish a table; nothing is written where nothing would change."""
+    """Publish a table if its content changes."""
     data = render(kind, lines.values())
     if (path.read_bytes() if path.exists() else render(kind, ())) != data:
         atomic_write(path, data)

@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 class Lease:
     """The lease of a store's folder.
 
-    A holder on this machine that no longer runs is recognized at once. One on another machine has to miss its heartbeat
-    for `EXPIRY_SECONDS`; no clocks of two machines are compared.
+    A lease of a dead process on this machine is taken over at once, one of another machine after `EXPIRY_SECONDS`
+    without a heartbeat; clocks of different machines are never compared.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -97,12 +97,12 @@ def _open(path: Path) -> int:
         if stat.S_ISREG(os.fstat(handle).st_mode):
             return handle
         os.close(handle)
-        raise ActionVitError(f"{path}: is no regular file; remove it, a writer makes it anew")
+        raise ActionVitError(f"{path}: not a regular file; remove it, the next writer creates it again")
 
 
 def _not_writable(path: Path, error: OSError) -> ActionVitError:
     if error.errno == errno.ELOOP:
-        return ActionVitError(f"{path}: is a symbolic link; remove it, a writer makes the file anew")
+        return ActionVitError(f"{path}: is a symbolic link; remove it, the next writer creates the file again")
     return ActionVitError(f"{path.parent}: cannot be written: {error.strerror}; choose another cache=")
 
 

@@ -1,7 +1,7 @@
 """The manifest of a store: `manifest.json` lists its parts, so that a missing, foreign or duplicate part shows.
 
-It is written before parts change, and names those that are about to appear or go as `changing`: a process killed in
-between leaves a manifest that allows both states. One write per publication is enough, the next one settles the last.
+It is written before parts change, and lists the parts about to be published or removed as `changing`: a process killed
+in between leaves a manifest that allows both states. One write per publication is enough: each replaces the last one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from actionvit.features.store.parts import list_parts, name_digits, read_file
 MANIFEST = "manifest.json"
 SCHEMA = 1
 ATTEMPTS = 20
-"""Reads of manifest and folder until both are of one moment, before a busy writer is left alone."""
+"""Attempts to read manifest and folder in one consistent state before giving up on a busy writer."""
 logger = logging.getLogger(__name__)
 
 

@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 def merge_stores(stores: Sequence[FeatureStore], out: Path, *, wait: bool = False) -> FeatureStore:
     """Copy the rows of several stores of one key into the store at `out`; existing rows stay.
 
-    A failure in one store does not remove a row from another: whether the video broke or was repaired in between is
-    unknown. The next extraction looks at the file.
+    A failure recorded in one store does not remove a row from another, since it is unknown which of the two is newer.
+    The next extraction checks the file.
 
     Parameters
     ----------

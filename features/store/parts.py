@@ -60,7 +60,7 @@ class Row:
 
 
 class DamagedPart(ActionVitError):  # noqa: N818 - it is an error by its base
-    """A part file whose content differs from what was written."""
+    """A part file whose content has changed since it was written."""
 
     def __init__(self, path: Path, detail: str) -> None:
         super().__init__(f"{path}: damaged ({detail}); run `actionvit cache verify {path.parent} --repair`")
@@ -269,7 +269,7 @@ def open_part(path: Path) -> h5py.File:
             return h5py.File(path, "r", locking=False)
         return h5py.File(path, "r")  # this process may have it open with a lock; HDF5 refuses to mix
     except PermissionError as error:
-        raise ActionVitError(f"{path}: cannot be read: {os.strerror(errno.EACCES)}; mend its permissions") from error
+        raise ActionVitError(f"{path}: cannot be read: {os.strerror(errno.EACCES)}; fix its permissions") from error
     except OSError as error:
         if not path.exists():
             raise FileNotFoundError(path) from error
@@ -284,7 +284,7 @@ def read_file(path: Path) -> bytes:
     FileNotFoundError
         If the file does not exist.
     ActionVitError
-        If permissions or the disk prevent reading: no sign that the file is damaged.
+        If permissions or the disk prevent reading, which does not mean that the file is damaged.
     """
     try:
         return path.read_bytes()

@@ -89,7 +89,7 @@ def make_plan(
     decoder_version: str = "",
     other_stores: Sequence[FeatureStore] = (),
 ) -> Plan:
-    """Return what has to be done so that a store holds each of these videos; write nothing.
+    """Plan the work needed so that a store holds each of these videos; write nothing.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ class _Classifier:
         self.recorded = list(zip(columns["size"].tolist(), columns["mtime_ns"].tolist(), strict=True))
 
     def classify(self, id: str, path: Path) -> _Video:
-        """Decide about one video."""
+        """Decide which work one video needs."""
         row = self.index.positions.get(id)
         try:
             now = fingerprint(path)

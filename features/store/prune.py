@@ -84,7 +84,7 @@ def delete(store: FeatureStore) -> None:
         raise ActionVitError(f"{store.folder}: is a link to {store.folder.resolve()}; prune that, and remove the link")
     try:
         with locked(store.folder):
-            (store.folder / KEY).unlink()  # first: half deleted, it is no store any more
+            (store.folder / KEY).unlink()  # first, so that a half-deleted folder is not read as a store
             shutil.rmtree(store.folder)
     except OSError as error:
         raise ActionVitError(f"{store.folder}: cannot be deleted: {error.strerror}; check its permissions") from error

@@ -35,7 +35,7 @@ def add_speed(folder: Path, speed: Speed) -> None:
 
 
 def read_speed(folder: Path) -> list[Speed]:
-    """Return the speeds of a store's extractions, oldest first; empty if there is no readable `speed.csv`."""
+    """Return the speeds of a store's extractions, oldest first; empty if `speed.csv` is missing or unreadable."""
     try:
         lines = list(csv.DictReader((folder / SPEED).read_text(encoding="utf-8").splitlines()))
         return [Speed(videos=int(row["videos"]), seconds=float(row["seconds"]), device=row["device"]) for row in lines]

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class FeatureStore:
-    """Rows by video id under one key. A snapshot: `refresh` shows what was published since it was read."""
+    """Rows by video id under one key. A snapshot: `refresh` reads rows published since."""
 
     def __init__(self, folder: Path, key: FeatureKey, dataset: str, variant: str, info: dict[str, Any]) -> None:
         self.folder = folder
@@ -163,7 +163,7 @@ class FeatureStore:
 
     @property
     def quantities(self) -> Quantities:
-        """(shape, dtype) of one row's arrays by name; empty while there is no row."""
+        """(shape, dtype) of one row's arrays by name; empty before the first row."""
         return self.index.quantities
 
     def read(self, ids: Sequence[str], name: str) -> NDArray[Any]:
@@ -243,7 +243,7 @@ class FeatureStore:
         return [lines[id] for id in sorted(lines) if self.index.find(id) is None]
 
     def digest(self) -> str:
-        """Return the sha256 over all rows' digests in id order: equal for equal rows, however divided into parts."""
+        """Return the sha256 over all rows' digests in id order; it does not depend on the division into parts."""
         return _digest(self.index.columns["row"])
 
     def digest_of(self, ids: Sequence[str]) -> str:

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One file of a store whose content differs from what was written."""
+    """One file of a store whose content has changed since it was written."""
 
     file: str
     detail: str
@@ -79,7 +79,7 @@ class ExaminedPart:
 
 
 def verify_store(folder: Path, *, repair: bool = False) -> list[Problem]:
-    """Read a whole store and return the damage found; with `repair`, take exactly that out of the store.
+    """Read a whole store and return the damage found; with `repair`, remove exactly the damaged rows and lines.
 
     Each part's bytes must have the digest in its name, each row its own digest; `key.json`, the CSV tables and the lock
     carry digests, too. A repair keeps every row whose digest is right, also out of chunks whose checksum is wrong, so
@@ -88,13 +88,15 @@ def verify_store(folder: Path, *, repair: bool = False) -> list[Problem]:
     Raises
     ------
     ActionVitError
-        If the folder is no store, another process writes it while `repair` wants to, the disk fails to read a file
-        (which is not damage: nothing is changed), the key cannot be recovered from `key.json` or any part, or a part
-        belongs to another key: what to do with it is for a person to decide.
+        If the folder is not a store, another process writes it during a `repair`, the disk fails to read a file (which
+        is not damage: nothing is changed), the key cannot be recovered from `key.json` or any part, or a part belongs
+        to another key, so that a person has to decide where it goes.
     """
     if not (folder / KEY).exists() and not list_parts(folder):
         raise ActionVitError(f"{folder}: no feature store here; `actionvit cache ls` lists stores")
-    problems = [] if is_as_written(folder / LOCK) else [Problem(file=LOCK, detail="not as its last holder wrote it")]
+    problems = (
+        [] if is_as_written(folder / LOCK) else [Problem(file=LOCK, detail="changed since its last holder wrote it")]
+    )
     with locked(folder) if repair else contextlib.nullcontext():
         store, key_problems = _open_damaged(folder)
         problems += key_problems
@@ -187,7 +189,7 @@ def _examine(path: Path, key: FeatureKey) -> ExaminedPart:
     except ActionVitError:
         if intact:  # a part of another store, or of a newer actionvit
             raise
-        return ExaminedPart(path, None, nothing, "attributes differ from what was written")
+        return ExaminedPart(path, None, nothing, "attributes changed since they were written")
     detail = "" if good.all() else "rows differ from their digests"
     return ExaminedPart(path, table, good, detail if intact else "bytes differ from its name")
 

@@ -78,7 +78,7 @@ def find_weights(variant: str, source: str | Path | None = None) -> Weights:
     Raises
     ------
     ActionVitError
-        If there are no such weights, or they are not a TimeSformer's; with the remedy.
+        If the weights do not exist, or are not a TimeSformer's; the error names the remedy.
     """
     standard = variant_named(variant)
     name = str(source if source is not None else standard.weights or "")
@@ -161,7 +161,7 @@ def _architecture(config: dict[str, Any], name: str) -> TimeSformerConfig:
     kind = config.get("model_type")
     if kind not in ("timesformer", "actionvit_timesformer"):
         raise ActionVitError(
-            f"weights {name}: config.json says {kind!r}, expected 'timesformer'"
+            f"weights {name}: config.json has model_type {kind!r}, expected 'timesformer'"
             " (an image ViT or CLIP: `actionvit weights inflate SRC OUT` first)"
         )
     attention = config.get("attention_type", "divided_space_time")

@@ -79,7 +79,7 @@ def inflate(source: Path, out: Path) -> TimeSformerConfig:
     Raises
     ------
     ActionVitError
-        If the source is no image ViT, or tensors are missing or unexpected.
+        If the source is not an image ViT, or tensors are missing or unexpected.
     """
     name = str(source)
     if not (source / "model.safetensors").is_file():

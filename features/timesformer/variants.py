@@ -87,7 +87,7 @@ def clip_spec(
     Raises
     ------
     ActionVitError
-        If there is no such variant, or a value is out of range.
+        If the variant is unknown, or a value is out of range.
     """
     defaults = variant_named(variant)
     if stride is not None and sampling != "dense":

@@ -1,4 +1,4 @@
-"""Shared memory that decoding workers write frames into, and the limit on what a worker may allocate."""
+"""Shared memory that decoding workers write frames into, and the memory limit of a worker."""
 
 from __future__ import annotations
 

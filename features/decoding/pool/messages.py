@@ -58,7 +58,7 @@ class WorkerConfig(NamedTuple):
 
     policy: DecodePolicy
     max_memory: int
-    """Bytes that the worker may allocate beyond what it needs to start."""
+    """Bytes that the worker may allocate in addition to its memory at startup."""
 
 
 class Slot(NamedTuple):

@@ -31,7 +31,7 @@ AHEAD_PER_WORKER = 3
 MAX_AHEAD = 2 << 30
 """Bytes of frames decoded ahead of the consumer, judged by the largest video so far."""
 MAX_MEMORY = 4 << 30
-"""Bytes that a worker may allocate beyond what it needs to start."""
+"""Bytes that a worker may allocate in addition to its memory at startup."""
 RECYCLE = 2000
 """Videos after which a worker is replaced by a fresh one."""
 GRACE = 5.0

@@ -1,4 +1,4 @@
-"""The work of a decoding worker: one request after the other, every error a `Failure`."""
+"""The work of a decoding worker: it decodes one request after the other and returns every error as a `Failure`."""
 
 from __future__ import annotations
 
