@@ -96,7 +96,7 @@ def main(args: Sequence[str] | None = None) -> None:
 def _leave() -> NoReturn:
     """End an interrupted process with exit code 1, without waiting for threads that still compute.
 
-    A thread in compiled code that finds the interpreter gone would end the process in `terminate called`.
+    Otherwise a thread in compiled code could outlive the interpreter and abort the process (`terminate called`).
     """
     click.echo("\nAborted!", err=True)
     for stream in (sys.stdout, sys.stderr):

@@ -2,7 +2,7 @@
 
 
 class ActionVitError(Exception):
-    """A user's mistake or a bad input: the message is one line that says what, where and the remedy."""
+    """A user's mistake or a bad input; the message is one line with the problem, its place and the remedy."""
 
 
 def one_line(error: BaseException, max_length: int = 160) -> str:

@@ -29,7 +29,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udff
 
 
 def terminal(text: str) -> str:
-    """Return text whose control characters a terminal shows instead of obeying; line breaks and tabs stay."""
+    """Return text with control characters escaped for a terminal; line breaks and tabs stay."""
     return _CONTROL.sub(lambda match: match[0] if match[0] in "\n\t" else _code(match), text)
 
 
@@ -39,7 +39,7 @@ def plain(text: str) -> str:
 
 
 def csv_cell(text: str) -> str:
-    """Return a field that no spreadsheet takes for a formula (OWASP): an apostrophe before a leading `= + - @`."""
+    """Return a field with an apostrophe before a leading `= + - @`: spreadsheets would run a formula (OWASP)."""
     return f"'{plain(text)}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else plain(text)
 
 

@@ -1,4 +1,4 @@
-"""Public names of a package that are imported when they are first used, so that importing the package stays cheap."""
+"""Lazy imports of a package's public names, so that importing the package stays fast."""
 
 from __future__ import annotations
 

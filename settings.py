@@ -1,4 +1,4 @@
-"""Settings that are stated once: a dataclass field carries its help, its range and its public name.
+"""Settings defined in one place: a dataclass field with its help text, its range and its public name.
 
 A spec is a frozen dataclass whose fields are made by `setting` and that calls `check_settings(self)` in
 `__post_init__`. The command line (`actionvit.commands.spec_options`) and the Python functions take the same fields
@@ -22,7 +22,7 @@ __all__ = ["Setting", "check_settings", "make_spec", "public_names", "setting", 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What a field states beside its type and its default."""
+    """Metadata of a field, besides its type and its default."""
 
     help: str
     minimum: float | None = None
@@ -32,7 +32,7 @@ class Setting:
     below: bool = False
     """Whether the maximum itself is excluded."""
     name: str | None = None
-    """Public name, where it is not the field's: fields keep the names that are on disk."""
+    """Public name, where it differs from the field's, which is also the name on disk."""
     metavar: str | None = None
 
 

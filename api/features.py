@@ -20,7 +20,7 @@ class Features(NamedTuple):
     """Cached embeddings of a dataset's videos beside their labels; N rows in the order of their ids."""
 
     X: Any
-    """(N, D) float32; (N, T, D) for frame embeddings; a dict of arrays by variant where several were asked for."""
+    """(N, D) float32; (N, T, D) for frame embeddings; a dict of arrays by variant if several were requested."""
     y: NDArray[np.intp]
     """(N,), class numbers: positions in `Dataset.class_names`."""
     ids: NDArray[np.str_]
@@ -156,7 +156,7 @@ def load_features(
     views : {"mean", "each"}
         Average a video's K views, or keep them as axis 1.
     num_frames, size : int, optional
-        Which store, where the cache holds several of the variant.
+        Choose among several stores of the variant in the cache.
 
     Returns
     -------

@@ -107,7 +107,7 @@ def load_run(path: PathLike) -> Run:
     Raises
     ------
     ActionVitError
-        If there is no run, or it is damaged.
+        If the run does not exist or is damaged.
     """
     from actionvit.pipeline.runs import read_run
 

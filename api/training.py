@@ -40,7 +40,7 @@ def probe(
     dataset : Dataset
         As from `load_dataset`.
     variant : str or sequence of str
-        Whose embeddings; several give one run each, over the videos that all of them have.
+        The encoder of the embeddings; several give one run each, over the videos that all of them have.
     cache, runs : path
         Folders of the cache and of the runs.
     run_name : str, optional
@@ -50,7 +50,7 @@ def probe(
     balanced : bool
         Weight classes equally; the same as `class_weight="balanced"`.
     num_frames, size : int, optional
-        Which store, where the cache holds several of the variant.
+        Choose among several stores of the variant in the cache.
     fuse : {"mean", "stacked"}, optional
         Also fuse the variants' heads; the fused run is the last of the list.
     jobs : int

@@ -155,8 +155,8 @@ class Design:
     def _training(self, n_train: Mapping[str, int] | None) -> tuple[float, bool]:
         """Return the ratio of test clips to training clips, and whether training sets were thinned.
 
-        Thinned training sets count in full: they are drawn anew in every split, so what they add to the variance
-        shows between the splits.
+        Thinned training sets are drawn independently in every split, so the variance between the splits already
+        contains their share, and they count in full.
         """
         if n_train is None:
             return 0.0, False

@@ -28,7 +28,7 @@ def compare_scores(design: Design, a: Floats, b: Floats, class_names: Sequence[s
     -------
     dict
         `n_clips`, `n_results`, `n_sources`; `delta`: for each metric of `COMPARED` the `value`, `ci95`, `se`, `p` (t
-        test, corrected as `clustered` says), `std` between the splits, and `detectable`, the smallest true difference
+        test, corrected as in `clustered`), `std` between the splits, and `detectable`, the smallest true difference
         that such an interval leaves 0 out for in 80 % of cases; `clips`: test results by which run was correct;
         `classes`: where b wins, ties, loses by recall, and in which the difference is `shown`; `per_class`: see
         `compare_classes`.
@@ -81,7 +81,7 @@ def compare_scores(design: Design, a: Floats, b: Floats, class_names: Sequence[s
 def _widened(estimate: Estimate) -> Estimate:
     """Return a difference of hits with the variance of one clip won and one lost added (Bonett & Price 2012).
 
-    Two runs that agree on all clips at hand are not proven to agree on all others.
+    Otherwise two runs that agree on all tested clips would have a standard error of 0.
     """
     return replace(estimate, se=float(np.sqrt(estimate.se**2 + 2 / (estimate.clips + 2) ** 2)))
 

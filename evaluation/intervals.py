@@ -133,8 +133,8 @@ def paired_p(differences: ArrayLike, cluster: ArrayLike, *, multiple: int = 1, i
 def _adjusted_mean(values: ArrayLike, cluster: ArrayLike, added: Sequence[float]) -> tuple[float, float, int]:
     """Return mean, standard error and degrees of freedom with imaginary clips added, each a cluster of its own.
 
-    The added clips keep ten clips without an error, or without a disagreement, from passing for certainty. With one
-    clip per cluster this is the interval of the paper named, but for Student's t.
+    Without the added clips, ten clips without an error, or without a disagreement, would have a standard error of 0.
+    With one clip per cluster this is the interval of the paper cited by the caller, with Student's t.
     """
     count, code = cluster_codes(cluster)
     extra = np.asarray(added, dtype=np.float64)

@@ -232,7 +232,7 @@ def evaluate(
     Raises
     ------
     ValueError
-        If shapes do not fit, a score is not finite, a row does not sum to 1, or there is no clip.
+        If shapes do not fit, a score is not finite, a row does not sum to 1, or there are 0 clips.
     """
     true, scores = np.asarray(true), np.asarray(scores)
     check_scores(true, scores, class_names)

@@ -19,7 +19,7 @@ POOLED = ("macro_f1", "ece")
 """Metrics that are computed once from all splits' results."""
 
 FEW_SOURCES = 5
-"""Fewer sources with an error, or with a hit, than this: the exact binomial bound with sources as trials applies."""
+"""With fewer sources that have an error (or a hit), the exact binomial bound with sources as trials applies."""
 
 
 def summarize(splits: Sequence[Mapping[str, Any]], design: Design, *, scores: ArrayLike) -> dict[str, dict[str, Any]]:

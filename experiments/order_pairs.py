@@ -39,7 +39,7 @@ TRAINING = (
     " --min-crop-area 0.8 --color-ops 0 --sampler balanced --patience 4 --frame-cache-gib 4"
 )
 METRIC = "mean_class_accuracy"
-"""50 % for who knows nothing, however many test clips each class has."""
+"""Chance level 50 %, for any numbers of test clips per class."""
 
 
 def draw(job: tuple[Path, DrawnClip]) -> None:

@@ -36,7 +36,7 @@ def fit_exponents(log_proba: Sequence[Floats], y: Sequence[int] | NDArray[np.int
     Returns
     -------
     ndarray of shape (V,)
-        1 / V each if there are no rows.
+        1 / V each without rows.
     """
     from scipy.optimize import minimize
 

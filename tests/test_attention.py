@@ -140,7 +140,11 @@ def test_strips_respect_limit_and_skip_undecodable_videos(video: Path, tmp_path:
     alone = len(strips({"a": video})["a"].frames)
     found = strips(paths, limit=2 * alone + 10)
     assert list(found) == ["a", "b"]
-    for name, reason in (("gone", "there is no such video"), ("pipe", "there is no such video"), ("text", "not_video")):
+    for name, reason in (
+        ("gone", "not a video file or frame folder"),
+        ("pipe", "not a video file or frame folder"),
+        ("text", "not_video"),
+    ):
         assert f"no picture of {name}: {reason}" in caplog.text
     assert "c and later clips have none" in caplog.text
     with Image.open(io.BytesIO(found["a"].frames)) as image:

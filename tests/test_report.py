@@ -492,5 +492,5 @@ def test_report_shows_attention_of_the_runs_encoder(tmp_path: Path) -> None:
     info["store"]["key"]["weights"] = "0" * 64
     (folder / "run.json").write_text(json.dumps(info))
     error = run(folder, "--attention", "--output", tmp_path / "other").exception
-    assert isinstance(error, ActionVitError) and "is not what made the embeddings" in str(error)
+    assert isinstance(error, ActionVitError) and "did not make the embeddings" in str(error)
     assert FeatureStore.open(next((cache / "clips").iterdir())).info["weights"] == "built-in"

@@ -70,7 +70,7 @@ class Clips(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewSpec:
-    """How pixels become views, plain ones and training ones."""
+    """Settings of the views made from pixels: plain views and training views."""
 
     clip: ClipSpec
     """The plain views; num_frames and size of all views."""
@@ -94,11 +94,11 @@ class ViewSpec:
         return int(rng.integers(number)) if number else None
 
     def kind(self, number: int | None) -> ViewKind:
-        """Return which frames a training view is made of."""
+        """Return the sampling of the frames that a training view is made from."""
         return "plain" if self.augment is None or number == 0 else "drawn"
 
     def plain_index(self, number: int | None) -> int:
-        """Return which of the K plain views a training view of this number is: with augmentation, the middle one."""
+        """Return the plain view (0 to K - 1) for the training view of this number (augmented: the middle)."""
         return (number or 0) if self.augment is None else self.clip.views // 2
 
     def frames(self, kind: ViewKind) -> ClipSpec:

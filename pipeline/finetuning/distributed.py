@@ -89,7 +89,7 @@ class ProcessGroup:
     def on_main(self, work: Callable[[], None]) -> None:
         """Run `work` on rank 0 while the other ranks wait: for hours if need be, but only while rank 0 is alive.
 
-        Rank 0 sends a heartbeat, so that the timeout of a collective bounds its silence and not the duration of `work`.
+        Rank 0 sends a heartbeat, so that the timeout of a collective does not limit the duration of `work`.
         """
         if self.world == 1:
             work()

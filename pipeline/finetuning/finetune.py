@@ -111,7 +111,7 @@ def _clips(
     def store() -> FeatureStore:
         return token_store(dataset, used, weights, frozen, views, variant=spec.variant, cache=context.cache, **settings)
 
-    # A training that has begun continues with the clips it began with.
+    # A resumed training keeps its set of clips.
     begun = any(has_checkpoint(context.folder / split.name) for split in splits)
 
     def extract() -> None:

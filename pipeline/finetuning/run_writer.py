@@ -82,7 +82,7 @@ def write_finetuned(
 
 
 def _head_config(dataset: Dataset, weights: Weights, spec: FinetuneSpec, finetuned: Finetuned) -> dict[str, Any]:
-    """Return the configuration of `head.safetensors`: what its weights are and how to use them."""
+    """Return the configuration of `head.safetensors`: the origin of its weights and how to use them."""
     final, first = finetuned.final, finetuned.splits[0]
     part = "training and validation set" if spec.refit else "training set without its validation part"
     return {

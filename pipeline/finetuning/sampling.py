@@ -80,7 +80,7 @@ def epoch_steps(
         owners = [assign_ranks(rows, y, spec.deal, step, world) for step, rows in enumerate(steps)]
     samples, position = [], 0
     for step, (rows, owner) in enumerate(zip(steps, owners, strict=True)):
-        # All samples first, then the ranks: what a sample shows must not depend on the number of ranks.
+        # All samples are drawn before they are assigned to ranks, so that they do not depend on the number of ranks.
         in_step = _samples(rows, spec, epoch, position, step)
         samples.append([sample for sample, its_rank in zip(in_step, owner, strict=True) if its_rank == rank])
         position += len(rows)

@@ -58,7 +58,7 @@ def make_finetune_spec(
     Parameters
     ----------
     variant, train
-        What is trained; see `FinetuneSpec`.
+        The encoder and its trained part; see `FinetuneSpec`.
     bf16 : bool
         Compute matmuls in bf16.
     num_frames, size, num_clips, crops

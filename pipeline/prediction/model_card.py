@@ -16,7 +16,7 @@ METRICS = {"top1": "accuracy", "top5": "top-5 accuracy", "mean_class_accuracy": 
 
 
 def model_card(run: Run, weights: Weights, spec: ClipSpec) -> str:
-    """Return README.md: front matter, what the weights were trained on, figures, usage by installed packages."""
+    """Return README.md: front matter, training data, figures, usage by installed packages."""
     import yaml  # type: ignore[import-untyped]
 
     front = yaml.safe_dump(front_matter(run, weights), sort_keys=False, allow_unicode=True)
@@ -37,7 +37,7 @@ TimeSformer for video classification, written by `actionvit export` {__version__
 ## Usage
 
 `classify.py` in this folder decodes a video, takes the frames and crops that the run was evaluated with, and averages
-their probabilities: the same scores as `actionvit predict` (within 1e-4), whatever packages are installed.
+their probabilities: the same scores as `actionvit predict` (within 1e-4), independent of the installed packages.
 
 ```python
 from transformers import AutoModelForVideoClassification
@@ -67,7 +67,7 @@ def usage_notes(spec: ClipSpec) -> list[str]:
 
 
 def view_notes(spec: ClipSpec, weights: Weights) -> list[str]:
-    """Return what else differs from the run, and the licence."""
+    """Return the other differences from the run, and the licence."""
     notes = []
     if spec.views > 1:
         notes.append(f"the run averages {spec.views} views of a video; a pipeline sees one, the center crop")
@@ -77,7 +77,7 @@ def view_notes(spec: ClipSpec, weights: Weights) -> list[str]:
 
 
 def trained_on(run: Run) -> str:
-    """Return what the exported weights were trained on."""
+    """Describe the training data of the exported weights."""
     _, config = run.head()
     if trained := config.get("trained_on"):
         return f"{trained['videos']} videos: {trained['part']}"

@@ -42,7 +42,7 @@ METADATA = {
 """Fields of an HMDB51 file name, with their titles in the report."""
 
 PROVENANCE = ("command", "versions", "dataset", "protocol", "store", "seeds")
-"""Keys of `run.json` that say how to repeat the run."""
+"""Keys of `run.json` needed to repeat the run."""
 
 
 def describe(run: Run, name: str = "") -> RunSection:
@@ -200,7 +200,7 @@ def _classes(run: Run, cells: NDArray[np.int64]) -> list[ClassRow]:
 
 
 def _inflation(run: Run) -> float:
-    """Return the factor by which training sets widen the interval of a run's top-1; it serves groups of clips too."""
+    """Return the factor by which training sets widen the interval of a run's top-1; also used for groups of clips."""
     design = design_of(run.predictions, training_sizes(run) or None)
     correct = predicted(run.predictions.scores) == run.predictions.true
     return design.mean(correct.astype(np.float64)).inflation

@@ -104,7 +104,7 @@ def drawn(size: tuple[float, float], draw: Draw, layout: str | None = "constrain
 
 @contextmanager
 def drawing(**settings: Any) -> Iterator[None]:
-    """Draw with the report's settings, and without a warning per letter of a script that has no font.
+    """Draw with the report's settings, without warnings for letters that no installed font has.
 
     Such letters are boxes in PNG and PDF; in SVG they are text.
     """

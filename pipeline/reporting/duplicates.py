@@ -1,4 +1,4 @@
-"""Near-duplicates: test clips of which nearly the same is in the training set of their split."""
+"""Near-duplicates: test clips that nearly equal a clip in the training set of their split."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _threshold(nearest: NDArray[np.float64]) -> float | None:
 
 
 def _undirected(pairs: dict[tuple[str, str], _Pair], label: dict[str, str]) -> list[DuplicatePair]:
-    """Return each two clips once, whichever of them is tested, the most similar first."""
+    """Return each pair of clips once, in either order of test and training, the most similar first."""
     merged: dict[tuple[str, str], tuple[_Pair, int]] = {}
     for (test, train), pair in pairs.items():
         key = (min(test, train), max(test, train))

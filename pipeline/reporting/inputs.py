@@ -1,4 +1,4 @@
-"""Where a report finds the videos and the encoder of a run."""
+"""Lookup of the videos and the encoder of a run, for a report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def dataset_folder(run: Run, root: Path | None = None) -> Path | None:
     """Return the folder of the run's videos: `root`, else the recorded one; None where it does not exist.
 
-    Of a list of videos it is the list's folder.
+    For a dataset given as a list file this is the folder of the list.
     """
     recorded = (run.info.get("dataset") or {}).get("root")
     folder = root or (Path(recorded) if recorded else None)
@@ -55,7 +55,7 @@ def encoder_attention(run: Run, *, weights: str | None = None, device: str = "au
     loaded = find_weights(variant, source)
     if loaded.digest != store["key"]["weights"]:
         raise ActionVitError(
-            f"weights: {loaded.source} is not what made the embeddings of {run.folder}: its sha256 begins with"
+            f"weights: {loaded.source} did not make the embeddings of {run.folder}: its sha256 begins with"
             f" {loaded.digest[:12]}, not {store['key']['weights'][:12]}; name the weights of the extraction"
         )
     return AttentionRollout(loaded, ClipSpec(**store["key"]["clip"]), device=device)

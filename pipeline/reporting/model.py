@@ -1,4 +1,4 @@
-"""The content of a report: what `report.json` holds, and what the page, the tables and the figures are made from."""
+"""The content of a report: the data in `report.json`, from which page, tables and figures are made."""
 
 from __future__ import annotations
 
@@ -216,12 +216,12 @@ class MetadataRow:
     """Results."""
     runs: Sequence[Accuracy]
     deltas: Sequence[Difference]
-    """Of every other run to the first."""
+    """Difference of every other run from the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipResult:
-    """What one run predicts for a clip."""
+    """The prediction of one run for a clip."""
 
     name: str
     predicted: str
@@ -242,7 +242,7 @@ class HardClip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """A test clip in the plane."""
+    """A test clip in the projection."""
 
     id: str
     true: str
@@ -319,7 +319,7 @@ class Duplicates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
-    """What the embeddings of the first run add."""
+    """Findings from the embeddings of the first run."""
 
     projection: ProjectedClips
     neighbors: Sequence[Neighbors]

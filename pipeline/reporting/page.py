@@ -44,7 +44,7 @@ CAPTIONS = {
     "cmc": "Top-k accuracy: how often the true class is among the k best (cumulative match curve).",
     "cost": f"Top-1 and its {INTERVAL} against the multiply-adds per video.",
     "projection": "The embeddings of the test clips in two dimensions, colored by class. Distances in two dimensions "
-    "say little about those in all.",
+    "reflect those between the embeddings only roughly.",
 }
 MOST = 40
 """Failures and near-duplicate pairs that the page lists; report.json has all of them, or their number."""
@@ -138,7 +138,7 @@ def _opening(report: Report) -> list[str]:
 
 
 def _coverage(report: Report) -> list[dict[str, Any]]:
-    """Return what the results cover, runs with the same coverage together, with warnings."""
+    """Return the videos that the results cover, runs with the same coverage together, with warnings."""
     entries: dict[str, dict[str, Any]] = {}
     for run in report.runs:
         failures = [f"{failure['id']}: {failure['reason']}" for failure in run.coverage.get("failures", [])]
@@ -229,7 +229,7 @@ def _duplicates(report: Report) -> dict[str, Any] | None:
 
 
 def _provenance(run: RunSection, color: int) -> dict[str, Any]:
-    """Return what is needed to repeat a run."""
+    """Return the facts needed to repeat a run."""
     record = run.provenance
     dataset, store = record.get("dataset") or {}, record.get("store") or {}
     chosen = _chosen(run)

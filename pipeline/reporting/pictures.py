@@ -163,7 +163,7 @@ def _decoded(paths: Mapping[str, Path], spec: ClipSpec) -> Iterator[tuple[str, F
         if path.is_file() or path.is_dir():  # a named pipe or a device would block its reader
             requests.append(DecodeRequest(id_, path, (spec,)))
         else:
-            log.warning("no picture of %s: there is no such video", id_)
+            log.warning("no picture of %s: not a video file or frame folder", id_)
             yield id_, None
     workers = min(available_cores(), len(requests), 4)
     if not workers:

@@ -16,7 +16,7 @@ PALETTE_SIZE = 6
 """Number of colors for runs; a seventh run takes the first one's."""
 
 MANY_ROWS = 30
-"""From this many rows on a LaTeX table is set in a smaller size, so that it fits a page."""
+"""LaTeX tables with at least this many rows are set in a smaller font, to fit on one page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class Cell:
 
 
 Value = Cell | str | float | None
-"""A cell, or in tables for CSV alone its value."""
+"""A cell; in tables that are written as CSV only, its plain value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -141,7 +141,7 @@ def overview(comparisons: Sequence[Comparison]) -> str:
 
 
 def tests(comparison: Comparison, comparisons: int) -> str:
-    """Return the test results behind a verdict, and the classes that differ significantly or cannot be tested."""
+    """Return the statistical tests behind a verdict, and the classes that differ significantly or cannot be tested."""
     top1 = comparison.delta["top1"]
     text = f"Corrected t test of top-1, clustered by source: {p_equals(1.0 if top1.p is None else top1.p)}"
     if comparisons > 1:

@@ -39,7 +39,7 @@ FIGURES, TABLES = "figures", "tables"
 """The folders beside `report.html`."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with a step's name, the part of it that is done, and its whole."""
+"""Called with a step's name, the units of it that are done, and their total."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
