@@ -1,4 +1,4 @@
-"""What several test files need: the real clips, where they are at hand."""
+"""Fixtures for several test files: real clips, if available, and a drawn dataset."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from actionvit.pipeline.datasets.synthetic.dataset import draw_dataset
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder with `jhmdb21`, `hmdb51_splits` and `fixtures`; skips, saying so, where it is absent."""
+    """The folder with `jhmdb21`, `hmdb51_splits` and `fixtures`; skips with a message if it is missing."""
     default = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("ACTIONVIT_TEST_DATA", default))
     if not (folder / "jhmdb21").is_dir():
@@ -22,7 +22,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def sixty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`draw_dataset(clips=60)`, to be copied from and not written to."""
+    """A `draw_dataset(clips=60)` shared by tests: copy from it, never write to it."""
     root = tmp_path_factory.mktemp("sixty") / "clips"
     draw_dataset(root, clips=60)
     return root

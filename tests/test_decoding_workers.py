@@ -36,7 +36,7 @@ REASONS = {
     "kills-itself": ("crashed", "SIGKILL"),
     "exits": ("crashed", "exit code 7"),
     "eats-memory": ("memory", "more memory"),
-    "raises": ("crashed", "LookupError: nobody foresaw this"),
+    "raises": ("crashed", "LookupError: unexpected error"),
 }
 
 

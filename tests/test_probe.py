@@ -43,8 +43,8 @@ def test_other_files_under_the_same_ids_are_told(tmp_path: Path, caplog: pytest.
     dataset = write_dataset(tmp_path / "films", sources=2)
     store = write_store(tmp_path / "cache", dataset)
     with Writer(store) as out:
-        out.add_failure(failed("no/longer.avi", "corrupt", "says so"))
-        out.add_failure(failed(dataset.videos[0].id, "corrupt", "says so"))
+        out.add_failure(failed("no/longer.avi", "corrupt", "bad header"))
+        out.add_failure(failed(dataset.videos[0].id, "corrupt", "bad header"))
     dataset.videos[1].path.write_bytes(b"another video")
     dataset.videos[2].path.unlink()
     dataset.videos[3].path.touch()

@@ -223,7 +223,7 @@ def cut_the_power_everywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         again = len(disk.log)
         with Writer(FeatureStore.open(place)) as out:
             out.append(numbered(2))
-            out.add_failure(failed("bad", "corrupt", "says so"))
+            out.add_failure(failed("bad", "corrupt", "bad header"))
     promised.append((len(disk.log), promised[-1][1]))
     check_rows(FeatureStore.open(place))
     for at in range(len(disk.log) + 1):

@@ -170,7 +170,7 @@ def test_failures_are_tried_again_when_file_or_decoder_changed(tmp_path: Path, v
     store = make(tmp_path / "store")
     with Writer(store) as out:
         for id, path in videos:
-            out.add_failure(failed(id, "corrupt", "says so", "pyav", 3, fingerprint(path), "1"))
+            out.add_failure(failed(id, "corrupt", "bad header", "pyav", 3, fingerprint(path), "1"))
     assert make_plan(store, videos, decoder_version="1").failed == ("a", "b", "c", "d")
     assert len(make_plan(store, videos, decoder_version="2").missing) == 4
     assert len(make_plan(store, videos, decoder_version="1", retry_failed=True).missing) == 4
@@ -179,7 +179,9 @@ def test_failures_are_tried_again_when_file_or_decoder_changed(tmp_path: Path, v
     embed_all(store, videos[:1])
     assert [failure.id for failure in store.failures()] == ["b", "c", "d"]
     lines = (tmp_path / "store" / "failures.csv").read_text().splitlines()
-    assert lines[0].startswith("id,reason,detail,backend,frames,") and lines[1].startswith("b,corrupt,says so,pyav,3,")
+    assert lines[0].startswith("id,reason,detail,backend,frames,") and lines[1].startswith(
+        "b,corrupt,bad header,pyav,3,"
+    )
 
 
 def test_a_file_that_could_not_be_read_is_tried_once_it_can(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:

@@ -286,13 +286,13 @@ def test_shards_of_real_processes_join_to_the_store_of_one(tmp_path: Path, clips
 def test_any_number_of_shards_joins_to_the_same_digest(tmp_path: Path, shards: int) -> None:
     whole = fill(tmp_path / "whole", range(40))
     with Writer(whole) as out:
-        out.add_failure(failed("bad", "corrupt", "says so"))
+        out.add_failure(failed("bad", "corrupt", "bad header"))
     stores = []
     for number in range(1, shards + 1):
         mine = [at for at in range(40) if in_shard(f"v{at:03}", (number, shards))]
         stores.append(fill(tmp_path / f"{number}", mine))
     with Writer(stores[-1]) as out:
-        out.add_failure(failed("bad", "corrupt", "says so"))
+        out.add_failure(failed("bad", "corrupt", "bad header"))
     merged = merge_stores(stores[::-1], tmp_path / "merged")
     assert merged.digest() == whole.digest() and merged.failures() == whole.failures()
     check_rows(merged)
@@ -319,7 +319,7 @@ def test_repeated_merge_changes_nothing(tmp_path: Path) -> None:
     shards = [fill(tmp_path / "1", (0, 2)), fill(tmp_path / "2", (1, 3))]
     add_speed(shards[0].folder, Speed(videos=3, seconds=1.0, device="cpu"))
     with Writer(shards[0]) as out:
-        out.add_failure(failed("v004", "corrupt", "says so", fingerprint=Fingerprint(9, 9)))
+        out.add_failure(failed("v004", "corrupt", "bad header", fingerprint=Fingerprint(9, 9)))
     merged = merge_stores(shards, tmp_path / "merged")
     assert [failure.id for failure in merged.failures()] == ["v004"]
     fill(tmp_path / "merged", (4,))

@@ -40,7 +40,7 @@ def pristine(tmp_path: Path) -> Path:
     with Writer(store) as out:
         for id, path in videos:
             out.append(embed(id, path))
-        out.add_failure(failed(bad := 'bad, \r\n "worse"', "corrupt", "says so", "pyav", 3))
+        out.add_failure(failed(bad := 'bad, \r\n "worse"', "corrupt", "bad header", "pyav", 3))
     os.utime(videos[0][1], ns=(1, 1))
     with Writer(store) as out:
         out.apply(make_plan(store, [*videos, (bad, tmp_path / "away")]))

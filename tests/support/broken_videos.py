@@ -1,4 +1,4 @@
-"""Broken videos: what bad disks, cut downloads and wrong names make of good ones."""
+"""Broken videos: copies of good ones with bad blocks, cut ends or wrong names."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SOURCES = (
     *("h264-fragments.mp4", "h264-cut.mp4", "h264-fast-start.mp4", "h264-pyramid.mkv", "h265.mp4", "h265-open.mkv"),
     *("vp8.webm", "vp9.webm", "av1.mp4", "mpeg2.ts", "mpeg1.mpg", "wmv2.wmv", "sorenson.flv", "ffv1.mkv"),
 )
-"""Films of the corpus that are broken, the first nine in all the ways."""
+"""Videos of the corpus to break; the first nine are broken in every way."""
 
 Break = Callable[[bytearray, random.Random], None]
 
 
 def flip(bits: int) -> Break:
-    """Flip so many bits anywhere."""
+    """Flip that many random bits."""
 
     def act(data: bytearray, rnd: random.Random) -> None:
         for _ in range(bits):
@@ -62,19 +62,19 @@ def cut_head(data: bytearray, rnd: random.Random) -> None:
 
 
 def blank(data: bytearray, rnd: random.Random) -> None:
-    """Overwrite a stretch with zeros, as a lost disk block would."""
+    """Overwrite a range with zeros, like a lost disk block."""
     at, length = rnd.randrange(len(data)), rnd.choice((16, 512, 4096))
     data[at : at + length] = bytes(len(data[at : at + length]))
 
 
 def drop(data: bytearray, rnd: random.Random) -> None:
-    """Lose a stretch, so that all behind it has moved."""
+    """Remove a range of bytes, so that everything behind it moves."""
     at = rnd.randrange(len(data))
     del data[at : at + rnd.choice((1, 7, 188, 2000))]
 
 
 def insert(data: bytearray, rnd: random.Random) -> None:
-    """Put noise in between."""
+    """Insert random bytes."""
     at = rnd.randrange(len(data))
     data[at:at] = rnd.randbytes(rnd.choice((1, 9, 1000)))
 
@@ -112,7 +112,7 @@ def mutants(corpus: Path, folder: Path, count: int, seed: int = 0) -> Iterator[P
 
 
 def impostors(corpus: Path, folder: Path) -> Iterator[tuple[Path, str]]:
-    """Write files that are not what their names say, and the reason expected of each; "" where it decodes."""
+    """Write files with misleading names; yield each with the expected failure reason, "" where it decodes."""
     films = {film.name: film for film in FILMS}
 
     def take(name: str, to: str) -> Path:
@@ -130,7 +130,7 @@ def impostors(corpus: Path, folder: Path) -> Iterator[tuple[Path, str]]:
     yield take("vp9.webm", "webm.mov"), ""
     yield put("nothing.avi", b""), "empty"
     yield put("zeros.avi", bytes(100_000)), "not_video"
-    yield put("text.avi", b"Not a video, though it says so.\n" * 99), "not_video"
+    yield put("text.avi", b"Not a video in spite of its name.\n" * 99), "not_video"
     yield put("playlist.avi", b"#EXTM3U\n#EXTINF:1,\nplain.avi\n"), "not_video"
     yield put("list.avi", b"ffconcat version 1.0\nfile plain.avi\n"), "not_video"
     yield put("page.mp4", b"<!DOCTYPE html><html><body>404</body></html>"), "not_video"
@@ -149,7 +149,7 @@ def impostors(corpus: Path, folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def only_sound(path: Path) -> Path:
-    """Write a file with a sound track alone."""
+    """Write a file with a sound track only."""
     import av
 
     with av.open(str(path), "w") as container:
@@ -163,7 +163,7 @@ def only_sound(path: Path) -> Path:
 
 
 def claim_size(path: Path, side: int) -> Path:
-    """Have the headers of a motion JPEG, and of its pictures, claim side × side pixels."""
+    """Set the size in the headers of a motion JPEG and of its pictures to side × side pixels."""
     data = bytearray(path.read_bytes())
     for at in _places(data, b"\xff\xc0\x00\x11\x08"):  # start of frame
         data[at + 5 : at + 9] = side.to_bytes(2, "big") * 2

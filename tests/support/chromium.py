@@ -1,4 +1,4 @@
-"""A headless Chromium, spoken to over its own pipe (DevTools protocol): no driver, no dependency."""
+"""A headless Chromium, controlled over its own pipe (DevTools protocol): no driver, no dependency."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def find_chromium() -> str | None:
 
 
 class Page:
-    """One tab; events are kept as they come."""
+    """One tab; its events are collected in order."""
 
     def __init__(self, send: int, receive: int) -> None:
         self._send, self._receive = send, receive
@@ -99,7 +99,7 @@ class Page:
             self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **at)
 
     def picture(self, path: Path, *, whole: bool = False) -> Path:
-        """Write a PNG of what is seen, or of the whole page."""
+        """Write a PNG of the visible part, or of the whole page."""
         answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(answer["data"]))
         return path
@@ -121,7 +121,7 @@ class Page:
         return found
 
     def requests(self) -> list[str]:
-        """Addresses asked for since the page was opened, what lies inside the page (`data:`) aside."""
+        """Addresses requested since the page was opened, except `data:` addresses inside the page."""
         sent = [event["params"] for event in self.events if event.get("method") == "Network.requestWillBeSent"]
         return [one["request"]["url"] for one in sent if not one["request"]["url"].startswith("data:")]
 
@@ -142,7 +142,7 @@ def browser(program: str, profile: Path) -> Iterator[Page]:
     """Start a browser with a fresh profile; it is gone when the block ends."""
     to_browser, send = os.pipe()
     receive, from_browser = os.pipe()
-    # The protocol wants exactly file descriptors 3 and 4; above 10 they cannot be in each other's way.
+    # The protocol wants exactly file descriptors 3 and 4; above 10 they cannot collide.
     shell = f'exec 3<&{to_browser} 4>&{from_browser}; exec "$@"'
     command = ["bash", "-c", shell, "sh", program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
     process = subprocess.Popen(

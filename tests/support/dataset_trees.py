@@ -1,4 +1,4 @@
-"""Small datasets of drawn clips, laid out on disk as the formats in use have them: names, encodings, quirks."""
+"""Small datasets of drawn clips in the layouts of common formats, with their names, encodings and quirks."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def write(file: Path, lines: Iterable[str], *, end: str = "\n", encoding: str = 
 
 
 def ucf101(root: Path) -> Path:
-    """UCF101: CRLF, blanks behind names, numbers from 1, names in another case than the folder, three splits."""
+    """UCF101: CRLF, trailing blanks, numbers from 1, names in another case than the folder, three splits."""
     lines: dict[str, list[str]] = {f"{name}list{n:02}": [] for name in ("train", "test") for n in (1, 2, 3)}
     folders = {"move_left": "MoveLeft", "grow": "Grow"}
     for number, code, label, _ in clips():
@@ -247,7 +247,7 @@ def nested(root: Path) -> Path:
 
 
 def tsv(root: Path) -> Path:
-    """A table with other usual names of columns, separated by tabs, with three official splits, written by Excel."""
+    """A table as Excel writes it: other common column names, tab-separated, with three official splits."""
     lines = ["video_path\tclass\tsplit1\tsplit2\tsplit3\tgroup"]
     for number, _, label, _ in clips():
         put(root / "clips" / f"{number}.mp4", number, label)
@@ -282,4 +282,4 @@ TREES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "tsv": (tsv, "csv"),
     "frame-folders": (frame_folders, "frames"),
 }
-"""Function that makes the tree and returns ROOT, and the format that it is read as."""
+"""Function that makes the tree and returns ROOT, and the format as which it is detected."""

@@ -1,4 +1,4 @@
-"""What a disk holds after a power cut: nothing that was not synced, or any of it."""
+"""A model of a disk after a power cut: writes that were not synced are lost, or partly lost."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 
 
 class Disk:
-    """Records what a process does below a folder, and builds what a power cut at any moment may leave of it.
+    """Records the file operations of a process below a folder, and builds its possible states after a power cut.
 
-    A file's bytes are safe once the file is synced, a name (made, moved or removed) once its folder is. Of what is not
-    safe the cut takes all, or (`lucky`) only the bytes: names are there then, and what they name is empty.
+    A file's bytes are safe once the file is synced, a name (made, moved or removed) once its folder is. The power cut
+    loses every unsafe change, or (`lucky`) only the bytes: then the names exist, and their files are empty.
     """
 
     def __init__(self, root: Path) -> None:
@@ -23,7 +23,7 @@ class Disk:
         self.log: list[tuple[str, Path, Any]] = []
 
     def record(self, patch: pytest.MonkeyPatch) -> None:
-        """Log the calls by which actionvit publishes; what HDF5 does happens in memory."""
+        """Log the system calls by which actionvit publishes files; HDF5 works in memory only."""
         names: dict[int, Path] = {}
         opened, written, synced = os.open, os.write, os.fsync
         moved, unlinked, made = Path.replace, Path.unlink, Path.mkdir
@@ -70,11 +70,11 @@ class Disk:
             patch.setattr(owner, name, call)
 
     def cut(self, at: int, to: Path, *, lucky: bool) -> None:
-        """Write to `to` what is left after the first `at` calls."""
+        """Write to `to` the files that remain after a power cut behind the first `at` calls."""
         now: dict[Path, bytearray | None] = {self.root: None}
         safe: dict[Path, bytes | None] = {self.root: None}
         pending: list[tuple[str, Path, Any, Any]] = []
-        bytes_safe: dict[int, bytes] = {}  # by the identity of a file, whatever its name
+        bytes_safe: dict[int, bytes] = {}  # by the identity of a file, not by its name
         for what, path, more in self.log[:at]:
             if what == "mkdir":
                 now[path] = None
@@ -101,7 +101,7 @@ class Disk:
         for path, content in sorted(safe.items(), key=lambda item: len(item[0].parts)):
             place = to / path.relative_to(self.root)
             if not place.parent.exists() and path != self.root:
-                continue  # its folder is gone, and all in it
+                continue  # its folder is gone with its content
             if content is None:
                 place.mkdir()
             else:

@@ -1,4 +1,4 @@
-"""A dataset of empty files and stores of embeddings drawn for them: what probes and experiments are tested on."""
+"""A dataset of empty files, and stores of random embeddings for them, to test probes and experiments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VIEWS, FRAMES, WIDTH = 2, 4, 12
 
 
 def write_dataset(root: Path, *, sources: int = 8, clips: int = 3, classes: Sequence[str] = CLASSES) -> Dataset:
-    """Empty files with HMDB51 names: `clips` of each of `sources` films a class."""
+    """Empty files with HMDB51 names: `clips` of each of `sources` films per class."""
     for name in classes:
         (root / name).mkdir(parents=True)
         for source in range(sources):
@@ -43,7 +43,7 @@ def write_store(
     weights: str = "0" * 64,
     size: int = 224,
 ) -> FeatureStore:
-    """A store whose embeddings are a class mean, plus an offset a film, plus noise; the last `skip` videos missing."""
+    """A store whose embeddings are a class mean, an offset per film and noise; the last `skip` videos are missing."""
     rng = np.random.default_rng([seed, len(variant)])
     means = rng.normal(size=(len(dataset.class_names), WIDTH))
     shape = TimeSformerConfig(width=WIDTH, heads=2, depth=2, mlp=24)

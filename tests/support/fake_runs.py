@@ -1,4 +1,4 @@
-"""Runs made up for the tests of reports: scores of a known skill, ids as HMDB51 names its clips."""
+"""Made-up runs to test reports: scores of a known skill, ids in HMDB51's pattern."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def predictions(
     splits: int = 2,
     every_split: bool = False,
 ) -> Predictions:
-    """Scores whose true class is ahead by `skill` standard deviations of the noise; the clips depend on no seed.
+    """Scores whose true class leads by `skill` standard deviations of the noise; the clips do not depend on the seed.
 
-    A clip is tested in one split, or in every one.
+    A clip is tested in one split, or in every split.
     """
     true = np.random.RandomState(9).randint(0, len(names), clips)
     ids = np.array([clip_id(names[y], n, per_source) for n, y in enumerate(true)])
@@ -86,7 +86,7 @@ def write(folder: Path, found: Predictions, *, info: dict[str, Any] | None = Non
 
 
 def embeddings(found: Predictions, *, width: int = 16, seed: int = 0, extra: Sequence[str] = ()) -> Embeddings:
-    """An embedding a clip, those of a class near each other; `extra` ids are of no class."""
+    """One embedding per clip, near those of the same class; `extra` ids belong to no class."""
     ids, first = np.unique(found.id, return_index=True)
     random = np.random.RandomState(seed)
     centres = random.standard_normal((len(found.class_names), width))

@@ -1,7 +1,7 @@
-"""Stores of made-up embeddings that can be told from their video: shared by the store's tests and their processes.
+"""Stores of made-up embeddings that depend on their video: shared by the store's tests and their processes.
 
-`STORE_BROKEN=numbers|digest|bytes` in the environment makes the writer wrong on purpose, in this process and in those
-it starts: test_store_meta.py has each test of the store fail that way.
+`STORE_BROKEN=numbers|digest|bytes` in the environment makes the writer wrong on purpose, in this process and its
+children: test_store_meta.py checks that every test of the store then fails.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def make(folder: Path, **changes: Any) -> FeatureStore:
 
 
 def arrays_of(digest: str) -> dict[str, np.ndarray]:
-    """What the made-up encoder gives for a video of this content: K = 1, T = 8, D = 16."""
+    """Arrays of the made-up encoder for a video of this content: K = 1, T = 8, D = 16."""
     random = np.random.RandomState(int(digest[:8], 16))
     frame = random.rand(1, 8, 16).astype(np.float32)
     return {"clip": frame.mean(1), "frame": frame, "index": random.randint(0, 99, (1, 8)).astype(np.int32)}
@@ -92,7 +92,7 @@ def fill(folder: Path, numbers: Iterable[int], **changes: Any) -> FeatureStore:
 
 
 def check_rows(store: FeatureStore) -> None:
-    """Every published row is what its video's content gives, byte for byte."""
+    """Check that every published row equals the arrays of its video's content, byte for byte."""
     for row in store.iter_rows(store.ids):
         for name, expected in arrays_of(row.record.digest).items():
             assert row.arrays[name].dtype == expected.dtype, (row.id, name)
@@ -106,7 +106,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def break_on_purpose(how: str) -> None:
-    """Make the writer wrong: numbers of every second row it takes, a row but not its digest, or a part's bytes."""
+    """Make the writer wrong: numbers of every second row, a row but not its digest, or a part's bytes."""
     plain, atomic_write, count = writer.plain, compaction.atomic_write, 0
 
     def wrong(array: np.ndarray) -> np.ndarray:

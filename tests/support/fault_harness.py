@@ -3,7 +3,8 @@
 `LD_PRELOAD=injector.so python fault_harness.py FOLDER INJECTOR COUNT` runs each command once undisturbed and counts its
 calls on files of the cache and the runs. It then injects COUNT faults (0: one in every call with every error), spread
 evenly, each in a forked process. The command must end with at most one line of error and no traceback; run again
-without a fault it must give what the undisturbed run gave. Prints the number of injections and the violations as JSON.
+without a fault it must give the result of the undisturbed run. Prints the number of injections and the violations as
+JSON.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Harness:
         """Injections that ended their command with an error; the others were absorbed."""
 
     def prepare(self) -> None:
-        """Draw clips; load every module that the commands need, so that forks need not."""
+        """Draw clips; import every module that the commands need once, before forking."""
         import torch
 
         from actionvit import cli
@@ -64,7 +65,7 @@ class Harness:
         self.work.mkdir()
 
     def commands(self) -> dict[str, list[str]]:
-        """The commands in order; each starts with what the ones before have made."""
+        """The commands in order; each starts with the files of the ones before."""
         tiny = [str(self.data), "--variant", "tiny", "--cache", str(self.work / "cache")]
         splits = ["--protocol", "stratified", "--folds", "2", "--seeds", "1", "--grid", "C=1"]
         runs = ["--runs", str(self.work / "runs")]
@@ -127,7 +128,7 @@ class Harness:
         shutil.copytree(self.folder / "start" / name, self.work)
 
     def state(self) -> dict[str, str]:
-        """Digests of everything published, but for times, locks and part boundaries."""
+        """Digests of everything published, except times, locks and part boundaries."""
         from actionvit.features.store.store import FeatureStore
 
         found = {}
@@ -142,7 +143,7 @@ class Harness:
         return found
 
     def violations(self, count: int) -> Iterator[tuple[bool, dict[str, Any]]]:
-        """Yield (False, {}) for each harmless injection and (True, what went wrong) for each other."""
+        """Yield (False, {}) for each harmless injection and (True, violations) for each other."""
         commands = self.commands()
         for name, arguments in commands.items():
             shutil.copytree(self.work, self.folder / "start" / name)
@@ -179,7 +180,7 @@ class Harness:
 
 
 def main() -> None:
-    """Inject the faults and print what happened."""
+    """Inject the faults and print the result."""
     harness = Harness(Path(sys.argv[1]), sys.argv[2])
     harness.prepare()
     results = list(harness.violations(int(sys.argv[3])))

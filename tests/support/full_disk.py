@@ -41,18 +41,18 @@ def failed_with(result: Result, said: str) -> None:
 
 
 def full(folder: Path) -> None:
-    """The disk is full after a few rows; with more room, the same command does the rest."""
+    """The disk is full after a few rows; with more space, the same command completes the store."""
     root, cache = draw(folder / "clips", 14), folder / "cache"
     mount(cache, "size=100k")
     failed_with(extract(root, cache), "No space left on device")
     store = store_in(cache)
     held = rows_of(store)
     assert 1 <= len(held) < 14 and verify_store(store.folder) == [], "published rows stay readable"
-    assert not list(cache.rglob(".tmp-*")), "what could not be written takes no room"
+    assert not list(cache.rglob(".tmp-*")), "failed writes take no space"
     for form in ("h5", "npz", "parquet"):
         arguments = ["cache", "export", cache, "--output", cache / f"all.{form}", "--format", form]
         failed_with(CliRunner().invoke(cli, list(map(str, arguments))), "No space left on device")
-    assert len(list(cache.iterdir())) == 1, "half an export takes no room"
+    assert len(list(cache.iterdir())) == 1, "an incomplete export takes no space"
     subprocess.run(["mount", "-o", "remount,size=8m", str(cache)], check=True)
     assert outcome(extract(root, cache, "--json"))["embedded"] == 14 - len(held)
     extract(root, folder / "whole")
@@ -61,7 +61,7 @@ def full(folder: Path) -> None:
 
 
 def read_only(folder: Path) -> None:
-    """Where nothing can be written, all that needs no writing works."""
+    """On a read-only disk, everything that does not write works."""
     root, cache = draw(folder / "clips", 3), folder / "cache"
     mount(cache, "size=8m")
     assert outcome(extract(root, cache, "--json"))["embedded"] == 3

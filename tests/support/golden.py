@@ -1,6 +1,6 @@
 """Reference embeddings of the built-in variants for clips of pure arithmetic, in `golden.json`.
 
-python tests/support/golden.py     # after the built-in weights were trained again, and never to please a test
+python tests/support/golden.py     # only after the built-in weights were trained again, never to make a test pass
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ VARIANTS = ("tiny", "tiny-hr")
 
 
 def drifting(count: int = 20, height: int = 120, width: int = 160) -> Frames:
-    """Return frames of integer arithmetic alone: rings and stripes that move, in three colours."""
+    """Return frames made by integer arithmetic only: rings and stripes that move, in three colors."""
     t, y, x = np.ogrid[:count, :height, :width]
     rings = ((x - 40 - 3 * t) ** 2 + (y - 60) ** 2) // 16
     stripes = 5 * x + 3 * y - 11 * t
@@ -28,7 +28,7 @@ def drifting(count: int = 20, height: int = 120, width: int = 160) -> Frames:
 
 
 def computed() -> dict[str, Any]:
-    """Return, by variant, the weights' digest, the clip embedding and the first and last frame's."""
+    """Return, by variant, the weights' digest, the clip embedding, and the embeddings of the first and last frame."""
     from actionvit.features.timesformer.checkpoint import find_weights
     from actionvit.features.timesformer.encoder import Encoder
     from actionvit.features.timesformer.variants import clip_spec

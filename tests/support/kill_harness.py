@@ -1,9 +1,9 @@
-"""Extractions that are killed where it hurts; run as a script by test_store_crash.py.
+"""Extractions that are killed at critical moments; run as a script by test_store_crash.py.
 
-`python kill_harness.py FOLDER` runs an extraction once undisturbed, then again and again from the same beginning, each
-time in a forked process that dies of SIGKILL: with `--every N` at each N-th boundary of what it does to the disk
-(before each write, in the middle of each, before each fsync, rename and unlink), with `--random N` at N random
-moments. After each kill it checks that what is published is right, resumes, and compares with the undisturbed store.
+`python kill_harness.py FOLDER` runs an extraction once undisturbed, then repeatedly from the same start, each time in
+a forked process that dies of SIGKILL: with `--every N` at each N-th boundary of its disk operations (before each
+write, in the middle of each, before each fsync, rename and unlink), with `--random N` at N random moments. After each
+kill it checks the published rows, resumes, and compares with the undisturbed store.
 The extraction is a writer with a made-up encoder, or with `--command` the real `actionvit extract`.
 """
 
@@ -35,7 +35,7 @@ WRITE, FSYNC, MKDIR, REPLACE, UNLINK = os.write, os.fsync, Path.mkdir, Path.repl
 
 
 class Tripwire:
-    """Counts the boundaries of what this process does to the disk, and kills it at one of them."""
+    """Counts the boundaries of this process's disk operations, and kills it at one of them."""
 
     def __init__(self, at: int) -> None:
         self.at = at
@@ -67,7 +67,7 @@ class Tripwire:
 
 
 def made_up(cache: Path, data: Path) -> None:
-    """Embed what is missing, publishing each row; files that say `broken` fail."""
+    """Embed missing videos, publishing each row; files with the content `broken` fail."""
     store = make(cache)
     plan = make_plan(store, [(path.name, path) for path in sorted(data.iterdir())], decoder_version="1")
     with Writer(store, flush_seconds=0) as out:
@@ -75,7 +75,7 @@ def made_up(cache: Path, data: Path) -> None:
         for id in plan.pending:
             time.sleep(0.002)
             if (data / id).read_bytes().startswith(b"broken"):
-                out.add_failure(failed(id, "corrupt", "says so", "pyav", 3, fingerprint(data / id), "1"))
+                out.add_failure(failed(id, "corrupt", "bad header", "pyav", 3, fingerprint(data / id), "1"))
             else:
                 out.append(embed(id, data / id))
 
@@ -109,7 +109,7 @@ def command(cache: Path, data: Path) -> None:
 
 
 def prepare_command(folder: Path) -> None:
-    """Seven drawn clips and a broken one; everything that takes long to load is loaded, nothing computed."""
+    """Seven drawn clips and a broken one; slow imports are done before forking, nothing is computed."""
     import torch
 
     from actionvit.commands import extract as warm
@@ -131,7 +131,7 @@ def prepare_command(folder: Path) -> None:
 
 
 def the_store(cache: Path) -> Path | None:
-    """The store's folder below a cache root, or itself; none before it is made."""
+    """The store below a cache root, or the folder itself; None before it exists."""
     if (cache / "key.json").exists():
         return cache
     found = list(cache.glob("*/*/key.json"))
@@ -139,7 +139,7 @@ def the_store(cache: Path) -> Path | None:
 
 
 def state(cache: Path) -> dict[str, Any]:
-    """Everything of a store that an interruption must not change."""
+    """The content of a store that an interruption must not change."""
     folder = the_store(cache)
     assert folder is not None
     store = FeatureStore.open(folder)
@@ -153,7 +153,7 @@ def state(cache: Path) -> dict[str, Any]:
 
 
 def check(cache: Path, start: list[str], whole: dict[str, Any]) -> None:
-    """What is published is whole, right, and no less than before."""
+    """Check that the published rows are complete and right, and that none was lost."""
     if (folder := the_store(cache)) is None:
         return
     problems = verify_store(folder)
@@ -185,7 +185,7 @@ def in_child(work: Callable[[], None], kill_after: float | None = None) -> bool:
 
 
 def kills(options: argparse.Namespace, extraction: Extraction, data: Path, duration: float) -> Iterator[Callable]:
-    """Yield functions that start an extraction into a cache, kill it, and tell whether it died in time."""
+    """Yield functions that start an extraction into a cache, kill it, and return whether it died in time."""
 
     def at_boundary(at: int) -> Callable[[Path], bool]:
         def work(cache: Path) -> None:
@@ -234,7 +234,7 @@ def main() -> None:
         shutil.copytree(folder / "start", cut)
         killed = kill(cut)
         if not killed and number >= options.random:
-            break  # there is no such boundary any more
+            break  # past the last boundary
         count += killed
         check(cut, start, whole)
         in_child(lambda cut=cut: extraction(cut, data))

@@ -1,4 +1,4 @@
-"""Decoders that hang, die or exhaust memory, as a file's name tells them, for tests of their supervision."""
+"""Decoders that hang, die or exhaust memory, selected by the file's name, to test their supervision."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def misbehave(path: Path) -> None:
             while True:
                 eaten.append(bytearray(1 << 26))
         case "raises":
-            raise LookupError("nobody foresaw\nthis")
+            raise LookupError("unexpected\nerror")
         case "slow":
-            for _ in range(30):  # so that being suspended does not help
+            for _ in range(30):  # so that a suspension does not help
                 time.sleep(0.05)
         case "imports":
             raise LookupError(" ".join(sorted(name for name in sys.modules if "." not in name)))

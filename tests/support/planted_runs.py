@@ -1,7 +1,7 @@
-"""Planted truth: two heads whose true difference is known, and how often a comparison recovers it.
+"""Simulated runs: two heads whose true difference is known, and how often a comparison recovers it.
 
-A source has a difficulty u ~ N(0, 1) that both heads feel; a clip of it is recognised with chance Φ(a + u) by one and
-Φ(b + u) by the other, and over all sources with chance Φ(a / √2) and Φ(b / √2).
+A source has a difficulty u ~ N(0, 1) shared by both heads; its clips are recognized with probability Φ(a + u) by one
+head and Φ(b + u) by the other, and over all sources with probability Φ(a / √2) and Φ(b / √2).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from actionvit.pipeline.runs import Predictions
 def planted(
     random: np.random.Generator, levels: tuple[float, float], sources: int, classes: int = 4
 ) -> list[Predictions]:
-    """Two heads' predictions of clips in sources of one to six, in one split."""
+    """Predictions of two heads for clips from sources of one to six clips, in one split."""
     sizes = random.integers(1, 7, sources)
     source = np.repeat(np.arange(sources), sizes)
     difficulty = random.standard_normal(sources)[source]
@@ -45,7 +45,7 @@ def true_difference(levels: tuple[float, float]) -> float:
 
 
 def recovery(levels: tuple[float, float], *, tries: int, sources: int) -> dict[str, float]:
-    """How often the true difference is inside the intervals, a difference is called one, any class is."""
+    """How often the intervals contain the true difference, and how often runs or any class are called different."""
     truth = true_difference(levels)
     random = np.random.default_rng(0)
     counts = dict.fromkeys(("top1", "mean_class_accuracy", "p", "shown", "classes", "each_class"), 0.0)

@@ -1,4 +1,4 @@
-"""`actionvit extract` on a few drawn clips, small and quick, publishing every row: for tests of what may disturb it."""
+"""`actionvit extract` on a few drawn clips, small and quick, publishing every row: to test interruptions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def extract(root: Path, cache: Path, *more: object) -> Result:
 
 
 def undisturbed(folder: Path) -> tuple[Path, dict[str, bytes]]:
-    """Eighteen clips, so that parts are merged, and the rows of an extraction that nothing disturbed."""
+    """Eighteen clips, so that parts are merged, and the rows of an undisturbed extraction."""
     root = draw(folder / "clips", 18)
     assert extract(root, folder / "cache").exit_code == 0
     return root, rows_of(store_in(folder / "cache"))

@@ -1,4 +1,4 @@
-"""A model of a few thousand numbers and a handful of drawn clips: fine-tuning for real, in seconds.
+"""A model with a few thousand parameters and a handful of drawn clips: real fine-tuning in seconds.
 
 As a script, `python tiny_model.py STEP finetune ...` is `actionvit finetune ...`, killed by SIGKILL in its STEP-th
 step.
@@ -63,7 +63,7 @@ def weights(folder: Path) -> Weights:
 
 
 def write_clips(root: Path, *, sources: int = 6, clips: int = 2, motions: tuple[str, ...] = MOTIONS) -> Dataset:
-    """Draw `clips` clips of each of `sources` films a class, HMDB51's names."""
+    """Draw `clips` clips of each of `sources` films per class, with HMDB51 names."""
     for label, motion in enumerate(motions):
         (root / motion).mkdir(parents=True)
         for source in range(sources):
@@ -77,7 +77,7 @@ def write_clips(root: Path, *, sources: int = 6, clips: int = 2, motions: tuple[
 
 
 def spec(**changes: Any) -> FinetuneSpec:
-    """A spec for the small model; keys of any part of it may be given."""
+    """A spec for the small model; keywords may be fields of any of its parts."""
     training = TrainSpec(
         epochs=2,
         patience=0,
@@ -125,7 +125,7 @@ def save_some_checkpoint(folder: Path) -> None:
 
 
 def die_in_step(number: int) -> None:
-    """Kill this process once the gradients of a step are there and before anything is done with them."""
+    """Kill this process after the backward pass of a step and before its gradients are used."""
     from actionvit.pipeline.finetuning.trainer import Trainer
 
     gradients, count = Trainer._gradients, iter(range(1, sys.maxsize))

@@ -65,7 +65,7 @@ class Expected:
 
 
 def expected(model: TimesformerModel, pixels: Tensor) -> Expected:
-    """Run transformers' model and take its hidden states apart; independent of our forward."""
+    """Run transformers' model and split up its hidden states, independently of our forward pass."""
     B, T = pixels.shape[:2]
     last, residuals = model.encoder.layer[-1], []
     hook = last.attention.register_forward_hook(lambda module, args, output: residuals.append(output[0]))

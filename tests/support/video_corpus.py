@@ -1,4 +1,4 @@
-"""Videos of every kind a dataset may hold, written by PyAV: what decoding is held to.
+"""Videos of every kind found in datasets, written by PyAV, as references to test decoding against.
 
 `python tests/support/video_corpus.py FOLDER` writes them all.
 """
@@ -48,14 +48,14 @@ class Film:
     """For the encoder."""
     muxer: dict[str, str] = field(default_factory=dict)
     times: Callable[[int], int] = int
-    """From a frame's number to when it is shown, in frames of 1/25 s."""
+    """Maps a frame's number to its presentation time, in units of 1/25 s."""
     full_range: bool = False
     interlaced: bool = False
     audio: bool = False
     finish: Callable[[Path], object] = lambda path: None
-    """What is done to the file in the end."""
+    """Changes made to the file after it is written."""
     turn: Callable[[Image], Image] = lambda image: image
-    """How a player turns its pictures."""
+    """Rotation that a player applies."""
 
     def write(self, folder: Path) -> Path:
         """Write it into a folder."""
@@ -89,7 +89,7 @@ class Film:
 
 
 def claim_more_frames(path: Path) -> None:
-    """Have an AVI's headers claim eight frames more than there are, as all of HMDB51's do."""
+    """Set an AVI's frame count eight frames too high, as in all files of HMDB51."""
     data = bytearray(path.read_bytes())
     for box, at in ((b"avih", 24), (b"strh", 40)):
         place = data.index(box) + at
@@ -152,7 +152,7 @@ def _write_avi(path: Path, packets: Sequence[bytes], extradata: bytes) -> None:
 
 
 def cut_at(start: int, path: Path) -> None:
-    """Do what `ffmpeg -ss START -c copy` does: an edit list hides what is before frame `start`."""
+    """Hide the frames before `start` by an edit list, as `ffmpeg -ss START -c copy` does."""
     whole = path.with_name(f"whole-{path.name}")
     path.rename(whole)
     with (
@@ -170,7 +170,7 @@ def cut_at(start: int, path: Path) -> None:
 
 
 def edit(edits: Sequence[Edit], path: Path) -> None:
-    """Give the first track of an mp4 whose index stands at its end another edit list."""
+    """Replace the edit list of the first track of an mp4 that has its index at the end."""
     data = path.read_bytes()
     entries = b"".join(struct.pack(">IiI", length, start, 1 << 16) for length, start in edits)
     fresh = _box(b"edts", _box(b"elst", struct.pack(">II", 0, len(edits)) + entries))
