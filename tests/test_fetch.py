@@ -447,6 +447,18 @@ def test_unfetchable_sets_name_the_remedy(tmp_path, server):
         fetch("moments", tmp_path / "k")
     with pytest.raises(ActionVitError, match=r"scripts of .*kinetics-dataset"):
         fetch("kinetics", tmp_path / "k")
+    for names, words in (
+        (("kinetics400", "Kinetics-400", "k400", "kinetics700-2020"), ("cvdfoundation", "`annotations/`")),
+        (("something-something", "ssv2", "something-something-v2", "sthv2"), ("account", "qualcomm.com", "`labels/`")),
+        (("jester", "20bn-jester"), ("account", "qualcomm.com", "frame folders")),
+        (("diving48", "Diving-48"), ("ucsd.edu", "Diving48_V2_train.json")),
+    ):
+        for name in names:
+            with pytest.raises(ActionVitError) as caught:
+                fetch(name, tmp_path / "k")
+            assert all(word in str(caught.value) for word in (*words, "actionvit data check")), name
+    with pytest.raises(ActionVitError, match="got `charades`, expected one of hmdb51, ucf101, hmdb_simp; for kinetics"):
+        fetch("charades", tmp_path / "k")
     with pytest.raises(ActionVitError, match=r"without an account.*--from FILE\.zip"):
         fetch("hmdb_simp", tmp_path / "s")
     with pytest.raises(ActionVitError, match="no such file"):

@@ -391,6 +391,41 @@ def test_backslashes_in_paths_get_a_hint(tmp_path):
     assert "write paths with / instead of \\" in error(root / "list.csv")
 
 
+def test_missing_values_are_no_class(tmp_path):
+    root = tree(tmp_path, "a.mp4", "b.mp4", list__csv="path,label\na.mp4,clap\nb.mp4,nan\n")
+    assert "line 3: label `nan` looks like a missing value" in error(root / "list.csv")
+
+
+def test_lists_of_paths_take_their_classes_from_folders(tmp_path):
+    root = tree(tmp_path, "clap/a.mp4", "run/b.mp4", train__txt="clap/a.mp4\n", test__txt="run/b.mp4\n")
+    assert labels(root) == {"clap/a.mp4": "clap", "run/b.mp4": "run"} and sizes(root) == [(1, 0, 1)]
+    assert load_dataset(root).description == "a list of paths, classes by folder"
+    one = tree(tmp_path / "b", "v/a.mp4", "v/b.mp4", train__txt="v/a.mp4\n", test__txt="v/b.mp4\n")
+    assert load_dataset(one).class_names == ()
+
+
+def test_column_names_with_blanks_are_read(tmp_path):
+    root = tree(tmp_path, "a.mp4", "b.mp4", list__csv="File Name,Class-Name\na.mp4,clap\nb.mp4,run\n")
+    assert labels(root / "list.csv") == {"a.mp4": "clap", "b.mp4": "run"}
+
+
+def test_classes_of_frame_folders_beside_videos_are_noted(tmp_path):
+    root = tree(tmp_path, "clap/a.mp4", "run/b/1.jpg", "walk/c.mp4")
+    assert "1 class folder of frame folders passed over, as others hold video files: `run`" in notes(root)
+
+
+def test_videos_without_metadata_are_noted(tmp_path):
+    root = tree(tmp_path, "train/a.mp4", "train/b.mp4", "test/c.mp4")
+    put(root, "train/metadata.csv", "file_name,label\na.mp4,clap\n")
+    put(root, "test/metadata.csv", "file_name,label\nc.mp4,run\n")
+    assert "1 video in no metadata file: `train/b.mp4`" in notes(root)
+
+
+def test_training_set_alone_gets_a_way_out(tmp_path):
+    root = tree(tmp_path, "train/clap/a.mp4", "train/run/b.mp4")
+    assert "no test set, but 2 training videos: protocol=grouped or stratified divides them" in notes(root)
+
+
 def test_images_in_lists_are_refused(tmp_path):
     root = tree(tmp_path, "clip/1.jpg", list__csv="path,label\nclip/1.jpg,clap\n")
     assert "line 2: `clip/1.jpg` is an image; list the folder" in error(root / "list.csv")

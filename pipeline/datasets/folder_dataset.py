@@ -275,7 +275,12 @@ def _notes(
         if any("_test_split" in entry.name or entry.name.startswith(("trainlist", "testlist")) for entry in entries)
     }
     if beside := [label for label, entries in taken.items() if not entries and label not in lists]:
-        yield f"{pluralize(len(beside), 'folder')} without videos passed over: {abbreviate(beside)}"
+        framed = [label for label in beside if any(map(is_frame_folder, tree[label]))]
+        if framed and any(taken.values()):
+            count = pluralize(len(framed), "class folder")
+            yield f"{count} of frame folders passed over, as others hold video files: {abbreviate(framed)}"
+        if bare := [label for label in beside if label not in framed]:
+            yield f"{pluralize(len(bare), 'folder')} without videos passed over: {abbreviate(bare)}"
     if taken_nested := [label for label in nested if taken[label]]:
         count = pluralize(len(taken_nested), "class", "classes")
         yield f"videos of {count} lie in folders below the class folder: {abbreviate(taken_nested)}"

@@ -197,7 +197,10 @@ def _choose_test_set(dataset: Dataset, test_split: Literal["test", "val"]) -> Da
             return dataset
         split = without[0]
         note = (
-            f"no test set, but {pluralize(len(split.train), 'training video')} and"
+            f"no test set, but {pluralize(len(split.train), 'training video')}: protocol=grouped or stratified divides"
+            " them"
+            if not split.val
+            else f"no test set, but {pluralize(len(split.train), 'training video')} and"
             f" {pluralize(len(split.val), 'validation video')}: test_split=val scores on the validation set"
         )
         return replace(dataset, notes=(note, *dataset.notes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -84,13 +85,27 @@ SOURCES = {
         videos=1250,
     ),
 }
-BY_FORM = {
-    "kinetics": "Kinetics is downloaded with the scripts of https://github.com/cvdfoundation/kinetics-dataset",
-    "ssv2": "Something-Something v2 needs an account with Qualcomm, who distribute it",
-    "jester": "Jester needs an account with Qualcomm, who distribute it",
-    "diving48": "Diving48 is distributed at http://www.svcl.ucsd.edu/projects/resound/dataset.html",
+BY_HAND = {
+    "kinetics": "Kinetics is downloaded by the scripts of https://github.com/cvdfoundation/kinetics-dataset"
+    " (hundreds of gigabytes); put its CSV files into `annotations/` of one folder, and the videos beside them",
+    "ssv2": "Something-Something v2 needs an account and an accepted agreement at"
+    " https://www.qualcomm.com/developer/software/something-something-v-2-dataset; unpack the videos, and"
+    " the JSON lists into `labels/` beside them",
+    "jester": "Jester needs an account and an accepted agreement at"
+    " https://www.qualcomm.com/developer/software/jester-dataset; unpack the frame folders, and put the"
+    " CSV lists beside them",
+    "diving48": "Diving48 is downloaded from http://www.svcl.ucsd.edu/projects/resound/dataset.html; unpack the videos,"
+    " and put `Diving48_V2_train.json`, `Diving48_V2_test.json` and `Diving48_vocab.json` beside them",
 }
-"""Sets that are read, but not fetched."""
+"""Sets that are read, but not fetched: where they are and how they lie."""
+_ALIASES = {
+    "k400": "kinetics",
+    "k600": "kinetics",
+    "k700": "kinetics",
+    "sthv2": "ssv2",
+    "hmdb": "hmdb51",
+    "ucf": "ucf101",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +124,22 @@ ProgressCallback = Callable[[str, int, "int | None"], None]
 
 
 def find_source(name: str) -> DatasetSource:
-    """Return the source of a dataset. Raises ActionVitError for a name that cannot be fetched."""
-    if name in BY_FORM:
-        raise ActionVitError(f"data fetch: {BY_FORM[name]}; unpack it, and give its folder to the other commands")
-    if name not in SOURCES:
-        raise ActionVitError(f"data fetch: got `{name}`, expected one of {', '.join(SOURCES)}")
-    return SOURCES[name]
+    """Return the source of a dataset, under any usual spelling. Raises ActionVitError where it cannot be fetched."""
+    plain = re.sub(r"[^a-z0-9]", "", name.lower()).removeprefix("20bn")
+    known = _ALIASES.get(plain, plain)
+    for words, key in (("kinetics", "kinetics"), ("somethingsomething", "ssv2"), ("jester", "jester")):
+        known = key if known.startswith(words) else known
+    if known in BY_HAND:
+        raise ActionVitError(
+            f"data fetch: {BY_HAND[known]}. Then give that folder as ROOT: `actionvit data check ROOT`"
+        )
+    source = next((source for key, source in SOURCES.items() if key.replace("_", "") == known), None)
+    if source is None:
+        raise ActionVitError(
+            f"data fetch: got `{name}`, expected one of {', '.join(SOURCES)}; for {', '.join(BY_HAND)} it prints where"
+            " they are"
+        )
+    return source
 
 
 def fetch(name: str, to: Path, *, sources: Sequence[str] = (), progress: ProgressCallback | None = None) -> Fetched:

@@ -26,6 +26,7 @@ _NAME_NUMBER = re.compile(r"(\S.*?)\s*[\s,:;|]\s*([0-9]{1,9})")
 _HEADERS = frozenset(
     ("name", "names", "class", "classes", "label", "labels", "category", "categories", "class_name", "label_name")
 )
+_MISSING = frozenset(("nan", "null", "n/a", "#n/a", "<na>"))
 _LONGEST = 200
 """Characters in a class name; longer labels are text that is not a label."""
 
@@ -48,8 +49,9 @@ def name_classes(listing: Listing) -> list[str]:
     Raises
     ------
     ActionVitError
-        If a label is negative or too long; if a file of class names is damaged, lacks a label, contradicts another
-        such file or the class folders in the paths, or leaves open whether classes count from 0 or from 1.
+        If a label is negative, a missing value or too long; if a file of class names is damaged, lacks a label,
+        contradicts another such file or the class folders in the paths, or leaves open whether classes count from 0
+        or from 1.
     """
     labels = {row.label for _, rows in listing.files for row in rows if row.label}
     matches = {label: _NUMBER.fullmatch(label) for label in labels}
@@ -88,6 +90,11 @@ def _check_labels(listing: Listing, numbers: Mapping[str, int]) -> None:
             if len(row.label) > _LONGEST:
                 raise ActionVitError(
                     f"`{file}` line {row.line}: a label of {len(row.label):,} characters; expected a class name"
+                )
+            if row.label.lower() in _MISSING:
+                raise ActionVitError(
+                    f"`{file}` line {row.line}: label `{row.label}` looks like a missing value; fill it in or remove"
+                    " the line"
                 )
             if numbers.get(row.label, 0) < -1:
                 raise ActionVitError(

@@ -19,6 +19,8 @@ SUFFIXES = (".csv", ".tsv", ".txt", ".list", ".lst")
 _INTEGER = re.compile(r"-?[0-9]+")
 _SEVERAL_LABELS = re.compile(rf"({'|'.join(map(re.escape, VIDEO_SUFFIXES))})\"?([\s,;]+-?[0-9]+){{2,}}\s*\Z")
 
+Rows = tuple[Path, list[Row]]
+"""A list file and its rows."""
 Separator = Callable[[str], list[str]]
 """Splits a line into its fields."""
 
@@ -73,6 +75,8 @@ def read_lists(files: Sequence[ListFile], roots: Sequence[Path], *, frames: bool
             rows.append(Row(line, move(path), label, ((number, name),) if name else ()))
         listed.append((file, rows))
     description = {"label": "a list `path label`", "frames": "a list `folder frames label`", "path": "a list of paths"}
+    if kind == "path" and any(name for _, name, _ in files) and (by_folder := _classes_by_folder(lines, listed)):
+        listed, description["path"] = by_folder, "a list of paths, classes by folder"
     return Listing(
         format="frame-list" if kind == "frames" else "list",
         description=description[kind],
@@ -156,6 +160,17 @@ def _kind(first: Sequence[tuple[list[str], Path]], frames: bool | None) -> str:
 
 def _as_many(listed: str, images: int) -> bool:
     return images > 0 and abs(int(listed[:9]) - images) <= 2
+
+
+def _classes_by_folder(lines: Sequence[tuple[list[str], Path]], listed: list[Rows]) -> list[Rows] | None:
+    """Return the rows with their folders as labels, where lines are `CLASS/VIDEO` alone, of several classes."""
+    folders = {row.path.rpartition("/")[0].rpartition("/")[2] for _, rows in listed for row in rows}
+    if len(folders) < 2 or any(len(fields) > 1 or "/" not in fields[0] for fields, _ in lines):
+        return None
+    return [
+        (file, [row._replace(label=row.path.rpartition("/")[0].rpartition("/")[2]) for row in rows])
+        for file, rows in listed
+    ]
 
 
 def _is_video(place: Path, path: str) -> bool:

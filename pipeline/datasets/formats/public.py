@@ -38,6 +38,12 @@ class _Index:
         return paths[0] if paths else ""
 
 
+def unlisted(root: Path, listing: Listing) -> list[str]:
+    """Return the paths of the videos below ROOT that a listing does not name."""
+    listed = {row.path for _, rows in listing.files for row in rows}
+    return [path for paths in _paths_by_name(root).values() for path in paths if path not in listed]
+
+
 def _paths_by_name(root: Path) -> dict[str, list[str]]:
     places: dict[str, list[str]] = {}
     for folder, folders, files in os.walk(root, followlinks=True):

@@ -15,7 +15,7 @@ from actionvit.pipeline.datasets.formats.rows import Listing
 from actionvit.pipeline.datasets.reading import SETS, set_of
 from actionvit.pipeline.datasets.textfile import head
 from actionvit.pipeline.datasets.ucf101 import ucf101_file
-from actionvit.text import abbreviate
+from actionvit.text import abbreviate, pluralize
 
 SUFFIXES = (*lists.SUFFIXES, ".json", ".jsonl")
 ANNOTATIONS = ("annotations", "labels", "annotation", "lists")
@@ -168,7 +168,10 @@ def _read_public(format: str, root: Path, files: list[Path]) -> Listing:
     if format == "kinetics":
         return public.read_kinetics(root, files)
     if format == "videofolder":
-        return tables.read_videofolder(root, files)
+        listing = tables.read_videofolder(root, files)
+        if others := public.unlisted(root, listing):
+            listing.notes.append(f"{pluralize(len(others), 'video')} in no metadata file: {abbreviate(others)}")
+        return listing
     raise ActionVitError(f"format: got `{format}` for a list file; it is for folders")
 
 
@@ -186,7 +189,7 @@ def _format_of(file: Path, first: list[str]) -> str:
 
 def _names_label(line: str) -> bool:
     """Return whether a line looks like a header without a column of paths: refused as a table, not read as a video."""
-    names = [name.strip(' "').lower() for name in line.split(tables.delimiter_of(line))]
+    names = tables.header_names(line)
     return len(names) > 1 and len(tables.columns_of(names)) == len(names)
 
 

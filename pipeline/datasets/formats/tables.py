@@ -47,6 +47,11 @@ METADATA = ("metadata.csv", "metadata.jsonl")
 _DELIMITERS = ",\t;|"
 
 
+def _plain(name: str) -> str:
+    """Return the name of a column in lower case, `File Name` as `file_name`."""
+    return re.sub(r"[\s-]+", "_", name.strip(' "\t').lower())
+
+
 def columns_of(names: Sequence[str]) -> dict[str, str]:
     """Return `{role: column}` of a header, its names in lower case; `split1`, `split2` … are roles of their own."""
     roles = {role: next((name for name in known if name in names), "") for role, known in COLUMNS.items()}
@@ -58,14 +63,19 @@ def delimiter_of(header: str) -> str:
     """Return the delimiter under which a header has most columns with known names."""
 
     def recognized(delimiter: str) -> int:
-        return len(columns_of([name.strip(' "\t').lower() for name in header.split(delimiter)]))
+        return len(columns_of([_plain(name) for name in header.split(delimiter)]))
 
     return max(_DELIMITERS, key=recognized)
 
 
+def header_names(line: str) -> list[str]:
+    """Return the names in a header."""
+    return [_plain(name) for name in line.split(delimiter_of(line))]
+
+
 def is_header(line: str) -> bool:
     """Return whether a line names a column of paths and another known column, or paths alone."""
-    names = [name.strip(' "').lower() for name in line.split(delimiter_of(line))]
+    names = header_names(line)
     roles = columns_of(names)
     return "path" in roles and (len(names) > 1 or names[0] not in ("file", "video"))
 
@@ -175,7 +185,7 @@ def table_rows(file: Path, needed: Sequence[str], renamed: Mapping[str, str] | N
         text = read_text(file, strict=True)
         delimiter = delimiter_of(text[: text.find("\n") + 1] or text)
         reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        names = [name.strip().lower() for name in next(reader, [])]
+        names = [_plain(name) for name in next(reader, [])]
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ActionVitError(f"`{file}` is no CSV in UTF-8 ({error}); save it as comma-separated UTF-8 text") from error
@@ -268,7 +278,7 @@ def _json_rows(file: Path) -> Table:
     for line, text in read_lines(file):
         try:
             record = json.loads(text)
-            records.append((line, {str(key).lower(): _text(value) for key, value in record.items()}))
+            records.append((line, {_plain(str(key)): _text(value) for key, value in record.items()}))
         except (ValueError, AttributeError, RecursionError) as error:
             raise ActionVitError(f"`{file}` line {line}: `{printable(text[:60])}`; expected a JSON object") from error
     names = list(dict.fromkeys(name for _, record in records for name in record))
