@@ -1,4 +1,4 @@
-"""What a report says of the embeddings: the projection, nearest training clips, near-duplicates across a split."""
+"""Findings of a report from embeddings: the projection, nearest training clips, near-duplicates across a split."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from actionvit.pipeline.runs import Run
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Two splits: what the one tests, the other trains on, and three clips of no class that are tested nowhere."""
+    """Two splits, each of which trains on the test clips of the other, and three clips of no class, never tested."""
     found = predictions()
     folder = tmp_path_factory.mktemp("runs") / "base"
     ids = {name: sorted(found.id[found.split == name].tolist()) for name in found.split_names}

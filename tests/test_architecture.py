@@ -1,4 +1,4 @@
-"""The structure that the architecture page promises, walked from the sources."""
+"""The rules of the architecture page, checked against the imports in the sources."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALLOWED = {
     "api": {"api", "features", "heads", "evaluation", "pipeline"} | TOP,
     "cli.py": {"commands"} | TOP,
 }
-# Within the two larger packages: what each folder may know beside itself and the modules that stand directly above it.
+# Within the two larger packages: the folders that each folder may import, besides itself and the modules above it.
 FOLDERS = {
     "features/decoding": set(),
     "features/store": set(),

@@ -68,7 +68,7 @@ def test_a_folder_of_frames_is_named_from_inside_as_from_outside(
     monkeypatch.chdir(folder)
     assert run(".", "--variant", "tiny", "--output", "look", "--animate", "none").exit_code == 0
     assert (folder / "look" / "clip.png").is_file() and not list(folder.glob("*.png"))
-    (tmp_path / "wave").symlink_to(folder)  # as annexes of large files have it
+    (tmp_path / "wave").symlink_to(folder)  # as in repositories that keep large files in an annex
     assert run(tmp_path / "wave", "--variant", "tiny", "--output", "look", "--animate", "none").exit_code == 0
     assert (folder / "look" / "wave.png").is_file()
 
@@ -110,9 +110,12 @@ def test_videos_of_one_name_do_not_overwrite_each_other(video: Path, tmp_path: P
 def test_bad_size_and_unknown_weights_give_one_line_errors(video: Path, tmp_path: Path) -> None:
     from actionvit.errors import ActionVitError
 
-    for options, said in [(("--size", 100), "multiple of the model's patch"), (("--weights", "nowhere/"), "no such")]:
+    for options, message in [
+        (("--size", 100), "multiple of the model's patch"),
+        (("--weights", "nowhere/"), "no such"),
+    ]:
         error = run(video, "--variant", "tiny", "--output", tmp_path / "out", *options).exception
-        assert isinstance(error, ActionVitError) and said in str(error) and "\n" not in str(error)
+        assert isinstance(error, ActionVitError) and message in str(error) and "\n" not in str(error)
     assert not (tmp_path / "out").exists()
 
 

@@ -1,4 +1,4 @@
-"""Benchmarks run, from anywhere, on tiny shapes; their figures mean nothing then."""
+"""Benchmarks run from any folder, on tiny shapes, where their figures have no meaning."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def test_prune_asks_and_gives_the_reason(root: Path, retrained: tuple[Path, Path
     old, new = retrained
     result = cache("prune", "--cache", root, input="n\n")
     assert "gone.pyth are now gone" in result.output and old.exists()
-    assert cache("prune", "--cache", root).exit_code == 1, "nobody answers: nothing is deleted"
+    assert cache("prune", "--cache", root).exit_code == 1, "without a confirmation nothing is deleted"
     assert [row["deleted"] for row in as_json("prune", "--cache", root)] == [False] and old.exists()
     assert cache("prune", "--cache", root, "--yes").exit_code == 0
     assert not old.exists() and new.exists()
@@ -198,17 +198,17 @@ def test_prune_spares_what_has_rows_for_what_has_none(root: Path) -> None:
     empty = make(root / "d" / "v-2", precision="bf16").folder  # a run with a mistaken option, stopped at once
     (stale,) = as_json("prune", "--cache", root)
     assert stale["store"] == str(empty) and stale["reason"].startswith("no rows")
-    assert find_store(root, "d", "v").folder.name == "v-1", "nor is it taken for the one that is meant"
+    assert find_store(root, "d", "v").folder.name == "v-1", "nor is it chosen as the store"
 
 
 def test_prune_spares_copies_and_links_and_what_they_lead_to(root: Path, tmp_path: Path) -> None:
     (root / "old-name").symlink_to(root / "d")
     (root / "d" / "v-0").symlink_to(root / "d" / "v-1")
-    assert as_json("prune", "--cache", root, "--yes") == [], "one store, whatever names lead to it"
+    assert as_json("prune", "--cache", root, "--yes") == [], "one store under several names"
     assert [row["store"] for row in as_json("ls", "--cache", root)] == [str(root / "d" / "v-1")]
     shutil.copytree(root / "d" / "v-1", root / "d-copy" / "v-1")
     assert as_json("prune", "--cache", root, "--yes") == [], "either of two copies may be the one that is kept"
-    assert find_store(root, "d", "v").folder == root / "d" / "v-1", "nor is the copy meant"
+    assert find_store(root, "d", "v").folder == root / "d" / "v-1", "nor is the copy chosen"
     outside = fill(tmp_path / "outside", range(2), precision="bf16").folder
     (root / "d" / "v-2").symlink_to(outside)
     for path in outside.iterdir():
@@ -256,7 +256,7 @@ def test_export_gives_ids_labels_and_arrays_in_id_order(tmp_path: Path, form: st
             row = numbered(number)
             out.append(Row(VideoRecord(name, row.record.digest, row.record.fingerprint, 30, (), "pyav"), row.arrays))
     file = tmp_path / f"all.{form}"
-    arguments = ("export", tmp_path / "cache", "--output", file)  # the name says the form
+    arguments = ("export", tmp_path / "cache", "--output", file)  # the suffix selects the format
     assert "labels stay empty" in cache(*arguments).stderr
     assert as_json(*arguments, "--root", tmp_path / "clips")["unlabelled"] == 0
     found = {"npz": read_npz, "h5": read_h5, "parquet": read_parquet}[form](file)

@@ -135,7 +135,7 @@ def test_links_of_the_docs_lead_somewhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"root = 3", "root: got 3, expected a path in quotes"),
         (b'root = "\xe9"', "utf-8"),
@@ -144,14 +144,14 @@ def test_links_of_the_docs_lead_somewhere() -> None:
     ],
 )
 def test_settings_that_are_none_are_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("ROOT", "CACHE", "RUNS"):
         monkeypatch.delenv(f"ACTIONVIT_{name}", raising=False)
     (tmp_path / "actionvit.toml").write_bytes(content)
     result = CliRunner().invoke(cli, ["data", "check"])
-    assert result.exit_code == 2 and said in result.output, result.output
+    assert result.exit_code == 2 and message in result.output, result.output
 
 
 @pytest.mark.timing
@@ -160,16 +160,16 @@ def test_help_is_fast() -> None:
     for _ in range(3):
         before = os.times()
         subprocess.run([sys.executable, "-m", "actionvit", "--help"], check=True, capture_output=True)
-        after = os.times()  # what it computed: by the clock a busy machine would count too
+        after = os.times()  # CPU time: wall time would depend on the load of the machine
         times.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert min(times) < 0.3
 
 
 @pytest.mark.parametrize(
-    ("place", "said"),
+    ("place", "message"),
     [("file", "Not a directory"), ("sealed", "Permission denied")],
 )
-def test_a_place_that_cannot_be_written_costs_one_line(tmp_path: Path, place: str, said: str) -> None:
+def test_a_place_that_cannot_be_written_costs_one_line(tmp_path: Path, place: str, message: str) -> None:
     (tmp_path / "file").write_text("not a folder")
     (tmp_path / "sealed").mkdir(mode=0o500)
     if place == "sealed" and os.access(tmp_path / "sealed", os.W_OK):
@@ -177,4 +177,4 @@ def test_a_place_that_cannot_be_written_costs_one_line(tmp_path: Path, place: st
     command = [sys.executable, "-m", "actionvit", "data", "draw", str(tmp_path / place / "below")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert done.stderr.startswith("error: ") and said in done.stderr and place in done.stderr
+    assert done.stderr.startswith("error: ") and message in done.stderr and place in done.stderr

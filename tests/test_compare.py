@@ -1,4 +1,4 @@
-"""Runs against each other: every number by another road, and planted truth recovered as often as is claimed."""
+"""Comparisons of runs: every number against an independent computation, and the coverage of intervals by simulation."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_training_sets_add_nadeau_and_bengios_term() -> None:
 
 
 def test_thinned_training_sets_vary_between_splits() -> None:
-    """Heads of few shots differ from split to split by more than their test clips explain."""
+    """Heads trained on few shots vary between splits by more than their test clips explain."""
     clips, splits = 60, 8
     chance = np.repeat(np.random.RandomState(1).uniform(0.1, 0.9, splits), clips)
     hits = (np.random.RandomState(0).uniform(size=clips * splits) < chance).astype(float)

@@ -1,4 +1,4 @@
-"""`actionvit data`: what a user types and reads."""
+"""`actionvit data`: its commands and their output."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_splits_without_lists_are_the_others(tmp_path):
 
 
 def encode_anew(source: Path, target: Path) -> None:
-    """Write a video again: half its size, another codec, much coarser."""
+    """Encode a video again: half its size, another codec, much coarser."""
     with av.open(str(source)) as read, av.open(str(target), "w") as written:
         stream = written.add_stream("libx264", rate=25, options={"crf": "32"})
         stream.width, stream.height = read.streams.video[0].width // 2, read.streams.video[0].height // 2
@@ -78,7 +78,7 @@ def encode_anew(source: Path, target: Path) -> None:
 
 @pytest.fixture(scope="module")
 def planted(sixty, tmp_path_factory):
-    """Twelve drawn clips in a list, half of them testing; a copy, one encoded anew, one cut short, one that is none."""
+    """Twelve drawn clips in a list, half in the test set; a copy, a re-encoded, a shortened and an unreadable one."""
     root = tmp_path_factory.mktemp("planted")
     clips = sorted(sixty.rglob("*.avi"))[::6]
     assert len(clips) == 12

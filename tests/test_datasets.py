@@ -76,7 +76,7 @@ def test_the_scan_of_6766_files_is_fast(hmdb51):
         load_dataset(hmdb51)
         return time.process_time() - start
 
-    # 0.07 s on a quick core, 0.3 s on a slow one; what looks at every file for every other takes minutes.
+    # 0.07 s on a quick core, 0.3 s on a slow one; a comparison of every file with every other takes minutes.
     assert min(once() for _ in range(3)) < 1.5
 
 
@@ -357,7 +357,7 @@ def test_errors_of_split_lists(tmp_path):
     [
         ("April_09_brush_hair_u_nm_np1_ba_goo_0", "brush_hair", "April_09"),
         ("A_draw_sword_draw_sword_u_nm_np1_fr_bad_0", "draw_sword", "A_draw_sword"),
-        ("Film_kick_ball_f_cm_np1_fr_bad_0", "sports", "Film"),  # relabelled: the name still tells its class
+        ("Film_kick_ball_f_cm_np1_fr_bad_0", "sports", "Film"),  # relabeled: the name still contains its class
         ("Film_juggle_f_cm_np1_fr_bad_0", "juggle", "Film"),
         ("v_ApplyEyeMakeup_g01_c03", "ApplyEyeMakeup", "v_ApplyEyeMakeup_g01"),
         ("some_video", "clap", None),

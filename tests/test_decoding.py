@@ -45,7 +45,7 @@ def frames_at(path: Path, indices: NDArray[np.int64]) -> Frames:
 
 
 def assert_exact(path: Path, expected: Sequence[Image], backend: Backend = "pyav") -> None:
-    """Single specs and all at once (by a backend that was named: those) give the oracle's frames and nothing odd."""
+    """Each spec alone, and all together, give the reference's frames and no flags, by the given backends if any."""
     for specs in ASKED if backend == "pyav" else ASKED[-1:]:
         found = decode(path, specs, DecodePolicy(backend=backend))
         assert (found.count, found.flags) == (len(expected), ())
@@ -159,7 +159,7 @@ def test_fixtures_are_exact_or_refused(real_data: Path) -> None:
             continue
         expected = oracle(path)
         with av.open(str(path)) as container:
-            # PyAV tells the counterclockwise turn that a player makes.
+            # PyAV reports the counterclockwise rotation that a player applies.
             turns = round(next(container.decode(video=0)).rotation / 90)
         upright = [np.rot90(image, turns) for image in expected]
         for backend in BACKENDS:

@@ -29,7 +29,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def all_that_decodes(path: Path) -> tuple[list[Image], bool]:
-    """Decode in order whatever PyAV can; return the pictures, and whether it saw any damage."""
+    """Decode in order all that PyAV can; return the pictures, and whether it reported damage."""
     images: list[Image] = []
     damage = False
     try:
@@ -56,21 +56,21 @@ def all_that_decodes(path: Path) -> tuple[list[Image], bool]:
 
 
 def judge(paths: Iterable[Path]) -> collections.Counter[str]:
-    """Decode broken videos in workers; check what can be checked of each, and count what became of them."""
+    """Decode broken videos in workers; check each result as far as possible, and count the outcomes."""
     found: collections.Counter[str] = collections.Counter()
     requests = [DecodeRequest(path.name, path, SPECS) for path in paths]
     for request, item in zip(requests, decode_stream(requests, workers=2, timeout=30), strict=True):
         assert item.id == request.id
         if isinstance(item, Failure):
             assert item.reason in get_args(Reason) and item.detail and "\n" not in item.detail, item
-            # A worker that dies, or code that met what it did not foresee, is for native libraries alone.
+            # Only native libraries may kill a worker or raise unexpected errors.
             assert item.reason not in ("timeout", "crashed"), item
             found[item.reason] += 1
             continue
         images, damage = all_that_decodes(request.path)
         frames = item.frames
         assert frames.count == len(images), request.id
-        if not request.id.endswith("vp8.webm"):  # broken, FFmpeg shows what memory held before
+        if not request.id.endswith("vp8.webm"):  # of broken files FFmpeg may show uninitialized memory
             np.testing.assert_array_equal(frames.data, np.stack([images[at] for at in frames.index]), request.id)
         found["flagged" if frames.flags else "damage elsewhere" if damage else "unseen"] += 1
     return found
@@ -89,7 +89,7 @@ def test_a_thousand_broken_videos_fail_alone(corpus: Path, tmp_path: Path) -> No
 
 
 def gop(*times: int, entries: tuple[int, ...] = (0,), corrupt: tuple[int, ...] = ()) -> list[DecodedFrame]:
-    """Return what a decoder gave: frames shown at these times, in order."""
+    """Return decoder output: frames shown at these times, in order."""
     return [DecodedFrame(time, time in entries, time in corrupt) for time in sorted(times)]
 
 
@@ -106,7 +106,7 @@ def test_damage_spreads_in_decoding_order_up_to_the_next_entry() -> None:
     }  # the P shown at 6, what refers to it, what leads the next I
     assert affected_frames(times, shown, {8}) == {7, 8}
     assert affected_frames(times, shown, {0}) == set(range(9))
-    assert affected_frames([0, None, 2], [DecodedFrame(None, True, False)] * 3, {1}) == {0, 1, 2}  # no telling
+    assert affected_frames([0, None, 2], [DecodedFrame(None, True, False)] * 3, {1}) == {0, 1, 2}  # ambiguous
 
 
 def test_what_is_bad_is_found_from_errors_marks_and_losses() -> None:

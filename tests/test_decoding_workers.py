@@ -1,4 +1,4 @@
-"""Supervised decoding: whatever a decoder does costs that video alone, and nothing is left behind."""
+"""Supervised decoding: a misbehaving decoder affects only its video, and no process or memory is left behind."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ Named = Callable[..., list[DecodeRequest]]
 
 @pytest.fixture
 def misbehaving(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers do what the names of their videos say."""
+    """Workers whose behavior is selected by the names of their videos."""
     misbehaving_decoders.install(monkeypatch)
 
 
@@ -131,7 +131,7 @@ def test_a_folder_of_the_users_cannot_pose_as_a_library(
 
 @pytest.mark.timing
 def test_a_slow_consumer_is_not_taken_for_a_slow_decoder(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next video waits for the consumer longer than the deadline before the worker hears of it."""
+    """The next video waits for the consumer for longer than the deadline before the worker receives it."""
     monkeypatch.setattr(f"{SUPERVISOR}.GRACE", 0.05)
     monkeypatch.setattr(f"{SUPERVISOR}.AHEAD_PER_WORKER", 0)
     found = {}
@@ -166,7 +166,7 @@ def test_what_the_consumer_holds_is_not_the_workers_memory(named: Named, monkeyp
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits are Linux's")
 def test_workers_keep_within_a_limit_that_was_set_for_good(named: Named) -> None:
-    """As batch systems set it: nobody may raise it again."""
+    """A hard limit, as batch systems set it, cannot be raised again."""
     script = (
         "import resource, sys; from pathlib import Path\n"
         "resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))\n"
@@ -198,7 +198,7 @@ def test_a_hang_is_noticed_in_time_after_the_consumer_was_away(named: Named, mon
 @pytest.mark.timing
 @pytest.mark.usefixtures("misbehaving")
 def test_time_suspended_while_embedding_is_no_timeout(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The consumer is away for long with the workers stopped; then they have their time."""
+    """After a long pause of the consumer with stopped workers, the workers still have their full time."""
     monkeypatch.setattr(f"{SUPERVISOR}.GRACE", 0.2)
     monkeypatch.setattr(f"{SUPERVISOR}.AHEAD_PER_WORKER", 2)
     stream = decode_stream(named("a", "slow", "c"), workers=1, timeout=4.0)
@@ -221,7 +221,7 @@ def test_workers_are_replaced_after_so_many_videos(named: Named, monkeypatch: py
 
 
 def test_frames_stay_valid_while_they_are_referenced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shared memory is lent again only when the consumer has dropped every array over it, views too."""
+    """Shared memory is reused only after the consumer has dropped every array over it, including views."""
     paths = [Film(name=f"{n}.avi", frames=9 + n, size=(64 + 16 * (n % 3), 48)).write(tmp_path) for n in range(8)]
     requests = [DecodeRequest(f"{turn}-{path.name}", path, SPECS) for turn in range(4) for path in paths]
     monkeypatch.setattr(f"{SUPERVISOR}.RECYCLE", 5)
@@ -300,7 +300,7 @@ time.sleep(60)
 @pytest.mark.skipif(sys.platform != "linux", reason="children are found in /proc")
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_workers_die_with_their_parent(named: Named, end: signal.Signals) -> None:
-    """Those that decode, those that hang in native code and those that are only starting."""
+    """Workers that decode, that hang in native code, and that are still starting."""
     files = [str(request.path) for request in named("good", "hangs", "sleeps")]
     command = [sys.executable, "-c", PARENT, str(Path(__file__).parent / "support"), *files]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
@@ -319,7 +319,7 @@ def test_workers_die_with_their_parent(named: Named, end: signal.Signals) -> Non
 @pytest.mark.timing
 @pytest.mark.skipif(sys.platform != "linux", reason="children are found in /proc")
 def test_stopping_and_continuing_fails_nothing(named: Named) -> None:
-    """Ctrl-Z stops a run and its workers; time spent stopped is nobody's fault."""
+    """Ctrl-Z stops a run and its workers; time spent stopped does not count towards timeouts."""
     script = PARENT.replace("requests * 9, workers=6", "requests * 3, workers=2, timeout=3.0").replace(
         'print("decoding", flush=True)\ntime.sleep(60)',
         'print("decoding", flush=True)\nprint(*(getattr(item, "reason", "fine") for item in stream))',
@@ -359,14 +359,14 @@ def ledger(folder: Path) -> dict[str, dict[str, str]]:
 
 @pytest.mark.timing
 def test_misbehaving_decoders_give_the_right_failure_log(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    batches = []
     misbehaving_decoders.install(monkeypatch)
     monkeypatch.setattr(f"{SUPERVISOR}.MAX_MEMORY", 1 << 28)
 
     def stream(requests: Iterator[DecodeRequest], **settings: object) -> Iterator[Decoded | Failure]:
         kept = list(requests)
         if kept:
-            asked.append({request.path.stem for request in kept})
+            batches.append({request.path.stem for request in kept})
         return decode_stream(kept, **settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr(stage, "decode_stream", stream)
@@ -382,15 +382,15 @@ def test_misbehaving_decoders_give_the_right_failure_log(root: Path, monkeypatch
         assert line["frames"] == "0" and line["decoder"].startswith("av ") and int(line["size"]) > 0
 
     # Videos whose worker was killed, perhaps for memory, are tried once more, alone.
-    assert len(asked) == 2 and asked[1] == {"eats-memory", "kills-itself"}
-    # The same files and the same decoder: nothing to try, and the exit code still says that some are missing.
-    assert extract(root).exit_code == 3 and len(asked) == 2
-    # A file that changed, a decoder that changed, or the user's word: another try.
+    assert len(batches) == 2 and batches[1] == {"eats-memory", "kills-itself"}
+    # The same files and the same decoder: nothing is tried again, and the exit code is still 3.
+    assert extract(root).exit_code == 3 and len(batches) == 2
+    # A changed file, a changed decoder, or the user's option: tried again.
     (changed,) = root.rglob("segfaults.avi")
     os.utime(changed, (1, 1))
-    assert extract(root).exit_code == 3 and asked[2] == {"segfaults"}
+    assert extract(root).exit_code == 3 and batches[2] == {"segfaults"}
     monkeypatch.setattr(stage, "decoder_version", lambda: "av 99")
-    assert extract(root).exit_code == 3 and asked[3] == set(REASONS)
+    assert extract(root).exit_code == 3 and batches[3] == set(REASONS)
     monkeypatch.setattr("actionvit.features.decoding.pool.worker.START", misbehaving_decoders.START)
     assert extract(root, "--retry-failed").exit_code == 0 and ledger(root.parent) == {}
 
@@ -433,10 +433,10 @@ def test_ctrl_c_leaves_no_process_and_no_shared_memory(root: Path, tmp_path: Pat
     time.sleep(1)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to the workers as well
     try:
-        _, said = run.communicate(timeout=60)
+        _, message = run.communicate(timeout=60)
     finally:
         run.kill()
-    assert run.returncode == 1 and b"Traceback" not in said, said
+    assert run.returncode == 1 and b"Traceback" not in message, message
     wait_for_end(children)
     assert shared_memory() == before
 

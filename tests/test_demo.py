@@ -18,7 +18,7 @@ from actionvit.pipeline.datasets.synthetic.dataset import plan_clips
 
 
 def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    # No proxy and no name server answers: whatever is asked of the network fails.
+    # No proxy and no name server answers: every network request fails.
     environment = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",
@@ -39,23 +39,23 @@ def first(tmp_path_factory):
 
 
 def test_it_is_done_in_two_minutes_and_says_what_it_did(first):
-    _, said, seconds = first
+    _, output, seconds = first
     assert seconds < 120
-    assert f"{len(plan_clips())} clips drawn" in said
-    assert "learned motions from drawn clips" in said
-    commands = re.findall(r"^\$ (actionvit .+)$", said, re.MULTILINE)
+    assert f"{len(plan_clips())} clips drawn" in output
+    assert "learned motions from drawn clips" in output
+    commands = re.findall(r"^\$ (actionvit .+)$", output, re.MULTILINE)
     assert [shlex.split(line)[1] for line in commands] == ["data", "extract", "probe", "probe", "report"]
 
 
 def test_the_report_lies_where_it_says(first):
-    _, said, _ = first
-    report = Path(re.findall(r"^The report: (.+)$", said, re.MULTILINE)[0])
+    _, output, _ = first
+    report = Path(re.findall(r"^The report: (.+)$", output, re.MULTILINE)[0])
     page = report.read_text(encoding="utf-8")
     assert "tiny-hr" in page and "move_right" in page
 
 
 def test_its_last_line_says_how_to_call_the_command(first, monkeypatch):
-    _, said, _ = first
+    _, output, _ = first
     own = Path(sys.executable).absolute().parent
     monkeypatch.setenv("PATH", f"{own}{os.pathsep}{os.environ['PATH']}")
     assert how_to_call() is None, "the shell finds it"
@@ -65,7 +65,7 @@ def test_its_last_line_says_how_to_call_the_command(first, monkeypatch):
     command = shlex.split(line.removeprefix("To call actionvit yourself: ").partition(", or")[0])
     done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "actionvit" in done.stdout
-    assert said.splitlines()[-1].startswith(("The report: ", "To call actionvit yourself: "))
+    assert output.splitlines()[-1].startswith(("The report: ", "To call actionvit yourself: "))
 
 
 def test_both_variants_with_and_without_weights_have_metrics(first):
@@ -97,8 +97,8 @@ def test_a_second_demo_keeps_clips_and_cache(first):
 
 
 def test_the_commands_it_prints_work_by_themselves(first):
-    folder, said, _ = first
-    extract = re.findall(r"^\$ (actionvit extract .+)$", said, re.MULTILINE)[0]
+    folder, output, _ = first
+    extract = re.findall(r"^\$ (actionvit extract .+)$", output, re.MULTILINE)[0]
     command = [sys.executable, "-m", *shlex.split(extract)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "already cached" in done.stdout, done.stderr

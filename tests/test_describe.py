@@ -1,4 +1,4 @@
-"""What a report says of each run by itself: every number by another road."""
+"""The report's sections on single runs: every number against an independent computation."""
 
 from __future__ import annotations
 
@@ -174,8 +174,8 @@ def test_accuracy_by_what_the_names_tell(pair: list[Run]) -> None:
     assert len(rows) == sum(map(len, words.values()))
     hit = [one.scores.argmax(1) == one.true for one in (found, other)]
     for row in rows:
-        told = [words[row.field][tag[columns[row.field]]] for tag in tags]
-        own = np.array([word == row.value for word in told])
+        labels = [words[row.field][tag[columns[row.field]]] for tag in tags]
+        own = np.array([word == row.value for word in labels])
         assert row.n == own.sum()
         assert [one.accuracy for one in row.runs] == pytest.approx([h[own].mean() for h in hit])
         difference = hit[1][own].astype(float) - hit[0][own]

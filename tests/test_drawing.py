@@ -43,7 +43,7 @@ def test_same_state_same_pixels(motion):
 
 @pytest.mark.parametrize(("backward", "forward"), OPPOSITES)
 def test_opposites_are_each_other_backwards(backward, forward):
-    """The same pictures in the other order: no frame alone tells one from the other."""
+    """The same pictures in the opposite order: no single frame distinguishes the two."""
     for seed in range(3):
         # Straight tracks are mirrored in time exactly when nothing bends them.
         state = np.random.RandomState(seed)

@@ -1,4 +1,4 @@
-"""The encoder around the forward: what must not change, what memory does, where its time goes, its cache key."""
+"""The encoder around the forward pass: reference embeddings, out-of-memory handling, timing, and the cache key."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_untrained_weights_are_the_same_numbers_everywhere() -> None:
 
 
 class Scarce:
-    """Stands before an encoder's forward as a device that holds so many views and no more."""
+    """Wraps an encoder's forward pass like a device with memory for a limited number of views."""
 
     def __init__(self, encoder: Encoder, room: int) -> None:
         self.room, self.given, self.compute = room, [], encoder._compute
@@ -83,7 +83,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(
         np.testing.assert_allclose(one["clip"], other["clip"], atol=2e-5)
         np.testing.assert_allclose(one["frame"], other["frame"], atol=2e-5)
     encoder.submit(videos[:2]).result()
-    assert max(scarce.given[-2:]) <= room, "what did not fit once is not tried again"
+    assert max(scarce.given[-2:]) <= room, "a batch size that did not fit is not tried again"
 
 
 def test_a_device_that_holds_not_one_view_is_told_in_one_line() -> None:
@@ -104,7 +104,7 @@ def test_seconds_are_counted_by_phase() -> None:
     phases = PhaseTimer(torch.device("cpu"))
     with pytest.raises(KeyError), phases.time("copy"):
         raise KeyError
-    assert phases.seconds["copy"] == 0, "what failed counts for nothing"
+    assert phases.seconds["copy"] == 0, "failed batches are not counted"
 
 
 def test_the_key_holds_everything_that_changes_numbers() -> None:

@@ -1,4 +1,4 @@
-"""Experiments: cells that differ in what they say, shards by hand, tables that agree with each other."""
+"""Experiments: cells that differ in their settings, shards by hand, tables that agree with each other."""
 
 from __future__ import annotations
 

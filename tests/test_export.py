@@ -205,5 +205,5 @@ def test_video_processor_agrees_with_torchcodec(dataset: Dataset, place: Path, t
     (expected,) = expected_scores(run, [video])
     assert kind == "VideoMAEVideoProcessor"
     np.testing.assert_allclose(scores, expected, atol=1e-4)  # frames passed by hand
-    # The pipeline decodes frames of its own choice, or needs FFmpeg's libraries, as the card says.
+    # The pipeline decodes frames of its own choice, or needs FFmpeg's libraries, as noted in the card.
     assert "torchcodec" in from_file if isinstance(from_file, str) else set(from_file) == set(dataset.class_names)

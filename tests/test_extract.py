@@ -46,7 +46,7 @@ def root(tmp_path: Path) -> Path:
 
 
 class Counting:
-    """An encoder that tells which videos it was given."""
+    """An encoder that records the videos it encodes."""
 
     batch_videos = 2
     seconds: Mapping[str, float] = {"copy": 0.0, "prepare": 0.0, "forward": 0.0}
@@ -61,7 +61,7 @@ class Counting:
 
 @dataclass
 class Done:
-    """What `Counting` gives back."""
+    """The result of `Counting`."""
 
     rows: list[dict[str, NDArray[np.generic]]]
 

@@ -184,8 +184,8 @@ def test_parallel_shards_merge_to_the_complete_store(clips: Path, tmp_path: Path
         for part in (1, 2)
     ]
     for process in started:
-        _, said = process.communicate(timeout=240)
-        assert process.returncode == 0, said
+        _, message = process.communicate(timeout=240)
+        assert process.returncode == 0, message
     parts = sorted((tmp_path / "cache" / "clips").iterdir())
     assert len(parts) == 2
     assert run("cache", "merge", *parts).exit_code == 0
@@ -219,7 +219,7 @@ def test_an_extraction_goes_on_after_running_out_of_memory(clips: Path, tmp_path
 
 
 def test_frames_are_let_go_once_the_encoder_has_them(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many videos a batch asks for, and however slow the results are to come."""
+    """For any batch size, and for slow results."""
     from actionvit.pipeline.extraction import encode_queue
 
     monkeypatch.setattr(encode_queue, "BATCH_BYTES", 3 * 16 * 32 * 32 * 3)
@@ -298,6 +298,6 @@ def test_the_summary_says_where_the_time_went(clips: Path, tmp_path: Path) -> No
     assert told["gmac_per_second"] > 0 and 0 < told["share_of_limit"] <= 1
     assert told["bound_by"] in ("decoding", "copying", "forward pass", "writing")
     (tmp_path / "cache").rename(tmp_path / "away")
-    said = run(*command).stdout
+    message = run(*command).stdout
     for word in ("4 videos in", "per second", "decode", "copy", "resize", "forward", "GMAC/s", "bottleneck:"):
-        assert word in said
+        assert word in message

@@ -1,4 +1,4 @@
-"""Getting a dataset: interrupted downloads from a loopback server, hostile archives, nested rars."""
+"""Fetching a dataset: interrupted downloads from a loopback server, hostile archives, nested rars."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ NAMES = [f"{label}/S{n}_{label}_u_nm_np1_fr_goo_0.avi" for label in ("clap", "ru
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `body`; cuts the first `cuts` answers short; remembers what was asked for."""
+    """Serves `body`; cuts the first `cuts` responses short; records the requested ranges."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.body, self.etag, self.cuts, self.ranges_work = BODY, '"one"', 0, True
         self.length_sent = True
         self.status = 200
-        self.asked: list[str | None] = []
+        self.requested: list[str | None] = []
         self.files: dict[str, bytes] = {}
         """Other bodies, by path."""
         self.url = f"http://127.0.0.1:{self.server_address[1]}/a%20set.zip"
@@ -52,7 +52,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server, wanted = self.server, self.headers.get("Range")
         body = server.files.get(self.path.lstrip("/"), server.body)
-        server.asked.append(wanted)
+        server.requested.append(wanted)
         start = 0
         if server.status != 200:
             self.send_error(server.status)
@@ -109,7 +109,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server, tmp_path):
         assert not (tmp_path / "f").exists() and (tmp_path / "f.part").stat().st_size == have
     get(server, tmp_path / "f")
     assert (tmp_path / "f").read_bytes() == BODY
-    assert server.asked == [None, "bytes=300000-", "bytes=600000-"]
+    assert server.requested == [None, "bytes=300000-", "bytes=600000-"]
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
@@ -134,7 +134,7 @@ def test_without_a_strong_validator_it_starts_anew(server, tmp_path, etag):
     with pytest.raises(ActionVitError, match="cut short"):
         get(server, tmp_path / "f")
     get(server, tmp_path / "f")
-    assert (tmp_path / "f").read_bytes() == BODY and server.asked == [None, None]
+    assert (tmp_path / "f").read_bytes() == BODY and server.requested == [None, None]
 
 
 def test_a_server_without_ranges_sends_it_all(server, tmp_path):
@@ -142,7 +142,7 @@ def test_a_server_without_ranges_sends_it_all(server, tmp_path):
     with pytest.raises(ActionVitError, match="cut short"):
         get(server, tmp_path / "f")
     get(server, tmp_path / "f")
-    assert (tmp_path / "f").read_bytes() == BODY and server.asked == [None, "bytes=300000-"]
+    assert (tmp_path / "f").read_bytes() == BODY and server.requested == [None, "bytes=300000-"]
 
 
 def test_too_big_is_refused_before_and_while_it_comes(server, tmp_path):
@@ -308,7 +308,7 @@ def test_no_permissions_are_taken_over(tmp_path):
 
 
 def as_rar(file: Path, members: dict[str, bytes]) -> Path:
-    """Make what the fake programs below take for a rar: its signature, then a zip."""
+    """Make a file that the fake programs below accept as a rar: its signature, then a zip."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as opened:
         for name, data in members.items():
@@ -380,11 +380,11 @@ def test_missing_bsdtar_is_reported_before_the_download(tmp_path, monkeypatch, s
         fetch("hmdb51", tmp_path / "data")
     with pytest.raises(ActionVitError, match="needs a program"):
         fetch("hmdb51", tmp_path / "data", sources=[server.url.replace(".zip", ".rar")])
-    assert server.asked == [] and everything(tmp_path) == []
+    assert server.requested == [] and everything(tmp_path) == []
 
 
 def lists() -> dict[str, bytes]:
-    """Three official lists a class for NAMES."""
+    """Three official lists per class for NAMES."""
     texts = {}
     for label in ("clap", "run"):
         names = [name.partition("/")[2] for name in NAMES if name.startswith(label)]
@@ -430,7 +430,7 @@ def test_a_mirror_s_zip_over_an_interrupted_download(tmp_path, server):
         assert not to.exists()
         server.cuts = 0
         assert fetch("hmdb51", to, sources=[server.url]).videos == 6
-    assert server.asked[0] is None and server.asked[1] == "bytes=300000-"
+    assert server.requested[0] is None and server.requested[1] == "bytes=300000-"
     assert len(load_dataset(to).official) == 3 and not list(to.parent.glob(".*"))
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning for real, on a small model and drawn clips: what is trained, from what, and that it can be trusted."""
+"""Real fine-tuning of a small model on drawn clips: trained parts, resuming, caching, and no leak of test clips."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_tokens_beyond_free_space_are_refused_first(
     assert not list(tmp_path.rglob("*.h5"))
 
 
-# The same numbers whatever happens
+# The same numbers after interruptions
 
 
 @pytest.mark.parametrize(
@@ -246,11 +246,11 @@ def test_kill_and_resume_in_any_epoch_gives_the_same_bits(
 
     whole = invoke(*command(dataset, weights, tmp_path / "whole", *how))
     assert whole.exit_code == 0, whole.output
-    # Three steps an epoch: dies in the first epoch, then in the second of the epochs that were left.
+    # Three steps per epoch: dies in the first epoch, then in the second of the epochs that were left.
     assert run(tmp_path / "cut", 2).returncode == -signal.SIGKILL
-    for more, said in [((), "--resume"), (("--resume", "--lr", "1e-3"), "training.optim.lr differ")]:
+    for more, message in [((), "--resume"), (("--resume", "--lr", "1e-3"), "training.optim.lr differ")]:
         refused = invoke(*command(dataset, weights, tmp_path / "cut", *how, *more))
-        assert refused.exit_code == 1 and said in str(refused.exception)
+        assert refused.exit_code == 1 and message in str(refused.exception)
     assert run(tmp_path / "cut", 5, "--resume").returncode == -signal.SIGKILL
     last = run(tmp_path / "cut", 0, "--resume", "--micro-batch-size", "8")
     assert last.returncode == 0, last.stderr
@@ -272,8 +272,8 @@ def test_a_checkpoint_is_not_resumed_on_other_clips(
     # By the same ids and labels, but other sources: clips that were trained on would choose the epoch.
     others = [replace(video, source=copied.videos[at - 1].source) for at, video in enumerate(copied.videos)]
     more = replace(copied, class_names=(*copied.class_names, "swing"))
-    for other, said in ((replace(copied, videos=tuple(others)), "clips"), (more, "classes")):
-        with pytest.raises(ActionVitError, match=f"another training .*{said}.* differ"):
+    for other, message in ((replace(copied, videos=tuple(others)), "clips"), (more, "classes")):
+        with pytest.raises(ActionVitError, match=f"another training .*{message}.* differ"):
             train(other, weights, tmp_path, **how, resume=True)
     for video in copied.videos:
         write_avi(video.path, np.random.default_rng(0).integers(0, 255, (9, 48, 64, 3)).astype(np.uint8))
@@ -330,14 +330,14 @@ def test_two_processes_compute_what_one_does(
         "one": [sys.executable, "-m"],
         "two": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"],
     }
-    runs, said = {}, ""
+    runs, message = {}, ""
     for name, start in launch.items():
         arguments = command(
             dataset, weights, tmp_path / name, *how, "--rank-sampling", "class-aware", "--head-init", "zero"
         )
         done = subprocess.run([*start, "actionvit", *arguments], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        runs[name], said = read_run(tmp_path / name / "runs" / "run"), done.stdout
+        runs[name], message = read_run(tmp_path / name / "runs" / "run"), done.stdout
     one, two = (load_file(run.folder / "head.safetensors") for run in runs.values())
     for name, value in one.items():
         np.testing.assert_allclose(two[name], value, atol=2e-5)
@@ -347,7 +347,7 @@ def test_two_processes_compute_what_one_does(
     (alone,) = runs["one"].info["ranks"]["clips_a_class"]
     assert np.sum(ranks["clips_a_class"], 0).tolist() == alone
     for rank, counts in enumerate(ranks["clips_a_class"]):
-        assert f"rank {rank}: {' '.join(map(str, counts))} clips per class" in said
+        assert f"rank {rank}: {' '.join(map(str, counts))} clips per class" in message
 
 
 def test_where_one_process_fails_each_says_so_in_a_line(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
@@ -367,9 +367,11 @@ def test_where_one_process_fails_each_says_so_in_a_line(dataset: Dataset, weight
         )
         for rank in "01"
     ]
-    said = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [1, 1], said
-    for text, reason in zip(said, ("cannot be written", "another process of this training has stopped"), strict=True):
+    message = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [1, 1], message
+    for text, reason in zip(
+        message, ("cannot be written", "another process of this training has stopped"), strict=True
+    ):
         assert "Traceback" not in text and reason in text.splitlines()[-1]
 
 
@@ -421,7 +423,7 @@ def test_out_of_memory_halves_the_pieces_and_keeps_the_batch(
 
     def full(self: Classifier, x: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
         if torch.is_grad_enabled():
-            torch.empty(10**16)  # the CPU's own way of saying so
+            torch.empty(10**16)  # the CPU allocator's message
         return logits(self, x, keep)
 
     monkeypatch.setattr(Classifier, "logits", full)
@@ -550,7 +552,7 @@ def test_a_split_of_which_no_test_clip_decodes_ends_in_a_line(
     assert isinstance(result.exception, ActionVitError)
     assert "split grouped-1: none of its" in str(result.exception) and "\n" not in str(result.exception)
     trained = (tmp_path / "runs" / "run.training" / "grouped-1").exists()
-    assert trained == (of == "all")  # the tokens told before
+    assert trained == (of == "all")  # known from the tokens, before training
 
 
 @pytest.mark.parametrize("criterion", ["mean_class_accuracy", "log_loss"])
@@ -636,7 +638,7 @@ def test_a_folder_that_is_no_run_is_refused_before_the_training(
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         (["--train", "last:9"], "K is 1 to 3"),
         (["--train", "all", "--tokens"], "--no-tokens"),
@@ -650,10 +652,10 @@ def test_a_folder_that_is_no_run_is_refused_before_the_training(
     ],
 )
 def test_wrong_options_end_in_a_line(
-    dataset: Dataset, weights: Weights, tmp_path: Path, more: list[str], said: str
+    dataset: Dataset, weights: Weights, tmp_path: Path, more: list[str], message: str
 ) -> None:
     result = invoke(*command(dataset, weights, tmp_path, *more))
-    assert result.exit_code in (1, 2) and said in (result.output + str(result.exception))
+    assert result.exit_code in (1, 2) and message in (result.output + str(result.exception))
     assert "\n" not in str(result.exception).strip() and not (tmp_path / "runs" / "run").exists()
 
 

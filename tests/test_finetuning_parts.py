@@ -1,4 +1,4 @@
-"""The parts of a fine-tuning against what one computes by hand, or another implementation does."""
+"""The parts of a fine-tuning against computations by hand, or another implementation."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_the_moving_average_is_the_recursion() -> None:
     torch.testing.assert_close(average.values["a"], expected.float())
 
 
-# Who trains on what
+# Assignment of clips to ranks
 
 
 @pytest.mark.parametrize("deal", ["shuffled", "class-aware"])
@@ -226,7 +226,7 @@ def test_validation_set_has_every_class_and_whole_sources() -> None:
     assert not validation_mask(np.array([0, 0, 1]), np.array(["a", "a", "b"]), share=0.5, seed=0).any()
 
 
-# What a training view shows
+# Training views
 
 
 def frames(count: int = 32, height: int = 40, width: int = 60) -> torch.Tensor:
@@ -475,7 +475,7 @@ def test_logits_are_fp32_where_products_are_bf16() -> None:
 def test_a_step_takes_nothing_from_another_device(
     of: str, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where there is no GPU: torch's device without memory, which refuses to be mixed with the CPU as a GPU does."""
+    """Without a GPU: torch's `meta` device, which, like a GPU, cannot be mixed with the CPU."""
     monkeypatch.setattr(torch, "autocast", lambda *args, **options: nullcontext())  # knows no such device
     first = num_frozen_blocks(of, tiny_model.SHAPE.depth)
     own = model(first, checkpointing=checkpointing)
@@ -502,7 +502,7 @@ def test_what_cannot_be_trained_is_said_in_a_line() -> None:
             num_frozen_blocks(wrong, 12)
 
 
-# What scores are worth
+# Metrics of scores
 
 
 def test_temperature_is_where_log_loss_is_least() -> None:

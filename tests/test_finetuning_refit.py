@@ -1,4 +1,4 @@
-"""Training on all that there is: the refit on training and validation set, the final model on all videos, the views."""
+"""Training on more data: the refit on training and validation set, the final model on all videos, the views."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every dataset format, on drawn clips laid out as the real sets are; and what must never be read in silence."""
+"""Every dataset format, on drawn clips in the layouts of the real datasets; and files that must be refused."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ def test_containers_in_use_are_found_and_decoded(tmp_path, suffix, codec):
     assert isinstance(decoded, Decoded), decoded
 
 
-# Never silently wrong.
+# Ambiguous files are refused.
 
 
 def test_kinetics_videos_without_their_list_are_refused(trees, tmp_path):

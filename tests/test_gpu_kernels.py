@@ -18,7 +18,7 @@ triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="
 @triton
 @pytest.mark.filterwarnings("ignore")
 def test_the_kernels_compute_in_tritons_interpreter() -> None:
-    """In fp16 and fp32: the interpreter does not know bf16."""
+    """In fp16 and fp32: the interpreter does not support bf16."""
     code = f"""
 import torch
 from actionvit.features.timesformer.attention import attend_time_torch, normalize

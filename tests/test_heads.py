@@ -166,7 +166,7 @@ def test_centroids_are_the_class_means_directions() -> None:
 
 
 def test_attention_finds_the_frames_that_tell() -> None:
-    """The class shows in frames 5 and 6 of 8 alone: the mean over frames drowns it, the pooling query does not."""
+    """Only frames 5 and 6 of 8 depend on the class: the mean over frames hides it, the pooling query finds it."""
     rng = np.random.default_rng(0)
     y = np.arange(600) % 4
     X = rng.normal(size=(600, 8, 16)) * 2
@@ -239,7 +239,7 @@ def test_a_focal_loss_learns_from_what_it_is_sure_of(focal: float) -> None:
 def test_no_exponent_makes_all_classes_equal() -> None:
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 200)
-    wrong = log_softmax(-4.0 * np.eye(3)[y] + rng.normal(size=(200, 3)))  # worse than knowing nothing
+    wrong = log_softmax(-4.0 * np.eye(3)[y] + rng.normal(size=(200, 3)))  # worse than uniform predictions
     for members in ([wrong], [wrong, wrong]):
         exponents = fit_exponents(members, y)
         assert exponents.min() >= 0 and exponents.max() > 0
@@ -349,7 +349,7 @@ def test_classes_without_a_vote_are_ranked_by_nearest_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "said"),
+    ("head", "message"),
     [
         (MLPProbe(epochs=0), "epochs, batch, lr: got"),
         (MLPProbe(dropout=1.0), "dropout: got 1.0"),
@@ -359,9 +359,9 @@ def test_classes_without_a_vote_are_ranked_by_nearest_row() -> None:
         (CentroidProbe(temperature=0), "temperature: got 0"),
     ],
 )
-def test_bad_settings_are_told(head, said) -> None:
+def test_bad_settings_are_told(head, message) -> None:
     X, y = blobs()
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         head.fit(X, y)
 
 

@@ -1,4 +1,4 @@
-"""Weights by hub id: the real huggingface_hub client against a server here that answers as the hub does."""
+"""Weights by hub id: the real huggingface_hub client against a local server with the hub's interface."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """Repositories (name -> file -> bytes), and what was asked for."""
+    """Repositories (name -> file -> bytes), and the requested paths."""
 
     url: str
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
     commit: str = COMMIT
     """Of `main`."""
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
         """Return status, headers and body, as the hub's `/owner/name/resolve/main/file` does."""
-        self.asked.append(path)
+        self.requested.append(path)
         owner, name, _, revision, file = (*path.strip("/").split("/", 4), "", "", "", "")[:5]
         commit = revision if len(revision) == len(COMMIT) else self.commit
         files = self.repositories.get(f"{owner}/{name}")
@@ -76,7 +76,7 @@ def hub() -> Iterator[Hub]:
 
 
 def show(source: str, hub: Hub, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run `actionvit weights show` with this hub; its constants are read once a process."""
+    """Run `actionvit weights show` with this hub, in a new process, since its constants are read on import."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment |= {
         "HF_ENDPOINT": hub.url,
@@ -107,14 +107,14 @@ def test_weights_are_fetched_once_and_then_come_from_the_cache(
     value = json.loads(first.stdout)
     assert value["sha256"] == hashlib.sha256(model["model.safetensors"]).hexdigest()
     assert value["mean"] == [0.1, 0.2, 0.3] and value["shape"]["width"] == 64
-    assert any(path.endswith("/resolve/main/model.safetensors") for path in hub.asked)
-    asked = len(hub.asked)
+    assert any(path.endswith("/resolve/main/model.safetensors") for path in hub.requested)
+    requested = len(hub.requested)
     again = show("someone/timesformer-small", hub, tmp_path / "home")
-    assert again.stdout == first.stdout and len(hub.asked) == asked, "nothing is asked of the hub twice"
+    assert again.stdout == first.stdout and len(hub.requested) == requested, "no file is requested from the hub twice"
 
 
 def test_uncached_processor_is_fetched_or_reported(hub: Hub, model: dict[str, bytes], tmp_path: Path) -> None:
-    """What loading the model alone, by another program, leaves behind."""
+    """The cache after another program has loaded only the model."""
     hub.repositories["someone/timesformer-small"] = model
     home = tmp_path / "home"
     assert show("someone/timesformer-small", hub, home).returncode == 0
@@ -125,7 +125,7 @@ def test_uncached_processor_is_fetched_or_reported(hub: Hub, model: dict[str, by
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["mean"] == ([0.45] * 3 if offline else [0.1, 0.2, 0.3])
         assert ("preprocessor_config.json is not in the local cache" in done.stderr) == offline
-        hub.commit = COMMIT[::-1]  # the repository moves on: what is cached is of the commit before, and stays whole
+        hub.commit = COMMIT[::-1]  # the repository changes: the cache has the commit before, and stays complete
 
 
 def test_a_repository_with_a_bin_alone_loads(hub: Hub, model: dict[str, bytes], tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_repository_with_a_bin_alone_loads(hub: Hub, model: dict[str, bytes], 
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         (None, "no such public repository on the hub"),
         ((), "the repository lacks config.json"),
@@ -146,19 +146,19 @@ def test_a_repository_with_a_bin_alone_loads(hub: Hub, model: dict[str, bytes], 
     ],
 )
 def test_what_the_hub_has_not_is_said_in_one_line(
-    hub: Hub, model: dict[str, bytes], tmp_path: Path, files: tuple[str, ...] | None, said: str
+    hub: Hub, model: dict[str, bytes], tmp_path: Path, files: tuple[str, ...] | None, message: str
 ) -> None:
     if files is not None:
         hub.repositories["someone/less"] = {name: model[name] for name in files}
     done = show("someone/less", hub, tmp_path / "home")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: weights someone/less: ") and said in done.stderr
+    assert done.stderr.startswith("error: weights someone/less: ") and message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("offline", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_unreachable_hub_is_one_line_with_a_remedy(hub: Hub, tmp_path: Path, offline: bool) -> None:
-    hub.url = "http://127.0.0.1:9"  # nobody listens there; the client tries six times before it gives up
+    hub.url = "http://127.0.0.1:9"  # no server listens there; the client tries six times
     done = show("someone/away", hub, tmp_path / "home", **({"HF_HUB_OFFLINE": "1"} if offline else {}))
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
     assert "give --weights FOLDER" in done.stderr and "HF_ENDPOINT" in done.stderr

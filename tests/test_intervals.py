@@ -1,4 +1,4 @@
-"""Coverage of intervals by simulation, their ends by hand, and the number beside them inside."""
+"""Coverage of intervals by simulation, their bounds by hand, and that they contain their estimate."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def summary_of(true, scores, split, source):
 
 
 def coverage(sources: int, classes: int, folds: int, *, worlds: int, by_clip: bool = False):
-    """How often the interval holds the number that such test sets give on average, by metric."""
+    """How often the interval contains the expectation over such test sets, by metric."""
     rng = np.random.default_rng([sources, classes, folds])
     means = {metric: [] for metric in METRICS}
     ends = {metric: [] for metric in METRICS}
@@ -87,7 +87,7 @@ def test_drawing_clips_instead_of_sources_promises_too_much() -> None:
 
 
 def test_a_linear_metrics_mean_is_the_populations() -> None:
-    """What the intervals hold is no artefact of averaging over worlds: accuracy has no shift to correct."""
+    """The coverage is not an artifact of averaging over simulated datasets: accuracy has no bias to correct."""
     rng = np.random.default_rng(1)
     true, _, scores = world(rng, 40_000, 10, heads=1)
     population = compute_metrics(true, scores[0])["top1"]

@@ -171,7 +171,7 @@ def test_logit_adjustment_moves_the_intercept_by_the_log_prior(data) -> None:
 
 
 def test_logit_adjustment_shifts_the_intercept() -> None:
-    """Menon's loss for a linear head, minimised by brute force, has the optimum that the shift gives at once."""
+    """Menon's loss for a linear head, minimized numerically, has the optimum that the shift gives directly."""
     from scipy.optimize import minimize
 
     X, y = embeddings(120, 5, 3, apart=1.0)

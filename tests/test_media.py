@@ -1,4 +1,4 @@
-"""Which files are videos and frames, whatever else lies beside them."""
+"""Recognition of videos and frames among other files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trees and lists that look like another format: read as meant, or refused with the way out, and never in silence."""
+"""Trees and lists that look like another format: read as intended, or refused with the remedy, never silently."""
 
 from __future__ import annotations
 

@@ -49,8 +49,8 @@ def test_scores_are_those_of_the_protocol(place: tuple[Path, Dataset]) -> None:
     folder, dataset = place
     result = probe(folder, "--json")
     assert result.exit_code == 0, (result.output, result.exception)
-    (told,) = json.loads(result.stdout)
-    found = read_run(Path(told["run"]))
+    (summary,) = json.loads(result.stdout)
+    found = read_run(Path(summary["run"]))
     (store,) = (FeatureStore.open(path.parent) for path in folder.glob("cache/*/*/key.json"))
     clips = {row.id: row.arrays["clip"].mean(0) for row in store.iter_rows(store.ids)}
     labels = {video.id: video.label for video in dataset.videos}

@@ -1,4 +1,4 @@
-"""The wheel: every package is in it, and it runs beside nothing but its dependencies."""
+"""The wheel: it contains every package, and runs with its dependencies only."""
 
 from __future__ import annotations
 

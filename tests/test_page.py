@@ -27,7 +27,7 @@ CLASSES = (*(f"{verb}_{noun}" for verb in VERBS for noun in "abcdefghij"), "wave
 
 
 class Shares:
-    """What an encoder of 112 × 112 pixels would see, and where it might look."""
+    """Stands in for attention rollout: input frames of 112 × 112 pixels and random attention."""
 
     spec = clip_spec("tiny")
 
@@ -60,7 +60,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 
 @pytest.fixture(scope="module")
 def made(runs: list[Run], tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
-    """A report with every clip at hand, all of noise, which JPEG likes least, and shares of attention over them."""
+    """A report with every clip available, all of noise, the worst case for JPEG, and attention over them."""
     root, random = tmp_path_factory.mktemp("clips"), np.random.RandomState(0)
     write_avi(root / "noise.avi", random.randint(0, 256, (8, 240, 320, 3)).astype(np.uint8))
     for id_ in set(runs[0].predictions.id.tolist()):
@@ -77,7 +77,7 @@ def opened(page: Page, made: ReportFiles) -> Page:
 
 
 def column(page: Page, table: str, name: str) -> tuple[int, str]:
-    """Where a heading stands, and the expression of its button; the last of that name."""
+    """The column of a heading, and the expression of its button; the last one with that name."""
     heads = page.run(f"[...document.querySelectorAll('#{table} thead tr:last-child th')].map((th) => th.textContent)")
     at = len(heads) - 1 - heads[::-1].index(name)
     return at, f"document.querySelectorAll('#{table} thead tr:last-child th')[{at}].querySelector('button')"
@@ -121,9 +121,9 @@ def test_its_size_and_the_time_it_takes_to_open(page: Page, made: ReportFiles) -
 
 def test_a_table_sorts_by_number_and_by_name_both_ways(opened: Page) -> None:
     at, button = column(opened, "classes1", "Δ\xa0recall")
-    for said, sign in (("ascending", 1), ("descending", -1)):
+    for direction, sign in (("ascending", 1), ("descending", -1)):
         opened.point(button, click=True)
-        assert opened.run(f"{button}.parentNode.getAttribute('aria-sort')") == said
+        assert opened.run(f"{button}.parentNode.getAttribute('aria-sort')") == direction
         values = [float(text.replace("−", "-")) for text in cells(opened, "classes1", at)]
         assert len(values) == 51 and values == sorted(values, key=lambda value: sign * value)
         assert values != values[::-1]
@@ -138,9 +138,9 @@ def test_it_sorts_from_the_keyboard_and_empty_cells_stay_last(opened: Page) -> N
     opened.run(f"delete document.querySelector('#classtable tbody tr').cells[{at}].dataset.v")
     name = opened.run("document.querySelector('#classtable tbody th').textContent")
     opened.run(f"{button}.focus()")
-    for said in ("ascending", "descending"):
+    for direction in ("ascending", "descending"):
         opened.press("Enter")
-        assert opened.run(f"{button}.parentNode.getAttribute('aria-sort')") == said
+        assert opened.run(f"{button}.parentNode.getAttribute('aria-sort')") == direction
         assert cells(opened, "classtable", 0)[-1] == name
 
 
@@ -174,22 +174,22 @@ def clips_of(run: Run, true: str, taken: str) -> set[str]:
     return set(found.id[own].tolist())
 
 
-def told(page: Page) -> tuple[str, list[str]]:
-    said, items = page.run(
+def shown_results(page: Page) -> tuple[str, list[str]]:
+    text, items = page.run(
         "[document.querySelector('#cell').textContent, [...document.querySelectorAll('#clips li')]"
         ".map((li) => li.textContent)]"
     )
-    return said, items
+    return text, items
 
 
 def check_square(page: Page, run: Run, square: str) -> None:
-    """What is said of a square is what the run's predictions say."""
+    """The text and clips shown for a square agree with the run's predictions."""
     true = page.run(f"({square}).parentNode.cells[0].textContent")
     taken = page.run(f"({square}).closest('table').tHead.rows[0].cells[({square}).cellIndex].textContent")
     expected = clips_of(run, true, taken)
-    said, items = told(page)
+    text, items = shown_results(page)
     what = "recognized" if true == taken else f"predicted as {taken}"
-    assert said.startswith(f"{true} {what}: {len(expected)} of ") if expected else "was never predicted as" in said
+    assert text.startswith(f"{true} {what}: {len(expected)} of ") if expected else "was never predicted as" in text
     named = {item.split(" (")[0] for item in items if not item.startswith("and ")}
     assert named <= expected and len(named) == min(12, len(expected))
     if len(expected) > 12:
@@ -202,7 +202,7 @@ def square(run: int, row: int, place: int) -> str:
 
 def test_confusion_cell_shows_clips_to_mouse_and_keyboard(opened: Page, runs: list[Run]) -> None:
     most = opened.run("document.querySelector('.matrix').dataset.first.split(',').map(Number)")
-    check_square(opened, runs[0], square(0, *most))  # told before anyone points
+    check_square(opened, runs[0], square(0, *most))  # shown before any square is selected
     for place in ((0, 0), (5, 7), (50, 49)):
         opened.point(square(0, *place))
         check_square(opened, runs[0], square(0, *place))
@@ -211,7 +211,9 @@ def test_confusion_cell_shows_clips_to_mouse_and_keyboard(opened: Page, runs: li
         opened.press(key)
     check_square(opened, runs[0], square(0, 2, 3))
     assert opened.run(f"document.activeElement === {square(0, 2, 3)}")
-    assert opened.run("document.querySelectorAll('.confusion td[tabindex=\"0\"]').length") == 2, "one stop a matrix"
+    assert opened.run("document.querySelectorAll('.confusion td[tabindex=\"0\"]').length") == 2, (
+        "one tab stop per matrix"
+    )
 
 
 def test_the_other_runs_matrix_is_a_button_away(opened: Page, runs: list[Run]) -> None:
@@ -298,15 +300,15 @@ def test_axe_finds_no_barrier(page: Page, made: ReportFiles, axe: str, width: in
             "axe.run(document, { resultTypes: ['violations'] }).then((result) => JSON.stringify(result.violations))"
         )
     )
-    said = [(one["id"], node["html"][:200], node["failureSummary"]) for one in found for node in one["nodes"]]
-    assert said == []
+    violations = [(one["id"], node["html"][:200], node["failureSummary"]) for one in found for node in one["nodes"]]
+    assert violations == []
 
 
 def test_a_report_of_one_run_and_few_classes_opens_as_well(page: Page, tmp_path: Path) -> None:
     made = report([write(tmp_path / "base", predictions())], output=tmp_path / "report")
     page.open(made.html.as_uri(), width=390)
     assert page.complaints() == [] and page.run("document.documentElement.scrollWidth") == 390
-    assert page.run("document.querySelector('#which').hidden") and told(page)[1]
+    assert page.run("document.querySelector('#which').hidden") and shown_results(page)[1]
     _, button = column(page, "classtable", "95 % CI")
     page.point(button, click=True)
     assert page.run(f"{button}.parentNode.getAttribute('aria-sort')") == "ascending"

@@ -26,7 +26,7 @@ LONG = pytest.mark.timeout(2400)
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Expected]:
-    """The base shape whole, 12 blocks × 768 over 8 × 224, and what it gives for `FRAMES`."""
+    """The full base model, 12 blocks × 768 over 8 × 224, and its outputs for `FRAMES`."""
     folder = tmp_path_factory.mktemp("base")
     pixels = torch.from_numpy(FRAMES.data).permute(0, 3, 1, 2)[None].float() / 255
     return folder, expected(reference(folder, spread=0.02), (pixels - 0.45) / 0.225)
@@ -80,7 +80,7 @@ def test_every_output_equals_transformers(tmp_path: Path, config: dict[str, int]
 
 
 def assert_close(found: torch.Tensor, right: torch.Tensor) -> None:
-    """Hold a residual stream, which no norm has scaled, to 1e-4 of its largest value."""
+    """Compare a residual stream, which is not normalized, within 1e-4 of its largest value."""
     assert (found - right).abs().max() <= 1e-4 * max(1.0, right.abs().max().item())
 
 
@@ -130,7 +130,7 @@ def test_half_precision_keeps_other_shapes_too(tmp_path: Path, precision: Precis
 
 @pytest.mark.parametrize(("frames", "size"), [(8, 48), (2, 32), (4, 64), (3, 80), (6, 16)])
 def test_other_frame_counts_and_sizes_equal_the_reference(tmp_path: Path, frames: int, size: int) -> None:
-    """transformers reshapes by its config's frame count: another one runs there, and is wrong."""
+    """transformers reshapes by its config's frame count: another count runs there, with wrong results."""
     reference(tmp_path / "stored", **SMALL, image_size=48, num_frames=4)
     theirs = TimesformerModel(TimesformerConfig(**SMALL, image_size=size, num_frames=frames)).eval()
     state = load_file(tmp_path / "stored" / "model.safetensors")

@@ -1,4 +1,4 @@
-"""What a run learned, put to use: the run's own scores for its own clips, and transformers' for the exported model."""
+"""Use of a run's model: the run's scores again for its test clips, and transformers' scores for the exported model."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_one_video_is_decoded_under_supervision(
 ) -> None:
     misbehaving_decoders.install(monkeypatch)
     (endless := tmp_path / "sleeps.avi").write_bytes(dataset.videos[0].path.read_bytes())
-    os.mkfifo(pipe := tmp_path / "pipe.avi")  # reading would never end, as nobody writes to it
+    os.mkfifo(pipe := tmp_path / "pipe.avi")  # reading would block: no process writes to it
     result = invoke("predict", endless, pipe, "--run", place / "runs" / "tuned", "--timeout", "2")
     assert result.exit_code == 3 and f"{endless}: timeout: not decoded within 2 s" in result.output
     assert f"{pipe}: not_video: not a regular file" in result.output
@@ -156,7 +156,7 @@ def test_an_exported_model_gives_the_same_scores_in_transformers(
         np.testing.assert_allclose(found, scores, atol=1e-4)
         short.append(tmp_path / f"{number}.avi")
         write_avi(short[-1], clip)
-    # The pipeline takes a file's first T frames; of these files there are no others.
+    # The pipeline takes a file's first T frames, and these files have only T.
     classify = pipeline("video-classification", str(folder), device="cpu")
     for video, one in zip(short, predict(predictor, short, workers=0), strict=True):
         found = {each["label"]: each["score"] for each in classify(str(video), top_k=3)}

@@ -49,8 +49,8 @@ def test_other_files_under_the_same_ids_are_told(tmp_path: Path, caplog: pytest.
     dataset.videos[2].path.unlink()
     dataset.videos[3].path.touch()
     (table,) = read_tables(dataset, ["base"], cache=tmp_path / "cache")
-    (said,) = caplog.messages
-    assert "embeddings of 1 videos are of other files" in said and str(dataset.root) in said
+    (message,) = caplog.messages
+    assert "embeddings of 1 videos are of other files" in message and str(dataset.root) in message
     assert coverage(dataset, table)["failures"] == [{"id": dataset.videos[0].id, "reason": "corrupt"}]
 
 
@@ -79,10 +79,10 @@ def test_two_balanced_variants_on_official_splits_fused(dataset, cache, split_li
         *(str(dataset.root), "--splits-dir", str(split_lists), "--cache", str(cache), "--runs", str(tmp_path)),
         *("--variant", "base", "--variant", "hr", "--balanced", "--fuse", "stacked"),
     ]
-    code, said = run_command(*arguments)
-    assert code == 0, said
-    assert "official splits (the default for this dataset), 1 seed" in said
-    assert "96 of 96 videos have embeddings of base, hr" in said
+    code, output = run_command(*arguments)
+    assert code == 0, output
+    assert "official splits (the default for this dataset), 1 seed" in output
+    assert "96 of 96 videos have embeddings of base, hr" in output
     names = {"base-linear-balanced", "hr-linear-balanced", "base+hr-linear-balanced-fused-stacked"}
     assert {path.name for path in tmp_path.iterdir()} == names
     run = read_run(tmp_path / "hr-linear-balanced")
@@ -114,7 +114,7 @@ def test_rerun_in_another_process_gives_the_same_bytes(dataset, cache, tmp_path)
         found.append([(tmp_path / "base-linear" / name).read_bytes() for name in files])
     assert found[0] == found[1]
     modes = {(tmp_path / "base-linear" / name).stat().st_mode for name in files}
-    assert len(modes) == 1, "whoever may read the metrics may read the head"
+    assert len(modes) == 1, "metrics and head have the same permissions"
 
 
 @pytest.mark.parametrize("head", ["mlp", "attentive"])
@@ -153,7 +153,7 @@ def log_loss(result: ProbeResult) -> float:
 
 def test_fusing_calibrated_heads_does_not_calibrate_them_twice(dataset, cache) -> None:
     tables = read_tables(dataset, ["base", "hr"], cache=cache)
-    spec = ProbeSpec(protocol="grouped", seeds=1, grid={"C": (3e-3,)})  # too little trust in itself
+    spec = ProbeSpec(protocol="grouped", seeds=1, grid={"C": (3e-3,)})  # underconfident
     *_, plain = probe(dataset, tables, spec, fusion=["stacked"])
     *members, fused = probe(dataset, tables, replace(spec, calibrate=True), fusion=["stacked"])
     assert log_loss(fused) == pytest.approx(log_loss(plain), abs=0.02)
@@ -201,8 +201,8 @@ def test_other_run_of_that_name_is_refused_before_work(dataset, cache, tmp_path,
     monkeypatch.setattr("actionvit.pipeline.probing.probe.probe", None)
     with pytest.raises(ActionVitError, match="exists: choose another"):
         run_command(*where, "--run-name", "mine", "--balanced")
-    code, said = run_command(*where, "--run-name", "both", "--class-weight", "none", "--class-weight", "balanced")
-    assert (code, "--run-name names one run, and there are 2" in said) == (2, True)
+    code, output = run_command(*where, "--run-name", "both", "--class-weight", "none", "--class-weight", "balanced")
+    assert (code, "--run-name names one run, and there are 2" in output) == (2, True)
 
 
 def test_run_of_other_embeddings_is_not_replaced(dataset, cache, tmp_path) -> None:
@@ -266,10 +266,10 @@ def test_clips_that_are_not_cached_are_counted_and_said(dataset, tmp_path) -> No
     write_store(tmp_path / "cache", dataset, "base")
     write_store(tmp_path / "cache", dataset, "hr", skip=7)
     where = ["--cache", str(tmp_path / "cache"), "--runs", str(tmp_path / "runs"), "--seeds", "1"]
-    code, said = run_command(str(dataset.root), *where, "--variant", "base", "--variant", "hr")
+    code, output = run_command(str(dataset.root), *where, "--variant", "base", "--variant", "hr")
     assert code == 0
-    assert "89 of 96 videos have embeddings of base, hr" in said
-    assert "warning: 7 videos have no hr embedding and are left out" in said
+    assert "89 of 96 videos have embeddings of base, hr" in output
+    assert "warning: 7 videos have no hr embedding and are left out" in output
     coverage = read_run(tmp_path / "runs" / "base-linear").info["coverage"]
     assert (coverage["videos"], coverage["cached"], coverage["missing"], coverage["used"]) == (96, 96, 0, 89)
     coverage = read_run(tmp_path / "runs" / "hr-linear").info["coverage"]
@@ -278,13 +278,13 @@ def test_clips_that_are_not_cached_are_counted_and_said(dataset, tmp_path) -> No
 
 def test_a_split_that_leaks_warns_with_the_count(dataset, cache, tmp_path) -> None:
     where = ["--cache", str(cache), "--runs", str(tmp_path), "--seeds", "1"]
-    _, said = run_command(str(dataset.root), *where, "--protocol", "random")
+    _, output = run_command(str(dataset.root), *where, "--protocol", "random")
     leaks = read_run(tmp_path / "base-linear-random").info["leaks"]
     assert len(leaks) == 5
-    assert f"warning: in 5 of 5 splits up to {max(leaks.values())} sources have clips of one class in both" in said
-    _, said = run_command(str(dataset.root), *where)
-    assert "grouped splits (the default for this dataset), 1 seed" in said
-    assert "warning" not in said
+    assert f"warning: in 5 of 5 splits up to {max(leaks.values())} sources have clips of one class in both" in output
+    _, output = run_command(str(dataset.root), *where)
+    assert "grouped splits (the default for this dataset), 1 seed" in output
+    assert "warning" not in output
 
 
 def test_protocols_are_chosen_by_what_the_dataset_has(tmp_path) -> None:
@@ -295,8 +295,8 @@ def test_protocols_are_chosen_by_what_the_dataset_has(tmp_path) -> None:
     plain = load_dataset(tmp_path / "plain")
     write_store(tmp_path / "cache", plain)
     where = ["--cache", str(tmp_path / "cache"), "--runs", str(tmp_path / "runs")]
-    _, said = run_command(str(tmp_path / "plain"), *where)
-    assert "plain: stratified splits (the default for this dataset), 5 seeds" in said
+    _, output = run_command(str(tmp_path / "plain"), *where)
+    assert "plain: stratified splits (the default for this dataset), 5 seeds" in output
     run = read_run(tmp_path / "runs" / "base-linear")
     assert len(run.metrics["splits"]) == 25
     assert set(run.predictions.source.tolist()) == {""}
@@ -306,7 +306,7 @@ def test_protocols_are_chosen_by_what_the_dataset_has(tmp_path) -> None:
 def test_another_question_does_not_overwrite_a_run(dataset, cache, tmp_path) -> None:
     where = [str(dataset.root), "--cache", str(cache), "--runs", str(tmp_path), "--seeds", "1"]
     run_command(*where)
-    run_command(*where)  # the same question: its answer is replaced by itself
+    run_command(*where)  # the same settings: replaced by the same run
     with pytest.raises(ActionVitError, match="base-linear exists: choose another --run-name"):
         run_command(*where, "--folds", "3")
     run_command(*where, "--folds", "3", "--run-name", "three")
@@ -316,7 +316,7 @@ def test_another_question_does_not_overwrite_a_run(dataset, cache, tmp_path) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--head", "knn", "--sampler", "balanced"], "--sampler: got balanced, but the head `knn` has no such setting"),
         (
@@ -342,28 +342,28 @@ def test_another_question_does_not_overwrite_a_run(dataset, cache, tmp_path) -> 
         (["--features", "layers", "--variant", "base"], None),
     ],
 )
-def test_errors_say_what_and_the_remedy(dataset, cache, tmp_path, arguments, said) -> None:
+def test_errors_say_what_and_the_remedy(dataset, cache, tmp_path, arguments, message) -> None:
     where = [str(dataset.root), "--cache", str(cache), "--runs", str(tmp_path), "--seeds", "1"]
-    if said is None:
+    if message is None:
         assert run_command(*where, *arguments)[0] == 0
         return
-    with pytest.raises(ActionVitError, match=said) as caught:
+    with pytest.raises(ActionVitError, match=message) as caught:
         run_command(*where, *arguments)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
 def test_options_that_contradict_are_refused(dataset, cache) -> None:
-    code, said = run_command(str(dataset.root), "--balanced", "--class-weight", "none")
-    assert (code, "give one of them" in said) == (2, True)
-    code, said = run_command(str(dataset.root), "--grid", "C")
-    assert (code, "expected NAME=VALUE" in said) == (2, True)
-    code, said = run_command(str(dataset.root), "--grid", "C=1", "--grid", "C=2")
-    assert (code, "got C twice" in said) == (2, True)
-    code, said = run_command(str(dataset.root), "--cache", str(cache), "--run-name", "../there")
-    assert (code, "expected a name" in said) == (2, True)
-    code, said = run_command(str(dataset.root), "--fuse", "mean")
-    assert (code, "--fuse joins several variants" in said) == (2, True)
+    code, output = run_command(str(dataset.root), "--balanced", "--class-weight", "none")
+    assert (code, "give one of them" in output) == (2, True)
+    code, output = run_command(str(dataset.root), "--grid", "C")
+    assert (code, "expected NAME=VALUE" in output) == (2, True)
+    code, output = run_command(str(dataset.root), "--grid", "C=1", "--grid", "C=2")
+    assert (code, "got C twice" in output) == (2, True)
+    code, output = run_command(str(dataset.root), "--cache", str(cache), "--run-name", "../there")
+    assert (code, "expected a name" in output) == (2, True)
+    code, output = run_command(str(dataset.root), "--fuse", "mean")
+    assert (code, "--fuse joins several variants" in output) == (2, True)
 
 
 def test_a_grid_may_hold_switches_and_words(dataset, cache, tmp_path) -> None:
@@ -374,8 +374,8 @@ def test_a_grid_may_hold_switches_and_words(dataset, cache, tmp_path) -> None:
         found.append(read_run(tmp_path / f"{number}"))
     assert [run.info["head"]["standardize"] for run in found] == [True, False]
     assert np.abs(found[0].predictions.scores - found[1].predictions.scores).max() > 1e-3
-    code, said = run_command(*where, "--grid", "class_weight=none,balanced", "--run-name", "words")
-    assert code == 0 and ("class_weight none" in said or "class_weight balanced" in said)
+    code, output = run_command(*where, "--grid", "class_weight=none,balanced", "--run-name", "words")
+    assert code == 0 and ("class_weight none" in output or "class_weight balanced" in output)
 
 
 def test_a_split_without_cached_test_videos_says_so(dataset, tmp_path, split_lists) -> None:
@@ -391,7 +391,7 @@ def test_every_head_takes_every_quantity_and_views(dataset, cache, head, feature
     spec = ProbeSpec(head=head, features=features, views=views, folds=2, seeds=1, protocol="grouped")
     result = probe(dataset, read_tables(dataset, ["hr"], cache=cache, quantity=features), spec)[0]
     assert result.metrics["summary"]["top1"]["mean"] > 0.6
-    assert len(result.predictions.id) == 96  # one row a video, however many views
+    assert len(result.predictions.id) == 96  # one row per video, for any number of views
 
 
 def test_shots_and_long_tails_thin_the_training_set_alone(dataset, cache) -> None:
@@ -423,7 +423,7 @@ def test_the_final_head_is_trained_on_all_videos(dataset, cache, tmp_path) -> No
     own = LinearProbe(C=C).fit(tables[0].X.mean(axis=1), tables[0].y)
     assert np.linalg.norm(final.head.coef_ - own.coef_) <= 3e-4 * np.linalg.norm(own.coef_)  # both within tol
     plain.write(tmp_path)
-    run = final.write(tmp_path)  # the same question: it replaces the run without a final head
+    run = final.write(tmp_path)  # the same settings: it replaces the run without a final head
     assert run.head()[1]["trained_on"] == {"videos": len(tables[0].id), "part": "all videos"}
 
 

@@ -1,4 +1,4 @@
-"""Progress of long commands, on a terminal and without one, and what an interruption leaves."""
+"""Progress of long commands, with and without a terminal, and the state after an interruption."""
 
 from __future__ import annotations
 

@@ -156,17 +156,17 @@ def test_every_table_is_tidy_and_says_what_report_json_says(made: ReportFiles, f
 
 
 def cell(text: str) -> str:
-    """What a reader sees of a piece of the page."""
+    """Return the visible text of a part of the page."""
     return html.unescape(re.sub(r"<[^>]+>", " ", text))
 
 
 def test_the_page_shows_the_numbers(made: ReportFiles, found: Any) -> None:
     page = made.html.read_text()
-    said = cell(page)
+    message = cell(page)
     for run in found["runs"]:
         for name, value in run["summary"].items():
             if name not in ("log_loss", "brier"):
-                assert f" {percent(value['mean'])} " in said, name
+                assert f" {percent(value['mean'])} " in message, name
         rows = re.findall(r"<tr><th scope=\"row\" data-v=\"[^\"]*\">(.*?)</tr>", page, re.DOTALL)
         for row in run["per_class"]:
             line = next(cell(text).split() for text in rows if cell(text).split()[:1] == [row["class"]])
@@ -174,7 +174,7 @@ def test_the_page_shows_the_numbers(made: ReportFiles, found: Any) -> None:
     for name in NAMES:
         assert html.escape(name) in page
     assert "<b>&" not in page, "names are escaped"
-    assert found["comparisons"][0]["verdict"].split(":")[0] in said.replace("\xa0", " ")
+    assert found["comparisons"][0]["verdict"].split(":")[0] in message.replace("\xa0", " ")
 
 
 def test_what_is_missing_stands_at_the_top(made: ReportFiles) -> None:
@@ -227,7 +227,7 @@ def test_figures_are_vector_and_pixels_and_repeat(pair: list[Run], made: ReportF
 
 @pytest.fixture(scope="module")
 def single(pair: list[Run], made: ReportFiles, tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
-    """A report of the first run alone, written over one of both, whose report.json someone has meddled with."""
+    """A report of the first run alone, written over one of both runs whose report.json was edited."""
     out = tmp_path_factory.mktemp("single")
     shutil.copytree(made.html.parent, out, dirs_exist_ok=True)
     for name in ("figures/mine.svg", "notes.txt", "../thesis.csv"):
@@ -256,7 +256,7 @@ def test_one_run_has_no_comparison_and_an_interval_by_class(pair: list[Run], sin
     assert 'id="comparison"' not in page and "Top-1 " in cell(page[page.index("<header>") :])
     low, high = assemble(pair[:1]).runs[0].per_class[0].recall_ci95 or (None, None)
     assert f"{percent(low)} – {percent(high)}" in page
-    assert not (single.html.parent / "figures" / "cost.svg").exists(), "one cost is no comparison of costs"
+    assert not (single.html.parent / "figures" / "cost.svg").exists(), "one cost needs no comparison"
 
 
 def test_clips_are_shown_as_far_as_they_are_at_hand(made: ReportFiles, single: ReportFiles) -> None:
@@ -324,7 +324,7 @@ def test_latex_compiles(content: Report, tmp_path: Path) -> None:
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and (tmp_path / "main.pdf").exists(), done.stdout[-2000:]
-    assert "Overfull \\hbox" not in done.stdout, "the tables of two runs fit a page"
+    assert "Overfull \\hbox" not in done.stdout, "the tables of two runs fit on a page"
 
 
 def test_what_latex_and_markdown_take_amiss_is_escaped() -> None:
@@ -430,9 +430,9 @@ def test_report_finds_runs_by_name_and_writes_into_the_first(pair: list[Run], tm
     monkeypatch.setenv("ACTIONVIT_RUNS", str(tmp_path / "runs"))
     result = run("base-linear", "hr-linear", "--json")
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    assert Path(told["html"]) == tmp_path / "runs" / "base-linear" / "report" / "report.html"
-    assert all(Path(path).exists() for path in told["others"])
+    summary = json.loads(result.stdout)
+    assert Path(summary["html"]) == tmp_path / "runs" / "base-linear" / "report" / "report.html"
+    assert all(Path(path).exists() for path in summary["others"])
     assert read_run(tmp_path / "runs" / "base-linear").name == "base-linear", "still a run"
 
 
@@ -487,7 +487,7 @@ def test_report_shows_attention_of_the_runs_encoder(tmp_path: Path) -> None:
     listed = tmp_path / "list.csv"
     listed.write_text("path,label\n")
     assert run(folder, "--root", listed, "--output", tmp_path / "listed").exit_code == 0
-    # Weights other than those of the store's key show nothing of what was learned.
+    # Weights other than those of the store's key are refused.
     info = json.loads((folder / "run.json").read_text())
     info["store"]["key"]["weights"] = "0" * 64
     (folder / "run.json").write_text(json.dumps(info))

@@ -1,4 +1,4 @@
-"""Reports of odd names and extreme results: every format shows a name as it is, and no result ends a report."""
+"""Reports with odd names and extreme results: every format shows names unchanged, and every result is reported."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "i
 
 
 def pair(folder: Path, **config: object) -> tuple[TimesformerModel, TimeSformer]:
-    """A random model of transformers, attentive enough to tell its tokens apart, and ours with the same weights."""
+    """A random model of transformers with clearly non-uniform attention, and ours with the same weights."""
     torch.manual_seed(0)
     theirs = TimesformerModel(TimesformerConfig(**SMALL, **config)).eval()  # type: ignore[arg-type]
     theirs.set_attn_implementation("eager")
@@ -38,7 +38,7 @@ def pair(folder: Path, **config: object) -> tuple[TimesformerModel, TimeSformer]
 def attentions(model: TimesformerModel, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Of one clip, by block: over time (P, T, T) and within frames (T, N, N), the mean over the heads.
 
-    transformers gives out the attention within frames; that over time is asked of its module, with what it is given.
+    transformers returns the attention within frames; that over time is computed by calling its module on its input.
     """
     given: list[Tensor] = []
     hooks = [

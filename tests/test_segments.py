@@ -117,7 +117,7 @@ def test_windows_are_written_extracted_and_probed(long_videos, tmp_path):
 
 
 def test_rows_of_segments_equal_those_of_frames_decoded_whole(long_videos, tmp_path):
-    """What a segment's row is made from: the same frames as decoding all and cutting."""
+    """A segment's row is computed from the same frames as after decoding all of the video and cutting."""
     path, spec = long_videos / "grow" / "0.avi", ClipSpec(num_frames=4, size=32)
     whole = ClipSpec(num_frames=4 * RATE, size=32)
     [everything] = decode_stream([DecodeRequest("all", path, (whole,))], policy=DecodePolicy(), workers=0, timeout=60)

@@ -16,7 +16,7 @@ from actionvit.pipeline.probing.subsets import few_shot, long_tail, long_tail_co
 
 
 def films(*, per_film: int = 4, per_class: int = 15, classes: int = 6, d: int = 30, seed: int = 0):
-    """Clips of one film are all but copies; the class shows faintly across films. Another seed, other films."""
+    """Clips of one film are nearly copies; the class is a weak signal across films. Another seed draws other films."""
     rng = np.random.default_rng(seed)
     film = np.arange(classes * per_class * per_film) // per_film
     y = film // per_class
@@ -28,7 +28,7 @@ def films(*, per_film: int = 4, per_class: int = 15, classes: int = 6, d: int = 
 
 
 def test_only_selection_by_source_resists_a_planted_leak() -> None:
-    """A copy of each held clip is in training: by clip the nearest neighbour is all one needs, not on new films."""
+    """Each validation clip has a copy in training: nearest neighbors solve folds by clip, but not new films."""
     X, y, film = films()
     fresh, truth, _ = films(per_class=200, seed=1)
     grid = {"k": [1, 3, 30], "temperature": [0.3]}
@@ -128,7 +128,7 @@ def test_the_search_says_what_was_tried_and_warns_of_an_edge() -> None:
 
 
 def test_the_criterion_decides() -> None:
-    """Only an eager setting finds the rare class: accuracy takes the other one, mean class accuracy this."""
+    """Only one setting finds the rare class: mean class accuracy selects it, accuracy selects the other."""
 
     class Eager(Head):
         def __init__(self, eager: bool = False) -> None:

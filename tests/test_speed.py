@@ -1,4 +1,4 @@
-"""How fast a store was made, from the extraction to the run."""
+"""The recorded speed of an extraction, from the store to the run."""
 
 from __future__ import annotations
 

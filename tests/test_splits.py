@@ -1,4 +1,4 @@
-"""Split protocols: what they promise about sources, classes and seeds."""
+"""Split protocols: their guarantees about sources, classes and seeds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def dataset(rows: list[tuple[str, str, str]], **fields) -> Dataset:
 
 @pytest.fixture(scope="module")
 def films() -> Dataset:
-    """7 classes of 12 to 48 clips; films of 1 to 6 clips, some lending clips to two classes."""
+    """7 classes of 12 to 48 clips; films of 1 to 6 clips, some with clips in two classes."""
     rng = np.random.RandomState(0)
     rows = []
     for number in range(7):
@@ -109,7 +109,7 @@ def test_grouped_is_as_balanced_as_scikit_learn(real_data):
 
 
 def test_the_splits_of_the_real_clips_are_these(real_data):
-    """Results are published on them: a change here changes what a seed means."""
+    """Published results depend on these splits: a seed must always give the same ones."""
     data = load_dataset(real_data / "jhmdb21")
     digests = {
         protocol: hashlib.sha256(json.dumps([split.test for split in make_splits(data, protocol)]).encode()).hexdigest()

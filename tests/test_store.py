@@ -1,4 +1,4 @@
-"""The feature store: what is written and read back, and its open format."""
+"""The feature store: rows written and read back, and its open format."""
 
 from __future__ import annotations
 

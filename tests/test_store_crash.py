@@ -1,4 +1,4 @@
-"""Whatever stops a writer: published rows stay right, little is done twice, and the finished store is the same."""
+"""A writer stopped in any way: published rows stay right, little is done twice, and the finished store is the same."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_repeated_kills_end_at_the_same_store(tmp_path: Path, clips: tuple[Path,
         store = store_in(tmp_path)
         assert verify_store(store.folder) == []
         now = rows_of(store)
-        assert held.items() <= now.items() <= whole.items(), "published rows were lost or are others"
+        assert held.items() <= now.items() <= whole.items(), "published rows were lost or changed"
         held = now
     outcome = json.loads(extract(root, tmp_path, "--json").stdout)["outcomes"][0]
     assert (outcome["embedded"], outcome["cached"]) == (18 - len(held), len(held))
@@ -120,11 +120,13 @@ def test_what_a_kill_can_cost_is_bounded_by_time_and_bytes(tmp_path: Path, monke
 
 
 def test_the_command_passes_its_bounds_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, float] = {}
+    settings: dict[str, float] = {}
     plain = Writer.__init__
-    monkeypatch.setattr(Writer, "__init__", lambda self, store, **how: asked.update(how) or plain(self, store, **how))
+    monkeypatch.setattr(
+        Writer, "__init__", lambda self, store, **how: settings.update(how) or plain(self, store, **how)
+    )
     extract(draw(tmp_path / "clips", 1), tmp_path / "cache", "--flush-seconds", 7, "--flush-mib", 0.5)
-    assert asked == {"wait": False, "flush_seconds": 7.0, "flush_bytes": 1 << 19}
+    assert settings == {"wait": False, "flush_seconds": 7.0, "flush_bytes": 1 << 19}
 
 
 def test_what_was_appended_before_an_exception_is_published(tmp_path: Path) -> None:
@@ -195,9 +197,9 @@ def test_vanished_folder_is_one_line_error(tmp_path: Path, clips: tuple[Path, di
         process.send_signal(signal.SIGSTOP)  # or a quick machine is done before the folder is gone
         cache.rename(away)
         process.send_signal(signal.SIGCONT)
-        _, said = process.communicate()
-    errors = [line for line in said.splitlines() if not line.startswith("note:") and ": read as " not in line]
-    assert process.returncode == 1 and len(errors) == 1 and errors[0].startswith("error: "), said
+        _, message = process.communicate()
+    errors = [line for line in message.splitlines() if not line.startswith("note:") and ": read as " not in line]
+    assert process.returncode == 1 and len(errors) == 1 and errors[0].startswith("error: "), message
     assert "cannot be" in errors[0] and "No such file" in errors[0]
     store = store_in(away)
     assert 1 <= len(store) < 18 and verify_store(store.folder) == []
@@ -210,7 +212,7 @@ def test_vanished_folder_is_one_line_error(tmp_path: Path, clips: tuple[Path, di
 
 
 def cut_the_power_everywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write a store, then look at what a power cut after any of the calls may leave of it."""
+    """Write a store, then check every state that a power cut after any of the calls may leave."""
     monkeypatch.setattr(writer, "MANY_PARTS", 3)  # so that parts are merged, and a superseded row is removed
     disk, place = Disk(folder / "disk"), folder / "disk" / "d" / "store"
     promised: list[tuple[int, set[str]]] = []

@@ -1,4 +1,4 @@
-"""Missing, foreign, renamed and duplicate parts show; a disk's error is no damage; repair deletes nothing."""
+"""Missing, foreign, renamed and duplicate parts are detected; a disk error is not damage; repair deletes nothing."""
 
 from __future__ import annotations
 

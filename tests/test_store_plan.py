@@ -1,4 +1,4 @@
-"""What is left to embed, what vouches for what is there, and the ledger of what gave no row."""
+"""Planning: videos left to embed, checks of existing rows, and the failure log."""
 
 from __future__ import annotations
 
@@ -89,30 +89,30 @@ def test_a_file_that_took_the_name_of_a_renamed_one_is_embedded(tmp_path: Path, 
 
 
 def test_rows_of_other_stores_of_the_key_are_copied(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
-    lender, store = make(tmp_path / "lender"), make(tmp_path / "store")
-    embed_all(lender, [("old/" + id, path) for id, path in videos[:3]])
+    donor, store = make(tmp_path / "donor"), make(tmp_path / "store")
+    embed_all(donor, [("old/" + id, path) for id, path in videos[:3]])
     embed_all(store, videos[3:])
-    plan = make_plan(store, videos, other_stores=[lender])
+    plan = make_plan(store, videos, other_stores=[donor])
     assert (plan.cached, plan.pending) == (("d",), [])
-    assert dict(plan.reusable) == {id: (lender, "old/" + id) for id in "abc"}
+    assert dict(plan.reusable) == {id: (donor, "old/" + id) for id in "abc"}
     with Writer(store) as out:
         assert out.apply(plan) == []
-    assert make_plan(store, videos).cached == ("a", "b", "c", "d") and lender.ids == ["old/a", "old/b", "old/c"]
+    assert make_plan(store, videos).cached == ("a", "b", "c", "d") and donor.ids == ["old/a", "old/b", "old/c"]
     check_rows(store)
     with pytest.raises(AssertionError):
         make_plan(store, videos, other_stores=[make(tmp_path / "other", precision="bf16")])
 
 
 def test_rows_that_cannot_be_copied_are_left_to_embed(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
-    damaged, lender, store = (make(tmp_path / name) for name in ("damaged", "lender", "store"))
+    damaged, donor, store = (make(tmp_path / name) for name in ("damaged", "donor", "store"))
     embed_all(damaged, videos)
     part = list_parts(damaged.folder)[0]
     part.write_bytes(part.read_bytes()[:-3000])
-    embed_all(lender, [("old/" + id, path) for id, path in videos])
+    embed_all(donor, [("old/" + id, path) for id, path in videos])
     damaged.invalidate()
-    plan = make_plan(store, videos, other_stores=[damaged, lender])
-    assert dict(plan.reusable) == {id: (lender, "old/" + id) for id in "abcd"}, "a damaged store is passed over"
-    with Writer(make(lender.folder)) as out:
+    plan = make_plan(store, videos, other_stores=[damaged, donor])
+    assert dict(plan.reusable) == {id: (donor, "old/" + id) for id in "abcd"}, "a damaged store is passed over"
+    with Writer(make(donor.folder)) as out:
         out.add_failure(failed("old/b", "corrupt", "meanwhile"))
     with Writer(store) as out:
         lost = out.apply(plan)
@@ -123,12 +123,12 @@ def test_rows_that_cannot_be_copied_are_left_to_embed(tmp_path: Path, videos: li
 def test_other_stores_are_opened_only_where_something_is_missing(
     tmp_path: Path, videos: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lender, store = make(tmp_path / "lender"), make(tmp_path / "store")
+    donor, store = make(tmp_path / "donor"), make(tmp_path / "store")
     embed_all(store, videos)
-    monkeypatch.setattr(FeatureStore, "refresh", lambda self: pytest.fail("the lender was read"))
-    monkeypatch.setattr(lender, "invalidate", lambda: None)
-    assert store.index and len(make_plan(store, videos, other_stores=[lender]).cached) == 4
-    assert lender._index is None
+    monkeypatch.setattr(FeatureStore, "refresh", lambda self: pytest.fail("the donor store was read"))
+    monkeypatch.setattr(donor, "invalidate", lambda: None)
+    assert store.index and len(make_plan(store, videos, other_stores=[donor]).cached) == 4
+    assert donor._index is None
 
 
 def test_a_change_that_size_and_time_hide_is_seen_when_asked(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:
@@ -174,7 +174,7 @@ def test_failures_are_tried_again_when_file_or_decoder_changed(tmp_path: Path, v
     assert make_plan(store, videos, decoder_version="1").failed == ("a", "b", "c", "d")
     assert len(make_plan(store, videos, decoder_version="2").missing) == 4
     assert len(make_plan(store, videos, decoder_version="1", retry_failed=True).missing) == 4
-    videos[0][1].write_bytes(b"mended")
+    videos[0][1].write_bytes(b"repaired")
     assert make_plan(store, videos, decoder_version="1").missing == ("a",)
     embed_all(store, videos[:1])
     assert [failure.id for failure in store.failures()] == ["b", "c", "d"]
@@ -190,7 +190,7 @@ def test_a_file_that_could_not_be_read_is_tried_once_it_can(tmp_path: Path, vide
         out.add_failure(failed("a", "missing", "Permission denied", fingerprint=fingerprint(videos[0][1]), decoder="1"))
         out.add_failure(failed("away", "missing", "No such file", decoder="1"))
     plan = make_plan(store, [videos[0], ("away", tmp_path / "away")], decoder_version="1")
-    assert (plan.missing, plan.failed) == (("a",), ("away",)), "no other fingerprint tells that it may be read now"
+    assert (plan.missing, plan.failed) == (("a",), ("away",)), "without a new fingerprint it is not tried again"
 
 
 def test_a_failure_of_a_video_that_is_no_more_is_forgotten(tmp_path: Path, videos: list[tuple[str, Path]]) -> None:

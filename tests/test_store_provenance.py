@@ -1,4 +1,4 @@
-"""What changes a number makes another store or another row, what does not costs nothing; through the real command."""
+"""A setting that changes numbers gives another store or row, any other reuses the rows; through the real command."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_changed_weights_of_the_same_name_make_a_new_store(root: Path, tmp_path:
     data[-1] ^= 0x10  # one bit of one tensor
     stat = file.stat()
     file.write_bytes(data)
-    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # size and time are no witnesses of weights
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # size and time do not identify weights
     result = run(root, cache, "--weights", weights)
     assert result.exit_code == 0 and "4 embedded" in result.output
     assert f'weights is "{content_digest(file)}" here and "{old}" there' in result.output
@@ -86,7 +86,7 @@ def test_changed_weights_of_the_same_name_make_a_new_store(root: Path, tmp_path:
     assert sorted(store.key.weights for store in stores) == sorted([old, content_digest(file)])
     kept = next(store for store in stores if store.key.weights == old)
     assert rows_of(kept) == before
-    assert "here and" not in run(root, cache, "--weights", weights).output, "it is said once"
+    assert "here and" not in run(root, cache, "--weights", weights).output, "the note is printed once"
 
 
 def test_only_a_changed_video_is_embedded_again(root: Path, tmp_path: Path, weights: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_moved_root_changes_nothing(root: Path, tmp_path: Path, weights: Path,
     assert rows_of(store) == before
     out = tmp_path / "all.npz"
     result = CliRunner().invoke(cli, ["cache", "export", str(store.folder), "--output", str(out)])
-    assert result.exit_code == 0 and "labels stay empty" not in result.stderr, "it knows where its labels are now"
+    assert result.exit_code == 0 and "labels stay empty" not in result.stderr, "the new place of its labels is recorded"
     assert set(np.load(out, allow_pickle=False)["label"]) == {"hop"}
     assert extract(moved, cache, weights) == NOTHING
 
@@ -167,7 +167,7 @@ def test_a_video_in_another_class_folder_is_not_embedded_again(root: Path, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("option", "message"),
     [
         (("--num-frames", 4), "clip.num_frames is 4 here and 2 there"),
         (("--size", 48), "clip.size is 48 here and 32 there"),
@@ -179,11 +179,11 @@ def test_a_video_in_another_class_folder_is_not_embedded_again(root: Path, tmp_p
     ],
 )
 def test_changed_settings_are_named_with_both_values(
-    root: Path, tmp_path: Path, weights: Path, option: tuple[str, Any], said: str
+    root: Path, tmp_path: Path, weights: Path, option: tuple[str, Any], message: str
 ) -> None:
     cache = tmp_path / "cache"
     extract(root, cache, weights)
-    assert said in run(root, cache, "--weights", weights, *option, "--dry-run").output
+    assert message in run(root, cache, "--weights", weights, *option, "--dry-run").output
     assert len(find_stores(cache)) == 1, "a dry run writes nothing"
 
 
@@ -276,8 +276,8 @@ def test_datasets_of_one_name_are_not_one(tmp_path: Path) -> None:
     for more in ((), ("--dry-run",)):
         refused = extract_tiny(second, cache, *more).exception
         assert isinstance(refused, ActionVitError)
-        for said in (str(first), "ids of other videos there: 1", "--dataset-name"):
-            assert said in str(refused)
+        for message in (str(first), "ids of other videos there: 1", "--dataset-name"):
+            assert message in str(refused)
     assert (rows_of(store_in(cache)), store_in(cache).info) == before
     named = outcome(extract_tiny(second, cache, "--dataset-name", "other", "--json"))
     assert named == {"embedded": 1, "cached": 0, "reused": 1, "failed": 0}

@@ -93,7 +93,7 @@ def test_memory_while_writing_is_flat(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_rows_without_much_in_them_do_not_pile_up(tmp_path: Path) -> None:
-    """Their records take memory, too, however small the arrays."""
+    """Their records take memory even if the arrays are small."""
     with Writer(make(tmp_path), flush_seconds=999, flush_bytes=1 << 20) as out:
         for number in range(1100):
             row = Row(

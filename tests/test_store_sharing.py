@@ -146,9 +146,9 @@ def test_extract_fails_or_waits_for_another_writer(tmp_path: Path) -> None:
                 f"process {holder.pid} on {os.uname().nodename} is writing this store; wait for it with --wait" in line
             )
             assert waiting.stderr is not None
-            while "waiting for process" not in (said := waiting.stderr.readline()):
-                assert said, "it did not wait"
-            assert f"process {holder.pid} on {os.uname().nodename}" in said
+            while "waiting for process" not in (message := waiting.stderr.readline()):
+                assert message, "it did not wait"
+            assert f"process {holder.pid} on {os.uname().nodename}" in message
             assert waiting.poll() is None
             holder.send_signal(signal.SIGKILL)
             waiting.communicate()
@@ -183,7 +183,7 @@ def test_two_writers_get_their_turn_while_others_read_and_verify(tmp_path: Path)
             check_rows(reader)
             assert len(reader) >= count, "rows went missing while parts were merged"
             count = len(reader)
-            assert verify_store(tmp_path) == [], "a part that is being replaced is no damage"
+            assert verify_store(tmp_path) == [], "a part that is being replaced is not damage"
     assert first.returncode == second.returncode == 0
     store.refresh()
     check_rows(store)
@@ -315,7 +315,7 @@ def test_what_a_damaged_shard_cannot_lend_is_embedded(tmp_path: Path, clips: Cli
 
 
 def test_repeated_merge_changes_nothing(tmp_path: Path) -> None:
-    """A shard's ledger may be older than the row: the video was mended, and embedded into the joined store."""
+    """A shard's failure log may be older than the row: the video was repaired and embedded into the joined store."""
     shards = [fill(tmp_path / "1", (0, 2)), fill(tmp_path / "2", (1, 3))]
     add_speed(shards[0].folder, Speed(videos=3, seconds=1.0, device="cpu"))
     with Writer(shards[0]) as out:

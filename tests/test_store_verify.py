@@ -1,4 +1,4 @@
-"""A flipped bit anywhere is found; a repair drops exactly what it hit; what is damaged is never read as a number."""
+"""A flipped bit anywhere is found; a repair drops exactly the damaged rows; damaged numbers are never returned."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_flipped_bit_in_any_byte_is_never_read_as_a_number(pristine: Path) -> No
 
 
 def read_all(folder: Path) -> int:
-    """Read whatever can be read; what comes is right, and the rest an error of ours. Returns how many errors."""
+    """Read every row; it must be right or raise our error. Return the number of errors."""
     try:
         store = FeatureStore.open(folder)
         ids = store.ids
@@ -170,7 +170,7 @@ def test_rows_of_a_repaired_part_are_checked_by_content(tmp_path: Path) -> None:
 
 
 def test_a_lost_row_does_not_bring_back_an_older_one(tmp_path: Path) -> None:
-    """Whatever is hit: also where the ids of the newer rows cannot be read any more."""
+    """For damage anywhere, even if the ids of the newer rows are unreadable."""
     video = tmp_path / "v"
     video.write_bytes(b"old")
     store = make(tmp_path / "store")
@@ -292,7 +292,7 @@ def zero(path: Path, name: str) -> None:
 def test_zeroed_rows_are_not_copied_to_another_store(tmp_path: Path) -> None:
     store, whole = fill(tmp_path / "1", range(4)), fill(tmp_path / "2", range(4, 6))
     zero(list_parts(store.folder)[0], "clip")
-    assert not FeatureStore.open(store.folder).read(["v001"], "clip").any(), "reading a quantity cannot tell"
+    assert not FeatureStore.open(store.folder).read(["v001"], "clip").any(), "reading a quantity does not detect it"
     with pytest.raises(ActionVitError, match=r"1/part-.*'v000' differs from its digest.*--repair"):
         merge_stores([whole, store], tmp_path / "merged")
     assert FeatureStore.open(tmp_path / "merged").ids == ["v004", "v005"]

@@ -1,4 +1,4 @@
-"""`actionvit sweep` on real clips: its plan, its choice, and what it does after being killed at the worst moments."""
+"""`actionvit sweep` on real clips: its plan, its choice, and resuming after kills at the worst moments."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def sweep(root: Path, place: Path, *more: str) -> str:
 
 
 def files(place: Path) -> dict[str, bytes]:
-    """What must not depend on how often a sweep was killed."""
+    """The results that must not depend on interruptions."""
     kept = [place / "out" / "sweep.csv", *sorted(place.glob("out/runs/*/*"))]
     return {str(path.relative_to(place)): path.read_bytes() for path in kept if path.name != "run.json"}
 
@@ -77,21 +77,21 @@ def whole(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 
 
 def test_the_plan_says_what_is_cached_and_what_the_rest_costs(clips, tmp_path) -> None:
-    said = sweep(clips, tmp_path, "--dry-run")
-    lines = re.findall(r"^  tiny-(\d)x(\d+) +([\d.]+) GMAC a video: 0 cached, 20 to embed", said, re.MULTILINE)
+    output = sweep(clips, tmp_path, "--dry-run")
+    lines = re.findall(r"^  tiny-(\d)x(\d+) +([\d.]+) GMAC a video: 0 cached, 20 to embed", output, re.MULTILINE)
     shape = find_weights("tiny", None).config
     assert len(lines) == 4
     for frames, size, cost in lines:
         assert float(cost) == pytest.approx(gmac(shape, ClipSpec(num_frames=int(frames), size=int(size))), abs=0.005)
     total = sum(20 * float(cost) for *_, cost in lines)
-    found = re.findall(r"to embed: ([\d,.]+) GMAC, about .+? to .+? of forwards \(tiny-", said)
+    found = re.findall(r"to embed: ([\d,.]+) GMAC, about .+? to .+? of forwards \(tiny-", output)
     assert [float(value) for value in found] == [pytest.approx(total, abs=1)]
     assert not list(tmp_path.rglob("*.h5"))
     assert not (tmp_path / "out").exists()
 
 
 def test_it_ends_with_one_table_and_one_plot(whole) -> None:
-    place, said = whole
+    place, output = whole
     with (place / "out" / "sweep.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [(row["frames"], row["size"], row["head"]) for row in rows] == [
@@ -110,20 +110,20 @@ def test_it_ends_with_one_table_and_one_plot(whole) -> None:
     assert (place / "out" / "accuracy.png").stat().st_size > 5000
     nested = json.loads((place / "out" / "sweep.json").read_text())["about"]["nested"]
     assert set(nested["chosen"]) == {"stratified-1", "stratified-2"}
-    assert f"Top-1 of this procedure: {100 * nested['summary']['top1']['mean']:.1f} %" in said
+    assert f"Top-1 of this procedure: {100 * nested['summary']['top1']['mean']:.1f} %" in output
 
 
 def test_where_nothing_can_be_judged_inside_it_says_so(clips: Path, whole: tuple[Path, str], tmp_path: Path) -> None:
-    """Two sources: a training side has one. The rows are those of another dataset with the same files."""
+    """Two sources: each training set has one. The rows are those of another dataset with the same files."""
     lines = ["path,label,split,source"]
     for path in sorted(clips.rglob("*.avi")):
         lines.append(f"{path},{path.parent.name},,film{int(path.name[-5], 36) % 2}")
     (tmp_path / "two.csv").write_text("\n".join(lines) + "\n")
     shutil.copytree(whole[0] / "cache", tmp_path / "cache")
     where = ["--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "out"), "--workers", "1"]
-    asked = ["--variant", "tiny", "--num-frames", "2", "--size", "48", "--head", "linear", "--protocol", "grouped"]
+    options = ["--variant", "tiny", "--num-frames", "2", "--size", "48", "--head", "linear", "--protocol", "grouped"]
     result = CliRunner().invoke(
-        command, [str(tmp_path / "two.csv"), *asked, "--folds", "2", "--seeds", "1", *where], catch_exceptions=False
+        command, [str(tmp_path / "two.csv"), *options, "--folds", "2", "--seeds", "1", *where], catch_exceptions=False
     )
     assert result.exit_code == 0, result.output
     assert "Inside the training sets nothing can be scored" in result.output
@@ -133,9 +133,9 @@ def test_rerun_computes_nothing_and_relabeling_only_probes(clips, whole, tmp_pat
     place = tmp_path / "copy"
     shutil.copytree(whole[0], place)
     before = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.name in ("run.json", "metrics.json")}
-    said = sweep(clips, place)
-    assert said.count("20 cached, nothing to embed") == 4
-    assert "to embed:" not in said
+    output = sweep(clips, place)
+    assert output.count("20 cached, nothing to embed") == 4
+    assert "to embed:" not in output
     assert {path: path.stat().st_mtime_ns for path in before} == before
     names = sorted(path.name for path in clips.iterdir())
     moved = tmp_path / "some"  # the same files, one of them under another class
@@ -143,8 +143,8 @@ def test_rerun_computes_nothing_and_relabeling_only_probes(clips, whole, tmp_pat
     clip = sorted((moved / names[0]).iterdir())[0]
     (moved / names[1] / clip.name).write_bytes(clip.read_bytes())
     clip.unlink()
-    said = sweep(moved, place, "--dataset-name", "some")
-    assert said.count("20 cached, nothing to embed") == 0
+    output = sweep(moved, place, "--dataset-name", "some")
+    assert output.count("20 cached, nothing to embed") == 0
     runs = [path for path in before if path.name == "run.json"]
     assert all(path.stat().st_mtime_ns != before[path] for path in runs)
 
@@ -176,8 +176,8 @@ def test_killed_sweep_resumes_to_the_same_bytes(clips, whole, tmp_path) -> None:
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/runs/tiny*/run.json")}
     assert embedded >= 6
     assert 3 <= len(kept) < 8
-    said = sweep(clips, tmp_path)
-    assert said.count("20 cached, nothing to embed") == 4  # the second attempt embedded all, then was killed
+    output = sweep(clips, tmp_path)
+    assert output.count("20 cached, nothing to embed") == 4  # the second attempt embedded all, then was killed
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert files(tmp_path) == files(whole[0])
 

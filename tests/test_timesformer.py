@@ -1,4 +1,4 @@
-"""Weights of every origin, inflation against CLIP, and the encoder around the forward."""
+"""Weights of every origin, inflation against CLIP, and the encoder around the forward pass."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_whole_clip_inflates_as_its_tower_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "said"),
+    ("file", "change", "message"),
     [
         ("preprocessor_config.json", '{"image_mean": ', "preprocessor_config.json"),
         ("preprocessor_config.json", '{"image_std": [0, 0, 0]}', "image_std: got"),
@@ -130,17 +130,17 @@ def test_a_whole_clip_inflates_as_its_tower_does(tmp_path: Path) -> None:
         ("config.json", {"num_attention_heads": 0}, "heads: got 0"),
     ],
 )
-def test_unusable_image_model_is_refused_before_writing(tmp_path: Path, file: str, change: Any, said: str) -> None:
+def test_unusable_image_model_is_refused_before_writing(tmp_path: Path, file: str, change: Any, message: str) -> None:
     clip_folder(tmp_path / "clip")
     path = tmp_path / "clip" / file
     path.write_text(change if isinstance(change, str) else json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(ActionVitError, match=said) as caught:
+    with pytest.raises(ActionVitError, match=message) as caught:
         inflate(tmp_path / "clip", tmp_path / "out")
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "said"),
+    ("file", "change", "message"),
     [
         ("preprocessor_config.json", {"image_mean": 0.5}, "image_mean: got 0.5"),
         ("preprocessor_config.json", {"image_mean": [0.5]}, "image_mean: got"),
@@ -152,19 +152,19 @@ def test_unusable_image_model_is_refused_before_writing(tmp_path: Path, file: st
     ],
 )
 def test_a_configuration_that_no_model_has_is_one_line(
-    tmp_path: Path, file: str, change: dict[str, Any], said: str
+    tmp_path: Path, file: str, change: dict[str, Any], message: str
 ) -> None:
     reference(tmp_path, **SMALL, image_size=32, num_frames=4)
     path = tmp_path / file
     known = json.loads(path.read_text()) if path.is_file() else {}
     path.write_text(json.dumps({**known, **change}))
-    with pytest.raises(ActionVitError, match=said) as caught:
+    with pytest.raises(ActionVitError, match=message) as caught:
         find_weights("base", tmp_path)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("device", "said"),
+    ("device", "message"),
     [
         ("mps", "torch finds no Apple GPU"),
         ("cpu:first", "got 'cpu:first', expected"),
@@ -172,8 +172,8 @@ def test_a_configuration_that_no_model_has_is_one_line(
         ("tpu", "got 'tpu'"),
     ],
 )
-def test_a_device_that_is_not_here_is_one_line(device: str, said: str) -> None:
-    with pytest.raises(ActionVitError, match=said):
+def test_a_device_that_is_not_here_is_one_line(device: str, message: str) -> None:
+    with pytest.raises(ActionVitError, match=message):
         resolve_device(device)
 
 

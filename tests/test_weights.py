@@ -1,4 +1,4 @@
-"""Weights: the processor files that are read, untrained shapes, and the digest of what is written here."""
+"""Weights: the processor files that are read, untrained shapes, and the digest of written files."""
 
 from __future__ import annotations
 
