@@ -1,10 +1,10 @@
-"""What damage is seen: break copies of sound videos in three ways, and compare what decodes with what was there.
+"""Detection of damage: break copies of intact videos in three ways, and compare decoded frames with the originals.
 
     python tests/support/video_corpus.py corpus
     python benchmarks/bench_damage.py corpus data/hmdb51      # two minutes
 
-A broken copy is refused, or kept and flagged, or nothing is noticed; in the last two cases its sampled frames (8,
-uniform) are as they were or not. What matters is the last column: other pixels, and not a word.
+A broken copy is refused, kept and flagged, or not noticed; in the last two cases its sampled frames (8, uniform) are
+unchanged or changed. The last column matters: changed pixels without a flag.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ WAYS = {"one bit flipped": flip, "512 bytes zeroed": blank, "cut short": cut}
 
 
 def codec(path: Path) -> str | None:
-    """Return the container and codec of a video in which nothing is wrong."""
+    """Return the container and codec of a video without damage."""
     try:
         if decode(path, [SPEC]).flags:
             return None
@@ -54,7 +54,7 @@ def codec(path: Path) -> str | None:
 
 
 def all_frames(path: Path) -> np.ndarray:
-    """Return all frames of a sound video, upright."""
+    """Return all frames of an intact video, upright."""
     return decode(path, [ClipSpec(num_frames=decode(path, [SPEC]).count, size=224)]).data
 
 
@@ -70,7 +70,7 @@ def outcome(broken: Path, sound: set[bytes]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", type=Path, nargs="+", help="folders of sound videos")
-    parser.add_argument("--number", type=int, default=300, help="broken copies a codec and way to break")
+    parser.add_argument("--number", type=int, default=300, help="broken copies per codec and kind of damage")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "damage.json")
     options = parser.parse_args()
     by_codec: defaultdict[str, list[Path]] = defaultdict(list)

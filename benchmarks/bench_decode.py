@@ -5,8 +5,8 @@ compared first: no contender may differ in a pixel. The measure is CPU time of a
 For worker processes it is the difference between runs over one and over three times the clips, which excludes their
 start. Rounds are interleaved, so that other load hits all contenders alike; the median round counts.
 
-The machine bounds the gain of a pool from further cores: independent loops in as many processes, without supervision
-and hashing, are measured beside it.
+The machine bounds the gain of a pool from further cores, so independent loops in as many processes, without supervision
+and hashing, are measured as well.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def cpu() -> float:
 
 
 def check(paths: Sequence[Path], loops: dict, specs: Specs) -> int:
-    """Compare every frame of every contender; return how many there are."""
+    """Compare every frame of every contender; return their number."""
     frames = 0
     for group in zip(*(loop(paths, specs) for loop in loops.values()), strict=True):
         for name, clips in zip(loops, group, strict=True):

@@ -1,4 +1,4 @@
-"""Frozen transformers encoders through `extract --encoder`'s forward, beside the plain transformers script.
+"""Frozen transformers encoders: the forward pass of `extract --encoder` against a plain transformers script.
 
     python benchmarks/bench_encoders.py                       # CLIP ViT-B/16 and VideoMAE base; minutes on two cores
     python benchmarks/bench_encoders.py --family clip --depth 2 --repeats 3

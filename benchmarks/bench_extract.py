@@ -1,10 +1,10 @@
-"""Whole extraction of real clips against the loop people write, and against the slower of its own two halves.
+"""Extraction of real clips against a simple loop, and against the slower of decoding and the forward pass alone.
 
     python benchmarks/bench_extract.py data/hmdb51     # 3 rounds of 24 clips of base; ten minutes on two cores
     python benchmarks/bench_extract.py data/hmdb51 --clips 4 --rounds 1 --depth 1
 
-In each round the same clips, one after the other: the plain loop (decord, transformers' eager model, a clip at a
-time), ours (`extract` into a fresh cache on disk), our decoding alone (the same workers, frames dropped), our forward
+In each round the same clips, one after the other: the plain loop (decord, transformers' eager model, one clip at
+a time), ours (`extract` into a fresh cache on disk), our decoding alone (the same workers, frames dropped), our forward
 alone (frames in memory). Loading libraries and weights is left out of all four; starting our decoding workers is not.
 """
 
@@ -30,7 +30,7 @@ from actionvit.pipeline.extraction.job import Job
 
 
 def chosen(root: Path, into: Path, clips: int, rounds: int) -> list[Path]:
-    """Link `clips` videos a round, spread over the classes, into class folders; return the rounds' folders."""
+    """Link `clips` videos per round, spread over the classes, into class folders; return the rounds' folders."""
     by_class = [sorted(folder.glob("*.avi")) for folder in sorted(root.iterdir()) if folder.is_dir()]
     turns = [path for row in zip(*by_class, strict=False) for path in row][: clips * rounds]
     if len(turns) < clips * rounds:
@@ -48,7 +48,7 @@ def chosen(root: Path, into: Path, clips: int, rounds: int) -> list[Path]:
 def measure(
     folder: Path, cache: Path, job: Job, encoder: Encoder, model: TimesformerModel, workers: int | None
 ) -> dict:
-    """Return the seconds of each way through one round's clips."""
+    """Return the seconds of each contender for one round's clips."""
     dataset = load_dataset(folder, format="folder")
     paths = [video.path for video in dataset.videos]
     _, plain = peers.plain_loop(paths, model, "cpu")

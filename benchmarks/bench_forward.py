@@ -1,13 +1,13 @@
-"""Our forward against transformers' eager one, and against the machine's matrix products; on the CPU.
+"""Our forward pass against transformers' eager one, and against the machine's matmul rate; on the CPU.
 
     python benchmarks/bench_forward.py                    # base: fp32 and bf16; about three minutes on two cores
     python benchmarks/bench_forward.py --variant hr --repeats 3
-    python benchmarks/bench_forward.py --depth 2          # a glance
+    python benchmarks/bench_forward.py --depth 2          # a quick check
 
 Same random weights (no bias zero), same views, one process. Each repetition times, one after the other, ours,
-transformers', and the machine's best matrix products (a base view's shapes and large squares, by torch and by oneDNN);
-so that whatever else the machine does meanwhile falls on all of them alike. The share of the peak counts only the
-multiply-adds that the result needs (`features.timesformer.variants.gmac(..., needed=True)`).
+transformers', and the machine's best matmuls (a base view's shapes and large squares, by torch and by oneDNN), so that
+other load on the machine affects all of them alike. The share of the peak counts only the multiply-adds that the result
+needs (`features.timesformer.variants.gmac(..., needed=True)`).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--depth", type=int, default=12)
-    parser.add_argument("--probe", type=float, default=0.15, help="seconds for each matrix product, each repetition")
+    parser.add_argument("--probe", type=float, default=0.15, help="seconds per matmul shape and repetition")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     spec, rows = clip_spec(options.variant), []

@@ -1,7 +1,7 @@
 """Time and memory of each stage of a probe against videos, classes and width, with the fitted power.
 
     python benchmarks/bench_growth.py                     # some ten minutes
-    python benchmarks/bench_growth.py --small             # tiny sizes, to see that it runs
+    python benchmarks/bench_growth.py --small             # tiny sizes, to check that it runs
 
 Around 2,000 videos, 50 classes and width 384 one size is varied at a time. Each measurement runs in its own process
 with one thread; memory is the growth of its peak resident set. The power is the slope of a straight line through the
@@ -63,7 +63,7 @@ def measure(stage: str, videos: int, classes: int, width: int) -> dict[str, floa
         "mlp fit": lambda: MLPProbe(epochs=3).fit(X, y),
         "predict": lambda: few.predict_log_proba(X),
     }[stage]
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak
     peak = peak_memory()
     start = time.process_time()
     work()
@@ -78,7 +78,7 @@ def peak_memory() -> int:
 
 
 def power(sizes, values) -> float | None:
-    """Return the slope of log(value) over log(size) in the upper half of the sizes; None where too little was seen."""
+    """Return the slope of log(value) over log(size) in the upper half of the sizes; None with too few points."""
     half = slice(len(sizes) // 2 - (len(sizes) < 4), None)
     x, v = np.array(sizes[half], dtype=float), np.array(values[half], dtype=float)
     if len(x) < 2 or (v <= 0).any():

@@ -1,7 +1,7 @@
-"""Coverage of intervals and errors of tests with heads that are trained, over a grid of worlds.
+"""Coverage of intervals and error rates of tests with trained heads, over a grid of simulated datasets ("worlds").
 
 `python benchmarks/bench_intervals.py --worlds 0/2` draws data sets of two encoders, trains heads on every split, and
-counts how often an interval holds the expectation and how often one of two equally good encoders is called better.
+counts how often an interval contains the expectation and how often one of two equally good encoders is called better.
 Finished worlds are kept in `results/intervals/` and not drawn again. The numbers depend on seeds, not on the machine.
 """
 
@@ -32,7 +32,7 @@ METRICS = ("top1", "mean_class_accuracy", "log_loss")
 
 
 def grid() -> list[World]:
-    """Return the worlds: heads and correlations take turns."""
+    """Return the worlds, in which heads and correlations alternate."""
     worlds = []
     cells = product((0.6, 0.3, 0.97, 0.85), (80, 200), (10, 25), ("even", "skewed"))
     for number, (accuracy, sources, classes, sizes) in enumerate(cells):
@@ -47,7 +47,7 @@ def grid() -> list[World]:
 
 
 def measure(world: World, tries: int) -> list[dict[str, object]]:
-    """Return a row per protocol."""
+    """Return one row per protocol."""
     means = class_means(world)
     values_of: dict[str, list[list[float]]] = {}
     for seed in range(tries):

@@ -1,8 +1,8 @@
-"""`actionvit extract` where there is nothing to do: the whole command as a process, start-up included.
+"""`actionvit extract` with every video cached: the whole command as a process, start-up included.
 
 Over HMDB51 in its layout, 6,766 files with official lists, and over a million files in class folders. The files are
-empty and the embeddings made up: neither is read where size and time of a file are those of its row. What is read is
-the lists, the folders, each file's `stat`, the store's tables, and the weights, whose bytes are digested each time.
+empty and the embeddings made up: neither is read if size and time of a file match its row. The command reads the lists,
+the folders, each file's `stat`, the store's tables, and the weights, whose bytes are digested each time.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def make_videos(root: Path, count: int) -> None:
 
 
 def make_lists(root: Path) -> None:
-    """70 to train, 30 to test, the rest unused, as the official lists have it."""
+    """70 clips to train, 30 to test, the rest unused, as in the official lists."""
     (root / "splits").mkdir()
     for folder in sorted(root.glob("class_*")):
         names = sorted(path.name for path in folder.iterdir())
@@ -60,13 +60,13 @@ def make_store(dataset: Dataset, cache: Path, job: Job) -> None:
     folder = store_folder(cache, dataset.name, job.variant, key)
     info = dataset.record | {"weights": job.source}
     store = FeatureStore.create(folder, key=key, dataset=dataset.name, variant=job.variant, info=info)
-    with Writer(store, flush_bytes=2400 << 10) as out:  # as many rows a part as of 8 x 768 numbers
+    with Writer(store, flush_bytes=2400 << 10) as out:  # as many rows per part as with 8 x 768 numbers
         for number, each in enumerate(dataset.videos):
             out.append(Row(VideoRecord(each.id, f"{number:064x}", fingerprint(each.path), 30, (), "pyav"), ARRAYS))
 
 
 def run(command: list[str]) -> tuple[float, float, str]:
-    """Return seconds, peak MiB and what was printed."""
+    """Return seconds, peak MiB and the printed text."""
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
@@ -99,9 +99,9 @@ def measure(root: Path, cache: Path, source: str | None, count: int, repeats: in
 
 def table(results: list[dict[str, Any]]) -> str:
     lines = [
-        "# `actionvit extract` where there is nothing to do",
+        "# `actionvit extract` with every video cached",
         "",
-        "`benchmarks/bench_rerun.py` wrote this; its head says how.",
+        "Written by `benchmarks/bench_rerun.py`; see its docstring for the method.",
         "",
         "| unchanged videos | weights digested | median | range | peak memory |",
         "|---:|---:|---:|---:|---:|",
@@ -118,8 +118,10 @@ def table(results: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", help="a folder of base weights")
-    parser.add_argument("--many", type=int, default=1_000_000, help="files of the large dataset; 0 leaves it out")
-    parser.add_argument("--repeats", type=int, default=7, help="over HMDB51; a third of it over the large one")
+    parser.add_argument("--many", type=int, default=1_000_000, help="files of the large dataset; 0 skips it")
+    parser.add_argument(
+        "--repeats", type=int, default=7, help="repetitions on HMDB51; a third of them on the large dataset"
+    )
     parser.add_argument("--out", type=Path, help="a JSON file; a page lies beside it")
     parser.add_argument("--scratch", type=Path)
     options = parser.parse_args()

@@ -1,14 +1,14 @@
-"""The feature store beside what people write themselves: `np.save` a video, and h5py appends.
+"""The feature store against two simple alternatives: `np.save` per video, and appending with h5py.
 
 Each row of the store is K = 1, T = 8, D = 768 in float32, with `clip` and `index` (27.7 kB of numbers); the peers keep
-`frame` alone (24.6 kB), sync nothing, check nothing, and an h5py file that was killed while open may never open again.
+`frame` alone (24.6 kB), without sync or checks, and an h5py file may be unreadable after a kill while it was open.
 
-- write: rows one by one, and at the end `os.sync`, so that all of it is on the disk for everyone
-- resume: open the store and plan over as many files, one a row, none of which changed; for np.save, ask for each file
+- write: rows one by one, and at the end `os.sync`, so that all candidates are on the disk
+- resume: open the store and plan over as many unchanged files, one per row; for np.save, check that each file exists
 - read: `frame` of all rows, 100,000 at a time, each time in a random order
-- verify: read every byte and compare it with what was written
+- verify: read every byte and compare it with the written one
 
-Every phase is a process of its own, so that its peak memory is its own.
+Every phase runs in a process of its own, to measure its peak memory.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def append_write(at: Path, data: Path, rows: int) -> None:
 def append_read(at: Path, data: Path, rows: int) -> None:
     with h5py.File(at) as source:
         for numbers in blocks(rows):
-            order = np.argsort(numbers)  # h5py wants rising rows
+            order = np.argsort(numbers)  # h5py needs ascending rows
             source["frame"][numbers[order]]
 
 
@@ -139,7 +139,7 @@ WORK = {
 
 
 def run_phase(what: str, phase: str, at: Path, data: Path, rows: int) -> None:
-    """Do one phase in this process and print what it took."""
+    """Run one phase in this process and print its time and memory."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began, cpu = time.perf_counter(), time.process_time()
     WORK[what, phase](at, data, rows)
@@ -203,12 +203,12 @@ def say(result: dict[str, Any]) -> None:
 def table(results: list[dict[str, Any]]) -> str:
     """The results as a page."""
     lines = [
-        "# The feature store, measured",
+        "# Speed and size of the feature store",
         "",
-        "`benchmarks/bench_store.py` wrote this; its head says what each phase does. Median seconds (µs a row; peak",
+        "Written by `benchmarks/bench_store.py`; its docstring describes the phases. Median seconds (µs per row; peak",
         "memory of the process).",
         "",
-        "| rows | | bytes a row on disk | write | resume | read | verify |",
+        "| rows | | bytes per row on disk | write | resume | read | verify |",
         "|---:|---|---:|---:|---:|---:|---:|",
     ]
     for result in results:
@@ -230,10 +230,12 @@ def table(results: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, action="append", help="[default: 1000 and 100000]")
-    parser.add_argument("--repeats", type=int, default=3, help="of up to 100,000 rows; more are measured once")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="repetitions for up to 100,000 rows; more are measured once"
+    )
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--out", type=Path, help="a JSON file; a page lies beside it")
-    parser.add_argument("--scratch", type=Path, help="where there is room: 10⁶ rows take 30 GB at a time")
+    parser.add_argument("--scratch", type=Path, help="folder for the stores; 10⁶ rows take 30 GB at a time")
     parser.add_argument("--phase", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.phase:

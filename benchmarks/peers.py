@@ -1,4 +1,4 @@
-"""What the encoder is measured against: transformers' eager model, and the loop that people write around it."""
+"""Baselines of the encoder's benchmarks: transformers' eager model, and a simple loop around it."""
 
 from __future__ import annotations
 
@@ -50,6 +50,6 @@ def plain_loop(
 
 
 def wait(device: str) -> None:
-    """Wait until a GPU has done what it was given."""
+    """Wait until a GPU has completed all queued work."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,11 +1,11 @@
-"""Does fine-tuning teach the order of frames? Pairs of motions of which each is the other played backwards.
+"""Does fine-tuning learn the order of frames? Pairs of motions of which each is the other played backwards.
 
     python experiments/order_pairs.py --out order-pairs.json      # four minutes on two cores
 
-For each pair: the clips of `actionvit data draw` that show one of its motions, on the first of three folds that keep
-sources apart. A linear probe on the untrained `tiny`; the untrained `tiny` fine-tuned end to end; and the latter again
-on the same test clips with the sampled frames in a random order, which must bring it back to chance. By the commands
-that anyone would type; clips and runs stay below `--work`.
+For each pair: the clips of `actionvit data draw` that show one of its motions, on the first of three folds grouped by
+source. Compared are a linear probe on the untrained `tiny`, the untrained `tiny` fine-tuned end to end, and the latter
+on the same test clips with the sampled frames in random order, where it must fall to chance level. Only public commands
+are used; clips and runs stay below `--work`.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ METRIC = "mean_class_accuracy"
 
 
 def draw(job: tuple[Path, DrawnClip]) -> None:
-    """Write one clip, if it is not there."""
+    """Write one clip if it does not exist."""
     root, clip = job
     if not (root / clip.motion / clip.name).exists():
         write_clip(root, clip)
 
 
 def draw_pair(root: Path, motions: Sequence[str], clips: int) -> int:
-    """Draw the clips of these motions that `data draw --count` would; return how many there are."""
+    """Draw the clips of these motions among those of `data draw --count`; return their number."""
     jobs = [(root, clip) for clip in plan_clips(clips=clips) if clip.motion in motions]
     with ProcessPoolExecutor() as pool:
         list(pool.map(draw, jobs, chunksize=8))
@@ -58,7 +58,7 @@ def draw_pair(root: Path, motions: Sequence[str], clips: int) -> int:
 
 
 def call(*arguments: str) -> tuple[float, float]:
-    """Run an actionvit command; return its seconds, and those of all cores that it computed."""
+    """Run an actionvit command; return its wall time and its CPU time in seconds."""
     click.echo(f"$ actionvit {' '.join(arguments)}")
     began, before = time.perf_counter(), sum(os.times()[2:4])
     subprocess.run([sys.executable, "-m", "actionvit", *arguments], check=True)
@@ -125,7 +125,7 @@ def study(pair: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Study the pairs; print and write what came out."""
+    """Study the pairs; print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--pairs", nargs="+", default=list(PAIRS), metavar="A,B")
     parser.add_argument("--clips", type=int, default=8000, help="that `data draw` would draw, of all twelve motions")

@@ -1,18 +1,18 @@
-"""Train the built-in `tiny` encoder on clips that are drawn as they are needed, and write its weights.
+"""Train the built-in `tiny` encoder on clips that are drawn during training, and write its weights.
 
     OMP_NUM_THREADS=1 python experiments/train_tiny.py --out features/timesformer/tiny.safetensors --work /tmp/tiny
 
-Each clip is one of twelve motions of one of six shapes before a place of its own, seen by a moving camera. No clip
-comes twice, but each comes once more played backwards, in the same step and with the label of the reversed motion:
-what tells the two apart is the order of the frames and nothing else.
+Each clip shows one of twelve motions of one of six shapes on a background of its own, seen by a moving camera. No clip
+is repeated, but each is also played backwards, in the same step and with the label of the reversed motion: only the
+order of the frames distinguishes the two.
 
-Cross-entropy on motion and shape alone teaches nothing for hours. What helps, found in pilots of two minutes:
-Muon (Jordan, 2024) for the blocks' matrices; clips that grow from plain to cluttered over the first third; and targets
-in every patch and frame (how much of the shape is there, how it moves, grows, turns and fades), so that attention over
-frames learns from 128 patches a clip instead of from one label. The clip's embedding must also tell how the clip looks
-from afar, which real clips need. Most steps see small pictures, the last third full size.
+With cross-entropy on motion and shape alone the loss does not fall for hours. Three changes help, found in pilots of
+two minutes: Muon (Jordan, 2024) for the blocks' matrices; clips that grow from plain to cluttered over the first third
+of training; and targets for every patch and frame (the shape's coverage, motion, growth, rotation and fading), so that
+attention over frames learns from 128 patches per clip instead of one label. The clip embedding must also predict a
+coarse picture of the clip, which helps on real clips. Most steps use small pictures, the last third full size.
 
-Kill it and run it again: it goes on from its last checkpoint, to the same bits.
+A killed training resumes from its last checkpoint, to the same bits.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ SEED = 51
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which step sees what."""
+    """The curriculum: picture sizes and difficulty by step."""
 
     steps: int
     clips: int
@@ -73,7 +73,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B clips and what is true of them."""
+    """B clips and their targets."""
 
     pixels: Tensor
     """(B, T, 3, S, S), normalised."""
@@ -94,17 +94,17 @@ class DrawnBatches(IterableDataset[Batch]):
         self.plan, self.first, self.last = plan, first, last
 
     def __iter__(self) -> Iterator[Batch]:
-        """Draw; several workers would repeat each other, and one is enough."""
+        """Draw the batches, in one worker: several would draw the same ones."""
         for step in range(self.first, self.last):
             yield draw_batch(np.random.default_rng([SEED, step]), *self.plan.view(step), self.plan.difficulty(step))
 
 
 def draw_batch(rng: np.random.Generator, clips: int, frames: int, size: int, difficulty: float) -> Batch:
-    """Draw half as many clips as asked, and play each backwards for the other half."""
+    """Draw half of the requested clips; the other half are the same clips played backwards."""
     parts = [_draw(rng, frames, size, difficulty * min(1.0, 1.5 * rng.random())) for _ in range(clips // 2)]
     pixels, motion, shape, patches, places, camera = (np.stack(column) for column in zip(*parts, strict=True))
     turned = patches[:, ::-1].copy()
-    turned[..., 1:] *= -1  # what grew shrinks
+    turned[..., 1:] *= -1  # growth becomes shrinking
     x = torch.from_numpy(np.concatenate([pixels, pixels[:, ::-1]])).permute(0, 1, 4, 2, 3).float()
     return Batch(
         ((x / 255 - MEAN[0]) / STD[0]).contiguous(),
@@ -140,7 +140,7 @@ def _draw(rng: np.random.Generator, frames: int, size: int, difficulty: float) -
 
 
 def _plainer(scene: Scene, difficulty: float, rng: np.random.Generator) -> Scene:
-    """Return a scene with less in it: 0 leaves one shade behind a plain shape of the strongest contrast."""
+    """Return a simplified scene; at 0 it is a plain shape of the strongest contrast on a uniform background."""
     mean = scene.backdrop.mean()
     contrast = np.float32(20 if mean > 125 else 235)
     return replace(
@@ -154,7 +154,7 @@ def _plainer(scene: Scene, difficulty: float, rng: np.random.Generator) -> Scene
 
 
 def _targets(drawn: Drawn, left: int, size: int) -> tuple[NDArray[np.float32], ...]:
-    """Return what patches, frames and camera have to tell, each about as large as the others."""
+    """Return the targets of patches, frames and camera, scaled to similar magnitudes."""
     track, camera = drawn.track, np.rint(drawn.camera)
     y, x = track.y - camera[:, 0] / size, track.x - (camera[:, 1] + left) / size
     side, fine = size // PATCH, 4
@@ -175,7 +175,7 @@ def _targets(drawn: Drawn, left: int, size: int) -> tuple[NDArray[np.float32], .
 
 
 class Student(nn.Module):
-    """The encoder and what it is asked while it learns."""
+    """The encoder with the prediction heads of its training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ class Student(nn.Module):
         self._start()
 
     def _start(self) -> None:
-        """Draw matrices by fan-in; begin positions and times as sines and cosines, which are easily told apart."""
+        """Draw matrices by fan-in; set position and time embeddings to sines and cosines, easy to distinguish."""
         for name, parameter in self.encoder.named_parameters():
             if parameter.ndim > 1:
                 nn.init.trunc_normal_(parameter, std=parameter[0].numel() ** -0.5)
@@ -196,7 +196,9 @@ class Student(nn.Module):
         side, D = TINY.image_size // PATCH, TINY.width
         grid = torch.cartesian_prod(torch.arange(side), torch.arange(side)) / side
         waves = torch.cat([_waves(grid[:, axis], D // 2) for axis in (0, 1)], 1)
-        mixed = torch.from_numpy(np.random.RandomState(SEED).permutation(D))  # times must not look like places
+        mixed = torch.from_numpy(
+            np.random.RandomState(SEED).permutation(D)
+        )  # time embeddings must differ from position embeddings
         with torch.no_grad():
             nn.init.trunc_normal_(self.encoder.cls, std=0.02)
             self.encoder.position.zero_()[0, 1:] = 0.3 * waves
@@ -210,7 +212,7 @@ class Student(nn.Module):
         assert embedding.tokens is not None
         clip, frame, tokens = embedding.clip.float(), embedding.frame.float(), embedding.tokens[:, :, 1:].float()
         motion, shape = self.motion(clip), self.shape(clip)
-        seen = batch.frames[..., 3] > 0  # where there is anything to see
+        seen = batch.frames[..., 3] > 0  # where the shape is visible
         off = (self.frames(frame) - batch.frames) ** 2
         wrong = (self.patches(F.layer_norm(tokens, tokens.shape[-1:])) - batch.patches) ** 2
         covered = batch.patches[..., :1] > 0.05
@@ -230,7 +232,7 @@ class Student(nn.Module):
 
 
 def _look(pixels: Tensor) -> Tensor:
-    """Return what a clip looks like from afar, (B, 4 · 16): its mean picture, and where frames differ."""
+    """Return a coarse picture of each clip, (B, 4 · 16): its mean frame, and where frames differ."""
     changes = 2 * pixels.diff(dim=1).abs().mean((1, 2))[:, None]
     return F.adaptive_avg_pool2d(torch.cat([pixels.mean(1), changes], 1), LOOK).flatten(1)
 
@@ -255,7 +257,7 @@ def _optimizers(student: Student) -> dict[str, torch.optim.Optimizer]:
 
 @torch.no_grad()
 def _examine(student: Student, clips: int = 480) -> dict[str, float]:
-    """Return the loss's parts on clips that no step sees, at full size and difficulty."""
+    """Return the loss's parts on clips that are not trained on, at full size and difficulty."""
     rng = np.random.default_rng([SEED, 1, 0])
     losses = [student(draw_batch(rng, 32, 8, 112, 1.0))[1] for _ in range(clips // 32)]
     return {name: float(np.mean([record[name] for record in losses])) for name in losses[0]}
@@ -309,7 +311,7 @@ def _save(work: Path, step: int, parameters: dict[str, nn.Parameter], average: E
 
 
 def _resume(work: Path, parameters: dict[str, nn.Parameter], average: EMA, optimizers: Optimizers) -> int:
-    """Bring back what a checkpoint holds; return the step to go on with."""
+    """Restore the state of a checkpoint; return the next step."""
     if (saved := load_checkpoint(work)) is None:
         return 0
     tensors, state = saved
