@@ -1,4 +1,4 @@
-"""Detection of damage: break copies of intact videos in three ways, and compare decoded frames with the originals.
+"""Measure the detection of damage: break copies of intact videos in three ways and compare frames with the originals.
 
     python tests/support/video_corpus.py corpus
     python benchmarks/bench_damage.py corpus data/hmdb51      # two minutes
@@ -69,7 +69,7 @@ def outcome(broken: Path, sound: set[bytes]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("root", type=Path, nargs="+", help="folders of sound videos")
+    parser.add_argument("root", type=Path, nargs="+", help="folders of intact videos")
     parser.add_argument("--number", type=int, default=300, help="broken copies per codec and kind of damage")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "damage.json")
     options = parser.parse_args()

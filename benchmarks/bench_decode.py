@@ -1,12 +1,12 @@
 """Compare decoding with common loops: decord's `get_batch`, and PyAV decoding every frame.
 
-Each contender decodes the same clips for 8, for 16, and for 8 and 16 uniform frames (`base` + `hr`), and every frame is
-compared first: no contender may differ in a pixel. The measure is CPU time of all processes: clips per core-second.
-For worker processes it is the difference between runs over one and over three times the clips, which excludes their
-start. Rounds are interleaved, so that other load hits all contenders alike; the median round counts.
+Each contender decodes the same clips for 8, for 16, and for 8 and 16 uniform frames (`base` + `hr`). All frames are
+compared first and must be identical. The result is the CPU time of all processes, as clips per core-second. For worker
+processes it is the difference between runs on one and on three times the clips, which excludes their start-up. Rounds
+are interleaved, so that other load affects all contenders equally; the median over rounds is reported.
 
-The machine bounds the gain of a pool from further cores, so independent loops in as many processes, without supervision
-and hashing, are measured as well.
+Independent loops in the same number of processes, without supervision and hashing, show the scaling limit of the
+machine.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def decord_loop(paths: Sequence[Path], specs: Specs) -> Iterator[Frames]:
 
 
 def pyav_all(paths: Sequence[Path], specs: Specs) -> Iterator[Frames]:
-    """The loop of most tutorials: every frame is decoded and converted, then some are picked."""
+    """Decode and convert every frame, then select some, as in most tutorials."""
     for path in paths:
         with av.open(str(path)) as container:
             container.streams.video[0].thread_count = 1
@@ -50,7 +50,7 @@ def pyav_all(paths: Sequence[Path], specs: Specs) -> Iterator[Frames]:
 
 
 def pyav_picked(paths: Sequence[Path], specs: Specs) -> Iterator[Frames]:
-    """A careful loop: only the sampled frames are converted, by one thread."""
+    """Decode every frame, and convert only the sampled ones, with one thread."""
     for path in paths:
         with av.open(str(path)) as container:
             container.streams.video[0].thread_count = 1
@@ -67,7 +67,7 @@ def own_loop(paths: Sequence[Path], specs: Specs) -> Iterator[Frames]:
 
 
 def pool(workers: int) -> Callable[[Sequence[Path], Specs], Iterator[Frames]]:
-    """Supervised workers, which also hash every file."""
+    """Decode with supervised workers, which also hash every file."""
 
     def run(paths: Sequence[Path], specs: Specs) -> Iterator[Frames]:
         for item in decode_stream([DecodeRequest(str(path), path, specs) for path in paths], workers=workers):
@@ -83,7 +83,7 @@ def drop_all(paths: Sequence[Path], specs: Specs) -> None:
 
 
 def apart(processes: int) -> Callable[[Sequence[Path], Specs], Iterator[Frames]]:
-    """Independent loops in processes, each over its part of the clips."""
+    """Run one independent loop per process, each on its part of the clips."""
 
     def run(paths: Sequence[Path], specs: Specs) -> Iterator[Frames]:
         fork = multiprocessing.get_context("fork")
@@ -99,7 +99,7 @@ def apart(processes: int) -> Callable[[Sequence[Path], Specs], Iterator[Frames]]
 
 
 def cost(loop: Callable[[Sequence[Path], Specs], Iterator[Frames]], paths: Sequence[Path], specs: Specs) -> np.ndarray:
-    """Return the wall and the CPU seconds of one run, workers included."""
+    """Return the wall-clock and CPU seconds of one run, including workers."""
     before, start = cpu(), time.perf_counter()
     for _ in loop(paths, specs):
         pass
@@ -112,7 +112,7 @@ def cpu() -> float:
 
 
 def check(paths: Sequence[Path], loops: dict, specs: Specs) -> int:
-    """Compare every frame of every contender; return their number."""
+    """Compare every frame of every contender; return the number of frames."""
     frames = 0
     for group in zip(*(loop(paths, specs) for loop in loops.values()), strict=True):
         for name, clips in zip(loops, group, strict=True):
@@ -125,7 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", type=Path, help="a folder of clips")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--every", type=int, default=1, help="time every n-th clip only; all are compared")
+    parser.add_argument("--every", type=int, default=1, help="time only every n-th clip; all clips are compared")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "decode.json")
     options = parser.parse_args()
     paths = sorted(path for path in options.root.rglob("*") if path.suffix in (".avi", ".mp4", ".mkv", ".webm"))
@@ -155,7 +155,7 @@ def main() -> None:
 
 
 def report(about: dict, seen: dict, cores: int, out: Path) -> None:
-    """Print the tables and write them."""
+    """Print and write the tables."""
     middle = {key: np.median(np.stack(runs), axis=0) for key, runs in seen.items()}
     rows = []
     print(f"{'frames':8}{'contender':24}{'clips/core-s':>14}{'CPU ms/clip':>14}{'spread':>9}{'clips/s':>10}")

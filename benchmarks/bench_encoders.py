@@ -3,9 +3,9 @@
     python benchmarks/bench_encoders.py                       # CLIP ViT-B/16 and VideoMAE base; minutes on two cores
     python benchmarks/bench_encoders.py --family clip --depth 2 --repeats 3
 
-Both sides get the same decoded frames (320 × 240) in memory, and prepare and embed one clip after the other; weights
-are random. The plain script is the family's own processor and `from_pretrained` model with SDPA attention in inference
-mode. Repetitions alternate, so that other load falls on both; the figure is the median of the ratios.
+Both get the same decoded frames (320 × 240) in memory, and prepare and embed one clip at a time. Weights are random.
+The plain script uses the processor and the `from_pretrained` model of the family, with SDPA attention in inference
+mode. Repetitions alternate, so that other load affects both equally; the result is the median of the ratios.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--family", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--depth", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--small", action="store_true", help="narrow models, to try the script")
+    parser.add_argument("--small", action="store_true", help="narrow models, to test the script")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "encoders.json")
     options = parser.parse_args()
     rows = []

@@ -3,9 +3,9 @@
     python benchmarks/bench_extract.py data/hmdb51     # 3 rounds of 24 clips of base; ten minutes on two cores
     python benchmarks/bench_extract.py data/hmdb51 --clips 4 --rounds 1 --depth 1
 
-In each round the same clips, one after the other: the plain loop (decord, transformers' eager model, one clip at
-a time), ours (`extract` into a fresh cache on disk), our decoding alone (the same workers, frames dropped), our forward
-alone (frames in memory). Loading libraries and weights is left out of all four; starting our decoding workers is not.
+Each round runs four contenders in turn on the same clips: the plain loop (decord, transformers' eager model, one clip
+at a time), `extract` into a new cache on disk, decoding alone (the same workers, frames discarded), and the forward
+pass alone (frames in memory). Times exclude loading libraries and weights, but include starting decoding workers.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from actionvit.pipeline.extraction.job import Job
 
 
 def chosen(root: Path, into: Path, clips: int, rounds: int) -> list[Path]:
-    """Link `clips` videos per round, spread over the classes, into class folders; return the rounds' folders."""
+    """Link `clips` videos per round, distributed over the classes, into class folders; return one folder per round."""
     by_class = [sorted(folder.glob("*.avi")) for folder in sorted(root.iterdir()) if folder.is_dir()]
     turns = [path for row in zip(*by_class, strict=False) for path in row][: clips * rounds]
     if len(turns) < clips * rounds:
-        raise SystemExit(f"{root}: got {len(turns)} clips in classes of equal share, expected {clips * rounds}")
+        raise SystemExit(f"{root}: got {len(turns)} clips in classes of equal size, expected {clips * rounds}")
     folders = []
     for number in range(rounds):
         folder = into / f"round{number}"
@@ -48,7 +48,7 @@ def chosen(root: Path, into: Path, clips: int, rounds: int) -> list[Path]:
 def measure(
     folder: Path, cache: Path, job: Job, encoder: Encoder, model: TimesformerModel, workers: int | None
 ) -> dict:
-    """Return the seconds of each contender for one round's clips."""
+    """Return the seconds of each contender for the clips of one round."""
     dataset = load_dataset(folder, format="folder")
     paths = [video.path for video in dataset.videos]
     _, plain = peers.plain_loop(paths, model, "cpu")
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--depth", type=int, default=12)
-    parser.add_argument("--workers", type=int, help="our decoding processes; default one a core")
+    parser.add_argument("--workers", type=int, help="decoding processes of actionvit; default: one per core")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "extract.json")
     options = parser.parse_args()
     spec = clip_spec(options.variant)

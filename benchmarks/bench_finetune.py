@@ -3,10 +3,10 @@
     python benchmarks/bench_finetune.py                         # base, last:1 and last:4; some minutes on two cores
     python benchmarks/bench_finetune.py --clips 4 --depth 2 --train last:1
 
-The same views of the same drawn clips (240 × 320 pixels, 40 frames) in the same steps, so that both ways end at the
-same loss, but for the tokens' rounding to fp16. Weights are random. The slower way is favoured: its decoded and shrunk
-frames lie in memory; the tokens are read from their file each time (`--frame-cache-gib 0`). Beside seconds stand those
-that all cores computed, which other programs disturb less.
+Both methods use the same views of the same synthetic clips (240 × 320 pixels, 40 frames) in the same steps, and end at
+the same loss except for rounding tokens to fp16. Weights are random. The comparison favors the slower method: its
+decoded and resized frames stay in memory, whereas tokens are read from the file each time (`--frame-cache-gib 0`). CPU
+seconds are reported in addition to wall-clock seconds because other programs affect them less.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def drawn(root: Path, clips: int) -> Dataset:
 def epochs(
     spec: FinetuneSpec, weights: Weights, clips: Clips, frozen: FrozenBlocks, folder: Path
 ) -> list[dict[str, float]]:
-    """Train on all clips; return each epoch's seconds, those of all cores together, and its loss."""
+    """Train on all clips; return the wall-clock seconds, CPU seconds and loss of each epoch."""
     rows, losses = np.arange(len(clips.videos)), []
     model = load_model(weights, 2, spec, "cpu")
     parts = {
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--train", nargs="+", default=["last:1", "last:4"])
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=4, help="the first is not counted")
+    parser.add_argument("--epochs", type=int, default=4, help="including the first, which is not counted")
     parser.add_argument("--depth", type=int, default=12)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "finetune.json")
     options = parser.parse_args()

@@ -4,10 +4,10 @@
     python benchmarks/bench_forward.py --variant hr --repeats 3
     python benchmarks/bench_forward.py --depth 2          # a quick check
 
-Same random weights (no bias zero), same views, one process. Each repetition times, one after the other, ours,
-transformers', and the machine's best matmuls (a base view's shapes and large squares, by torch and by oneDNN), so that
-other load on the machine affects all of them alike. The share of the peak counts only the multiply-adds that the result
-needs (`features.timesformer.variants.gmac(..., needed=True)`).
+All use the same random weights (no zero bias) and the same views in one process. Each repetition times in turn our
+forward pass, that of transformers, and the best matmuls of the machine (the shapes of a base view and large squares, by
+torch and oneDNN), so that other load affects all of them equally. The fraction of the peak counts only the needed
+multiply-adds (`features.timesformer.variants.gmac(..., needed=True)`).
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""TimeSformer on a GPU: forward alone and extraction end to end, against the loop people write. One command:
+"""TimeSformer on a GPU: the forward pass alone, and extraction end to end, against a simple loop.
 
     python benchmarks/bench_gpu.py                        # base and HR, 512 clips; about ten minutes on one H100
-    python benchmarks/bench_gpu.py --wheels wheels        # first installs what the machine lacks, from that folder
-    python benchmarks/bench_gpu.py --profile              # and writes where the forward's time goes, kernel by kernel
+    python benchmarks/bench_gpu.py --wheels wheels        # first installs missing packages from that folder
+    python benchmarks/bench_gpu.py --profile              # also writes the time per kernel of the forward pass
 
-A bare machine needs torch and transformers; nothing is downloaded. Weights are random (seeded), the clips are drawn on
-the spot: mpeg4 AVI files of 320 × 240 pixels and 40 to 100 frames, as HMDB51's. What av, decord2 and h5py are
-not there can be brought in a folder of wheels: `pip download --only-binary :all: --no-deps --python-version 3.12
+The machine needs torch and transformers; nothing is downloaded. Weights are random (seeded). Clips are drawn by the
+script: mpeg4 AVI files of 320 × 240 pixels and 40 to 100 frames, like those of HMDB51. If av, decord2 or h5py are
+missing, provide a folder of wheels: `pip download --only-binary :all: --no-deps --python-version 3.12
 --platform manylinux_2_28_x86_64 -d wheels av decord2 h5py`.
 
-Share of the peak: the multiply-adds that the result needs, by the best bf16 matrix product measured in the same run.
+The fraction of the peak is the rate of needed multiply-adds divided by that of the best bf16 matmul in the same run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HMDB51 = 6766
 
 
 def bring(wheels: Path | None, scratch: Path) -> None:
-    """Make `actionvit` importable, here and in child processes, from the repository this file lies in; add wheels."""
+    """Make `actionvit` importable from this repository, here and in child processes; install wheels."""
     (scratch / "path").mkdir()
     (scratch / "path" / "actionvit").symlink_to(HERE.parent)
     lacking = [name for module, name in BROUGHT.items() if importlib.util.find_spec(module) is None]
@@ -40,14 +40,14 @@ def bring(wheels: Path | None, scratch: Path) -> None:
         subprocess.run([*command, "--target", str(scratch / "path"), *lacking], check=True)
     elif set(lacking) - {"decord2"}:
         raise SystemExit(
-            f"{', '.join(lacking)}: not installed; bring wheels and say --wheels FOLDER (see this file's head)"
+            f"{', '.join(lacking)}: not installed; pass a folder of wheels with --wheels FOLDER (see the docstring)"
         )
     sys.path[:0] = [str(scratch / "path"), str(HERE)]
     os.environ["PYTHONPATH"] = os.pathsep.join([str(scratch / "path"), os.environ.get("PYTHONPATH", "")])
 
 
 def draw(job: tuple[Path, int, bool]) -> None:
-    """Write one clip that no other equals: drifting blobs and grain."""
+    """Write one unique clip of drifting blobs and grain."""
     import numpy as np
 
     from actionvit.pipeline.datasets.synthetic.dataset import write_avi
@@ -72,7 +72,7 @@ def draw_all(root: Path, clips: int, small: bool) -> None:
 
 
 def rate(work: Callable[[], object], views: int, device: str, seconds: float) -> float:
-    """Views a second of the best of several repetitions, all of them queued before it waits."""
+    """Return views per second, the best of several repetitions; each queues three calls before it synchronizes."""
     import peers
 
     work()
@@ -88,7 +88,7 @@ def rate(work: Callable[[], object], views: int, device: str, seconds: float) ->
 
 
 def largest(make: Callable[[int], Callable[[], object]], views: int) -> tuple[Callable[[], object], int]:
-    """Halve the batch until it runs."""
+    """Halve the batch until it fits into memory."""
     import torch
 
     while True:
@@ -104,7 +104,7 @@ def largest(make: Callable[[int], Callable[[], object]], views: int) -> tuple[Ca
 
 
 def forwards(variant: str, folder: Path, device: str, options, peak: float) -> list[dict]:
-    """Return one row a way of running the forward: views a second, TFLOP/s, share of the peak."""
+    """Return one row per implementation of the forward pass: views per second, TFLOP/s, fraction of the peak."""
     from actionvit.features.timesformer.checkpoint import find_weights
     from actionvit.features.timesformer.variants import gmac
 
@@ -113,7 +113,7 @@ def forwards(variant: str, folder: Path, device: str, options, peak: float) -> l
     forwards = [*eager_forwards(folder, spec, device, options)]
     for compiled in (False, True) if options.compile else (False,):
         forwards.append(own_forward(weights, spec, device, options, variant, compiled))
-    if options.compile:  # after how many views the compiler's start-up is earned back
+    if options.compile:  # number of views after which the compile time is amortized
         plain, fast = forwards[-2:]
         gain = 1 / plain["views_per_s"] - 1 / fast["views_per_s"]
         fast["wins_after_views"] = round((fast["start_up_s"] - plain["start_up_s"]) / gain) if gain > 0 else None
@@ -127,7 +127,7 @@ def forwards(variant: str, folder: Path, device: str, options, peak: float) -> l
 
 
 def short(value: float) -> float:
-    """Round to three digits."""
+    """Round to three significant digits."""
     return float(f"{value:.3g}")
 
 
@@ -186,7 +186,7 @@ def profile(encoder, pixels, out: Path) -> None:
 
 
 def end_to_end(variant: str, folder: Path, root: Path, scratch: Path, device: str, options) -> list[dict]:
-    """Return one row a way of going from files to embeddings."""
+    """Return one row per pipeline from files to embeddings."""
     import peers
     from transformers import TimesformerModel
 
@@ -242,14 +242,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--variant", nargs="+", choices=("base", "hr"), default=["base", "hr"])
     parser.add_argument("--clips", type=int, default=512)
-    parser.add_argument("--plain-clips", type=int, default=64, help="for the plain loops, which are slow")
-    parser.add_argument("--batch-size", type=int, default=32, help="views, for transformers; halved until they fit")
-    parser.add_argument("--seconds", type=float, default=5.0, help="for each forward")
-    parser.add_argument("--workers", type=int, help="decoding processes; default one a core")
+    parser.add_argument("--plain-clips", type=int, default=64, help="clips for the plain loops, which are slow")
+    parser.add_argument("--batch-size", type=int, default=32, help="views per transformers batch, at most")
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds per forward pass")
+    parser.add_argument("--workers", type=int, help="decoding processes; default: one per core")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--wheels", type=Path)
-    parser.add_argument("--small", action="store_true", help="two narrow blocks on 2 × 32: tries the script, on a CPU")
+    parser.add_argument("--small", action="store_true", help="two narrow blocks, 2 × 32, to test the script on a CPU")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "gpu.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -266,7 +266,7 @@ def measure(options, scratch: Path) -> None:
     from actionvit.features.timesformer.matmul_peak import matmul_rates
 
     if not torch.cuda.is_available() and not options.small:
-        raise SystemExit("torch sees no GPU here; --small tries the script on the CPU")
+        raise SystemExit("torch finds no GPU; --small tests the script on the CPU")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"drawing {options.clips} clips")
     draw_all(scratch / "clips", options.clips, options.small)

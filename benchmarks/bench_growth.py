@@ -3,10 +3,10 @@
     python benchmarks/bench_growth.py                     # some ten minutes
     python benchmarks/bench_growth.py --small             # tiny sizes, to check that it runs
 
-Around 2,000 videos, 50 classes and width 384 one size is varied at a time. Each measurement runs in its own process
-with one thread; memory is the growth of its peak resident set. The power is the slope of a straight line through the
-logarithms, over the upper half of the sizes, where constant costs no longer matter. A measurement that would take
-longer than `--limit`, judged by the last one, is left out.
+One size at a time is varied, starting from 2,000 videos, 50 classes and width 384. Each measurement runs in its own
+process with one thread; memory is the growth of its peak resident set. The power is the slope of a linear fit to the
+logarithms over the upper half of the sizes, where constant costs are negligible. A measurement is skipped if the
+previous one predicts more than `--limit` seconds.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def embeddings(videos: int, classes: int, width: int):
 
 
 def measure(stage: str, videos: int, classes: int, width: int) -> dict[str, float]:
-    """Run one stage in this process; return its seconds of CPU and the growth of the peak memory in MB."""
+    """Run one stage in this process; return its CPU seconds and the growth of the peak memory in MB."""
     from actionvit.heads import CentroidProbe, KNNProbe, LinearProbe, MLPProbe, grid_search
     from actionvit.heads.selection import assign_folds
 
@@ -87,7 +87,7 @@ def power(sizes, values) -> float | None:
 
 
 def run(stage: str, sizes: dict[str, int]) -> dict[str, float]:
-    """Measure one stage in a process of its own."""
+    """Measure one stage in a separate process."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     command = [sys.executable, str(Path(__file__).resolve()), "--one", stage, *(str(size) for size in sizes.values())]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **threads})
@@ -96,7 +96,7 @@ def run(stage: str, sizes: dict[str, int]) -> dict[str, float]:
 
 
 def sweep(stage: str, name: str, base: dict[str, int], sizes: list[int], limit: float) -> dict:
-    """Measure one stage along one size, until the next measurement would pass the limit."""
+    """Measure one stage for growing values of one size, until the next measurement would exceed the limit."""
     rows: list[dict] = []
     for size in sizes:
         if rows and rows[-1]["seconds"] * (size / rows[-1][name]) ** 2 > limit:
@@ -114,7 +114,7 @@ def sweep(stage: str, name: str, base: dict[str, int], sizes: list[int], limit: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
-    parser.add_argument("--limit", type=float, default=60, help="seconds of one measurement")
+    parser.add_argument("--limit", type=float, default=60, help="maximum seconds per measurement")
     parser.add_argument("--small", action="store_true", help="tiny sizes")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "growth.json")
     parser.add_argument("--one", nargs=4, metavar=("STAGE", "VIDEOS", "CLASSES", "WIDTH"), help=argparse.SUPPRESS)

@@ -1,8 +1,9 @@
 """`actionvit extract` with every video cached: the whole command as a process, start-up included.
 
-Over HMDB51 in its layout, 6,766 files with official lists, and over a million files in class folders. The files are
-empty and the embeddings made up: neither is read if size and time of a file match its row. The command reads the lists,
-the folders, each file's `stat`, the store's tables, and the weights, whose bytes are digested each time.
+There are two datasets: one with the layout of HMDB51, 6,766 files and official lists, and one with a million files in
+class folders. The files are empty and the embeddings are constants, because neither is read if size and time of a file
+match its row. The command reads the lists, the folders, the `stat` of each file, the tables of the store, and the
+weights, which are hashed each time.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def make_videos(root: Path, count: int) -> None:
 
 
 def make_lists(root: Path) -> None:
-    """70 clips to train, 30 to test, the rest unused, as in the official lists."""
+    """Write lists with 70 training and 30 test clips per class, as in the official ones; the others are unused."""
     (root / "splits").mkdir()
     for folder in sorted(root.glob("class_*")):
         names = sorted(path.name for path in folder.iterdir())
@@ -83,7 +84,7 @@ def measure(root: Path, cache: Path, source: str | None, count: int, repeats: in
     make_store(load_dataset(root), cache, job)
     command = [sys.executable, "-m", "actionvit", "extract", str(root), "--cache", str(cache), "--variant", variant]
     command += ["--weights", source] if source else []
-    runs = [run(command) for _ in range(repeats + 1)][1:]  # the first warms the disk's cache
+    runs = [run(command) for _ in range(repeats + 1)][1:]  # the first run fills the disk cache
     for _, _, output in runs:
         assert f"{count} of {count} videos cached ({count} already cached)" in output, output
     seconds = [took for took, _, _ in runs]
@@ -122,7 +123,7 @@ def main() -> None:
     parser.add_argument(
         "--repeats", type=int, default=7, help="repetitions on HMDB51; a third of them on the large dataset"
     )
-    parser.add_argument("--out", type=Path, help="a JSON file; a page lies beside it")
+    parser.add_argument("--out", type=Path, help="JSON file; a Markdown table is written beside it")
     parser.add_argument("--scratch", type=Path)
     options = parser.parse_args()
     results = []

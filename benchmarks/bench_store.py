@@ -58,7 +58,7 @@ def frame(number: int) -> np.ndarray:
 
 
 def video(data: Path, number: int) -> tuple[str, Path]:
-    """The id and the file of a video, about as long as HMDB51's."""
+    """Return the id and the path of a video, about as long as those of HMDB51."""
     folder = f"class_{number % 51:02}"
     name = f"a_film_of_some_name_class_{number % 51:02}_f_cm_np1_fr_med_{number}.avi"
     return f"{folder}/{name}", data / folder / name
@@ -157,7 +157,7 @@ def in_process(what: str, phase: str, at: Path, data: Path, rows: int) -> dict[s
 
 
 def size_of(path: Path) -> int:
-    """Bytes on the disk, in whole blocks, as `du` counts them."""
+    """Return the bytes on disk in whole blocks, as counted by `du`."""
     files = [path, *path.rglob("*")] if path.is_dir() else [path]
     return sum(each.stat().st_blocks * 512 for each in files)
 
@@ -201,7 +201,7 @@ def say(result: dict[str, Any]) -> None:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """The results as a page."""
+    """Return the results as a Markdown table."""
     lines = [
         "# Speed and size of the feature store",
         "",
@@ -234,7 +234,7 @@ def main() -> None:
         "--repeats", type=int, default=3, help="repetitions for up to 100,000 rows; more are measured once"
     )
     parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument("--out", type=Path, help="a JSON file; a page lies beside it")
+    parser.add_argument("--out", type=Path, help="JSON file; a Markdown table is written beside it")
     parser.add_argument("--scratch", type=Path, help="folder for the stores; 10⁶ rows take 30 GB at a time")
     parser.add_argument("--phase", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What a benchmark ran on."""
+"""Description of the machine that runs a benchmark."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def describe(*packages: str) -> dict:
-    """Processor, cores, memory, GPU if torch sees one, versions of Python and of `packages`."""
+    """Return processor, cores, memory, GPU (if torch finds one), and versions of Python and `packages`."""
     import torch
 
     lines = _lines("/proc/cpuinfo")

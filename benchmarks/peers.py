@@ -13,7 +13,7 @@ from transformers import TimesformerConfig, TimesformerModel
 
 
 def write_random_model(folder: Path, **config: int) -> None:
-    """Write transformers' model with random weights, no zero among them, as a Hugging Face folder."""
+    """Write a transformers model with random non-zero weights as a Hugging Face folder."""
     torch.manual_seed(0)
     model = TimesformerModel(TimesformerConfig(**config)).eval()
     with torch.no_grad():
@@ -25,7 +25,7 @@ def write_random_model(folder: Path, **config: int) -> None:
 def plain_loop(
     paths: Sequence[Path], model: TimesformerModel, device: str, *, autocast: bool = False
 ) -> tuple[np.ndarray, float]:
-    """One clip at a time: decord, uniform frames, resize, crop, normalise, the eager model; embeddings and seconds."""
+    """Embed one clip at a time: decord, uniform frames, resize, crop, normalize, eager model; return seconds, too."""
     import decord
 
     T, S = model.config.num_frames, model.config.image_size
@@ -37,7 +37,7 @@ def plain_loop(
         last = len(reader) - 1
         try:
             frames = reader.get_batch(np.linspace(0, last, T).round().astype(int)).asnumpy()
-        except decord.DECORDError:  # the header promises more frames than there are, as in all of HMDB51
+        except decord.DECORDError:  # the header declares too many frames, as in all of HMDB51
             frames = reader.get_batch(np.linspace(0, last - 8, T).round().astype(int)).asnumpy()
         x = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
         scale = S / min(x.shape[2:])

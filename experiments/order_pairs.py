@@ -1,4 +1,4 @@
-"""Does fine-tuning learn the order of frames? Pairs of motions of which each is the other played backwards.
+"""Test whether fine-tuning learns the order of frames, on pairs of motions that are each other's time reversal.
 
     python experiments/order_pairs.py --out order-pairs.json      # four minutes on two cores
 
@@ -66,7 +66,7 @@ def call(*arguments: str) -> tuple[float, float]:
 
 
 def shuffled(run: Run, root: Path, seed: int = 0) -> dict[str, Any]:
-    """Return the metrics of a run on its own test clips, the frames of each in a random order."""
+    """Return the metrics of a run on its test clips with their frames in random order."""
     predictor, rng = load_predictor(run), np.random.default_rng(seed)
     (source,) = predictor.inputs
     encoder = source.job.load("cpu")
@@ -128,8 +128,10 @@ def main() -> None:
     """Study the pairs; print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--pairs", nargs="+", default=list(PAIRS), metavar="A,B")
-    parser.add_argument("--clips", type=int, default=8000, help="that `data draw` would draw, of all twelve motions")
-    parser.add_argument("--epochs", type=int, default=16, help="at most")
+    parser.add_argument(
+        "--clips", type=int, default=8000, help="number of clips of all twelve motions, as in `data draw --count`"
+    )
+    parser.add_argument("--epochs", type=int, default=16, help="maximum number of epochs")
     parser.add_argument("--work", type=Path, default=Path("order-pairs"))
     parser.add_argument("--out", type=Path, default=Path("order-pairs.json"))
     options = parser.parse_args()

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python experiments/train_tiny.py --out features/timesformer/tiny.safetensors --work /tmp/tiny
 
-Each clip shows one of twelve motions of one of six shapes on a background of its own, seen by a moving camera. No clip
+Each clip shows one of twelve motions of one of six shapes on a random background, recorded by a moving camera. No clip
 is repeated, but each is also played backwards, in the same step and with the label of the reversed motion: only the
 order of the frames distinguishes the two.
 
@@ -12,7 +12,7 @@ of training; and targets for every patch and frame (the shape's coverage, motion
 attention over frames learns from 128 patches per clip instead of one label. The clip embedding must also predict a
 coarse picture of the clip, which helps on real clips. Most steps use small pictures, the last third full size.
 
-A killed training resumes from its last checkpoint, to the same bits.
+After an interruption, training resumes from its last checkpoint with bit-identical results.
 """
 
 from __future__ import annotations
@@ -58,16 +58,16 @@ class Plan:
 
     steps: int
     clips: int
-    """A step, half of them the other half backwards."""
+    """Clips per step; the second half is the first half in reverse order."""
 
     def view(self, step: int) -> tuple[int, int, int]:
-        """Clips, frames and side: small pictures for two thirds of the steps, then `tiny` and at times `tiny-hr`."""
+        """Return clips, frames and side: small pictures for two thirds of the steps, then `tiny` or `tiny-hr`."""
         if step < self.steps * 2 // 3:
             return self.clips, 8, 64
         return (self.clips // 4, 16, 224) if step % 5 == 0 else (self.clips, 8, 112)
 
     def difficulty(self, step: int) -> float:
-        """From plain (0) to everything that `draw_scene` has (1), reached after a third."""
+        """Return the difficulty from 0 (plain) to 1 (all of `draw_scene`), reached after a third of the steps."""
         return min(1.0, 3 * step / self.steps)
 
 
@@ -76,19 +76,19 @@ class Batch:
     """B clips and their targets."""
 
     pixels: Tensor
-    """(B, T, 3, S, S), normalised."""
+    """(B, T, 3, S, S), normalized."""
     motion: Tensor
     shape: Tensor
     patches: Tensor
-    """(B, T, P, 6): the share covered by the shape, and where it is any, how the shape changes from frame to frame."""
+    """(B, T, P, 6): the fraction covered by the shape, and if it is positive, the change of the shape per frame."""
     frames: Tensor
     """(B, T, 4): the shape's y, x, radius and opacity."""
     camera: Tensor
-    """(B, 2): how far the camera goes."""
+    """(B, 2): the total displacement of the camera."""
 
 
 class DrawnBatches(IterableDataset[Batch]):
-    """The batches of some steps, drawn in the order of the steps."""
+    """The batches of a range of steps, drawn in order."""
 
     def __init__(self, plan: Plan, first: int, last: int) -> None:
         self.plan, self.first, self.last = plan, first, last
@@ -117,7 +117,7 @@ def draw_batch(rng: np.random.Generator, clips: int, frames: int, size: int, dif
 
 
 def _draw(rng: np.random.Generator, frames: int, size: int, difficulty: float) -> tuple[NDArray[np.generic], ...]:
-    """Return pixels (T, S, S, 3), classes, and targets as `Batch` has them, of one clip."""
+    """Return pixels (T, S, S, 3), classes and the targets of `Batch` for one clip."""
     motion, shape = int(rng.integers(len(MOTIONS))), int(rng.integers(len(SHAPES)))
     random = np.random.RandomState(rng.integers(2**32))
     height, width = size, size + size // 3
@@ -205,7 +205,7 @@ class Student(nn.Module):
             self.encoder.time[0] = 0.3 * _waves(torch.arange(TINY.num_frames) / TINY.num_frames, D)[:, mixed]
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss, and its parts with the accuracies."""
+        """Return the loss, and a dict of its terms and the accuracies."""
         encoder = self.encoder
         with torch.autocast("cpu", torch.bfloat16):
             embedding = encoder(batch.pixels, tokens_after=TINY.depth - 1)
@@ -238,7 +238,7 @@ def _look(pixels: Tensor) -> Tensor:
 
 
 def _waves(at: Tensor, width: int) -> Tensor:
-    """Return sines and cosines of places in [0, 1), (n, width)."""
+    """Return sines and cosines of positions in [0, 1), (n, width)."""
     turns = at[:, None] * 3 * torch.pi * 100.0 ** -(torch.arange(width // 2) / (width // 2))
     return torch.cat([turns.sin(), turns.cos()], 1)
 
@@ -257,19 +257,19 @@ def _optimizers(student: Student) -> dict[str, torch.optim.Optimizer]:
 
 @torch.no_grad()
 def _examine(student: Student, clips: int = 480) -> dict[str, float]:
-    """Return the loss's parts on clips that are not trained on, at full size and difficulty."""
+    """Return the terms of the loss on new clips at full size and difficulty."""
     rng = np.random.default_rng([SEED, 1, 0])
     losses = [student(draw_batch(rng, 32, 8, 112, 1.0))[1] for _ in range(clips // 32)]
     return {name: float(np.mean([record[name] for record in losses])) for name in losses[0]}
 
 
 def main() -> None:
-    """Train to the end; write the moving average's weights in fp16."""
+    """Train all steps; write the EMA weights in fp16."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True, help="where checkpoints go")
+    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
     parser.add_argument("--steps", type=int, default=3500)
-    parser.add_argument("--clips", type=int, default=32, help="a step")
+    parser.add_argument("--clips", type=int, default=32, help="clips per step")
     arguments = parser.parse_args()
     torch.manual_seed(SEED)
     plan, student = Plan(arguments.steps, arguments.clips), Student()
