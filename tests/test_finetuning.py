@@ -32,7 +32,7 @@ from actionvit.features.fingerprint import fingerprint
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.store.writer import Writer
 from actionvit.features.timesformer.checkpoint import Weights
-from actionvit.pipeline.datasets.dataset import Dataset
+from actionvit.pipeline.datasets.dataset import Dataset, Split
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.finetuning import tokens
 from actionvit.pipeline.finetuning.classifier import Classifier, FrozenBlocks
@@ -523,6 +523,29 @@ def test_the_test_side_decides_nothing(dataset: Dataset, weights: Weights, tmp_p
     other = train(tiny_model.load_dataset(changed, name="drawn"), weights, tmp_path / "b")
     assert all(np.array_equal(other.weights[name], value) for name, value in found.weights.items())
     assert other.temperature == found.temperature and not np.array_equal(other.logits, found.logits)
+
+
+def test_the_epoch_is_selected_on_the_datas_validation_set(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+    ids = np.array([video.id for video in dataset.videos])
+    groups = np.array([video.source[-1] for video in dataset.videos])  # films 0 to 5 of each class
+    train_ids, val, test = (tuple(ids[np.isin(groups, list(films))]) for films in ("012", "3", "45"))
+    split = Split(name="official-1", train=train_ids, val=val, test=test)
+    own = replace(dataset, official=(split,))
+    phases: dict[str, tuple[set[str], set[str]]] = {}
+
+    def on_split(name: str, rows: TrainValRows) -> None:
+        phases[name] = (set(ids[rows.train]), set(ids[rows.val]))
+
+    changes = {"protocol": "official", "splits": (), "tokens": "fp32", "views": 1, "select_on": "val", "epochs": 1}
+    result = train(own, weights, tmp_path, refit=True, on_split=on_split, **changes)
+    assert phases == {
+        "official-1": (set(train_ids), set(val)),
+        "official-1 refit": ({*train_ids, *val}, set()),
+    }
+    assert set(result.trained) == {*train_ids, *val} and result.n_train == len(result.trained)
+    assert {video.id for video in result.tested} == set(test)
+    with pytest.raises(ActionVitError, match="select_on: got `val`, but split official-1 has no validation set"):
+        train(replace(own, official=(replace(split, val=()),)), weights, tmp_path / "b", **changes)
 
 
 def test_a_video_that_does_not_decode_costs_itself(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:

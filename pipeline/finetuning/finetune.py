@@ -23,6 +23,7 @@ from actionvit.pipeline.finetuning.split import (
     Job,
     TrainingContext,
     finetune_split,
+    fit_val,
     load_model,
     train_final,
     train_val_rows,
@@ -100,7 +101,7 @@ def _clips(
             timeout=context.timeout,
             memory=context.memory,
         )
-    ids = {id for split in splits for id in (*split.train, *split.test)}
+    ids = {id for split in splits for id in (*split.train, *fit_val(split, spec), *split.test)}
     num_frozen = num_frozen_blocks(spec.train, weights.config.depth)
     device = context.ranks.device
     encoder = load_model(weights, 1, spec, device).encoder

@@ -34,6 +34,8 @@ def training_identity(
     settings: dict[str, Any] = asdict(replace(spec, splits=(), checkpointing=False))
     del settings["refit"], settings["final"]  # each has a checkpoint of its own
     del settings["training"]["micro_batch"]
+    if settings["select_on"] == "train":
+        del settings["select_on"]  # as in checkpoints of before there was a choice
     rows = [("fit", row) for row in train_rows] + [("held", row) for row in val_rows]
     videos = [(part, dataset.videos[row]) for part, row in rows]
     return {

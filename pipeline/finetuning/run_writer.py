@@ -16,7 +16,6 @@ from actionvit.evaluation.metrics import class_mix_distance
 from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.variants import gmac
 from actionvit.heads.calibration import mean_softmax
-from actionvit.heads.criteria import Criterion
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import leaking_sources
 from actionvit.pipeline.finetuning.finetune import Finetuned
@@ -96,7 +95,7 @@ def _head_config(dataset: Dataset, weights: Weights, spec: FinetuneSpec, finetun
         "temperature": (final or first).temperature,
         "calibrated_on": "test clips of the splits, scored by models that were not trained on them"
         if final
-        else "the validation part of its training set",
+        else ("its validation set" if spec.select_on == "val" else "the validation part of its training set"),
         "clip": asdict(spec.clip),
         "weights": {"source": weights.source, "digest": weights.digest},
         "input": {"variants": [spec.variant], "features": "clip", "views": "each"},
@@ -163,7 +162,7 @@ def _info(dataset: Dataset, weights: Weights, spec: FinetuneSpec, finetuned: Fin
         "head": {"kind": KIND, "train": spec.train},
         "spec": plain,
         "weights": {"source": weights.source, "digest": weights.digest, "licence": weights.licence},
-        "search": [_search(result, spec.training.criterion) for result in results],
+        "search": [_search(result, spec) for result in results],
         "temperature": {result.split.name: round(result.temperature, 4) for result in results},
         "curves": [curve for result in results for curve in curves(result)],
         "ranks": _ranks(spec, results[0]),
@@ -183,8 +182,9 @@ def _info(dataset: Dataset, weights: Weights, spec: FinetuneSpec, finetuned: Fin
     }
 
 
-def _search(result: FinetuneResult, criterion: Criterion) -> dict[str, Any]:
+def _search(result: FinetuneResult, spec: FinetuneSpec) -> dict[str, Any]:
     """Return the validation scores by epoch, in the form of a probe's search: higher scores are better."""
+    criterion = spec.training.criterion
     rows, sign = result.state.history, -1 if criterion == "log_loss" else 1
     return {
         "split": result.split.name,
@@ -193,7 +193,7 @@ def _search(result: FinetuneResult, criterion: Criterion) -> dict[str, Any]:
         "scores": [round(sign * row[f"validation_{criterion}"], 6) for row in rows],
         "chosen": result.state.best_epoch,
         "criterion": criterion,
-        "by": "source",
+        "by": "validation set" if spec.select_on == "val" else "source",
         "at_edge": [],
     }
 
@@ -233,6 +233,7 @@ def run_name(spec: FinetuneSpec) -> str:
         f"{training.sampling.sampler}-sampler" if training.sampling.sampler != "uniform" else "",
         f"adjust{training.loss.logit_adjust:g}" if training.loss.logit_adjust else "",
         f"focal{training.loss.focal:g}" if training.loss.focal else "",
+        "select-on-val" if spec.select_on == "val" else "",
         f"seed{training.sampling.seed}" if training.sampling.seed else "",
         spec.protocol or "",
     ]

@@ -188,6 +188,8 @@ class FinetuneSpec:
     """`probe`: the head starts as the linear probe of the training set (Kumar et al., ICLR 2022). `zero`: at 0."""
     validation: float = 0.2
     """Fraction of the training set, by source, that selects the epoch and fits the temperature."""
+    select_on: Literal["train", "val"] = "train"
+    """`train`: that part of the training set. `val`: the validation set that came with the data."""
     refit: bool = True
     """After the epoch is selected, train again on training and validation set together for that many epochs."""
     final: bool = False

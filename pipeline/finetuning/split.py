@@ -152,7 +152,7 @@ def finetune_split(job: Job, split: Split) -> FinetuneResult:
     logits, decoded = trainer.scores(val_rows)
     temperature = fit_temperature(logits[decoded], dataset.y[val_rows][decoded])
     if job.spec.refit:
-        train_rows = video_rows(dataset, split.train)
+        train_rows = np.sort(np.concatenate([train_rows, val_rows]))
         rows_of_both = _rows(job, train_rows, val_rows[:0])
         trainer, refit = _train(job, f"{split.name} refit", rows_of_both, folder / "refit", stop_after=state.best_epoch)
     test_rows = video_rows(dataset, split.test)
@@ -168,7 +168,7 @@ def finetune_split(job: Job, split: Split) -> FinetuneResult:
         logits=logits[decoded],
         tested=tuple(dataset.videos[row] for row in test_rows[decoded]),
         histograms=rows.histograms,
-        trained=tuple(id for id in split.train if id not in failures),
+        trained=tuple(id for id in (*split.train, *fit_val(split, job.spec)) if id not in failures),
         n_train=sum(dataset.videos[row].id not in failures for row in train_rows),
         failures=failures,
         seconds=time.perf_counter() - began,
@@ -267,17 +267,26 @@ def video_rows(dataset: Dataset, ids: Sequence[str]) -> NDArray[np.intp]:
     return np.array([row_of[id] for id in ids], dtype=np.intp)
 
 
+def fit_val(split: Split, spec: FinetuneSpec) -> tuple[str, ...]:
+    """Return the ids of the validation set that came with the data, where it selects the epoch."""
+    return split.val if spec.select_on == "val" else ()
+
+
 def train_val_rows(
     dataset: Dataset, split: Split, y: NDArray[np.intp], spec: FinetuneSpec
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Divide a training set by source: return the rows to train on and the validation rows.
+    """Return the rows to train on and the validation rows: a part of the training set by source, or the set of its own.
 
     Raises
     ------
     ActionVitError
-        If no source can be spared for validation.
+        If no source can be spared for validation, or a validation set is asked for and the split has none.
     """
     rows = video_rows(dataset, split.train)
+    if spec.select_on == "val":
+        if not split.val:
+            raise ActionVitError(f"select_on: got `val`, but split {split.name} has no validation set of its own")
+        return rows, video_rows(dataset, split.val)
     sources = np.array([dataset.videos[row].source for row in rows])
     in_val = validation_mask(y[rows], sources, share=spec.validation, seed=spec.training.sampling.seed)
     if not in_val.any():
