@@ -66,7 +66,7 @@ def test_official_counts_of_all_6766_names(hmdb51):
             per_class[id.partition("/")[0]] += 1
         assert set(per_class.values()) == {30}
     assert sum(any(char in video.id for char in "#!(;") for video in dataset.videos) > 100
-    assert [note for note in dataset.notes if "here" in note or "passed over" in note] == []
+    assert [note for note in dataset.notes if "here" in note or "ignored" in note] == []
 
 
 @pytest.mark.timing
@@ -151,7 +151,7 @@ def test_frame_folders(tmp_path):
     )
     assert {video.source for video in dataset.videos} == {"Some.film", "B", "C"}
     assert dataset.official[0].test == ("clap/Some.film_clap_u_nm_np1_fr_goo_1",)
-    assert "2 entries passed over, no video: `clap/empty`, `clap/notes.txt`" in dataset.notes
+    assert "2 entries ignored, no video: `clap/empty`, `clap/notes.txt`" in dataset.notes
 
 
 def test_files_passed_over_are_noted(tmp_path):
@@ -162,11 +162,11 @@ def test_files_passed_over_are_noted(tmp_path):
     assert (dataset.format, dataset.sources_known, dataset.class_names) == ("folder", False, ("a", "b"))
     assert [video.source for video in dataset.videos] == ["a/1.mp4", "a/2.mp4", "b/1.mp4"]
     assert dataset.notes == (
-        "1 video outside the class folders passed over: `top.mp4`",
-        "1 folder without videos passed over: `logs`",
-        "1 video in folders below class folders that hold videos themselves passed over: `a/deeper/3.mp4`",
-        "1 hidden file passed over: `a/.hidden.mp4`",
-        "1 entry passed over, no video: `a/readme.txt`",
+        "1 video outside the class folders ignored: `top.mp4`",
+        "1 folder without videos ignored: `logs`",
+        "1 video in folders below class folders that hold videos themselves ignored: `a/deeper/3.mp4`",
+        "1 hidden file ignored: `a/.hidden.mp4`",
+        "1 entry ignored, no video: `a/readme.txt`",
         "file names give no sources: every video counts as its own, and leaks cannot be seen",
     )
 
@@ -215,7 +215,7 @@ def test_lists_of_another_dataset_are_passed_over(tmp_path):
     write_lists(tmp_path / "hmdb51_splits", "clap", {"other.avi": 1})
     dataset = load_dataset(root)
     assert (dataset.format, dataset.official) == ("folder", ())
-    assert f"split lists in `{tmp_path / 'hmdb51_splits'}` passed over: they name none of these videos" in dataset.notes
+    assert f"split lists in `{tmp_path / 'hmdb51_splits'}` ignored: they name none of these videos" in dataset.notes
 
 
 def test_respelt_names_match_only_where_there_is_no_doubt(tmp_path):
@@ -276,14 +276,14 @@ def test_csv_outside_its_folder(tmp_path):
         ("path,split\na.mp4,train\n", "has no column `label`; its first line must read path,label"),
         ("", "has no column `path`"),
         ("path,label\n", "lists no video"),
-        ("path,label\na.mp4,run\na.mp4,walk\n", "line 3: `a.mp4` stands in line 2 already"),
-        ("path,label\na.mp4,run\n./x/../a.mp4,run\n", "line 3: `a.mp4` stands in line 2 already"),
+        ("path,label\na.mp4,run\na.mp4,walk\n", "line 3: `a.mp4` is already in line 2"),
+        ("path,label\na.mp4,run\n./x/../a.mp4,run\n", "line 3: `a.mp4` is already in line 2"),
         ("path,label\na.mp4,run\ngone.mp4,run\nalso.mp4,run\n", "line 3: no video `gone.mp4` in"),
         ("path,label\na.mp4,\n", "line 2: empty label"),
         ("path,label\n,run\n", "line 2: empty path"),
         ("path,label,split\na.mp4,run,holdout\n", "line 2: split `holdout`; expected train, test, val"),
         ("path,label,split\na.mp4,run,train\n", "column `split` names no test video"),
-        ('path,label\n"a"b,run\n', "is no CSV in UTF-8"),
+        ('path,label\n"a"b,run\n', "is not a CSV in UTF-8"),
     ],
 )
 def test_csv_errors_are_one_line_with_the_place(tmp_path, text, message):
@@ -298,7 +298,7 @@ def test_csv_errors_are_one_line_with_the_place(tmp_path, text, message):
 def test_a_csv_in_another_encoding_is_refused_by_name(tmp_path):
     file = tmp_path / "list.csv"
     file.write_bytes("path,label\ncafé.mp4,run\n".encode("latin-1"))
-    with pytest.raises(ActionVitError, match=r"list\.csv` is no CSV in UTF-8"):
+    with pytest.raises(ActionVitError, match=r"list\.csv` is not a CSV in UTF-8"):
         load_dataset(file)
     with pytest.raises(ActionVitError, match="no file"):
         load_dataset(tmp_path / "gone.csv")

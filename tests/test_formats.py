@@ -325,11 +325,11 @@ def test_duplicates_and_contradictions_are_refused(trees, tmp_path):
     root = copy_of(trees["slowfast"], tmp_path)
     lines = root.read_text().splitlines()
     write(root, [*lines, lines[0]])
-    assert "line 13: `clips/0, move_left.mp4` stands in line 1 already" in error(root)
+    assert "line 13: `clips/0, move_left.mp4` is already in line 1" in error(root)
     both = copy_of(trees["mmaction2"], tmp_path)
     train, val = both / "drawn_train_list_videos.txt", both / "drawn_val_list_videos.txt"
     write(val, [*val.read_text().splitlines(), train.read_text().splitlines()[0]])
-    assert "stands in `drawn_train_list_videos.txt` line 1 already" in error(both)
+    assert "is already in `drawn_train_list_videos.txt` line 1" in error(both)
     folders = load_dataset(trees["split-folders"])
     assert not {*folders.official[0].train} & {*folders.official[0].test}
 
@@ -370,7 +370,7 @@ def test_devices_and_fifos_are_passed_over_in_folders(tmp_path):
     os.mkfifo(tmp_path / "set" / "train.csv")
     dataset = load_dataset(tmp_path / "set")
     assert [video.id for video in dataset.videos] == ["grow/1.mp4", "move_left/1.mp4"]
-    assert "2 entries passed over, no video: `grow/2.mp4`, `grow/3.mp4`" in dataset.notes
+    assert "2 entries ignored, no video: `grow/2.mp4`, `grow/3.mp4`" in dataset.notes
 
 
 def test_header_of_unknown_columns_is_not_a_video(tmp_path):
@@ -392,7 +392,7 @@ def test_broken_json_lists_are_named(trees, tmp_path):
     root = copy_of(trees["ssv2"], tmp_path)
     file = root / "labels" / "train.json"
     file.write_text(file.read_text()[:-20])
-    assert "train.json` is no JSON" in error(root)
+    assert "train.json` is not JSON" in error(root)
     file.write_text('[{"id": "1000", "template": "a"}, 7]')
     assert "record 2: `7`; expected a video's id" in error(root)
 
@@ -400,7 +400,7 @@ def test_broken_json_lists_are_named(trees, tmp_path):
 def test_deeply_nested_json_is_refused(trees, tmp_path):
     root = copy_of(trees["diving48"], tmp_path)
     (root / "Diving48_V2_train.json").write_text('[{"vid_name":' + "[" * 100_000)
-    assert "is no JSON" in error(root)
+    assert "is not JSON" in error(root)
 
 
 # Text files as users and their programs write them.

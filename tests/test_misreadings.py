@@ -122,8 +122,8 @@ def test_class_names_are_read_in_any_usual_form(tmp_path, name, text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("clap\nrun\nclap\nwalk\n", "line 3: class `clap` stands twice"),
-        ("0 clap\n1 run\n1 walk\n", "line 3: number 1 stands twice"),
+        ("clap\nrun\nclap\nwalk\n", "line 3: class `clap` occurs twice"),
+        ("0 clap\n1 run\n1 walk\n", "line 3: number 1 occurs twice"),
         ("clap\n\nrun\nwalk\n", "line 2 is empty"),
         ("clap\n1 run\nwalk\n", "line 2: `1 run`; expected a number in every line"),
         ("1 clap\n2 run\n3 walk\n", "label 0 has no name in"),
@@ -188,7 +188,7 @@ def test_rows_of_a_frame_list_name_folders(tmp_path):
     root = tree(tmp_path / "c", *(f"{clip}/{n}.jpg" for clip in "ab" for n in range(6)), list__txt="a 1 3\nb 0 2\n")
     assert "line 1: `a 1 3`; expected `path label`" in error(root / "list.txt")
     put(root, "list.txt", "a 3 1\nb 2 0\n")
-    assert "the second column is no number of frames: `a` has 6, listed 3" in notes(root / "list.txt")
+    assert "the second column is not a number of frames: `a` has 6, listed 3" in notes(root / "list.txt")
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_columns_that_contradict_each_other_are_refused(tmp_path):
     root = tree(tmp_path, "a.mp4", "b.mp4", list__csv="path,label,split,split1\na.mp4,clap,train,test\n")
     assert "columns `split`, `split1` name the first split" in error(root / "list.csv")
     put(root, "list.csv", "path,label,label\na.mp4,clap,run\n")
-    assert "column `label` stands twice" in error(root / "list.csv")
+    assert "column `label` occurs twice" in error(root / "list.csv")
 
 
 def test_header_of_several_unknown_names_gets_a_hint(tmp_path):
@@ -277,7 +277,7 @@ def test_table_of_a_set_is_read_with_its_siblings(tmp_path):
     put(root, "train.csv", f"{header}a.mp4,clap\nb.mp4,run\n")
     put(root, "val.csv", f"{header}c.mp4,clap\n")
     put(root, "test.csv", "path\nd.mp4\n")
-    assert sizes(root / "train.csv") == [(2, 1, 0)] and "1 test video without a label set aside" in notes(
+    assert sizes(root / "train.csv") == [(2, 1, 0)] and "1 test video without a label left out" in notes(
         root / "val.csv"
     )
     put(root, "test.csv", f"{header}d.mp4,run\n")
@@ -411,7 +411,7 @@ def test_column_names_with_blanks_are_read(tmp_path):
 
 def test_classes_of_frame_folders_beside_videos_are_noted(tmp_path):
     root = tree(tmp_path, "clap/a.mp4", "run/b/1.jpg", "walk/c.mp4")
-    assert "1 class folder of frame folders passed over, as others hold video files: `run`" in notes(root)
+    assert "1 class folder of frame folders ignored, as others hold video files: `run`" in notes(root)
 
 
 def test_videos_without_metadata_are_noted(tmp_path):

@@ -72,7 +72,7 @@ def test_impossible_times_are_refused(long_videos, times):
 
 def test_repeated_segment_is_refused(long_videos):
     lines = ["path,label,start,end", "grow/0.avi,a,0,1", "grow/0.avi,a,0.0,1.0"]
-    with pytest.raises(ActionVitError, match="stands in line 2 already"):
+    with pytest.raises(ActionVitError, match="is already in line 2"):
         load_dataset(write(long_videos / "twice.csv", lines))
 
 

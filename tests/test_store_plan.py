@@ -111,7 +111,7 @@ def test_rows_that_cannot_be_copied_are_left_to_embed(tmp_path: Path, videos: li
     embed_all(donor, [("old/" + id, path) for id, path in videos])
     damaged.invalidate()
     plan = make_plan(store, videos, other_stores=[damaged, donor])
-    assert dict(plan.reusable) == {id: (donor, "old/" + id) for id in "abcd"}, "a damaged store is passed over"
+    assert dict(plan.reusable) == {id: (donor, "old/" + id) for id in "abcd"}, "a damaged store is ignored"
     with Writer(make(donor.folder)) as out:
         out.add_failure(failed("old/b", "corrupt", "meanwhile"))
     with Writer(store) as out:

@@ -1,4 +1,4 @@
-"""Check a dataset before it is used: how it was read, undecodable videos, leaks from training to test sets."""
+"""Checks of a dataset before use: how it was read, undecodable videos, leaks from training to test sets."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Bin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """A video that gives no clip."""
+    """A video that cannot be decoded."""
 
     id: str
     reason: str
@@ -47,14 +47,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alike:
-    """Videos that show the same: a group with equal bytes, or a pair of look-alikes."""
+    """Duplicates: a group of videos with equal bytes, or a pair of look-alikes."""
 
     ids: tuple[str, ...]
     differing: float
     """Fraction of differing bits of their picture hashes; 0 for equal bytes."""
     same_source: bool
     splits: tuple[str, ...] = ()
-    """Splits that have some of them in training and others in the test set."""
+    """Splits with some of them in the training set and others in the test set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ class SplitCheck:
 
 @dataclass(slots=True, kw_only=True)
 class Findings:
-    """The results of a check; those that need decoding stay empty without it."""
+    """The results of a check; fields that need decoding are empty without it."""
 
     name: str
     format: str
@@ -87,9 +87,9 @@ class Findings:
     """List files that were read."""
     videos: int
     sources: int | None
-    """None where names give no sources."""
+    """None if the sources are unknown."""
     merged_sources: dict[str, tuple[str, ...]]
-    """Names that are parts or spellings of one film."""
+    """Names that were merged as parts or spellings of one film."""
     classes: dict[str, int]
     splits: list[SplitCheck]
     notes: tuple[str, ...]
@@ -102,7 +102,7 @@ class Findings:
     """Videos that decode; None without decoding."""
     frames: list[Bin] = field(default_factory=list)
     seconds: list[Bin] = field(default_factory=list)
-    """Durations; unknown for a frame folder."""
+    """Durations; frame folders have none."""
     shorter: dict[int, int] = field(default_factory=dict)
     """Number of frames -> videos that have fewer, whose last frame is repeated in clips of that many."""
     pictures: dict[str, int] = field(default_factory=dict)
@@ -259,19 +259,19 @@ def _decode_all(
 
 
 class _Judge:
-    """Finds which splits a group of videos straddles."""
+    """Finds the splits that have a group of videos on both sides."""
 
     def __init__(self, dataset: Dataset, splits: Sequence[Split]) -> None:
         self.source = {video.id: video.source for video in dataset.videos}
         self.sets = [(split.name, set(split.train), set(split.test)) for split in splits]
 
     def alike(self, ids: tuple[str, ...], differing: float) -> Alike:
-        """Return the group with the splits that have some of it in training and some in the test set."""
+        """Return the group with the splits that have parts of it in both the training and the test set."""
         group = set(ids)
         straddled = tuple(name for name, train, test in self.sets if group & train and group & test)
         same = len({self.source[id] for id in ids}) == 1
         return Alike(ids=ids, differing=differing, same_source=same, splits=straddled)
 
     def sorted(self, found: list[Alike]) -> list[Alike]:
-        """Return groups that straddle a split first, then the most alike."""
+        """Return groups divided by a split first, then the most similar."""
         return sorted(found, key=lambda alike: (not alike.splits, alike.differing, alike.ids))

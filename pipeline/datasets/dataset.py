@@ -42,9 +42,9 @@ class Video:
     path: Path
     label: str
     source: str
-    """The film or upload that the video was cut from; equals `id` where it is unknown."""
+    """The film or upload that the video was cut from; `id` if unknown."""
     segment: Segment | None = None
-    """The part of the file that the video is, with an id `path@start-end`; None for the whole file."""
+    """The part of the file used as this video, whose id is `path@start-end`; None for the whole file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +54,9 @@ class Split:
     name: str
     train: tuple[str, ...]
     test: tuple[str, ...]
-    """Empty where the data came without a test set."""
+    """Empty if the dataset has no test set."""
     val: tuple[str, ...] = ()
-    """The validation set that came with the data."""
+    """The dataset's own validation set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +69,9 @@ class Dataset:
     videos: tuple[Video, ...]
     class_names: tuple[str, ...]
     official: tuple[Split, ...] = ()
-    """Splits that came with the data, restricted to the videos on disk."""
+    """The dataset's own splits, restricted to the videos on disk."""
     notes: tuple[str, ...] = ()
-    """Differences between lists and disk, and files passed over; one line per kind."""
+    """Differences between lists and disk, and ignored files; one line per kind."""
     origin: Path | None = None
     """The list file, or the folder with the list files, from which the videos were read; None where it is `root`."""
     lists: tuple[tuple[str, Path], ...] = ()

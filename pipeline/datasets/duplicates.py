@@ -1,4 +1,4 @@
-"""Clips that show the same: byte for byte, or re-encoded, by a perceptual hash of a few frames."""
+"""Duplicate clips: equal bytes, or, for re-encoded clips, similar perceptual hashes of a few frames."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ SIDE, LOW = 32, 8
 NEAR = 0.12
 """Share of differing bits up to which two clips count as near-duplicates.
 
-Of 523 clips of HMDB51, two of different films differ in 17 % at least, and in half as a rule. Every fifth of them,
-encoded anew at half the size and a twentieth of the bytes, differs from itself in 2 % as a rule and 7 % at most.
+Of 523 clips of HMDB51, any two of different films differ in at least 17 % of the bits, typically in half. Every fifth
+clip, re-encoded at half the size and a twentieth of the bytes, differs from the original typically in 2 %, at most 7 %.
 """
 
 
 def picture_hash(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return 63 bits a frame, (F · 63,): which low frequencies are above the frame's median.
+    """Return 63 bits per frame, (F · 63,): which low frequencies are above the frame's median.
 
-    pHash of each frame: grey, 32 × 32, the 8 × 8 lowest of its discrete cosine transform without the constant one.
+    pHash of each frame: gray, 32 × 32, the lowest 8 × 8 coefficients of its discrete cosine transform except the first.
 
     Parameters
     ----------
     frames : ndarray of shape (F, H, W, 3), uint8
-        As many of each clip as of every other.
+        The same number of frames for each clip.
     """
     from PIL import Image
 
@@ -44,7 +44,7 @@ def picture_hash(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def near_duplicates(hashes: Sequence[NDArray[np.bool_]], limit: float = NEAR) -> Iterator[tuple[int, int, float]]:
-    """Yield each pair i < j whose hashes differ in no more than a share `limit` of their bits, with that share."""
+    """Yield each pair i < j whose hashes differ in at most a fraction `limit` of their bits, with that fraction."""
     if not hashes:
         return
     signs = np.where(np.stack(hashes), np.float32(1), np.float32(-1))
@@ -70,7 +70,7 @@ def digests_where_sizes_agree(videos: Iterable[Video]) -> dict[str, str]:
     for video in videos:
         try:
             by_size[fingerprint(video.path).size].append(video)
-        except OSError:  # named in a list and not there
+        except OSError:  # listed, but not on disk
             continue
     digests: dict[str, str] = {}
     of_path: dict[Path, str] = {}

@@ -1,4 +1,4 @@
-"""Read a folder of class folders, or of split folders of class folders; everything passed over is noted."""
+"""Read a folder of class folders, or of split folders of class folders; ignored files are listed in notes."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _scan_sets(root: Path, top: Sequence[os.DirEntry[str]], sets: dict[str, str]
         members.update(dict.fromkeys((video.id for video in part.videos), sets[folder]))
     others = [entry.name for entry in _folders(top) if entry.name not in sets]
     if others:
-        reading.notes.append(f"{pluralize(len(others), 'folder')} beside the sets passed over: {abbreviate(others)}")
+        reading.notes.append(f"{pluralize(len(others), 'folder')} beside the sets ignored: {abbreviate(others)}")
     reading.videos.sort(key=lambda video: video.id)
     reading.splits.append(split_of(1, members))
     return reading
@@ -224,10 +224,10 @@ def _folders(entries: Sequence[os.DirEntry[str]]) -> list[os.DirEntry[str]]:
 
 
 def _is_video_file(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry is a video file; a FIFO or device is none."""
+    """Return whether an entry is a video file, and not a FIFO or device."""
     if entry.name[0] == "." or not entry.name.lower().endswith(VIDEO_SUFFIXES):
         return False
-    # A link to a file that is gone stays a video: it must be listed among the failures, not vanish here.
+    # A dangling link counts as a video, so that it is listed among the failures instead of vanishing.
     return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
 
 
@@ -247,7 +247,7 @@ def _is_text(name: str) -> bool:
 
 
 def _nothing_found(root: Path) -> str:
-    """Return an error for a folder without class folders, with where the videos may be instead."""
+    """Return an error for a folder without class folders, which suggests where the videos may be instead."""
     wanted = "videos (.avi, .mp4, .mkv, .webm and the like) or frame folders"
     for child in sorted(entry.path for entry in _folders(_entries(root))):
         if any(_holds_videos(_entries(grandchild.path)) for grandchild in _folders(_entries(child))):
@@ -264,11 +264,11 @@ def _notes(
     unreadable: Sequence[str],
     nested: Sequence[str],
 ) -> Iterator[str]:
-    """Yield a note for everything that lies in or beside the class folders and was not taken."""
+    """Yield a note for each kind of file or folder, in or beside the class folders, that is not part of the dataset."""
     if unreadable:
         yield f"{pluralize(len(unreadable), 'name')} left out, not UTF-8: {abbreviate(unreadable)}; rename to use"
     if loose := [entry.name for entry in top if _is_video_file(entry)]:
-        yield f"{pluralize(len(loose), 'video')} outside the class folders passed over: {abbreviate(loose)}"
+        yield f"{pluralize(len(loose), 'video')} outside the class folders ignored: {abbreviate(loose)}"
     lists = {
         label
         for label, entries in tree.items()
@@ -278,9 +278,9 @@ def _notes(
         framed = [label for label in beside if any(map(is_frame_folder, tree[label]))]
         if framed and any(taken.values()):
             count = pluralize(len(framed), "class folder")
-            yield f"{count} of frame folders passed over, as others hold video files: {abbreviate(framed)}"
+            yield f"{count} of frame folders ignored, as others hold video files: {abbreviate(framed)}"
         if bare := [label for label in beside if label not in framed]:
-            yield f"{pluralize(len(bare), 'folder')} without videos passed over: {abbreviate(bare)}"
+            yield f"{pluralize(len(bare), 'folder')} without videos ignored: {abbreviate(bare)}"
     if taken_nested := [label for label in nested if taken[label]]:
         count = pluralize(len(taken_nested), "class", "classes")
         yield f"videos of {count} lie in folders below the class folder: {abbreviate(taken_nested)}"
@@ -291,12 +291,12 @@ def _notes(
     deeper = [f"{label}/{video.name}" for label in direct for video in _below(tree[label])]
     if deeper:
         count = pluralize(len(deeper), "video")
-        yield f"{count} in folders below class folders that hold videos themselves passed over: {abbreviate(deeper)}"
+        yield f"{count} in folders below class folders that hold videos themselves ignored: {abbreviate(deeper)}"
     used = {video.path for entries in taken.values() for video in entries}
     inner = {"/".join(name.split("/")[:2]) for name in deeper}
     stray = [f"{label}/{entry.name}" for label in direct for entry in tree[label] if entry.path not in used]
     hidden = [name for name in stray if "/." in name]
     if hidden:
-        yield f"{pluralize(len(hidden), 'hidden file')} passed over: {abbreviate(hidden)}"
+        yield f"{pluralize(len(hidden), 'hidden file')} ignored: {abbreviate(hidden)}"
     if other := sorted(set(stray) - set(hidden) - inner):
-        yield f"{pluralize(len(other), 'entry', 'entries')} passed over, no video: {abbreviate(other)}"
+        yield f"{pluralize(len(other), 'entry', 'entries')} ignored, no video: {abbreviate(other)}"

@@ -67,7 +67,7 @@ def load_dataset(
     Raises
     ------
     ActionVitError
-        If there is nothing to read, a class is empty, a list is wrong, or the name cannot be a folder's.
+        If no video is found, a class is empty, a list is wrong, or the name is not valid for a folder.
     """
     root = Path(root)
     if format is not None and format not in get_args(Format):
@@ -120,12 +120,12 @@ def load_dataset(
 def reload(record: Mapping[str, Any], root: Path | None = None) -> Dataset:
     """Read again the dataset that a store or run recorded, or the one at `root` in the same format.
 
-    Official lists are not looked for: a label is the folder's name with them and without.
+    Official lists are not read again, as they do not change labels.
     """
     format = record.get("layout")
     if root is None:
         root = Path(record.get("csv") or record["root"])
-    if format == "csv" and root.is_dir():  # of the first edition, which recorded the folder of the list alone
+    if format == "csv" and root.is_dir():  # of the first edition, which recorded only the folder of the list
         root = root / f"{record['dataset']}.csv"
     return load_dataset(
         root,
@@ -153,7 +153,7 @@ def _listing(root: Path, format: Format | None, given: Mapping[str, Path], split
 
 
 def _default_name(root: Path, listing: Listing | None) -> str:
-    """Return the name of the folder, or of the list file; that of its folder where the file is called like a set."""
+    """Return the name of the folder or list file; if the file is named like a set, that of its folder."""
     if listing is None or root.is_dir():
         return Path(os.path.normpath(root.absolute())).name
     of_set = root.stem.lower() in SETS or (len(listing.files) > 1 and set_of(root.name)[0])
@@ -190,7 +190,7 @@ def _read_folder(reading: Reading, root: Path, splits_dir: Path | None, format: 
 
 
 def _choose_test_set(dataset: Dataset, test_split: Literal["test", "val"]) -> Dataset:
-    """Return the dataset with its official splits testing on the set that was asked for."""
+    """Return the dataset with official splits that test on the requested set."""
     without = [split for split in dataset.official if not split.test]
     if test_split == "test":
         if not without:
@@ -224,7 +224,7 @@ def _unread_notes(root: Path, listing: Listing | None, format: Format | None) ->
 
 
 def _class_notes(reading: Reading) -> list[str]:
-    """Return notes where all videos are of one class, often because ROOT is wrong, and on names that look alike."""
+    """Return notes if all videos are of one class, often because ROOT is wrong, and on similar class names."""
     labels = {video.label for video in reading.videos} - {""}
     notes = []
     if len(labels) == 1 and all(video.label for video in reading.videos):
@@ -243,7 +243,7 @@ def _class_notes(reading: Reading) -> list[str]:
 
 
 def _source_notes(videos: Sequence[Video]) -> tuple[str, ...]:
-    """Return a note where names give no source: a split by source means little there."""
+    """Return a note if videos have no known source, where a split by source has no effect."""
     unknown = [video.id for video in videos if video.source == video.id]
     if not unknown:
         return ()

@@ -41,7 +41,7 @@ class ClipMetadata(NamedTuple):
     camera_motion: str
     """`camera moves` or `camera still`."""
     people: int
-    """People who take part in the action."""
+    """Number of people who take part in the action."""
     viewpoint: str
     """`front`, `back`, `left` or `right`."""
     quality: str

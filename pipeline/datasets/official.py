@@ -17,7 +17,7 @@ from actionvit.pipeline.datasets.ucf101 import read_ucf101, ucf101_file, ucf101_
 from actionvit.text import abbreviate, pluralize, printable
 
 FOLDER_NAMES = ("testTrainMulti_7030_splits", "test_train_splits", "hmdb51_splits", "splits", "ucfTrainTestlist")
-"""Where people keep the lists; looked at first, and one level deeper than other folders."""
+"""Usual folders of the lists; searched first, and one level deeper than other folders."""
 
 _LOOKED_AT = 2000  # HMDB51 has 153 lists; a folder of a million files beside ROOT must not cost seconds
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{2,4}\Z")
@@ -27,7 +27,7 @@ _FILE = re.compile(r"(?P<label>.+)_test_split(?P<number>\d+)\.txt")
 def find_lists(root: Path, labels: Iterable[str]) -> Path | None:
     """Return the folder inside or beside `root` that holds a list of one of these classes, or None.
 
-    Folders inside come before folders beside, the usual names before others, then by name.
+    Folders inside `root` come before those beside it, usual names before others, then alphabetical order.
     """
     classes = set(labels)
     inside = [root, *(folder for folder in _subfolders(root) if folder.name not in classes)]
@@ -68,7 +68,7 @@ def read_official(folder: Path, videos: Sequence[Video], *, certain: bool = True
 
     A name matches the video of the same class and name, suffix apart; failing that, the one whose name differs only
     in characters that are neither letters nor digits (`@18` for `#18`), if there is exactly one on either side.
-    Lists that are not `certain` to belong to these videos are passed over, with a note, if they name none of them.
+    Lists that are not `certain` to belong to these videos are ignored, with a note, if they name none of them.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def read_official(folder: Path, videos: Sequence[Video], *, certain: bool = True
         listed.setdefault(label, set()).update(codes)
     matches = {label: _match(listed[label], ids.get(label, {})) for label in listed}
     if not certain and not any(matches.values()):
-        return [], [f"split lists in `{folder}` passed over: they name none of these videos"]
+        return [], [f"split lists in `{folder}` ignored: they name none of these videos"]
     for (number, label), codes in lists.items():
         if label in ids and not any(name in matches[label] for name in codes):
             file, count = folder / f"{label}_test_split{number}.txt", pluralize(len(ids[label]), "video")

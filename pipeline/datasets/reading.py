@@ -14,7 +14,7 @@ SETS = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-"""Names of sets as people write them."""
+"""Common names of sets."""
 _SET = re.compile(rf"(?<![a-z])({'|'.join(sorted(SETS, key=len, reverse=True))})(?:_?set)?(?![a-z])")
 _NUMBER = re.compile(r"split_?0*([0-9]{1,3})(?![0-9])|(?<=\{\})_?0*([0-9]{1,2})(?![0-9])")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -33,11 +33,11 @@ class Reading:
     splits: list[Split] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     own_sources: set[str] = field(default_factory=set)
-    """Ids whose source a list gives; names do not change it."""
+    """Ids whose source is given in a list, which takes precedence over the name."""
 
 
 def set_name(text: str, place: str) -> str:
-    """Return train, val, test or the empty string for a set as people write it. Raises ActionVitError."""
+    """Return train, val, test or the empty string for a common name of a set. Raises ActionVitError."""
     if not text:
         return ""
     if (name := SETS.get(text.lower())) is None:

@@ -17,27 +17,27 @@ logger = logging.getLogger(__name__)
 
 
 def default_protocol(dataset: Dataset) -> Protocol:
-    """Return the protocol closest to use on new videos: official lists, else by source, else by class."""
+    """Return the protocol that best estimates results on new videos: official lists, else by source, else by class."""
     return "official" if dataset.official else "grouped" if dataset.sources_known else "stratified"
 
 
 def make_splits(
     dataset: Dataset, protocol: Protocol, *, folds: int = 5, test_fraction: float = 0.3, seed: int = 0
 ) -> tuple[Split, ...]:
-    """Return the splits of a protocol; they depend on ids, labels, sources and the seed, and on nothing else.
+    """Return the splits of a protocol; they depend only on ids, labels, sources and the seed.
 
     Parameters
     ----------
     dataset : Dataset
         The dataset to split.
     protocol : {"official", "grouped", "stratified", "random"}
-        `official`: the lists that came with the data. `grouped`: each source in one fold, each fold the test set
-        once, classes balanced over folds as far as sources allow. `stratified`: a fraction of each class tests;
-        sources are divided. `random`: a fraction of all videos tests.
+        `official`: the dataset's own lists. `grouped`: each source in one fold, each fold the test set once, classes
+        balanced over folds as far as sources allow. `stratified`: a fraction of each class is the test set; sources
+        may be in both sets. `random`: a fraction of all videos is the test set.
     folds : int
         Folds of `grouped`; repeats of `stratified` and `random`. The official lists have their own number.
     test_fraction : float
-        Fraction that tests in `stratified` and `random`.
+        Size of the test set in `stratified` and `random`.
     seed : int
         Seed of a `numpy.random.RandomState`, whose stream is frozen (NEP 19): the same splits under every version.
 
@@ -91,10 +91,9 @@ def make_splits(
 def leaking_sources(dataset: Dataset, split: Split, *, within_class: bool = True) -> tuple[str, ...]:
     """Return the sources with clips in both the training and the test set, sorted.
 
-    By default only sources with clips of one class in both sets count: their test clips show people and a place that
-    training has seen under the same label. HMDB51's official lists keep such names apart, but not the numbered parts
-    of one film, and 133 to 149 films per split have clips of other classes in training; `within_class=False` counts
-    these too.
+    By default only sources with clips of one class in both sets count: their test clips show people and a place seen in
+    training under the same label. HMDB51's official lists separate such names, but not the numbered parts of one film,
+    and 133 to 149 films per split have clips of other classes in training; `within_class=False` counts these too.
     """
     key = {video.id: (video.source, video.label if within_class else "") for video in dataset.videos}
     return tuple(sorted({source for source, _ in {key[id] for id in split.train} & {key[id] for id in split.test}}))
@@ -129,7 +128,7 @@ def _grouped(dataset: Dataset, folds: int, seed: int) -> Iterator[NDArray[np.boo
         if number == 1:
             raise ActionVitError(f"dataset `{dataset.name}`: all videos are of one source; choose another protocol=")
         raise ActionVitError(
-            f"dataset `{dataset.name}`: {number} sources cannot make {folds} folds; ask for fewer folds"
+            f"dataset `{dataset.name}`: {number} sources cannot make {folds} folds; choose fewer folds"
         )
     random = np.random.RandomState(seed)
     fold = grouped_folds(_codes([video.label for video in dataset.videos]), _codes(sources), folds=folds, random=random)
@@ -138,7 +137,7 @@ def _grouped(dataset: Dataset, folds: int, seed: int) -> Iterator[NDArray[np.boo
 
 
 def _shares(dataset: Dataset, by_class: bool, fraction: float, seed: int, repeat: int) -> NDArray[np.bool_]:
-    """Return which videos test: a share of each class (at least one clip on either side), or of all."""
+    """Return a mask of the test set: a fraction of each class (at least one clip in either set), or of all videos."""
     random = np.random.RandomState([seed, repeat])
     label = _codes([video.label if by_class else "" for video in dataset.videos])
     test = np.zeros(len(label), dtype=np.bool_)

@@ -29,7 +29,7 @@ def read_text(file: Path, *, strict: bool = False) -> str:
     Raises
     ------
     ActionVitError
-        If the file is missing, unreadable, no regular file, or binary.
+        If the file is missing, unreadable, not a regular file, or binary.
     """
     try:
         if not stat.S_ISREG(file.stat().st_mode):

@@ -42,7 +42,7 @@ def read_ucf101(
     Raises
     ------
     ActionVitError
-        If a line is no `CLASS/NAME.avi [NUMBER]`, a set has no video, or a video is in both sets of one split.
+        If a line is not `CLASS/NAME.avi [NUMBER]`, a set has no video, or a video is in both sets of one split.
     """
     ids = {_key(video.id): video.id for video in videos}
     sets: dict[int, dict[str, str]] = {}
@@ -62,7 +62,7 @@ def read_ucf101(
                 raise ActionVitError(f"`{file}` line {line}: `{printable(path)}` is in the other set of the split, too")
     folder = files[0].parent
     if not certain and not any(sets.values()):
-        return [], [f"split lists in `{folder}` passed over: they name none of these videos"]
+        return [], [f"split lists in `{folder}` ignored: they name none of these videos"]
     splits = [split_of(number, members) for number, members in sorted(sets.items())]
     for split in splits:
         if not split.train or not split.test:

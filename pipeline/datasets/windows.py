@@ -17,7 +17,7 @@ from actionvit.features.sampling import ClipSpec
 from actionvit.pipeline.datasets.dataset import Dataset
 
 SPEC = ClipSpec(num_frames=1, size=16)
-"""One frame is decoded per video, which is how its duration becomes known."""
+"""Decoding of one frame per video, which also returns the video's duration."""
 
 
 def windows(duration: float, length: float, stride: float) -> Iterator[tuple[float, float]]:
@@ -103,7 +103,7 @@ def write_windows(
 def _durations(
     dataset: Dataset, workers: int | None, timeout: float, on_video: Callable[[int, int], None]
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Return the seconds that each video plays, and the reason for each video without."""
+    """Return the duration of each video in seconds, and the reason for each video without one."""
     durations: dict[str, float] = {}
     failed: dict[str, str] = {}
     requests = (DecodeRequest(video.id, video.path, (SPEC,)) for video in dataset.videos)
@@ -113,7 +113,9 @@ def _durations(
             if not isinstance(item, Decoded):
                 failed[item.id] = f"{item.reason}: {item.detail}"
             elif item.frames.duration is None:
-                failed[item.id] = "no times, as in a frame folder; list its segments with start_frame and end_frame"
+                failed[item.id] = (
+                    "has no presentation times, as a frame folder; list its segments with start_frame and end_frame"
+                )
             else:
                 durations[item.id] = item.frames.duration
     return durations, failed

@@ -18,7 +18,7 @@ from actionvit.errors import ActionVitError
 logger = logging.getLogger(__name__)
 
 _BLOCK = 1 << 18
-_PAUSES = (1, 3, 9)  # seconds before each further attempt
+_PAUSES = (1, 3, 9)  # seconds before each retry
 
 Progress = Callable[[int, "int | None"], None]
 """Called with the bytes received and the total, if known."""
@@ -54,12 +54,12 @@ def download(
     timeout : float
         Seconds of silence after which the connection counts as broken.
     pauses : tuple of float
-        Seconds to wait before each further attempt.
+        Seconds to wait before each retry.
 
     Raises
     ------
     ActionVitError
-        If the address is wrong, the file too big, the disk too small, or every attempt was cut short.
+        If the address is wrong, the file too big, the disk too small, or every attempt was interrupted.
     """
     if not url.startswith(("http://", "https://")):
         raise ActionVitError(f"download: `{url}` is not an http or https address")
@@ -102,7 +102,7 @@ def _attempt(url: str, part: Path, info: Path, *, max_bytes: int, progress: Prog
             info.write_text(json.dumps({"url": url, "validator": validator, "total": total}), encoding="utf-8")
             _receive(url, response, part, have, total, max_bytes=max_bytes, progress=progress)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # the received bytes are not a beginning of the server's file
+        if error.code == 416:  # the received bytes are not the beginning of the server's file
             part.unlink(missing_ok=True)
             raise _InterruptedError("the server's file has changed") from error
         if error.code in (408, 429) or error.code >= 500:

@@ -42,7 +42,7 @@ class DatasetSource:
     checksums: tuple[str, ...] = ()
     """`ALGORITHM:HEX` of each archive, empty where none is published."""
     by_hand: str
-    """How to get it otherwise, in one line."""
+    """Instructions to get it by hand, in one line."""
     videos: int
     """Number of videos in the complete set."""
     max_bytes: int = 16 * 2**30
@@ -97,7 +97,7 @@ BY_HAND = {
     "diving48": "Diving48 is downloaded from http://www.svcl.ucsd.edu/projects/resound/dataset.html; unpack the videos,"
     " and put `Diving48_V2_train.json`, `Diving48_V2_test.json` and `Diving48_vocab.json` beside them",
 }
-"""Sets that are read, but not fetched: where they are and how they lie."""
+"""Datasets that can be read but not fetched, with their address and layout."""
 _ALIASES = {
     "k400": "kinetics",
     "k600": "kinetics",
@@ -145,9 +145,9 @@ def find_source(name: str) -> DatasetSource:
 def fetch(name: str, to: Path, *, sources: Sequence[str] = (), progress: ProgressCallback | None = None) -> Fetched:
     """Make the folder `to` with class folders of videos and the official lists.
 
-    Everything happens in a hidden folder beside `to`, under a lock, and is published by one rename: `to` is complete
-    or not there. Downloads of an interrupted call are kept there, and the next call resumes them. A call that finds
-    another at work waits for it.
+    The work is done in a hidden folder beside `to`, under a lock, and published by one rename, so that `to` is complete
+    or absent. Downloads of an interrupted call are kept there, and the next call resumes them. Concurrent calls wait
+    for each other.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def fetch(name: str, to: Path, *, sources: Sequence[str] = (), progress: Progres
         raise ActionVitError(f"{name}: {source.by_hand}")
     for archive in sources:
         if archive.lower().endswith((".rar", ".7z")):
-            find_bsdtar(archive)  # before gigabytes are fetched in vain
+            find_bsdtar(archive)  # before gigabytes are downloaded
     target = to.resolve()
     with _work_folder(target) as work:
         if _is_taken(to):

@@ -42,7 +42,7 @@ class _Names:
 
 
 def name_classes(listing: Listing) -> list[str]:
-    """Replace label numbers by the class names in a file beside the lists; return notes on what has no name.
+    """Replace label numbers by the class names in a file beside the lists; return notes on labels without a name.
 
     `-1` becomes no label. `1.0`, as pandas writes a column with gaps, is 1.
 
@@ -149,7 +149,7 @@ def _is_list(lines: list[str]) -> bool:
 def _read_names(file: Path) -> _Names | None:
     """Return the class names of a file: `NUMBER NAME` or `NAME NUMBER` per line, or a name per line, from 0.
 
-    A header, and comments that begin with `#`, are passed over. Returns None for a file of comments alone.
+    A header, and comments that begin with `#`, are ignored. Returns None for a file of comments alone.
     """
     lines = [(number, text.strip()) for number, text in enumerate(re.split(r"\r\n|\r|\n", read_text(file)), start=1)]
     while lines and not lines[-1][1]:
@@ -207,7 +207,7 @@ def _unique(file: Path, rows: list[tuple[int, int, str]]) -> dict[int, str]:
         name = text.strip().strip('"').strip()
         if number in names or name in numbers:
             what = f"number {number}" if number in names else f"class `{printable(name[:60])}`"
-            raise ActionVitError(f"`{file}` line {line}: {what} stands twice; a class has one number and one name")
+            raise ActionVitError(f"`{file}` line {line}: {what} occurs twice; a class has one number and one name")
         names[number], numbers[name] = name, number
     return names
 

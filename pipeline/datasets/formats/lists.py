@@ -104,7 +104,7 @@ def _by_comma(text: str) -> list[str]:
 
 
 def _by_blank(text: str) -> list[str]:
-    """Split `path label` or `path number number` from the right: a path may hold blanks."""
+    """Split `path label` or `path number number` from the right: a path may contain spaces."""
     fields = text.rsplit(None, 2)
     if len(fields) == 3 and not (_INTEGER.fullmatch(fields[1]) and _INTEGER.fullmatch(fields[2])):
         return text.rsplit(None, 1)
@@ -140,7 +140,7 @@ def _separator_and_places(files: Sequence[ListFile], roots: Sequence[Path]) -> t
 
 
 def _kind(first: Sequence[tuple[list[str], Path]], frames: bool | None) -> str:
-    """Return what lines hold, from the fields of the first and where their paths start: `label`, `frames`, `path`."""
+    """Return the kind of the lines, `label`, `frames` or `path`, from the first lines and where their paths start."""
     if frames:
         return "frames"
     if all(len(fields) == 1 for fields, _ in first):
@@ -190,7 +190,9 @@ def _frame_notes(kind: str, lines: Sequence[tuple[list[str], Path]]) -> list[str
     if kind != "frames" or not counts or any(_as_many(listed, images) for _, listed, images in counts):
         return []
     path, listed, images = counts[0]
-    return [f"the second column is no number of frames: `{printable(path)}` has {images}, listed {printable(listed)}"]
+    return [
+        f"the second column is not a number of frames: `{printable(path)}` has {images}, listed {printable(listed)}"
+    ]
 
 
 def _fields(file: Path, line: int, fields: list[str], text: str, kind: str, *, unlabeled: bool) -> tuple[str, str]:

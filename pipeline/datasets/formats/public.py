@@ -1,6 +1,6 @@
 """Read the annotation files of public sets that name videos by an id: Kinetics, Something-Something, Diving48, Jester.
 
-Files are looked for by name below ROOT, in any folder; of these sets some videos are always gone.
+Files are looked up by name below ROOT, in any folder. Some videos of these datasets are no longer available.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Index:
         """Return the path below ROOT of the first of these names that exists, or ''; raise if there are several."""
         paths: list[str] = next((self.paths[name] for name in names if name in self.paths), [])
         if len(paths) > 1:
-            raise ActionVitError(f"{place}: {abbreviate(paths)} are one video by name; keep one of them")
+            raise ActionVitError(f"{place}: {abbreviate(paths)} have the name of one video; keep one of them")
         return paths[0] if paths else ""
 
 
@@ -156,7 +156,7 @@ def _array(file: Path) -> list[Any]:
     try:
         content = json.loads(read_text(file))
     except (ValueError, RecursionError) as error:
-        raise ActionVitError(f"`{file}` is no JSON ({str(error)[:80]}); get it again") from error
+        raise ActionVitError(f"`{file}` is not JSON ({str(error)[:80]}); get it again") from error
     if not isinstance(content, list):
         raise ActionVitError(f"`{file}`: expected a JSON array of records")
     return content

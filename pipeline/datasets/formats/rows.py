@@ -44,9 +44,9 @@ class Listing:
     base: Path
     files: list[tuple[Path, list[Row]]]
     complete: bool = True
-    """Whether every listed video must be on disk; of the large public sets some videos are always gone."""
+    """Whether every listed video must be on disk; some videos of the large public datasets are no longer available."""
     sets_by: str = "the list files name"
-    """What puts videos into sets, for an error."""
+    """The part of the data that assigns videos to sets, for an error."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -67,8 +67,8 @@ def resolve(listing: Listing, *, skip_missing: bool = False) -> Reading:
     Raises
     ------
     ActionVitError
-        If no video is listed or left; a path is empty, a URL, missing, no file or folder, or listed twice; or a
-        label is empty where others are not.
+        If no video is listed or none exists; a path is empty, a URL, missing, neither a file nor a folder, or listed
+        twice; or a label is empty where others are not.
     """
     resolver = _Resolver(listing)
     for file, rows in listing.files:
@@ -162,7 +162,7 @@ class _Resolver:
         where = f"line {line}" if first == file else f"`{first.name}` line {line}"
         place = f"`{file}` line {row.line}: `{printable(id)}`"
         if not row.sets or not numbers or numbers & {number for number, _ in row.sets}:
-            raise ActionVitError(f"{place} stands in {where} already; keep one of the two")
+            raise ActionVitError(f"{place} is already in {where}; keep one of the two")
         if row.label and self.videos[id].label and row.label != self.videos[id].label:
             labels = f"`{printable(row.label)}`, and `{printable(self.videos[id].label)}`"
             raise ActionVitError(f"{place} is {labels} in {where}; give a video one label")
@@ -210,7 +210,7 @@ class _Resolver:
         )
 
     def _drop_unlabeled(self, names: str) -> list[str]:
-        """Set videos without a label aside where others have one; a list without any labels can be extracted."""
+        """Leave out videos without a label if others have one; a list without any labels can be extracted."""
         if not self.unlabeled:
             return []
         if len(self.unlabeled) == len(self.videos):
@@ -224,7 +224,7 @@ class _Resolver:
             for ids in self.sets.values():
                 ids.pop(id, None)
         count = pluralize(len(self.unlabeled), "test video")
-        return [f"{count} without a label set aside: {abbreviate(self.unlabeled)}"]
+        return [f"{count} without a label left out: {abbreviate(self.unlabeled)}"]
 
     def _add_splits(self, reading: Reading, names: str) -> list[str]:
         """Add the official splits, by number; return notes on the videos in no set."""

@@ -178,7 +178,7 @@ def table_rows(file: Path, needed: Sequence[str], renamed: Mapping[str, str] | N
     Raises
     ------
     ActionVitError
-        If a needed column is missing, a column stands twice, one that looks like a time has an unknown name, or a row
+        If a needed column is missing, a column occurs twice, one that looks like a time has an unknown name, or a row
         has another number of cells than the header.
     """
     try:
@@ -188,7 +188,9 @@ def table_rows(file: Path, needed: Sequence[str], renamed: Mapping[str, str] | N
         names = [_plain(name) for name in next(reader, [])]
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ActionVitError(f"`{file}` is no CSV in UTF-8 ({error}); save it as comma-separated UTF-8 text") from error
+        raise ActionVitError(
+            f"`{file}` is not a CSV in UTF-8 ({error}); save it as comma-separated UTF-8 text"
+        ) from error
     lines = [(line, cells) for line, cells in lines if any(cells)]
     for line, cells in lines:
         if len(cells) < len(names) or any(cells[len(names) :]):
@@ -236,7 +238,7 @@ def _choose_roles(place: str, names: Sequence[str], labels: Mapping[str, Sequenc
         name for name in names if _SPLIT.fullmatch(name)
     }
     if twice := {name for name in names if name in known and names.count(name) > 1}:
-        raise ActionVitError(f"{place}: column {abbreviate(twice)} stands twice; keep one of the two")
+        raise ActionVitError(f"{place}: column {abbreviate(twice)} occurs twice; keep one of the two")
     splits = [name for name in names if (match := _SPLIT.fullmatch(name)) and int(match[1]) == 1]
     splits += [name for name in COLUMNS["split"] if name in names][:1]
     if len(splits) > 1:

@@ -1,4 +1,4 @@
-"""A small dataset in the shape of HMDB51, drawn: real AVI files, its file names, its long tail, its split lists."""
+"""A small synthetic dataset in the form of HMDB51: AVI files with its file names, long tail and split lists."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ FRAMES = (24, 48)
 RATE = 30
 LISTS = "testTrainMulti_7030_splits"
 _MARK = "drawn.json"
-_VERSION = 1  # raise when the same seed draws other pixels or names: an old folder is then not mixed with new clips
+_VERSION = (
+    1  # increase when the same seed draws other pixels or names, so that old and new clips are never mixed in a folder
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnClip:
-    """One clip to draw; everything in it follows from these numbers."""
+    """One clip to draw; these numbers determine its pixels."""
 
     motion: str
     source: int
@@ -102,16 +104,16 @@ def draw_dataset(
     root : Path
         A new or empty folder, or one that was written with the same seed and number of clips.
     seed : int
-        The same seed draws the same pixels; the files' bytes may differ from one FFmpeg version to another.
+        The same seed draws the same pixels; the files' bytes may differ between FFmpeg versions.
     clips : int
-        About how many clips; no class gets fewer than five.
+        Approximate number of clips; no class gets fewer than five.
     track : callable, optional
         Wraps the sequence of clips to write, as tqdm does.
 
     Returns
     -------
     int
-        How many clips were written, as against kept.
+        Number of clips written; existing ones are not counted.
 
     Raises
     ------
@@ -130,7 +132,7 @@ def draw_dataset(
 
 
 def write_clip(root: Path, clip: DrawnClip) -> None:
-    """Draw a clip into `root/MOTION/NAME`, whole or not at all."""
+    """Draw a clip into `root/MOTION/NAME`, atomically."""
     file = root / clip.motion / clip.name
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}")
@@ -154,7 +156,7 @@ def write_avi(file: Path, clip: NDArray[np.uint8]) -> None:
 
 
 def _claim(root: Path, mark: dict[str, object]) -> None:
-    """Make the folder, or check that it is one of ours."""
+    """Make the folder, or check that an earlier call made it."""
     if root.exists() and not root.is_dir():
         raise ActionVitError(f"`{root}` is a file; give a new or empty folder for the drawn clips")
     root.mkdir(parents=True, exist_ok=True)
@@ -172,7 +174,7 @@ def _claim(root: Path, mark: dict[str, object]) -> None:
 
 
 def _lists(plan: Sequence[DrawnClip], seed: int) -> Iterator[tuple[str, str]]:
-    """Yield name and text of three lists a class: about 30 % test (2), sources kept apart, some unused (0)."""
+    """Yield name and text of three lists per class: about 30 % test (2), by source, some clips unused (0)."""
     by_class: dict[str, dict[int, list[DrawnClip]]] = {}
     for clip in plan:
         by_class.setdefault(clip.motion, {}).setdefault(clip.source, []).append(clip)

@@ -1,6 +1,6 @@
-"""Moving shapes, drawn: clips whose class lies in the motion and in nothing that a single picture shows.
+"""Synthetic clips of moving shapes, whose class is the motion and cannot be seen in a single frame.
 
-Half of the classes are the other half played backwards, so that a head needs to know the order of the frames.
+Half of the classes are the other half played backwards, so that only the order of the frames distinguishes them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOTIONS = (
     "appear",
     "vanish",
 )
-"""The classes, in no order that means anything."""
+"""The classes; their order has no meaning."""
 
 BACKWARDS = {
     "move_left": "move_right",
@@ -35,7 +35,7 @@ BACKWARDS = {
     "turn_anticlockwise": "turn_clockwise",
     "vanish": "appear",
 }
-"""Motions that are others played backwards; the two that are missing look the same both ways."""
+"""Pairs of motions that are each other played backwards; the two others look the same both ways."""
 
 _SHAPES = ("disc", "box", "triangle", "ring", "cross", "drop")
 _NOISE = 15  # the widest noise; pictures keep this far from 0 and 255, so that adding it never wraps around
@@ -43,7 +43,7 @@ _NOISE = 15  # the widest noise; pictures keep this far from 0 and 255, so that 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """What clips of one source share: the place, and what moves there."""
+    """The common part of all clips of a source: the background and the moving shape."""
 
     backdrop: Array
     """(G, G, 3), colours of a coarse grid, 0 to 255; spread smoothly over the picture."""
@@ -77,7 +77,7 @@ class Drawn:
     pixels: NDArray[np.uint8]
     """(T, H, W, 3)"""
     track: Track
-    """Of the shape, in the place that is filmed: y and x count from the corner of a still camera's picture."""
+    """Motion of the shape in the scene: y and x are relative to the corner of a still camera's picture."""
     camera: Array
     """(T, 2): how far the camera has moved down and right, in pixels."""
 
@@ -119,13 +119,13 @@ def draw_clip(
     motion : str
         One of `MOTIONS`.
     rng : numpy.random.RandomState
-        Decides everything else; its stream is frozen (NEP 19), so the same state gives the same pixels.
+        Source of all randomness; its stream is frozen (NEP 19), so the same state gives the same pixels.
     frames : int
         T.
     size : int or (int, int)
         Height and width in pixels; one number for a square.
     camera_motion : float
-        How far the camera pans and shakes, as a share of the short side; 0 for a tripod, 0.1 is a lot.
+        Amplitude of camera pan and shake, as a fraction of the short side; 0 for a tripod, 0.1 is large.
     noise : int
         Sensor noise, the largest deviation in grey levels, 0 to 15.
     scene : Scene, optional
@@ -155,7 +155,7 @@ def draw_tracked(
     noise: int = 4,
     scene: Scene | None = None,
 ) -> Drawn:
-    """Draw one clip as `draw_clip` does; return where shape and camera went, too."""
+    """Draw one clip like `draw_clip`; also return the paths of shape and camera."""
     if motion not in MOTIONS:
         raise ValueError(f"motion: got {motion!r}, expected one of {', '.join(MOTIONS)}")
     if not 0 <= noise <= _NOISE:
@@ -176,7 +176,7 @@ def draw_tracked(
 
 
 def _track(motion: str, rng: np.random.RandomState, frames: int, room: NDArray[np.float64]) -> Track:
-    """Return where the shape goes: the motion itself, over a slow drift and turn that mean nothing."""
+    """Return the path of the shape: the motion itself, plus a random slow drift and turn independent of the class."""
     forwards = BACKWARDS.get(motion, motion)
     time = np.linspace(0, 1, frames) if frames > 1 else np.full(1, 0.5)
     if forwards != motion:
@@ -261,7 +261,7 @@ def _paint(clip: NDArray[np.uint8], scene: Scene, track: Track, shift: Array, sh
 
 
 def _outline(shape: str, u: Array, v: Array) -> Array:
-    """Return about how far (u, v) lies outside the shape, in radii; negative inside."""
+    """Return the approximate distance of (u, v) from the shape's edge, in radii; negative inside."""
     if shape == "disc":
         distance = np.hypot(u, v) - 1
     elif shape == "box":
@@ -279,7 +279,7 @@ def _outline(shape: str, u: Array, v: Array) -> Array:
 
 
 def _add_noise(clip: NDArray[np.uint8], rng: np.random.RandomState, noise: int) -> None:
-    """Add one noise picture, shifted anew for every frame: as good as fresh noise, at a tenth of the time."""
+    """Add one noise picture, shifted randomly per frame: equivalent to fresh noise, in a tenth of the time."""
     frames, height, width, _ = clip.shape
     play = 16
     tile = rng.randint(-noise, noise + 1, (height + play, width + play, 3), dtype=np.int8).view(np.uint8)
