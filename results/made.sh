@@ -1,4 +1,4 @@
-# made NAME: say by which script the calling one goes, how long that took, and on what.
+# made NAME: print the name, duration and machine of the calling script.
 made() {
   local cpu gpu
   cpu=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo 2>/dev/null | head -n 1)
@@ -7,7 +7,7 @@ made() {
     "${cpu:-$(uname -m)}" "${gpu:+ and one $gpu}" "$(actionvit --version | sed 's/, version//')"
 }
 
-# linked ROOT: make data/jhmdb21 a link to it, so that no path of this machine stands in what is written.
+# linked ROOT: link data/jhmdb21 to ROOT, so that the output contains no path of this machine.
 linked() {
   mkdir -p data
   ln -sfn "$(cd "$1" && pwd)" data/jhmdb21

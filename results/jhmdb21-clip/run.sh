@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # results/jhmdb21-clip/run.sh CLIP ROOT [VARIANT...], in an empty folder: CLIP is a Hugging Face folder of CLIP ViT-B/16's vision
 # tower, ROOT the clips in class folders. `base` without a VARIANT takes about a quarter of an hour on two CPU cores; `base hr`
-# costs ten times as much, a minute on a GPU. Writes features-cache/, runs/, report/ and README.md. Stopped and called
-# again, it embeds what is left; with PRECISION=bf16 it goes on without a GPU from what was embedded on one.
+# takes ten times as long, or a minute on a GPU. Writes features-cache/, runs/, report/ and README.md. After an interruption,
+# it embeds the remaining videos; with PRECISION=bf16 it continues on a CPU with embeddings from a GPU.
 set -euo pipefail
 clip=$1 root=$2 here=$(cd "$(dirname "$0")" && pwd)
 variants=("${@:3}")

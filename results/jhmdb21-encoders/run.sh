@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # results/jhmdb21-encoders/run.sh CLIP ROOT, in an empty folder: CLIP is a Hugging Face folder of CLIP ViT-B/16's vision tower with its
-# preprocessor_config.json, ROOT the clips in class folders. Half an hour on two CPU cores. Writes features-cache/, runs/, report/ and, to be
-# kept, README.md, summary.csv, report.html and RUN/metrics.json. Stopped and called again, it embeds what is left.
+# preprocessor_config.json, ROOT the clips in class folders. Half an hour on two CPU cores. Writes features-cache/, runs/, report/, and the files
+# to commit: README.md, summary.csv, report.html and RUN/metrics.json. After an interruption, it embeds the remaining videos.
 set -euo pipefail
 clip=$(cd "$1" && pwd) root=$2 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../made.sh"

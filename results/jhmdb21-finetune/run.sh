@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # results/jhmdb21-finetune/run.sh CLIP ROOT [DEVICE], in an empty folder: CLIP is a Hugging Face folder of CLIP ViT-B/16's
-# vision tower, ROOT the clips in class folders, DEVICE cpu, cuda, cuda:1 or auto. A linear probe, the last block, the last
-# four blocks and, where DEVICE is cuda, all of the encoder, over the same grouped splits; on cuda these three train side by
-# side. README.md, report/ and runs/ are to be kept; features-cache/, clip-inflated/ (both used again if they are there) and
-# work/ (whole runs, logs) are not. The settings below may be given in the environment; VARIANT=tiny tries the script out.
+# vision tower, ROOT the clips in class folders, DEVICE cpu, cuda, cuda:1 or auto. Trains a linear probe, the last block, the last
+# four blocks and, if DEVICE is cuda, the whole encoder, on the same grouped splits; on cuda the last three run in parallel.
+# Commit README.md, report/ and runs/. Do not commit features-cache/, clip-inflated/ (both are reused) and work/ (complete
+# runs, logs). Environment variables override the settings below; VARIANT=tiny tests the script.
 set -euo pipefail
 clip=$1 root=$2 device=${3:-auto} here=$(cd "$(dirname "$0")" && pwd) given=
 for name in PRECISION VARIANT FOLDS VIEWS BATCH MEMORY EPOCHS PATIENCE LR ALL_EPOCHS ALL_LR TRAIN SIDE_BY_SIDE; do
@@ -22,7 +22,7 @@ export ACTIONVIT_RUNS=work
 rm -rf work report runs
 mkdir -p work/logs
 
-# said RUN COMMAND…: run it; its log is what it says and how long it took.
+# said RUN COMMAND…: run the command; log its output and its duration.
 said() {
   local log=work/logs/$1.txt began=$SECONDS
   "${@:2}" | tee -a "$log"
@@ -53,10 +53,10 @@ actionvit report "${runs[@]}" --output report
 rm -f report/figures/*.png report/figures/*.pdf
 {
   cat "$here/about.md" report/report.md
-  printf '\n## What the commands said\n\n```\n'
+  printf '\n## Output of the commands\n\n```\n'
   for run in "${runs[@]}"; do sed '/ epoch *[0-9]*: /d' "work/logs/$run.txt"; done # history.csv has the epochs
   printf '```\n'
-  [ -z "$side" ] || printf '\nThe fine-tunings ran side by side: each alone is faster.'
+  [ -z "$side" ] || printf '\nThe fine-tunings ran in parallel; each one is faster alone.'
   printf '\n'
   made "${given}results/jhmdb21-finetune/run.sh CLIP ROOT $device"
 } >README.md

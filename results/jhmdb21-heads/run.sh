@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # results/jhmdb21-heads/run.sh ROOT CACHE [HEADS], in an empty folder: ROOT holds the clips in class folders, CACHE is the
-# features-cache/ that results/jhmdb21-clip/run.sh wrote. Tables and curves go to heads/, shots/, imbalance/ and splits/, all of
-# them into README.md. `attentive` and `mlp` are trained by gradient steps and take 20 minutes of a core, the rest takes a few.
+# features-cache/ of results/jhmdb21-clip/run.sh. Writes tables and curves to heads/, shots/, imbalance/ and splits/, and all of
+# them to README.md. `attentive` and `mlp` are trained by gradient descent and take 20 minutes on one core, the others a few.
 set -euo pipefail
 root=$1 cache=$2 heads=${3:-linear,attentive,mlp,knn,centroid} here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../made.sh"
@@ -17,13 +17,13 @@ experiment splits --shards 4 --seeds 5 & running+=($!)
 for one in "${running[@]}"; do wait "$one"; done
 {
   cat "$here/about.md"
-  printf '\n## Heads × weightings × shots\n\n![Top-1 against clips a class](heads/curves.png)\n\n'
+  printf '\n## Heads × weightings × shots\n\n![Top-1 against clips per class](heads/curves.png)\n\n'
   cat heads/heads.md
-  printf '\n## Few clips a class, linear head\n\n![Top-1 against clips a class](shots/curves.png)\n\n'
+  printf '\n## Few clips per class, linear head\n\n![Top-1 against clips per class](shots/curves.png)\n\n'
   cat shots/shots.md
   printf '\n## Long tails, linear head\n\n![Tail classes](imbalance/tail.png) ![All classes](imbalance/mean_class_accuracy.png)\n\n'
   cat imbalance/imbalance.md
-  printf '\n## What a split does, and what shards see\n\n'
+  printf '\n## Splits and shards\n\n'
   cat splits/splits.md
   printf '\n![Clips of each class in each shard, first split](splits/shards.png)\n\n'
   cat splits/shards.md
