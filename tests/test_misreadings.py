@@ -426,6 +426,26 @@ def test_training_set_alone_gets_a_way_out(tmp_path):
     assert "no test set, but 2 training videos: protocol=grouped or stratified divides them" in notes(root)
 
 
+def test_json_lines_of_sets_are_read_together(tmp_path):
+    record = '{{"video": "{}", "label": "{}"}}\n'
+    root = tree(tmp_path, "a.mp4", "b.mp4", train__jsonl=record.format("a.mp4", "x"))
+    put(root, "test.jsonl", record.format("b.mp4", "y"))
+    assert sizes(root / "train.jsonl") == [(1, 0, 1)]
+
+
+@pytest.mark.parametrize("folder", ["splits", "annotations", "meta"])
+def test_lists_in_usual_folders_are_read(tmp_path, folder):
+    root = tree(tmp_path, "clap/a.mp4", "run/b.mp4")
+    put(root, f"{folder}/train.txt", "clap/a.mp4\n")
+    put(root, f"{folder}/test.txt", "run/b.mp4\n")
+    assert sizes(root) == [(1, 0, 1)] and load_dataset(root).class_names == ("clap", "run")
+
+
+def test_decimal_labels_are_noted(tmp_path):
+    root = tree(tmp_path, "a.mp4", "b.mp4", list__txt="a.mp4 0.5\nb.mp4 1.5\n")
+    assert "labels are decimal numbers, each its own class: `0.5`, `1.5`" in notes(root / "list.txt")
+
+
 def test_images_in_lists_are_refused(tmp_path):
     root = tree(tmp_path, "clip/1.jpg", list__csv="path,label\nclip/1.jpg,clap\n")
     assert "line 2: `clip/1.jpg` is an image; list the folder" in error(root / "list.csv")

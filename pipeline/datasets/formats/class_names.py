@@ -21,6 +21,7 @@ _FILE = re.compile(
     rf"(({_CLASSES})|.*label_?map.*|.*_(labels|classes|class_?names|categories))\.(txt|csv|tsv)", re.IGNORECASE
 )
 _NUMBER = re.compile(r"(-?[0-9]{1,9})(?:\.0+)?")
+_DECIMAL = re.compile(r"-?[0-9]*\.[0-9]+")
 _NUMBER_NAME = re.compile(r"([0-9]{1,9})\s*[\s,:;|]\s*(\S.*)")
 _NAME_NUMBER = re.compile(r"(\S.*?)\s*[\s,:;|]\s*([0-9]{1,9})")
 _HEADERS = frozenset(
@@ -62,7 +63,9 @@ def name_classes(listing: Listing) -> list[str]:
     words = sorted(labels - numbers.keys())
     labels, notes = labels - without, []
     if words:
-        if mixed := sorted(labels & numbers.keys()):
+        if all(_DECIMAL.fullmatch(word) for word in words):
+            notes.append(f"labels are decimal numbers, each its own class: {abbreviate(words)}")
+        elif mixed := sorted(labels & numbers.keys()):
             notes.append(f"labels are words and numbers: {abbreviate(words, 2)} and {abbreviate(mixed, 2)}")
     elif labels:
         named = _find_names(listing, {label: numbers[label] for label in labels})

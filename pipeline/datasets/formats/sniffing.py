@@ -18,7 +18,7 @@ from actionvit.pipeline.datasets.ucf101 import ucf101_file
 from actionvit.text import abbreviate, pluralize
 
 SUFFIXES = (*lists.SUFFIXES, ".json", ".jsonl")
-ANNOTATIONS = ("annotations", "labels", "annotation", "lists")
+ANNOTATIONS = ("annotations", "labels", "annotation", "lists", "splits", "split", "anno", "annos", "ann", "meta")
 """Folders in ROOT where sets keep their annotation files."""
 _MAX_LISTS = 50
 

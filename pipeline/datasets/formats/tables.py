@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from actionvit.errors import ActionVitError
 from actionvit.features.sampling import Segment
 from actionvit.pipeline.datasets.formats.rows import Listing, Row, refuse_url
-from actionvit.pipeline.datasets.reading import SETS, set_name
+from actionvit.pipeline.datasets.reading import SETS, set_name, set_of
 from actionvit.pipeline.datasets.textfile import read_lines, read_text
 from actionvit.text import abbreviate, pluralize, printable
 
@@ -102,7 +102,8 @@ def read_videofolder(root: Path, files: Sequence[Path]) -> Listing:
     """Read the `metadata.csv` or `metadata.jsonl` of a Hugging Face videofolder, in ROOT or in its split folders.
 
     `file_name` is relative to the metadata file. Without a column for the label, the folder of the video is its class.
-    Without one for the split, the folder below ROOT is, if it is called `train`, `validation`, `test` or the like.
+    Without one for the split, the folder below ROOT is, if it is called `train`, `validation`, `test` or the like; or
+    the file's name among several, `train.jsonl` and `test.jsonl`.
     """
     listed, notes = [], []
     for file in files:
@@ -117,9 +118,10 @@ def read_videofolder(root: Path, files: Sequence[Path]) -> Listing:
                 raise ActionVitError(f"`{file}` line {line}: empty path; fill it in or remove the line")
             path = PurePosixPath(prefix.as_posix(), row.path)
             parts = path.parts
-            in_set = SETS.get(parts[0].lower(), "") if len(parts) > 1 else ""
+            in_folder = SETS.get(parts[0].lower(), "") if len(parts) > 1 else ""
+            in_set = in_folder or (set_of(file.name)[0] if len(files) > 1 else "")
             label = row.label
-            if not label and not {"label"} & cells.keys() and len(parts) > 1 + bool(in_set):
+            if not label and not {"label"} & cells.keys() and len(parts) > 1 + bool(in_folder):
                 label = parts[-2]
             rows.append(row._replace(path=str(path), label=label, sets=row.sets or (((1, in_set),) if in_set else ())))
         listed.append((file, rows))
