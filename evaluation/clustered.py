@@ -178,7 +178,17 @@ class Design:
         return self.linearized(value, values - value, weight, kind)
 
     def linearized(self, value: float, residual: Floats, weight: Floats, kind: Kind) -> Estimate:
-        """Return the estimate of a statistic whose error is, to first order, a weighted sum of residuals (M,)."""
+        """Return the estimate of a statistic whose error is, to first order, a weighted sum of residuals.
+
+        Parameters
+        ----------
+        value : float
+            The statistic.
+        residual, weight : ndarray of shape (M,)
+            Residual and weight of each test result.
+        kind : {"hits", "losses"}
+            A fraction of hits, or a mean loss; see `TRAINING_SHARE`.
+        """
         splits, size = len(self.tests), np.bincount(self.source, weights=weight)
         leverage = np.minimum(size, 0.75)[self.source]
         part = weight * residual / np.sqrt(1 - leverage)

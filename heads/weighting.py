@@ -74,6 +74,16 @@ def sampling_rates(y: NDArray[np.intp], sampler: Sampler) -> NDArray[np.float64]
 
 
 def log_prior(y: NDArray[np.intp], n_classes: int, sample_weight: NDArray[Any] | None = None) -> NDArray[np.float64]:
-    """Return log π_c of the training clips, (C,), for logit adjustment (Menon et al., ICLR 2021)."""
+    """Return log π_c of the training clips, (C,), for logit adjustment (Menon et al., ICLR 2021).
+
+    Parameters
+    ----------
+    y : ndarray of int, shape (n,)
+        Class numbers.
+    n_classes : int
+        C.
+    sample_weight : ndarray of shape (n,), optional
+        Weight of each clip in the loss.
+    """
     counts = np.bincount(y, weights=sample_weight, minlength=n_classes).astype(np.float64)
     return np.asarray(np.log(np.maximum(counts, np.finfo(np.float64).tiny) / counts.sum()))

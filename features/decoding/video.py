@@ -119,7 +119,20 @@ def decode(
     policy: DecodePolicy = DecodePolicy(),
     segment: Segment | None = None,
 ) -> Frames:
-    """Open a video in this process, unsupervised, and return `sample_frames` of it. Raises DecodeError."""
+    """Open a video in this process, unsupervised, and decode the frames that `specs` sample.
+
+    Parameters
+    ----------
+    path : Path
+        A video file or frame folder.
+    specs, policy, segment
+        As for `sample_frames`.
+
+    Raises
+    ------
+    DecodeError
+        With a `reason` from the closed list.
+    """
     with open_video(path, policy) as video:
         return sample_frames(video, specs, policy, segment)
 

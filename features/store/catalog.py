@@ -24,7 +24,18 @@ Shard = tuple[int, int]
 
 
 def store_folder(cache: Path, dataset: str, variant: str, key: FeatureKey, shard: Shard | None = None) -> Path:
-    """Return the folder of the store of a dataset and key; shards lie beside it."""
+    """Return the folder of the store of a dataset and key; shards lie beside it.
+
+    Parameters
+    ----------
+    cache : Path
+        The cache root.
+    dataset, variant : str
+        Names of the dataset and of the encoder.
+    key : FeatureKey
+    shard : (i, n), optional
+        The store of shard i of n instead of the whole dataset.
+    """
     name = f"{variant}-{key.digest[:10]}"
     return cache / dataset / (name if shard is None else f"{name}.shard-{shard[0]}-of-{shard[1]}")
 

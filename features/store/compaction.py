@@ -27,7 +27,18 @@ from actionvit.features.store.store import FeatureStore
 def publish_part(
     store: FeatureStore, sequence: int, table: Table, arrays: Mapping[str, Any], replaced: Sequence[Path] = ()
 ) -> Path:
-    """Publish rows as the part at one place in the order of parts, remove the parts it replaces; return its path."""
+    """Publish rows as one part, then remove the parts that it replaces; return its path.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    sequence : int
+        Position in the order of parts.
+    table, arrays
+        As for `parts.encode_part`.
+    replaced : sequence of Path
+        Parts to remove.
+    """
     image = encode_part(table, arrays, {"sequence": sequence, **store.part_attributes})
     path = store.folder / part_name(sequence, image)
     removed = [old for old in replaced if old != path]

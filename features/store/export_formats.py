@@ -1,4 +1,8 @@
-"""Writers of exported stores: npz, HDF5, Parquet, safetensors, and one `.npy` file per video."""
+"""Writers of exported stores: npz, HDF5, Parquet, safetensors, and one `.npy` file per video.
+
+Every writer takes a path, `texts` (n strings by name: ids, labels, ...), `arrays` (`Blocks` of n rows by name), and
+`about`, a JSON text with the origin of the rows.
+"""
 
 from __future__ import annotations
 

@@ -347,7 +347,26 @@ def read_unchecked(data: h5py.Dataset) -> NDArray[Any]:
 
 
 def read_positions(path: Path, name: str, offset: NDArray[np.int64], out: NDArray[Any], to: NDArray[np.int64]) -> None:
-    """Copy rows `offset` (ascending) of a quantity into `out[to]`; each chunk is read once, in storage order."""
+    """Copy some rows of a quantity into an array; each chunk is read once, in storage order.
+
+    Parameters
+    ----------
+    path : Path
+        The part file.
+    name : str
+        The quantity.
+    offset : ndarray of int64, shape (m,)
+        Rows in the part, ascending.
+    out : ndarray of shape (n, ...)
+        The array to fill.
+    to : ndarray of int64, shape (m,)
+        Rows in `out`.
+
+    Raises
+    ------
+    DamagedPart
+        If the rows cannot be read.
+    """
     with open_part(path) as part:
         try:
             data = part[name]

@@ -45,7 +45,18 @@ class FeatureStore:
 
     @classmethod
     def create(cls, folder: Path, *, key: FeatureKey, dataset: str, variant: str, info: dict[str, Any]) -> FeatureStore:
-        """Open the store of a key, or make it; write `info`.
+        """Open the store of a key, or create it; write `info`.
+
+        Parameters
+        ----------
+        folder : Path
+            The store's folder, as from `catalog.store_folder`.
+        key : FeatureKey
+            Every setting that changes the embeddings.
+        dataset, variant : str
+            Names of the dataset and of the encoder.
+        info : dict
+            JSON values that do not change the embeddings, such as the dataset's root.
 
         Raises
         ------

@@ -100,7 +100,7 @@ def leaking_sources(dataset: Dataset, split: Split, *, within_class: bool = True
 
 
 def leaking_videos(dataset: Dataset, split: Split, *, within_class: bool = True) -> tuple[str, ...]:
-    """Return the test videos whose source is also in training, by default under the same class, sorted."""
+    """Return the ids of test videos whose source is also in training, sorted; see `leaking_sources`."""
     key = {video.id: (video.source, video.label if within_class else "") for video in dataset.videos}
     train = {key[id] for id in split.train}
     return tuple(id for id in sorted(split.test) if key[id] in train)

@@ -110,7 +110,7 @@ def extract_on(
     on_video: Callable[[int, int], None] = lambda done, total: None,
     **options: Any,
 ) -> Summary:
-    """Extract like `extract`, the shards on an engine.
+    """Extract like `extract`, with the shards on an engine. Parameters that are not listed are as for `extract`.
 
     Parameters
     ----------

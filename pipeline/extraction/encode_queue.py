@@ -65,7 +65,7 @@ class EncodeQueue:
         return seconds["prepare"] + seconds["forward"]
 
     def put(self, video: Decoded) -> None:
-        """Queue a video, and write rows that are ready."""
+        """Queue a video, and write the rows that are ready."""
         self._batch.append(video)
         size = sum(queued.frames.data.nbytes for queued in self._batch)
         if len(self._batch) >= min(self.encoder.batch_videos, BATCH_VIDEOS) or size >= BATCH_BYTES:

@@ -86,9 +86,13 @@ def extract(
     Parameters
     ----------
     dataset : Dataset
-        Labels are ignored: new labels re-extract nothing.
+        Labels are ignored, so that new labels need no new extraction.
     jobs : sequence of EncoderJob
         One per variant; each has its own store below `cache/DATASET/`.
+    policy, workers, timeout
+        As for `decode_stream`.
+    device : str
+        `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
     shard : (i, n), optional
         Only the videos whose id falls into part i of n. Each part is a store of its own, to be merged.
     reuse_from : sequence of Path
@@ -169,7 +173,7 @@ def apply_plans(
     wait: bool,
     on_plan: Callable[[int, int], None],
 ) -> tuple[set[str], list[Outcome]]:
-    """Do everything of an extraction except embedding, such as copying reusable rows and removing outdated ones.
+    """Run an extraction except for embedding: copy reusable rows, remove outdated ones. Settings are as for `extract`.
 
     Returns
     -------
@@ -236,7 +240,7 @@ def _prepare(dataset: Dataset, targets: Sequence[_Target], cache: Path, copies: 
 
 
 def _info(dataset: Dataset, job: EncoderJob, recorded: dict[str, Any]) -> dict[str, Any]:
-    """Return what a store records besides its key: fields that do not change the numbers."""
+    """Return the fields of a store besides its key, which do not change the numbers."""
     return dataset.record | {"weights": job.source, "gmac": recorded.get("gmac") or job.gmac}
 
 
@@ -245,21 +249,21 @@ def _refuse_another(dataset: Dataset, target: _Target) -> None:
 
     It is another one if the recorded root still holds a file of a changed video as it was when it was embedded.
     """
-    recorded, here = target.store.info.get("root"), dataset.root.resolve()
-    if recorded in (None, str(here)):
+    recorded, root = target.store.info.get("root"), dataset.root.resolve()
+    if recorded in (None, str(root)):
         return
     store, plan = target.store, target.plan
     if len(store) == len(plan.unlisted) and all(source.store is not store for source in plan.reusable.values()):
         if len(store) and dataset.videos:
             raise ActionVitError(
-                f"{here}: named `{dataset.name}` like {recorded}, whose embeddings are in {store.folder}, but no video "
+                f"{root}: named `{dataset.name}` like {recorded}, whose embeddings are in {store.folder}, but no video "
                 "of one is in the other; choose another name= for one of the two"
             )
         return
     others = [id for id in plan.changed if _is_as_embedded(store, id, Path(recorded) / id)]
     if others:
         raise ActionVitError(
-            f"{here}: its name is `{dataset.name}`, and so is that of {recorded}, whose embeddings are in"
+            f"{root}: its name is `{dataset.name}`, and so is that of {recorded}, whose embeddings are in"
             f" {target.store.folder}; ids of other videos there: {len(others)} ({others[0]!r} is the first); choose"
             " another name= for one of the two"
         )

@@ -21,7 +21,18 @@ CANDIDATES = 4
 
 
 def draw_times(count: int, frames: int, shortest: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return `frames` increasing positions below `count`: one at random in each equal part of a random segment."""
+    """Return increasing frame positions, (frames,): one at random in each equal part of a random segment.
+
+    Parameters
+    ----------
+    count : int
+        Frames to choose from.
+    frames : int
+        Number of positions.
+    shortest : float
+        Minimum duration of the segment, as a fraction of the video.
+    rng : numpy.random.Generator
+    """
     duration = rng.uniform(shortest, 1)
     start = rng.uniform(0, 1 - duration)
     place = start + duration * (np.arange(frames) + rng.uniform(0, 1, frames)) / frames
@@ -29,7 +40,16 @@ def draw_times(count: int, frames: int, shortest: float, rng: np.random.Generato
 
 
 def draw_box(height: int, width: int, smallest: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Return (top, left, height, width) of a crop: a random fraction of the largest square, aspect up to 4 : 3."""
+    """Return (top, left, height, width) of a crop in pixels, of random area and an aspect ratio up to 4 : 3.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the frame in pixels.
+    smallest : float
+        Minimum area, as a fraction of the largest square of the frame.
+    rng : numpy.random.Generator
+    """
     area, ratio = rng.uniform(smallest, 1), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
     side = np.sqrt(area) * min(height, width)
     h, w = (

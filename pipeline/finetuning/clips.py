@@ -113,7 +113,17 @@ class ViewSpec:
     def training(
         self, cached: CachedFrames, video: Video, number: int | None, rng: np.random.Generator | None = None
     ) -> Tensor:
-        """Return a training view (T, 3, S, S) from frames of its kind; if `number` is None, drawn from `rng`."""
+        """Return a training view (T, 3, S, S).
+
+        Parameters
+        ----------
+        cached : CachedFrames
+            Frames of the view's kind.
+        video : Video
+        number : int or None
+            Number of the view, which determines its augmentation; None for a new one, drawn from `rng`.
+        rng : numpy.random.Generator, optional
+        """
         if self.kind(number) == "plain":
             return self.plain(cached)[self.plain_index(number)]
         if number is not None:

@@ -43,6 +43,17 @@ class Finetuned:
 def finetune(dataset: Dataset, weights: Weights, spec: FinetuneSpec, context: TrainingContext) -> Finetuned:
     """Train and test on every split that the spec selects; with `spec.final`, then train on all videos.
 
+    Parameters
+    ----------
+    dataset : Dataset
+        Videos, labels and official splits.
+    weights : Weights
+        The pretrained encoder.
+    spec : FinetuneSpec
+        Every setting that changes a number.
+    context : TrainingContext
+        Folders, processes and callbacks, which do not.
+
     Raises
     ------
     ActionVitError

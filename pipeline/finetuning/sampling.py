@@ -96,7 +96,19 @@ def _order(y: NDArray[np.intp], sampler: Sampler, rng: np.random.Generator, rows
 def assign_ranks(
     rows: NDArray[np.intp], y: NDArray[np.intp], rank_sampling: RankSampling, step: int, world: int
 ) -> NDArray[np.intp]:
-    """Return each clip's rank: round-robin, with `class-aware` in the order of classes; the first rank rotates."""
+    """Return each clip's rank, (m,), round-robin; the first rank rotates with the step.
+
+    Parameters
+    ----------
+    rows : ndarray of int, shape (m,)
+        The step's clips.
+    y : ndarray of int, shape (n,)
+        Class numbers of all training videos.
+    rank_sampling : {"shuffled", "class-aware", "sharded"}
+        `class-aware` assigns in the order of classes, any other in the order of `rows`.
+    step, world : int
+        Number of the step, and number of ranks.
+    """
     order = np.argsort(y[rows], kind="stable") if rank_sampling == "class-aware" else np.arange(len(rows))
     rank = np.empty(len(rows), dtype=np.intp)
     rank[order] = (np.arange(len(rows)) + step) % world
@@ -121,7 +133,10 @@ def _samples(rows: NDArray[np.intp], spec: SamplingSpec, epoch: int, first: int,
 def class_counts(
     y: NDArray[np.intp], spec: SamplingSpec, *, epoch: int, world: int, n_classes: int
 ) -> NDArray[np.int64]:
-    """Return the number of clips of each class that each rank trains on in an epoch, (R, C)."""
+    """Return the number of clips of each class that each rank trains on in an epoch, (R, C).
+
+    Parameters are as for `epoch_steps`; C is `n_classes`, R is `world`.
+    """
     counts = []
     for rank in range(world):
         steps, _ = epoch_steps(y, spec, epoch=epoch, rank=rank, world=world)

@@ -31,7 +31,17 @@ def layer_of(name: str, depth: int) -> int:
 
 
 def parameter_groups(parameters: Mapping[str, nn.Parameter], spec: OptimSpec, depth: int) -> list[dict[str, Any]]:
-    """Return AdamW's parameter groups, one per layer and kind, each with its relative learning rate as `scale`."""
+    """Return AdamW's parameter groups, one per layer and kind, each with its relative learning rate as `scale`.
+
+    Parameters
+    ----------
+    parameters : mapping of str to Parameter
+        The trained parameters by name.
+    spec : OptimSpec
+        Gives `layer_decay` and `weight_decay`.
+    depth : int
+        Number of blocks of the model.
+    """
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in parameters.items():
         layer, decays = layer_of(name, depth), parameter.ndim > 1 and name not in ("cls", "position", "time")

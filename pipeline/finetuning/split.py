@@ -300,7 +300,20 @@ def train_val_rows(
 def init_head_from_probe(
     model: Classifier, X: NDArray[np.float64], y: NDArray[np.intp], sources: Sequence[str], spec: FinetuneSpec
 ) -> None:
-    """Set the classifier to the linear probe of embeddings X (n, D) with classes y; C is selected by source."""
+    """Set the classifier to a linear probe, whose C is selected by cross-validation over sources.
+
+    Parameters
+    ----------
+    model : Classifier
+        Changed in place; unchanged with fewer than two classes or sources.
+    X : ndarray of shape (n, D)
+        Clip embeddings of the training videos.
+    y : ndarray of int, shape (n,)
+        Class numbers.
+    sources : sequence of n str
+    spec : FinetuneSpec
+        Gives the loss and the selection metric.
+    """
     if len(np.unique(y)) < 2 or len(set(sources)) < 2:
         return
     loss = spec.training.loss

@@ -51,7 +51,7 @@ def token_key(
     policy: DecodePolicy,
     kept: TokenDtype,
 ) -> FeatureKey:
-    """Return the store key: everything that the tokens depend on.
+    """Return the store key: everything that the tokens depend on. Parameters are as for `token_store`.
 
     Labels are not part of it, except that the ids of the videos of never-mirrored classes are digested.
     """
@@ -113,7 +113,23 @@ def token_store(
     policy: DecodePolicy,
     kept: TokenDtype = "fp16",
 ) -> FeatureStore:
-    """Open or create the store of the videos' tokens, `DATASET/VARIANT-tokens-DIGEST`; `extract_tokens` fills it."""
+    """Open or create the store of the videos' tokens, `DATASET/VARIANT-tokens-DIGEST`; `extract_tokens` fills it.
+
+    Parameters
+    ----------
+    dataset, videos : Dataset, sequence of Video
+        The dataset, and those of its videos that are trained or tested on.
+    weights, frozen : Weights, FrozenBlocks
+        The pretrained encoder, and its frozen blocks.
+    spec : ViewSpec
+        The views whose tokens are stored.
+    variant : str
+    cache : Path
+        The cache root.
+    policy : DecodePolicy
+    kept : {"fp16", "fp32"}
+        Precision of the stored tokens.
+    """
     key = token_key(weights, frozen, spec, videos, policy=policy, kept=kept)
     name = f"{variant}-tokens"
     info = dataset.record | {"weights": weights.source}
@@ -138,8 +154,21 @@ def extract_tokens(
 ) -> None:
     """Compute the missing tokens of a `token_store`: arrays `plain (K, ...)`, `view1 (1, ...)`, `view2`, ... per video.
 
-    The store resumes and verifies like a store of embeddings. With `retry`, videos that timed out, crashed a decoder or
-    ran out of memory are tried again.
+    The store resumes and verifies like a store of embeddings.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    videos, weights, frozen, spec, policy, kept
+        As for `token_store`.
+    retry : bool
+        Try videos again that timed out, crashed a decoder or ran out of memory.
+    workers, timeout
+        As for `decode_stream`.
+    on_start : callable
+        Called with the number of missing videos and the size of their tokens in bytes.
+    on_video : callable
+        Called with (videos done, videos to do) after each video.
 
     Raises
     ------

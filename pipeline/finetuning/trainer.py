@@ -99,7 +99,14 @@ class Trainer:
     ) -> TrainerState:
         """Train until the last epoch or until patience ends; leave the best epoch's weights in the model.
 
-        `stop_after` ends training after that epoch; the learning rate follows the schedule of all epochs.
+        Parameters
+        ----------
+        resume : bool
+            Continue from the checkpoint, if there is one.
+        stop_after : int, optional
+            End training after this epoch; the learning rate follows the schedule of all epochs.
+        on_step, on_epoch : callable
+            Called after each step with the running values, and after each epoch with its row of the history.
 
         Raises
         ------

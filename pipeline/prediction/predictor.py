@@ -151,7 +151,21 @@ def predict(
     workers: int | None = None,
     timeout: float = 60.0,
 ) -> Iterator[Prediction]:
-    """Yield a prediction per video, in order; several are decoded and embedded at a time."""
+    """Yield one prediction per video, in order; several videos are decoded and embedded at a time.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        As from `load_predictor`.
+    paths : sequence of Path
+        Video files and frame folders.
+    device, precision : str
+        As for `resolve_device`.
+    workers : int, optional
+        Decoding processes; by default one per core, 0 for none.
+    timeout : float
+        Seconds allowed to decode one video.
+    """
     device, precision = resolve_device(device, precision)
     encoders = [replace(source.job, precision=precision).load(device) for source in predictor.inputs]
     specs = tuple(source.job.spec for source in predictor.inputs)

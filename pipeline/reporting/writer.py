@@ -134,7 +134,7 @@ def assemble(
     projection: Projection = "pca",
     progress: Progress = lambda step, done, total: None,
 ) -> Report:
-    """Return every number of the report.
+    """Return every number of the report; parameters are as for `report`.
 
     Raises
     ------
