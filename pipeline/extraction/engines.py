@@ -7,8 +7,10 @@ merges, then runs a plain local extraction: the result does not depend on the en
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -192,24 +194,31 @@ class RayEngine:
         except ModuleNotFoundError as error:
             raise ActionVitError("engine: got ray, which is not installed: `pip install 'actionvit[ray]'`") from error
         self._ray = ray
+        with contextlib.ExitStack() as stack:  # of lost nodes Ray prints pages on standard output
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
+            self._connect()
+            self._stack = stack.pop_all()
+        # max_retries: Ray's own retries would run two attempts in one folder.
+        options = {"num_cpus": self.resources["CPU"], "num_gpus": self.resources["GPU"], "max_retries": 0}
+        self._task = ray.remote(**options)(run_attempt)
+        return self
+
+    def _connect(self) -> None:
+        ray = self._ray
         try:
             ray.init(address=self.address, log_to_driver=False, logging_level="error")
         except (ConnectionError, ValueError) as error:
             raise ActionVitError(f"address={self.address}: no Ray cluster answers: {one_line(error)}") from error
-        needed = self.resources
         if not any(node["Alive"] and self._fits(node["Resources"]) for node in ray.nodes()):
-            text = ", ".join(f"{count:g} {name}" for name, count in needed.items() if count)
-            logger.warning("no node of the Ray cluster has %s; waiting for one; fewer workers= need fewer CPUs", text)
-        # max_retries: Ray's own retries would run two attempts in one folder.
-        options = {"num_cpus": needed["CPU"], "num_gpus": needed["GPU"], "max_retries": 0}
-        self._task = ray.remote(**options)(run_attempt)
-        return self
+            text = ", ".join(f"{count:g} {name}" for name, count in self.resources.items() if count)
+            logger.warning("no node of the Ray cluster has %s: waiting for one; fewer workers= need fewer CPUs", text)
 
     def __exit__(self, *_: object) -> None:
         for ref in self._refs:
             self._ray.cancel(ref, force=True)
         self._refs.clear()
         self._ray.shutdown()
+        self._stack.close()
 
     @property
     def slots(self) -> int:
@@ -238,5 +247,5 @@ class RayEngine:
         except self._ray.exceptions.RayTaskError:  # an unexpected exception keeps its traceback
             raise
         except self._ray.exceptions.RayError as error:
-            return Result(lost=one_line(error))
+            return Result(lost=one_line(error).partition(". ")[0])
         return result
