@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from fake_store import environment
-from small_extraction import draw, extract, store_in
+from small_extraction import draw, extract, extraction, store_in
 
+from actionvit.commands.extract import _on_engine
 from actionvit.errors import ActionVitError
+from actionvit.features.decoding import DecodePolicy
 from actionvit.features.sampling import ClipSpec
+from actionvit.features.store.speed import read_speed
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.pipeline.datasets import load_dataset
+from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.extraction.driver import ENGINE_FOLDER, extract_on
-from actionvit.pipeline.extraction.engines import Attempt, LocalEngine
+from actionvit.pipeline.extraction.engines import Attempt, LocalEngine, run_attempt
 from actionvit.pipeline.extraction.job import Job
 from actionvit.pipeline.extraction.shards import shard_from_environment
 
@@ -112,6 +121,53 @@ def test_lost_attempt_is_repeated_and_changes_nothing(tmp_path: Path, clips: tup
     assert len(list(cache.glob("*/*"))) == 1
 
 
+def test_rows_in_the_cache_are_not_made_again(tmp_path: Path, clips: tuple[Path, str]) -> None:
+    root = Path(shutil.copytree(clips[0], tmp_path / "clips"))
+    cache = tmp_path / "cache"
+    assert extract(root, cache).exit_code == 3
+    (root / "hop" / "new.avi").write_bytes((root / "hop" / "00.avi").read_bytes())  # copied from the row of 00
+    (root / "hop" / "05.avi").write_bytes((root / "hop" / "09.avi").read_bytes())  # another video of this name
+    random = np.random.RandomState(1)
+    for number in (1, 2):
+        write_avi(root / "hop" / f"0{number}.avi", random.randint(0, 256, (9, 48, 64, 3)).astype(np.uint8))
+    summary = extract_on(LocalEngine(["cpu"]), load_dataset(root), [job()], cache=cache, shards=1, **SMALL)
+    (outcome,) = summary.outcomes
+    assert (outcome.rows, outcome.cached, outcome.reused, outcome.embedded) == (11, 7, 1, 3)
+    assert extract(root, tmp_path / "other").exit_code == 3
+    assert store_in(cache).digest() == store_in(tmp_path / "other").digest()
+
+
+def test_each_device_gets_a_process(tmp_path: Path, clips: tuple[Path, str]) -> None:
+    root, digest = clips
+    cache, devices = tmp_path / "cache", ["cpu:0", "cpu:1"]
+    extract_on(LocalEngine(devices), load_dataset(root), [job()], cache=cache, shards=4, **SMALL)
+    assert {speed.device for speed in read_speed(store_in(cache).folder)} == set(devices)
+    assert store_in(cache).digest() == digest
+
+
+def test_engine_here_runs_a_process_per_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    settings = {"engine": "here", "shard": None, "dry_run": False, "shards": None}
+    for device, workers, expected in (("cuda", 6, 3), ("cuda:1", 6, 1), ("cpu", 6, 1)):
+        options = {**settings, "device": device, "workers": workers}
+        work = _on_engine(options)
+        assert work.args[0].slots == expected and work.keywords == {"shards": 4 * expected}
+        assert options["workers"] == workers // expected
+
+
+def test_attempt_where_nothing_is_visible_decodes_nothing(tmp_path: Path, clips: tuple[Path, str]) -> None:
+    dataset = load_dataset(clips[0])
+    for name in ("cache", "video"):
+        visible = {name: tmp_path / "elsewhere"}
+        attempt = Attempt(
+            dataset=dataset, jobs=(job(),), cache=tmp_path / "try", visible=visible, policy=DecodePolicy(),
+            device="cpu", options=SMALL,
+        )  # fmt: skip
+        result = run_attempt(attempt)
+        assert f"elsewhere: {name} not visible on this machine" in result.error and result.host
+        assert not (tmp_path / "try").exists()
+
+
 def test_users_error_is_not_repeated(tmp_path: Path, clips: tuple[Path, str]) -> None:
     root, _ = clips
     cache = tmp_path / "cache"
@@ -162,6 +218,22 @@ def test_killed_driver_goes_on_when_started_again(tmp_path: Path, clips: tuple[P
     assert list(cache.glob(f"{ENGINE_FOLDER}/*/*/*/*/part-*.h5"))
     subprocess.run(command, env=environment(), check=True)
     assert store_in(cache).digest() == digest
+    assert [path.name for path in cache.iterdir()] == ["clips"]
+
+
+def test_interrupt_leaves_no_process_and_usable_rows(tmp_path: Path, clips: tuple[Path, str]) -> None:
+    root, digest = clips
+    cache = tmp_path / "cache"
+    command = extraction(root, cache, "--engine", "here", "--shards", 2)
+    with subprocess.Popen(command, env=environment(), start_new_session=True, stderr=subprocess.PIPE) as driver:
+        while driver.poll() is None and not list(cache.glob(f"{ENGINE_FOLDER}/*/*/*/*/part-*.h5")):
+            time.sleep(0.01)
+        os.killpg(driver.pid, signal.SIGINT)
+        _, err = driver.communicate(timeout=60)
+    assert driver.returncode == 1 and b"Aborted!" in err and b"Traceback" not in err, err.decode()
+    assert not processes_of(driver.pid)
+    result = extract(root, cache, "--engine", "here", "--shards", 3, "--json")  # another cut reuses the rows, too
+    assert json.loads(result.stdout)["outcomes"][0]["cached"] >= 1 and store_in(cache).digest() == digest
     assert [path.name for path in cache.iterdir()] == ["clips"]
 
 
