@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_store import environment
+from fake_store import environment, fill, make
 
 from actionvit.errors import ActionVitError
 from actionvit.features.store import lease
 from actionvit.features.store.lease import LEASE
 from actionvit.features.store.locks import LOCK, locked
+from actionvit.features.store.store import FeatureStore
 
-WITHOUT_FLOCK = """
-import fcntl, sys
+HOLDER = """
+import sys
 from pathlib import Path
-fcntl.flock = lambda *_: None
 from actionvit.features.store.locks import locked
 with locked(Path(sys.argv[1])):
     print("holds", flush=True)
@@ -57,10 +58,39 @@ def no_flock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(fcntl, "flock", flock)
 
 
-def test_second_writer_is_refused_without_flock(tmp_path: Path, no_flock: None) -> None:
-    command = [sys.executable, "-c", WITHOUT_FLOCK, str(tmp_path)]
+@pytest.fixture(params=["", "-DERROR=ENOLCK"])
+def preload(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """The environment of processes for which no file system has a working `flock`."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if sys.platform != "linux" or compiler is None:
+        pytest.skip("needs Linux and a C compiler")
+    library = tmp_path / "no_flock.so"
+    flags = ["-shared", "-fPIC", *request.param.split()]
+    source = Path(__file__).parent / "support" / "no_flock.c"
+    subprocess.run([compiler, *flags, "-o", str(library), str(source)], check=True)
+    return environment(LD_PRELOAD=str(library))
+
+
+def test_writers_and_merge_work_where_flock_does_not(tmp_path: Path, preload: dict[str, str]) -> None:
+    shards = [fill(tmp_path / f"v.shard-{number}-of-2", [number]).folder for number in (1, 2)]
+    merged = make(tmp_path / "v").folder
+    merge = [sys.executable, "-m", "actionvit", "cache", "merge", *map(str, shards)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment(), **pipes) as child:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(merged)], env=preload, **pipes) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"holds\n"
+        second = subprocess.run(merge, env=preload, capture_output=True, text=True)
+        assert second.returncode == 1 and f"process {holder.pid} on " in second.stderr and "--wait" in second.stderr
+        holder.kill()
+    assert (merged / LEASE).exists()  # of a process that no longer runs
+    done = subprocess.run(merge, env=preload, capture_output=True, text=True)
+    assert done.returncode == 0 and "2 rows" in done.stdout, done.stderr
+    assert FeatureStore.open(merged).ids == ["v001", "v002"] and not list(merged.glob(f"{LEASE}*"))
+
+
+def test_lease_of_a_dead_process_is_taken_over(tmp_path: Path, no_flock: None, preload: dict[str, str]) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=preload, **pipes) as child:
         assert child.stdout is not None and child.stdout.readline() == b"holds\n"
         with pytest.raises(ActionVitError, match=f"process {child.pid} on .* is writing"), locked(tmp_path):
             pass

@@ -64,8 +64,8 @@ class Lease:
             if not wait:
                 host, pid = _holder(now)
                 raise ActionVitError(
-                    f"{self.path.parent}: process {pid} on {host} {busy}; the lease of a dead process expires after "
-                    f"{EXPIRY_SECONDS:.0f} s of waiting"
+                    f"{self.path.parent}: process {pid} on {host} {busy}; if that process is dead, run with --wait: "
+                    f"its lease expires after {EXPIRY_SECONDS:.0f} s"
                 )
             time.sleep(POLL_SECONDS)
 
@@ -98,7 +98,8 @@ class Lease:
                 if not self._is_ours():
                     logger.error("%s: another writer took this lease; stop this process", self.path)
                     return
-                self.path.write_bytes(self._text(beat))
+                with self.path.open("r+b", buffering=0) as file:  # never shorter: a reader must not find it empty
+                    file.write(self._text(beat))
 
     def _is_ours(self) -> bool:
         return self._token.encode() in self._read()
