@@ -38,12 +38,19 @@ SMALL = {"workers": 1, "flush_seconds": 0.0}
 @pytest.mark.parametrize(
     ("variables", "shard", "scheduler"),
     [
-        ("SLURM_ARRAY_TASK_ID=7 SLURM_ARRAY_TASK_COUNT=4 SLURM_ARRAY_TASK_MIN=5 SLURM_PROCID=0", (3, 4), "Slurm array"),
-        ("SLURM_PROCID=0 SLURM_NTASKS=2 RANK=1 WORLD_SIZE=9", (1, 2), "srun"),
+        (
+            "SLURM_ARRAY_TASK_ID=7 SLURM_ARRAY_TASK_COUNT=4 SLURM_ARRAY_TASK_MIN=5 SLURM_ARRAY_TASK_MAX=8"
+            " SLURM_ARRAY_TASK_STEP=1 SLURM_PROCID=0 SLURM_NTASKS=1",
+            (3, 4),
+            "Slurm array",
+        ),
+        ("SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=2 RANK=1 WORLD_SIZE=9", (1, 2), "srun"),
         ("JOB_COMPLETION_INDEX=3 ACTIONVIT_SHARDS=4", (4, 4), "Kubernetes indexed job"),
         ("PBS_ARRAY_INDEX=0 ACTIONVIT_SHARDS=2", (1, 2), "PBS array"),
+        ("PBS_ARRAY_INDEX=2 ACTIONVIT_SHARDS=2 ACTIONVIT_FIRST_INDEX=1", (2, 2), "PBS array"),
+        ("PBS_ARRAYID=1 ACTIONVIT_SHARDS=2", (2, 2), "Torque array"),
         ("SGE_TASK_ID=1 SGE_TASK_FIRST=1 SGE_TASK_LAST=3 SGE_TASK_STEPSIZE=1", (1, 3), "SGE array"),
-        ("SGE_TASK_ID=undefined RANK=2 WORLD_SIZE=3", (3, 3), "torchrun"),
+        ("SGE_TASK_ID=undefined SGE_TASK_LAST=undefined RANK=2 WORLD_SIZE=3", (3, 3), "torchrun"),
         ("SKYPILOT_NODE_RANK=1 SKYPILOT_NUM_NODES=2", (2, 2), "SkyPilot"),
     ],
 )
@@ -57,9 +64,15 @@ def test_shard_comes_from_the_scheduler(variables: str, shard: tuple[int, int], 
     [
         ("", "no scheduler's variable is set"),
         ("JOB_COMPLETION_INDEX=3", "ACTIONVIT_SHARDS=.* set ACTIONVIT_SHARDS"),
-        ("RANK=3 WORLD_SIZE=3", "RANK=3, WORLD_SIZE=3 is not one of 3"),
+        ("RANK=3 WORLD_SIZE=3", "RANK=3, WORLD_SIZE=3, not one of 3"),
         ("RANK=x WORLD_SIZE=3", "RANK=x.*whole numbers"),
         ("SLURM_ARRAY_TASK_ID=2 SLURM_ARRAY_TASK_COUNT=4 SLURM_ARRAY_TASK_STEP=2", "without gaps"),
+        (  # --array=3,7
+            "SLURM_ARRAY_TASK_ID=3 SLURM_ARRAY_TASK_COUNT=2 SLURM_ARRAY_TASK_MIN=3 SLURM_ARRAY_TASK_MAX=7",
+            "without gaps",
+        ),
+        ("SLURM_PROCID=0 SLURM_NTASKS=4", "SLURM_STEP_NUM_TASKS=, expected"),  # a batch script without srun
+        ("SGE_TASK_ID=4 SGE_TASK_FIRST=2 SGE_TASK_LAST=8 SGE_TASK_STEPSIZE=2", "without gaps"),
     ],
 )
 def test_variables_that_do_not_fit_are_refused(variables: str, match: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -89,6 +90,50 @@ def test_a_lost_rank_ends_the_others_with_one_line(
     one, other = (load_file(folder / "runs" / "run" / "head.safetensors") for folder in (tmp_path, tmp_path / "whole"))
     for name, value in one.items():
         np.testing.assert_allclose(other[name], value, atol=1e-4)
+
+
+def rank_processes(folder: Path, rank: str) -> list[int]:
+    """Ids of the running processes with a rank of a training whose files lie in a folder."""
+    ids = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            variables = (process / "environ").read_text(errors="replace").split("\0")
+            is_rank = f"RANK={rank}" in variables and "TORCHELASTIC_RUN_ID=test" in variables
+            if is_rank and str(folder) in (process / "cmdline").read_text(errors="replace"):
+                ids.append(int(process.name))
+    return ids
+
+
+@pytest.mark.slow
+def test_rank_killed_under_torchrun_on_two_nodes_can_resume(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+    how = ["--train", "all", "--head-init", "zero", "--epochs", "6", "--rank-timeout", "20"]
+
+    def start_nodes(*more: str) -> list[subprocess.Popen[str]]:
+        agent = [
+            sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1",
+            "--rdzv-id", "test", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}",
+            "--local-addr", "127.0.0.1",
+            "-m", "--", "actionvit", *command(dataset, weights, tmp_path, *how), *more,
+        ]  # fmt: skip
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return [
+            subprocess.Popen(agent, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            for _ in range(2)
+        ]
+
+    nodes = start_nodes()
+    wait_for(tmp_path / "runs" / "run.training" / "grouped-1" / "checkpoint.safetensors", nodes)
+    (victim,) = rank_processes(tmp_path, "1")
+    os.kill(victim, signal.SIGKILL)
+    errors = [node.communicate(timeout=120)[1] for node in nodes]
+    assert all(node.returncode == 1 for node in nodes), errors
+    lines = [line for error in errors for line in error.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and lines[0].startswith("error: another process of this training"), errors
+    assert not rank_processes(tmp_path, "0")
+    nodes = start_nodes("--resume")
+    errors = [node.communicate(timeout=240)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], errors
+    assert read_run(tmp_path / "runs" / "run")
 
 
 def test_ranks_wait_for_rank_0_but_not_for_a_stopped_rank(tmp_path: Path) -> None:

@@ -4,28 +4,48 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from actionvit.errors import ActionVitError
 from actionvit.features.store.catalog import Shard
 
 SHARDS = "ACTIONVIT_SHARDS"
-"""Number of shards, for schedulers that tell a task its index only."""
-SCHEDULERS: tuple[tuple[str, str, str, int], ...] = (
-    ("Slurm array", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", 0),
-    ("srun", "SLURM_PROCID", "SLURM_NTASKS", 0),
-    ("Kubernetes indexed job", "JOB_COMPLETION_INDEX", SHARDS, 0),
-    ("PBS array", "PBS_ARRAY_INDEX", SHARDS, 0),
-    ("SGE array", "SGE_TASK_ID", "SGE_TASK_LAST", 1),
-    ("SkyPilot", "SKYPILOT_NODE_RANK", "SKYPILOT_NUM_NODES", 0),
-    ("torchrun", "RANK", "WORLD_SIZE", 0),
+"""Number of shards, for schedulers that set a task's index only."""
+FIRST_INDEX = "ACTIONVIT_FIRST_INDEX"
+
+
+class Scheduler(NamedTuple):
+    """Names of a scheduler's variables; an empty name is a variable that it does not have."""
+
+    name: str
+    index: str
+    count: str
+    first: str = ""
+    """First index of the array, 0 if not set."""
+    last: str = ""
+    step: str = ""
+
+
+SCHEDULERS = (
+    Scheduler(
+        "Slurm array",
+        "SLURM_ARRAY_TASK_ID",
+        "SLURM_ARRAY_TASK_COUNT",
+        "SLURM_ARRAY_TASK_MIN",
+        "SLURM_ARRAY_TASK_MAX",
+        "SLURM_ARRAY_TASK_STEP",
+    ),
+    Scheduler("srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),  # a batch script has SLURM_PROCID and SLURM_NTASKS, too
+    Scheduler("Kubernetes indexed job", "JOB_COMPLETION_INDEX", SHARDS),
+    Scheduler("PBS array", "PBS_ARRAY_INDEX", SHARDS, FIRST_INDEX),
+    Scheduler("Torque array", "PBS_ARRAYID", SHARDS, FIRST_INDEX),
+    Scheduler("SGE array", "SGE_TASK_ID", "", "SGE_TASK_FIRST", "SGE_TASK_LAST", "SGE_TASK_STEPSIZE"),
+    Scheduler("SkyPilot", "SKYPILOT_NODE_RANK", "SKYPILOT_NUM_NODES"),
+    Scheduler("torchrun", "RANK", "WORLD_SIZE"),
 )
-"""(name, variable of the index, variable of the count, first index), in order of precedence."""
-FIRST_VARIABLES = {
-    "SLURM_ARRAY_TASK_ID": "SLURM_ARRAY_TASK_MIN",
-    "SGE_TASK_ID": "SGE_TASK_FIRST",
-    "PBS_ARRAY_INDEX": "ACTIONVIT_FIRST_INDEX",
-}
-"""Variables that give an array's first index."""
+"""In order of precedence."""
+UNSET = ("", "undefined")
+"""SGE sets its variables to `undefined` outside of arrays."""
 
 
 def shard_from_environment(environment: Mapping[str, str] = os.environ) -> tuple[Shard, str]:
@@ -41,32 +61,31 @@ def shard_from_environment(environment: Mapping[str, str] = os.environ) -> tuple
     ActionVitError
         If no scheduler's variables are set, or their values are not i of n; the error names variables and values.
     """
-    for scheduler, index_name, count_name, first in SCHEDULERS:
-        if environment.get(index_name, "undefined") != "undefined":  # SGE outside of arrays
-            return _shard(environment, scheduler, index_name, count_name, first), scheduler
-    names = ", ".join(index_name for _, index_name, _, _ in SCHEDULERS)
+    for scheduler in SCHEDULERS:
+        if environment.get(scheduler.index, "") not in UNSET:
+            return _shard(scheduler, environment), scheduler.name
+    names = ", ".join(scheduler.index for scheduler in SCHEDULERS)
     raise ActionVitError(f"shard: got auto, but no scheduler's variable is set ({names}); give shard=i/n")
 
 
-def _shard(environment: Mapping[str, str], scheduler: str, index_name: str, count_name: str, first: int) -> Shard:
-    first_name = FIRST_VARIABLES.get(index_name, "")
-    names = [index_name, count_name, *([first_name] if first_name in environment else [])]
-    values = ", ".join(f"{name}={environment.get(name, '')}" for name in names)
+def _shard(scheduler: Scheduler, environment: Mapping[str, str]) -> Shard:
+    required = [scheduler.index, scheduler.count or scheduler.last]
+    optional = [name for name in scheduler[3:] if name not in required and environment.get(name, "") not in UNSET]
+    values = ", ".join(f"{name}={environment.get(name, '')}" for name in required + optional)
     try:
-        numbers = [int(environment[name]) for name in names]
+        number = {name: int(environment[name]) for name in required + optional}
     except (KeyError, ValueError):
         raise ActionVitError(
-            f"shard: got auto, and {scheduler} has {values}, expected whole numbers; set {count_name}, or give"
+            f"shard: got auto, and {scheduler.name} has {values}, expected whole numbers; set {required[1]}, or give"
             " shard=i/n"
         ) from None
-    index, count = numbers[0], numbers[1]
-    start = numbers[2] if len(numbers) > 2 else first
-    if scheduler == "SGE array":  # SGE tells the last index, not the count
-        count = count - start + 1
-    step = environment.get("SLURM_ARRAY_TASK_STEP" if scheduler == "Slurm array" else "SGE_TASK_STEPSIZE", "1")
-    if not 0 <= index - start < count or (scheduler in ("Slurm array", "SGE array") and step not in ("1", "undefined")):
+    first = number.get(scheduler.first, 0)
+    length = number[scheduler.last] - first + 1 if scheduler.last in number else None
+    count = number.get(scheduler.count, length or 0)
+    index = number[scheduler.index] - first
+    if not 0 <= index < count or length not in (None, count) or number.get(scheduler.step, 1) != 1:
         raise ActionVitError(
-            f"shard: got auto, and {scheduler} has {values}, not one of {count} consecutive indices from {start};"
+            f"shard: got auto, and {scheduler.name} has {values}, not one of {count} consecutive indices from {first};"
             " use an array without gaps, or give shard=i/n"
         )
-    return index - start + 1, count
+    return index + 1, count
