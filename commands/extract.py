@@ -170,6 +170,7 @@ def _on_engine(options: dict[str, Any]) -> Callable[..., Summary]:
     from functools import partial
 
     from actionvit.features.decoding import available_cores
+    from actionvit.features.device import resolve_device
     from actionvit.pipeline.extraction.driver import extract_on
     from actionvit.pipeline.extraction.engines import LocalEngine, RayEngine
 
@@ -180,7 +181,8 @@ def _on_engine(options: dict[str, Any]) -> Callable[..., Summary]:
         if options["workers"] is None:
             options["workers"] = workers = min(workers, RAY_WORKERS)
         engine = RayEngine(options["address"], cpus=max(workers, 1), gpus=int(options["device"].startswith("cuda")))
-        return partial(extract_on, engine, shards=options["shards"] or 32)
+        local_device, _ = resolve_device("auto", "fp32")
+        return partial(extract_on, engine, shards=options["shards"] or 32, local_device=local_device)
     devices = [options["device"]]
     if devices == ["cuda"]:
         import torch
@@ -205,7 +207,9 @@ def _jobs(options: dict[str, Any]) -> list[EncoderJob]:
 
     variants = list(dict.fromkeys(options["variants"]))
     sources = weights_by_variant(options["sources"], variants)
-    device, precision = resolve_device(options["device"], options["precision"])
+    device, precision = options["device"], options["precision"]
+    if options["engine"] != "ray" or device != "cuda" or precision == "auto":  # the driver of Ray tasks needs no GPU
+        device, precision = resolve_device(device, precision)
     options["device"] = device
     views = {name: options[name] for name in ("frames", "size", "sampling", "stride", "clips", "flip")}
     encoders = _encoder_jobs(options, precision, views)

@@ -52,6 +52,17 @@ def test_the_encoders_benchmark_fills_its_table(tmp_path: Path) -> None:
     assert all(row["max_difference"] <= 1e-4 and row["times_faster"] > 0 and row["gmac"] > 0 for row in rows)
 
 
+def test_the_scale_benchmark_measures_and_simulates(tmp_path: Path) -> None:
+    arguments = ("--rows", 300, "--videos", 100_000, "--workers", 1, "--workers", 64, "--node-hours", 0.01)
+    result = bench("simulate_scale.py", tmp_path, *arguments)
+    (measured,) = result["measured"]
+    assert measured["rows"] == 300 and set(measured["phases"]) == {"assign", "merge", "plan"}
+    assert all(phase["us_per_row"] > 0 for phase in measured["phases"].values())
+    one, many = result["simulated"]
+    assert one["hours"] > many["hours"] > many["merge_hours"] > 0 and one["efficiency"] > many["efficiency"] > 0
+    assert one["node_losses"] > 0 and one["rows_copied"] > 0 and one["metadata_calls"] > 300_000
+
+
 @pytest.mark.slow
 def test_the_growth_benchmark_fits_powers(tmp_path: Path) -> None:
     result = bench("bench_growth.py", tmp_path, "--small", "--stages", "folds", "linear grid")

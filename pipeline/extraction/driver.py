@@ -102,6 +102,7 @@ def extract_on(
     shards: int,
     policy: DecodePolicy = DecodePolicy(),
     device: str = "cpu",
+    local_device: str | None = None,
     verify: bool = False,
     retry_failed: bool = False,
     wait: bool = False,
@@ -121,6 +122,8 @@ def extract_on(
         per worker.
     device : str
         Device of each attempt; `LocalEngine` has its own.
+    local_device : str, optional
+        Device of the final local extraction, by default `device`.
     on_video : callable
         Called with (rows published so far, rows to make) about once per second.
     **options
@@ -159,7 +162,7 @@ def extract_on(
         if pending:
             _run_all(engine, run, shards, lambda rows: on_video(rows, len(pending) * len(jobs)))
             run.merge()
-        summary = extract(dataset, jobs, cache=cache, device=device, wait=wait, **common, **options)
+        summary = extract(dataset, jobs, cache=cache, device=local_device or device, wait=wait, **common, **options)
         run.remove()  # with the lock
     for outcome, earlier in zip(summary.outcomes, before, strict=True):
         outcome.cached, outcome.reused = earlier.cached, earlier.reused

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from actionvit.errors import ActionVitError
 from actionvit.features.store.catalog import Shard
@@ -14,7 +14,8 @@ SHARDS = "ACTIONVIT_SHARDS"
 FIRST_INDEX = "ACTIONVIT_FIRST_INDEX"
 
 
-class Scheduler(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Scheduler:
     """Names of a scheduler's variables; an empty name is a variable that it does not have."""
 
     name: str
@@ -70,7 +71,8 @@ def shard_from_environment(environment: Mapping[str, str] = os.environ) -> tuple
 
 def _shard(scheduler: Scheduler, environment: Mapping[str, str]) -> Shard:
     required = [scheduler.index, scheduler.count or scheduler.last]
-    optional = [name for name in scheduler[3:] if name not in required and environment.get(name, "") not in UNSET]
+    extra = (scheduler.first, scheduler.last, scheduler.step)
+    optional = [name for name in extra if name not in required and environment.get(name, "") not in UNSET]
     values = ", ".join(f"{name}={environment.get(name, '')}" for name in required + optional)
     try:
         number = {name: int(environment[name]) for name in required + optional}
