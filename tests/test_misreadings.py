@@ -446,6 +446,12 @@ def test_decimal_labels_are_noted(tmp_path):
     assert "labels are decimal numbers, each its own class: `0.5`, `1.5`" in notes(root / "list.txt")
 
 
+def test_first_missing_videos_are_named(tmp_path):
+    root = tree(tmp_path, "a.mp4", list__txt="a.mp4 x\nb.mp4 x\nc.mp4 y\nd.mp4 y\n")
+    assert "line 2: no video `b.mp4`" in error(root / "list.txt")
+    assert "(3 paths missing), next `c.mp4`, `d.mp4`; correct" in error(root / "list.txt")
+
+
 def test_images_in_lists_are_refused(tmp_path):
     root = tree(tmp_path, "clip/1.jpg", list__csv="path,label\nclip/1.jpg,clap\n")
     assert "line 2: `clip/1.jpg` is an image; list the folder" in error(root / "list.csv")

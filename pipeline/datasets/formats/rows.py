@@ -201,11 +201,12 @@ class _Resolver:
     def _missing_error(self) -> str:
         id, (file, line) = next(iter(self.missing.items()))
         count = pluralize(len(self.missing), "path")
+        others = f", next {abbreviate(list(self.missing)[1:3])}" if len(self.missing) > 1 else ""
         header = "; if this line is a header, call its columns path,label" if line == 1 else ""
         header = "; write paths with / instead of \\" if "\\" in id else header
         skip = "" if not self.videos else ", or skip missing videos with skip_missing=True"
         return (
-            f"`{file}` line {line}: no video `{printable(id)}` in `{self.listing.base}` ({count} missing);"
+            f"`{file}` line {line}: no video `{printable(id)}` in `{self.listing.base}` ({count} missing){others};"
             f" correct the path or remove the line{skip}{header}"
         )
 
