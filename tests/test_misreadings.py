@@ -312,6 +312,15 @@ def test_list_files_beside_class_folders_are_named(tmp_path, name, kind):
     assert "1 list file in" in message and f"`{name}`" in message and "lists=" in message
 
 
+def test_lists_of_another_dataset_beside_root_are_not_named(tmp_path):
+    root = tree(tmp_path / "set", "clap/a.mp4", "run/b.mp4")
+    other = tree(tmp_path / "other", "clap/c.mp4")
+    put(tmp_path, "other.txt", f"{other / 'clap/c.mp4'} 0\nclap/c.mp4 1\n")
+    assert "other.txt" not in notes(root)
+    put(tmp_path, "own.txt", f"{root / 'clap/a.mp4'} 0\n")
+    assert "`../own.txt`" in notes(root)
+
+
 def test_second_pair_of_lists_is_named(tmp_path):
     root = tree(tmp_path, "videos/a.mp4", "videos/b.mp4", train__txt="a.mp4 x\n", val__txt="b.mp4 y\n")
     put(root, "other.txt", "videos/a.mp4 y\n")

@@ -75,7 +75,7 @@ def load_dataset(
     given = {set: Path(file) for set, file in (lists or {}).items()}
     listing = _listing(root, format, given, splits_dir)
     if listing is not None:
-        listing.notes += name_classes(listing)
+        listing.notes += name_classes(listing) if listing.format != "diving48" else []
         reading = resolve(listing, skip_missing=skip_missing)
         kind, description, base = listing.format, listing.description, listing.base
     else:

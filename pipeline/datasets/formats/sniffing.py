@@ -151,10 +151,9 @@ def unread_lists(root: Path, read: Collection[Path] = ()) -> list[Path]:
 def _lists_videos(file: Path, root: Path) -> bool:
     """Return whether the first lines name videos in ROOT, by paths below it or beside it."""
     paths = {part.strip('"') for line in head(file) for part in (line, *re.split(r"[\s,;]", line)) if part}
-    below = {path.removeprefix(f"{root.absolute().name}/") for path in paths}
-    return any(path.lower().endswith(VIDEO_SUFFIXES) and existing([path], root) for path in below) or any(
-        "/" in path and existing([path], root) for path in below
-    )
+    below = {path.removeprefix(f"{root.absolute()}/").removeprefix(f"{root.absolute().name}/") for path in paths}
+    likely = {path for path in below if path.lower().endswith(VIDEO_SUFFIXES) or re.fullmatch(r"[^/.].*/.*[^/]", path)}
+    return any(path[0] != "/" and existing([path], root) for path in likely)
 
 
 def _read_public(format: str, root: Path, files: list[Path]) -> Listing:
