@@ -1,4 +1,4 @@
-"""`actionvit cache`: care of the cached embeddings."""
+"""`actionvit cache`: maintenance of the cached embeddings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ store_argument = click.argument("store", type=path_type)
 
 @click.group(cls=Group)
 def command() -> None:
-    """Look after cached embeddings. STORE is a store's folder, or one above it that holds just that store."""
+    """Maintain cached embeddings. STORE is the folder of a store, or a folder that contains exactly one store."""
 
 
 @command.command(examples="actionvit cache ls features-cache")
@@ -62,27 +62,27 @@ def show(store: Path, as_json: bool) -> None:
     from actionvit.features.store.keys import flatten
     from actionvit.features.store.parts import list_parts
 
-    found = open_single(store)
-    summary = summarize(found)
+    opened = open_single(store)
+    summary = summarize(opened)
     value: dict[str, Any] = {
         **asdict(summary),
         "coverage": summary.coverage,
-        "parts": len(list_parts(found.folder)),
-        "digest": found.digest(),
-        "quantities": {name: [list(shape), str(dtype)] for name, (shape, dtype) in found.quantities.items()},
-        "info": found.info,
-        "key": found.key.to_dict(),
-        "key_digest": found.key.digest,
+        "parts": len(list_parts(opened.folder)),
+        "digest": opened.digest(),
+        "quantities": {name: [list(shape), str(dtype)] for name, (shape, dtype) in opened.quantities.items()},
+        "info": opened.info,
+        "key": opened.key.to_dict(),
+        "key_digest": opened.key.digest,
     }
     if as_json:
         echo_json(value)
         return
-    said = {
+    readable = {
         "bytes": file_size(summary.bytes),
         "written": _age(summary.written),
         "coverage": "unknown" if summary.coverage is None else f"{summary.coverage:.1%}",
     }
-    leaves = flatten(value | said)
+    leaves = flatten(value | readable)
     if not summary.damage:
         del leaves["damage"]
     width = max(map(len, leaves))
@@ -96,9 +96,10 @@ def show(store: Path, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, /, store: Path, repair: bool, as_json: bool) -> None:
-    """Read every byte of a store and name damaged rows and files; say the digest by which stores are compared.
+    """Read every byte of a store; list damaged rows and files, and print a digest to compare stores by.
 
-    Exit code 1 if there are any and --repair is not given. After a repair, `actionvit extract` embeds what was lost.
+    Exit code 1 if anything is damaged and --repair is not given. After a repair, `actionvit extract` embeds the lost
+    rows again.
     """
     from dataclasses import asdict
 
@@ -115,7 +116,7 @@ def verify(ctx: click.Context, /, store: Path, repair: bool, as_json: bool) -> N
         echo_json({**report, "rows": rows, "digest": digest})
     else:
         for problem in problems:
-            lost = {0: "no row is lost", -1: "its rows cannot be told"}.get(problem.rows, f"{problem.rows:,} lost")
+            lost = {0: "no row is lost", -1: "unknown rows lost"}.get(problem.rows, f"{problem.rows:,} lost")
             click.echo(f"{folder / problem.file}: {problem.detail}; {lost}{'' if not problem.ids else ':'}")
             for id in problem.ids:
                 click.echo(f"  {id}")
@@ -252,7 +253,7 @@ def _cells(summary: StoreSummary) -> tuple[str, ...]:
 
 
 def _echo_table(head: Sequence[str], rows: Any) -> None:
-    """Print columns that line up: words to the left, what starts with a digit to the right."""
+    """Print aligned columns: words to the left, numbers to the right."""
     body = [tuple(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
     right = [
@@ -264,7 +265,7 @@ def _echo_table(head: Sequence[str], rows: Any) -> None:
 
 
 def _age(written: float) -> str:
-    """Return how long ago that was."""
+    """Return the age of a time in seconds since 1970, such as `3 h ago`."""
     seconds = max(0.0, time.time() - written)
     for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= length:

@@ -1,4 +1,4 @@
-"""`actionvit demo`: the three stages, on clips it draws itself, by the very commands that anyone would type."""
+"""`actionvit demo`: the three stages on synthetic clips, each as an ordinary `actionvit` command."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Step(NamedTuple):
     title: str
     arguments: tuple[str, ...]
     after: str
-    """What to know about what it did."""
+    """An explanation of the result, printed afterwards."""
 
 
 @click.command(cls=Command, examples="actionvit demo -o actionvit-demo")
@@ -42,12 +42,10 @@ def command(out: Path | None) -> None:
     for number, step in enumerate(steps, start=1):
         click.secho(f"\n[{number}/{len(steps)}] {step.title}", bold=True)
         click.echo(f"$ {shlex.join(('actionvit', *step.arguments))}")
-        # A process each: a step cannot lean on what another left in memory.
+        # One process per step, so that no step depends on the memory of another.
         done = subprocess.run([sys.executable, "-m", "actionvit", *step.arguments], check=False)
         if done.returncode:
-            raise ActionVitError(
-                f"demo: step {number} ended with exit code {done.returncode}; its message stands above"
-            )
+            raise ActionVitError(f"demo: step {number} ended with exit code {done.returncode}; see its message above")
         if step.after:
             click.echo(f"({step.after})")
     click.secho(f"\nThe report: {(out / 'report' / 'report.html').resolve()}", bold=True)
@@ -56,16 +54,16 @@ def command(out: Path | None) -> None:
 
 
 def how_to_call() -> str | None:
-    """Return how to call `actionvit` where the shell does not find it or finds another one."""
-    own = Path(sys.executable).absolute().parent / "actionvit"
-    found = shutil.which("actionvit")
-    if found is not None and Path(found).absolute() == own:
+    """Return how to call `actionvit` if the shell does not find it or finds another one."""
+    installed = Path(sys.executable).absolute().parent / "actionvit"
+    on_path = shutil.which("actionvit")
+    if on_path is not None and Path(on_path).absolute() == installed:
         return None
-    if not own.is_file():
+    if not installed.is_file():
         return f"To call actionvit yourself: {shlex.join([sys.executable, '-m', 'actionvit'])}"
-    activate = own.parent / "activate"
+    activate = installed.parent / "activate"
     short = f", or once per shell: . {shlex.quote(str(activate))}" if activate.is_file() else ""
-    return f"To call actionvit yourself: {shlex.quote(str(own))}{short}"
+    return f"To call actionvit yourself: {shlex.quote(str(installed))}{short}"
 
 
 def _steps(out: Path) -> Iterator[Step]:
@@ -73,22 +71,22 @@ def _steps(out: Path) -> Iterator[Step]:
     clips, cache, runs = (str(out / name) for name in ("clips", "features-cache", "runs"))
     variants = [part for variant in VARIANTS for part in ("--variant", variant)]
     yield Step(
-        "Draw clips: 12 motions, unevenly many clips of each, named, packed and split as HMDB51 is",
+        "Draw clips: 12 motions with a long tail; names, file format and splits are those of HMDB51",
         ("data", "draw", clips),
-        "five of the motions are five others played backwards: no single frame tells them apart",
+        "five of the motions are five others played backwards: no single frame distinguishes them",
     )
     yield Step(
         "Extract: decode each clip once, embed it with two variants, cache the embeddings",
         ("extract", clips, *variants, "--cache", cache),
-        "the weights of tiny and tiny-hr come with the package; they learned motions from drawn clips like these, from"
-        " no real video; base, hr and large take weights trained on real ones",
+        "the weights of tiny and tiny-hr are part of the package, trained only on synthetic clips like these;"
+        " base, hr and large use weights trained on real videos",
     )
     probe = ("probe", clips, *variants, "--cache", cache, "--runs", runs)
     yield Step("Probe: a linear head on each variant's embeddings, for every official split", probe, "")
     yield Step(
-        "Probe again, classes weighted by how rare they are",
+        "Probe again, with classes weighted by inverse frequency",
         (*probe, "--balanced"),
-        "weighting is for mean class accuracy: it gives up some of the common classes' clips for the rare ones'",
+        "weighting improves mean class accuracy: rare classes gain, common classes lose",
     )
     names = [f"{variant}-linear{suffix}" for suffix in ("", "-balanced") for variant in VARIANTS]
     yield Step(

@@ -1,4 +1,4 @@
-"""`actionvit doctor`: what this machine can do."""
+"""`actionvit doctor`: versions, devices and expected speed of this machine."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from actionvit.features.device import Precision
 
 PACKAGES = ("actionvit", "torch", "transformers", "numpy", "h5py", "scikit-learn", "safetensors", "huggingface_hub")
-# Fraction of the measured matmul peak that a forward pass reaches (docs/explanation/encoder.md); on GPUs assumed.
 ROUNDS = 6
-"""Rounds of products whose range is shown."""
+"""Measurements of the matmul rate, whose range is shown."""
 REACHED = {"cpu": 0.85, "cuda": 0.5, "mps": 0.5}
+"""Fraction of the matmul peak that a forward pass reaches: measured on CPUs (docs/explanation/encoder.md), assumed on
+GPUs."""
 
 
 @click.command(cls=Command, examples="actionvit doctor --device cpu")
@@ -32,19 +33,19 @@ def command(device: str, precision: Precision, as_json: bool) -> None:
 
     place, resolved = resolve_device(device, precision)
     speed = _speed(place, resolved)
-    found = {
+    report = {
         "python": f"{platform.python_version()} on {platform.platform()}",
         "packages": {name: _release(name) for name in PACKAGES},
         "decoders": _decoders(),
         "device": _device(place, resolved),
         "weights": _weights(),
-        "peak": f"{_range(speed['peak'], 3)} GMAC/s, the best of a base view's matrix products and large squares",
+        "peak": f"{_range(speed['peak'], 3)} GMAC/s, the best of matmuls of base's shapes and of large squares",
         "expected": {name: f"{_range(rate)} videos per second" for name, rate in speed.items() if name != "peak"},
     }
     if as_json:
-        echo_json({**found, "gmac_per_second": speed.pop("peak"), "videos_per_second": speed})
+        echo_json({**report, "gmac_per_second": speed.pop("peak"), "videos_per_second": speed})
         return
-    for name, value in found.items():
+    for name, value in report.items():
         lines = value.items() if isinstance(value, dict) else [("", value)]
         click.echo(name)
         for key, text in lines:
@@ -65,21 +66,21 @@ def _release(name: str) -> str:
 
 
 def _decoders() -> dict[str, str]:
-    """Return what each decoder is, or why it is not there."""
-    found = {}
+    """Return the version of each decoder, or why it cannot be imported."""
+    versions = {}
     try:
         import av
 
-        found["pyav"] = f"av {_release('av')}, FFmpeg {av.ffmpeg_version_info}"
+        versions["pyav"] = f"av {_release('av')}, FFmpeg {av.ffmpeg_version_info}"
     except ImportError as error:
-        found["pyav"] = f"does not import: {error}"
+        versions["pyav"] = f"does not import: {error}"
     try:
-        import decord  # noqa: F401  (whether it imports is the question)
+        import decord  # noqa: F401  (tests the import)
 
-        found["decord"] = f"decord2 {_release('decord2')}"
+        versions["decord"] = f"decord2 {_release('decord2')}"
     except (ImportError, OSError, RuntimeError) as error:  # its library is loaded by hand
-        found["decord"] = f"does not import: {error}"
-    return found
+        versions["decord"] = f"does not import: {error}"
+    return versions
 
 
 def _device(place: str, precision: str) -> str:
@@ -88,7 +89,7 @@ def _device(place: str, precision: str) -> str:
     from actionvit.features.decoding import available_cores
 
     if not place.startswith("cuda"):
-        return f"{place}, {precision}; {available_cores()} cores, {torch.get_num_threads()} threads in a product"
+        return f"{place}, {precision}; {available_cores()} cores, {torch.get_num_threads()} threads per matmul"
     name, memory = torch.cuda.get_device_name(place), torch.cuda.get_device_properties(place).total_memory
     return f"{place}, {precision}; {name}, {memory / 2**30:.0f} GiB; {torch.cuda.device_count()} GPUs here"
 
@@ -97,16 +98,16 @@ def _weights() -> dict[str, str]:
     from actionvit.features.hub import cached
     from actionvit.features.timesformer.variants import BUILT_IN, VARIANTS
 
-    found = {}
+    sources = {}
     for variant in VARIANTS.values():
         if variant.weights is None:
-            found[variant.name] = "none published; give --weights"
+            sources[variant.name] = "none published; give --weights"
         elif variant.weights == BUILT_IN:
-            found[variant.name] = "built in"
+            sources[variant.name] = "built in"
         else:
             at_hand = "in the local cache" if cached(variant.weights) else "to be downloaded"
-            found[variant.name] = f"{variant.weights}, {at_hand}"
-    return found
+            sources[variant.name] = f"{variant.weights}, {at_hand}"
+    return sources
 
 
 def _speed(place: str, precision: Precision) -> dict[str, tuple[float, float]]:
@@ -123,7 +124,7 @@ def _speed(place: str, precision: Precision) -> dict[str, tuple[float, float]]:
         peak = peak_matmul_range(place, precision, rounds=ROUNDS, on_round=lambda done: advance(done, steps))
         reached = REACHED[place.partition(":")[0]]
         for name in VARIANTS:
-            if name in built_in:  # too small for its products to come near the peak, and quickly tried
+            if name in built_in:  # too small to reach the peak rate, and fast to measure
                 rates[name] = _tried(name, place, precision)
                 advance(ROUNDS + built_in.index(name) + 1, steps)
             else:

@@ -13,14 +13,14 @@ from actionvit.commands.command import is_quiet, write_line
 from actionvit.text import duration
 
 EVERY = 30.0
-"""Seconds between two lines where stderr is no terminal."""
+"""Seconds between two lines if stderr is not a terminal."""
 
 NOTED = "{desc}: {percentage:3.0f}%|{bar:6}| {elapsed}<{remaining}{postfix}"
 """Layout of a bar with a note: 80 columns hold the note of a training step."""
 
 
 class Advance(Protocol):
-    """Called with how many units are done, how many there are, and a note on the latest one."""
+    """Called with the number of finished units, their total, and a note on the latest one."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         """Show the progress."""
@@ -28,16 +28,16 @@ class Advance(Protocol):
 
 @contextlib.contextmanager
 def progress(description: str, unit: str, *, delay: float = 0.0, total: int | None = None) -> Iterator[Advance]:
-    """Show how far a long step is; yield the function that is called as `advance(done, total)`.
+    """Show the progress of a long step; yield a function to be called as `advance(done, total)`.
 
-    The time goes on in a thread of its own, so that a step shows itself before its first unit is done.
+    A thread updates the elapsed time, so that a step is visible before its first unit is done.
 
     Parameters
     ----------
     description : str
         The step's name, before the bar.
     unit : str
-        What is counted, in the singular.
+        Name of one unit, in the singular.
     delay : float
         Seconds before a bar appears.
     total : int, optional
@@ -70,7 +70,7 @@ def progress(description: str, unit: str, *, delay: float = 0.0, total: int | No
 
 @contextlib.contextmanager
 def stages(unit: str = "part", *, delay: float = 0.5) -> Iterator[Callable[..., None]]:
-    """Show how far a step of several stages is; yield the function called as `advance(stage, done, total, note)`."""
+    """Show the progress of several stages; yield a function to be called as `advance(stage, done, total, note)`."""
     with contextlib.ExitStack() as stack:
         current, show = "", None
 
@@ -116,9 +116,9 @@ class _Lines:
         self.done, self.total, self.note = done, total, note
 
     def write(self) -> None:
-        """Write how many units are done after how long, and about how long the rest takes."""
+        """Write the number of finished units, the elapsed time and the estimated time left."""
         done, total, seconds = self.done, self.total, time.monotonic() - self.started
         count = f"{done} of {total} {self.unit}s" if total else "running"
-        left = f", about {duration(seconds / done * (total - done))} left" if total and 0 < done < total else ""
+        remaining = f", about {duration(seconds / done * (total - done))} left" if total and 0 < done < total else ""
         note = f" ({self.note})" if self.note else ""
-        write_line(f"{self.description}: {count} after {duration(seconds)}{left}{note}")
+        write_line(f"{self.description}: {count} after {duration(seconds)}{remaining}{note}")
