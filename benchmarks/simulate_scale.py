@@ -108,7 +108,7 @@ def measure(rows: int, scratch: Path | None) -> dict[str, Any]:
         phases["plan"] = timed(plan)
         size = sum(path.stat().st_size for path in target.iterdir())
     for phase in phases.values():
-        phase["us_per_row"] = phase["seconds"] / rows * 1e6
+        phase["us_per_row"] = phase["cpu_seconds"] / rows * 1e6  # without the time of other programs
     return {"rows": rows, "shards": SHARDS, "bytes_per_row": size / rows, "phases": phases}
 
 
@@ -168,16 +168,16 @@ def seconds_per_video(costs: dict[str, float], options: argparse.Namespace) -> f
     return max(decode, costs["prepare_s"] + costs["forward_s"], costs["write_s"], costs["video_s"])
 
 
-def simulate(videos: int, workers: int, costs: dict[str, float], options: argparse.Namespace) -> dict[str, Any]:
-    """Simulate one extraction."""
-    chance = random.Random(0)
+def run_shards(
+    chance: random.Random, videos: int, workers: int, costs: dict[str, float], options: argparse.Namespace
+) -> dict[str, float]:
+    """Simulate the shards of one extraction, without the driver's work."""
     per_video = seconds_per_video(costs, options)
     shard = videos / (options.shards_per_worker * workers)
-    plan = videos * (costs["plan_row_s"] + options.stat_ms / 1e3)
     setup = options.start_seconds + shard * options.stat_ms / 1e3
     waiting = [0.0] * (options.shards_per_worker * workers)  # published rows of each shard to run
-    free = [(plan, worker) for worker in range(workers)]
-    finished, publications, copied, losses = plan, 0.0, 0.0, 0
+    free = [(0.0, worker) for worker in range(workers)]
+    totals = {"seconds": 0.0, "publications": 0.0, "copied": 0.0, "losses": 0.0}
     while waiting:
         now, worker = heapq.heappop(free)
         published = waiting.pop(0)
@@ -186,30 +186,39 @@ def simulate(videos: int, workers: int, costs: dict[str, float], options: argpar
         failure = chance.expovariate(1 / (options.node_hours * 3600))
         seconds = min(failure, needed)
         embedding = max(0.0, seconds - setup - copy)
-        publications += embedding / options.flush_seconds
-        copied += published
         pause = 0.0
         if failure < needed:
-            losses += 1
             waiting.append(published + max(0.0, embedding - options.flush_seconds) / per_video)
             pause = options.replacement_minutes * 60
-        finished = max(finished, now + seconds)
+            totals["losses"] += 1
+        totals["publications"] += embedding / options.flush_seconds
+        totals["copied"] += published
+        totals["seconds"] = max(totals["seconds"], now + seconds)
         heapq.heappush(free, (now + seconds + pause, worker))
+    return totals
+
+
+def simulate(videos: int, workers: int, costs: dict[str, float], options: argparse.Namespace) -> dict[str, Any]:
+    """Return the means over several simulated extractions."""
+    runs = [run_shards(random.Random(seed), videos, workers, costs, options) for seed in range(options.runs)]
+    mean = {name: sum(run[name] for run in runs) / len(runs) for name in runs[0]}
+    plan = videos * (costs["plan_row_s"] + options.stat_ms / 1e3)
     merge = videos * costs["merge_row_s"]
-    total = finished + merge + plan  # the last extraction plans once more, and finds nothing to do
-    calls = 3 * videos + copied + (publications + 2 * videos / PART_ROWS) * costs["calls_per_publication"]
+    total = mean["seconds"] + merge + 2 * plan  # the last extraction plans once more, and finds nothing to do
+    publications = mean["publications"] + 2 * videos / PART_ROWS
+    calls = 3 * videos + mean["copied"] + publications * costs["calls_per_publication"]
     return {
         "videos": videos,
         "workers": workers,
         "hours": total / 3600,
-        "extract_hours": (finished - plan) / 3600,
+        "extract_hours": mean["seconds"] / 3600,
         "plan_hours": 2 * plan / 3600,
         "merge_hours": merge / 3600,
-        "efficiency": videos * per_video / (total * workers),
-        "node_losses": losses,
-        "rows_copied": round(copied),
+        "efficiency": videos * seconds_per_video(costs, options) / (total * workers),
+        "node_losses": mean["losses"],
+        "rows_copied": round(mean["copied"]),
         "cache_gb": videos * costs["bytes_per_row"] / 1e9,
-        "written_gb": (2 * videos + copied) * costs["bytes_per_row"] / 1e9,
+        "written_gb": (2 * videos + mean["copied"]) * costs["bytes_per_row"] / 1e9,
         "metadata_calls": round(calls),
         "metadata_calls_per_s": calls / total,
     }
@@ -220,7 +229,7 @@ def say(result: dict[str, Any]) -> None:
         f"{result['videos']:>11,} {result['workers']:>4} {result['hours']:8.2f} h ="
         f" extract {result['extract_hours']:8.2f} + plan {result['plan_hours']:6.2f}"
         f" + merge {result['merge_hours']:5.2f};"
-        f" {result['efficiency']:4.0%}, {result['node_losses']:3} lost, {result['written_gb']:7.1f} GB,"
+        f" {result['efficiency']:4.0%}, {result['node_losses']:4.1f} lost, {result['written_gb']:7.1f} GB,"
         f" {result['metadata_calls_per_s']:6.0f} calls/s"
     )
 
@@ -238,6 +247,7 @@ def main() -> None:
     parser.add_argument("--start-seconds", type=float, default=15.0, help="of one attempt: libraries and weights")
     parser.add_argument("--node-hours", type=float, default=24.0, help="mean time to the loss of a node")
     parser.add_argument("--replacement-minutes", type=float, default=10.0)
+    parser.add_argument("--runs", type=int, default=50, help="simulations to average over")
     parser.add_argument("--measured", type=Path, help="take the measured part from this earlier result")
     parser.add_argument("--scratch", type=Path)
     parser.add_argument("--out", type=Path)

@@ -181,6 +181,13 @@ def test_attempt_where_nothing_is_visible_decodes_nothing(tmp_path: Path, clips:
         assert not (tmp_path / "try").exists()
 
 
+def test_missing_ray_is_one_line_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = extract(draw(tmp_path / "clips", 1), tmp_path / "cache", "--engine", "ray")
+    assert isinstance(result.exception, ActionVitError) and "which is not installed: `pip" in str(result.exception)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_users_error_is_not_repeated(tmp_path: Path, clips: tuple[Path, str]) -> None:
     root, _ = clips
     cache = tmp_path / "cache"

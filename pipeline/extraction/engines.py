@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -184,15 +185,15 @@ class RayEngine:
     """
 
     def __init__(self, address: str | None, *, cpus: float, gpus: float) -> None:
+        if find_spec("ray") is None:
+            raise ActionVitError("engine: got ray, which is not installed: `pip install 'actionvit[ray]'`")
         self.address = address
         self.resources = {"CPU": cpus, "GPU": gpus}
         self._refs: set[Any] = set()
 
     def __enter__(self) -> RayEngine:
-        try:
-            import ray
-        except ModuleNotFoundError as error:
-            raise ActionVitError("engine: got ray, which is not installed: `pip install 'actionvit[ray]'`") from error
+        import ray
+
         self._ray = ray
         with contextlib.ExitStack() as stack:  # of lost nodes Ray prints pages on standard output
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
