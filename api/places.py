@@ -11,5 +11,5 @@ CACHE, RUNS = Path("features-cache"), Path("runs")
 
 def store_settings(num_frames: int | None, size: int | None) -> dict[str, int]:
     """Return the requested leaves of a store's key, as keywords of `find_store`."""
-    wanted = {"clip__num_frames": num_frames, "clip__size": size}
-    return {name: value for name, value in wanted.items() if value is not None}
+    leaves = {"clip__num_frames": num_frames, "clip__size": size}
+    return {name: value for name, value in leaves.items() if value is not None}

@@ -160,10 +160,10 @@ class Design:
         """
         if n_train is None:
             return 0.0, False
-        seen = np.array([n_train[name] for name in self.split_names])
+        training = np.array([n_train[name] for name in self.split_names])
         others = self.clips - self.tests
-        full = np.maximum(seen, others)
-        return float(np.mean(self.tests / np.maximum(1, full))), bool((seen < 0.9 * others).any())
+        full = np.maximum(training, others)
+        return float(np.mean(self.tests / np.maximum(1, full))), bool((training < 0.9 * others).any())
 
     def mean(self, values: Floats, kind: Kind = "hits") -> Estimate:
         """Return the mean of values (M,) over the clips of each split, averaged over the splits."""

@@ -251,8 +251,8 @@ def evaluate(
 def per_class(cells: NDArray[np.int64], class_names: Sequence[str]) -> list[dict[str, Any]]:
     """Return `class`, `precision`, `recall`, `f1`, `support` of each class from a confusion matrix; 0/0 is None."""
 
-    def ratio(part: int, whole: int) -> float | None:
-        return part / whole if whole else None
+    def ratio(part: int, total: int) -> float | None:
+        return part / total if total else None
 
     rows = []
     for number, name in enumerate(class_names):

@@ -55,9 +55,9 @@ def class_weights(
     if scheme not in get_args(ClassWeight):
         expected = ", ".join(get_args(ClassWeight))
         raise ValueError(f"class_weight: got {scheme!r}, expected one of {expected}, or a mapping")
-    seen = counts > 0
+    present = counts > 0
     number = counts if scheme == "balanced" else -np.expm1(counts * np.log(EFFECTIVE_BETA)) / (1 - EFFECTIVE_BETA)
-    weights = np.divide(1.0, number, out=np.zeros(n_classes), where=seen)
+    weights = np.divide(1.0, number, out=np.zeros(n_classes), where=present)
     scale: float = counts.sum() / np.dot(weights, counts)
     return np.asarray(weights * scale)
 

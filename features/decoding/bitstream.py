@@ -157,11 +157,11 @@ def packets_to_decode(
         start, end = starts[group], starts[group + 1] if group + 1 < len(starts) else len(packets)
         leading = any(rank[i] < rank[start] for i in groups[group])
         last = end - 1 if all_needed else max(groups[group], default=start - 1)
-        wanted = set(groups[group])
+        needed = set(groups[group])
         run = [
             i
             for i in range(start, last + 1)
-            if i in wanted or (not packets[i].discardable and (leading or rank[i] >= rank[start]))
+            if i in needed or (not packets[i].discardable and (leading or rank[i] >= rank[start]))
         ]
         complete = all(packets[i].discardable or rank[i] < rank[start] for i in range(last + 1, end))
         if run and complete and runs and runs[-1][0] == end:

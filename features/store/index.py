@@ -76,10 +76,10 @@ class Index:
     def _refresh_fingerprints(self, path: Path) -> None:
         """Apply newer fingerprints from `seen.csv`; a damaged line only causes one video to be read again."""
         try:
-            seen, _ = parse(Seen, path.read_bytes())
+            lines, _ = parse(Seen, path.read_bytes())
         except FileNotFoundError:
             return
-        for id, line in seen.items():
+        for id, line in lines.items():
             row = self.find(id)
             if row is not None and self.columns["digest"][row] == line.digest.encode():
                 self.columns["size"][row], self.columns["mtime_ns"][row] = line.fingerprint

@@ -36,8 +36,8 @@ class Manifest:
 
     def settled(self, folder: Path) -> Manifest:
         """Return the manifest after the changes that took place. Only the holder of the lock may rely on it."""
-        gone = {name for name in self.changing if not (folder / name).exists()}
-        return Manifest({name: rows for name, rows in self.parts.items() if name not in gone})
+        removed = {name for name in self.changing if not (folder / name).exists()}
+        return Manifest({name: rows for name, rows in self.parts.items() if name not in removed})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -162,10 +162,10 @@ def _is_misnamed_part(path: Path, key: FeatureKey) -> bool:
 
 def _examine_all(store: FeatureStore) -> Iterator[ExaminedPart]:
     """Read all parts; a part that a writer replaces meanwhile is skipped, its rows are in a later one."""
-    seen: set[Path] = set()
-    while new := [path for path in list_parts(store.folder) if path not in seen]:
+    done: set[Path] = set()
+    while new := [path for path in list_parts(store.folder) if path not in done]:
         for path in new:
-            seen.add(path)
+            done.add(path)
             with contextlib.suppress(FileNotFoundError):
                 yield _examine(path, store.key)
 

@@ -272,6 +272,6 @@ class _Judge:
         same = len({self.source[id] for id in ids}) == 1
         return Alike(ids=ids, differing=differing, same_source=same, splits=straddled)
 
-    def sorted(self, found: list[Alike]) -> list[Alike]:
+    def sorted(self, groups: list[Alike]) -> list[Alike]:
         """Return groups divided by a split first, then the most similar."""
-        return sorted(found, key=lambda alike: (not alike.splits, alike.differing, alike.ids))
+        return sorted(groups, key=lambda alike: (not alike.splits, alike.differing, alike.ids))

@@ -248,19 +248,19 @@ def _is_text(name: str) -> bool:
 
 def _nothing_found(root: Path) -> str:
     """Return an error for a folder without class folders, which suggests where the videos may be instead."""
-    wanted = "videos (.avi, .mp4, .mkv, .webm and the like) or frame folders"
+    contents = "videos (.avi, .mp4, .mkv, .webm and the like) or frame folders"
     for child in sorted(entry.path for entry in _folders(_entries(root))):
         if any(_holds_videos(_entries(grandchild.path)) for grandchild in _folders(_entries(child))):
-            return f"dataset: no class folders with {wanted} in `{root}`; did you mean `{child}`?"
+            return f"dataset: no class folders with {contents} in `{root}`; did you mean `{child}`?"
     if _holds(root, VIDEO_SUFFIXES):
         return f"dataset: the videos lie in `{root}` itself; sort them into class folders, or list them in a CSV file"
-    return f"dataset: no class folders with {wanted} in `{root}`; expected `{root}/CLASS/VIDEO.avi`"
+    return f"dataset: no class folders with {contents} in `{root}`; expected `{root}/CLASS/VIDEO.avi`"
 
 
 def _notes(
     top: Sequence[os.DirEntry[str]],
     tree: Tree,
-    taken: dict[str, list[_Found]],
+    videos: dict[str, list[_Found]],
     unreadable: Sequence[str],
     nested: Sequence[str],
 ) -> Iterator[str]:
@@ -274,25 +274,27 @@ def _notes(
         for label, entries in tree.items()
         if any("_test_split" in entry.name or entry.name.startswith(("trainlist", "testlist")) for entry in entries)
     }
-    if beside := [label for label, entries in taken.items() if not entries and label not in lists]:
+    if beside := [label for label, entries in videos.items() if not entries and label not in lists]:
         framed = [label for label in beside if any(map(is_frame_folder, tree[label]))]
-        if framed and any(taken.values()):
+        if framed and any(videos.values()):
             count = pluralize(len(framed), "class folder")
             yield f"{count} of frame folders ignored, as others hold video files: {abbreviate(framed)}"
         if bare := [label for label in beside if label not in framed]:
             yield f"{pluralize(len(bare), 'folder')} without videos ignored: {abbreviate(bare)}"
-    if taken_nested := [label for label in nested if taken[label]]:
+    if taken_nested := [label for label in nested if videos[label]]:
         count = pluralize(len(taken_nested), "class", "classes")
         yield f"videos of {count} lie in folders below the class folder: {abbreviate(taken_nested)}"
-        shared = set.intersection(*({video.name.partition("/")[0] for video in taken[label]} for label in taken_nested))
+        shared = set.intersection(
+            *({video.name.partition("/")[0] for video in videos[label]} for label in taken_nested)
+        )
         if len(taken_nested) > 1 and len(words := [name for name in shared if not name.isdecimal()]) > 1:
             yield f"the folders below have the same names, {abbreviate(words)}: if they are the classes, change root="
-    direct = [label for label in taken if taken[label] and label not in nested]
+    direct = [label for label in videos if videos[label] and label not in nested]
     deeper = [f"{label}/{video.name}" for label in direct for video in _below(tree[label])]
     if deeper:
         count = pluralize(len(deeper), "video")
         yield f"{count} in folders below class folders that hold videos themselves ignored: {abbreviate(deeper)}"
-    used = {video.path for entries in taken.values() for video in entries}
+    used = {video.path for entries in videos.values() for video in entries}
     inner = {"/".join(name.split("/")[:2]) for name in deeper}
     stray = [f"{label}/{entry.name}" for label in direct for entry in tree[label] if entry.path not in used]
     hidden = [name for name in stray if "/." in name]

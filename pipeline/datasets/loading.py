@@ -72,8 +72,8 @@ def load_dataset(
     root = Path(root)
     if format is not None and format not in get_args(Format):
         raise ActionVitError(f"format: got `{format}`, expected one of {', '.join(get_args(Format))}")
-    given = {set: Path(file) for set, file in (lists or {}).items()}
-    listing = _listing(root, format, given, splits_dir)
+    set_files = {set: Path(file) for set, file in (lists or {}).items()}
+    listing = _listing(root, format, set_files, splits_dir)
     if listing is not None:
         listing.notes += name_classes(listing) if listing.format != "diving48" else []
         reading = resolve(listing, skip_missing=skip_missing)
@@ -108,7 +108,7 @@ def load_dataset(
             )
         ),
         origin=None if root == base else root.absolute(),
-        lists=tuple(given.items()),
+        lists=tuple(set_files.items()),
         description=description,
         sources_known=any(video.source != video.id for video in reading.videos),
         merged_sources=merged,
@@ -135,10 +135,12 @@ def reload(record: Mapping[str, Any], root: Path | None = None) -> Dataset:
     )
 
 
-def _listing(root: Path, format: Format | None, given: Mapping[str, Path], splits_dir: Path | None) -> Listing | None:
+def _listing(
+    root: Path, format: Format | None, set_files: Mapping[str, Path], splits_dir: Path | None
+) -> Listing | None:
     """Return the listing of the list files that are given, named by ROOT or in it; None for class folders alone."""
-    if given:
-        return sniffing.read_given_lists(root, given, format)
+    if set_files:
+        return sniffing.read_given_lists(root, set_files, format)
     if format in FOLDER_FORMATS:
         return None
     if sniffing.is_list_file(root) or (format is not None and not root.is_dir()):

@@ -167,10 +167,10 @@ def _notes(
     matches: Mapping[str, Mapping[str, str]],
     ids: Mapping[str, Mapping[str, str]],
 ) -> Iterator[str]:
-    if gone := sorted(listed.keys() - ids.keys()):
-        videos = sum(len(listed[label]) for label in gone)
-        classes = pluralize(len(gone), "listed class", "listed classes")
-        yield f"{classes} not here, with {pluralize(videos, 'video')}: {abbreviate(gone)}"
+    if missing_classes := sorted(listed.keys() - ids.keys()):
+        videos = sum(len(listed[label]) for label in missing_classes)
+        classes = pluralize(len(missing_classes), "listed class", "listed classes")
+        yield f"{classes} not here, with {pluralize(videos, 'video')}: {abbreviate(missing_classes)}"
     absent = [f"{label}/{name}" for label in ids for name in listed.get(label, set()) - matches.get(label, {}).keys()]
     if absent:
         yield f"{pluralize(len(absent), 'video')} in the official lists, but not here: {abbreviate(absent)}"

@@ -1,8 +1,8 @@
 """Engines that run the shards of one extraction in parallel: processes on this machine, or Ray tasks on many.
 
 The unit of work is `extract(shard=(i, n))`. Each attempt at a shard writes a cache of its own, so that a machine
-that is cut off but not dead disturbs nobody; finished rows of earlier attempts are reused. The driver alone retries and
-merges, then runs a plain local extraction: the result does not depend on the engine.
+that is cut off but still running disturbs no other; finished rows of earlier attempts are reused. The driver alone
+retries and merges, then runs a plain local extraction: the result does not depend on the engine.
 """
 
 from __future__ import annotations

@@ -326,12 +326,12 @@ def _run(
 
     Videos whose decoding ran out of memory are decoded again at the end, by a single worker.
     """
-    wanted = [video for video in videos if any(video.id in queue.todo for _, queue in queues)]
+    pending = [video for video in videos if any(video.id in queue.todo for _, queue in queues)]
     # Segments of one file in order of their starts: their ids sort as text.
-    wanted.sort(key=lambda video: (str(video.path), video.segment.start if video.segment else 0.0))
+    pending.sort(key=lambda video: (str(video.path), video.segment.start if video.segment else 0.0))
     out_of_memory: list[Video] = []
     done = 0
-    for count, batch in ((workers, wanted), (1, out_of_memory)):
+    for count, batch in ((workers, pending), (1, out_of_memory)):
         requests = (
             DecodeRequest(
                 video.id,
@@ -344,12 +344,12 @@ def _run(
         by_id = {video.id: video for video in batch}
         with closing(decode_stream(requests, policy=policy, workers=count, timeout=timeout)) as stream:
             for item in stream if batch else ():
-                if batch is wanted and count > 1 and isinstance(item, Failure) and item.out_of_memory:
+                if batch is pending and count > 1 and isinstance(item, Failure) and item.out_of_memory:
                     out_of_memory.append(by_id[item.id])
                     continue
                 _take(item, queues, summary)
                 done += 1
-                on_video(done, len(wanted))
+                on_video(done, len(pending))
     for _, queue in queues:
         queue.finish()
 

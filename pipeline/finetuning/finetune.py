@@ -118,7 +118,7 @@ def _clips(
     encoder = load_model(weights, 1, spec, device).encoder
     frozen = FrozenBlocks(encoder, spec.clip, num_frozen, device, bf16=spec.training.autocast)
     used = [video for video in videos if video.id in ids or spec.final]
-    settings: dict[str, Any] = {"policy": context.policy, "kept": spec.tokens}
+    settings: dict[str, Any] = {"policy": context.policy, "token_dtype": spec.tokens}
 
     def store() -> FeatureStore:
         return token_store(dataset, used, weights, frozen, views, variant=spec.variant, cache=context.cache, **settings)

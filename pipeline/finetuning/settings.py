@@ -81,8 +81,8 @@ def make_finetune_spec(
     """
 
     def part(spec: type[S], **more: Any) -> S:
-        own = {name: settings.pop(name) for name in public_names(spec) if name in settings}
-        return make_spec(spec, own, **more)
+        fields = {name: settings.pop(name) for name in public_names(spec) if name in settings}
+        return make_spec(spec, fields, **more)
 
     loss, sampling, optim = part(LossSpec), part(SamplingSpec), part(OptimSpec)
     augmentation = part(AugmentSpec, flip=augment_flip)

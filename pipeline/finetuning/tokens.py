@@ -49,7 +49,7 @@ def token_key(
     videos: Sequence[Video],
     *,
     policy: DecodePolicy,
-    kept: TokenDtype,
+    token_dtype: TokenDtype,
 ) -> FeatureKey:
     """Return the store key: everything that the tokens depend on. Parameters are as for `token_store`.
 
@@ -76,19 +76,19 @@ def token_key(
             "augment": augment,
             "candidates": CANDIDATES if spec.augment else 0,
             "seed": spec.seed if spec.augment else 0,
-            "kept": kept,
+            "kept": token_dtype,
         },
         schema=SCHEMA,
     )
 
 
-def token_bytes(weights: Weights, frozen: FrozenBlocks, spec: ViewSpec, kept: TokenDtype) -> int:
+def token_bytes(weights: Weights, frozen: FrozenBlocks, spec: ViewSpec, token_dtype: TokenDtype) -> int:
     """Return the size of a video's tokens in bytes."""
     K, T, D = spec.clip.views, spec.clip.num_frames, weights.config.width
     views = K + (max(spec.views - 1, 0) if spec.augment else 0)
     if frozen.num_frozen == weights.config.depth:
         return views * D * 4
-    return views * T * (1 + (spec.clip.size // weights.config.patch) ** 2) * D * (2 if kept == "fp16" else 4)
+    return views * T * (1 + (spec.clip.size // weights.config.patch) ** 2) * D * (2 if token_dtype == "fp16" else 4)
 
 
 def _check_room(folder: Path, needed: int, videos: int, spec: ViewSpec) -> None:
@@ -111,7 +111,7 @@ def token_store(
     variant: str,
     cache: Path,
     policy: DecodePolicy,
-    kept: TokenDtype = "fp16",
+    token_dtype: TokenDtype = "fp16",
 ) -> FeatureStore:
     """Open or create the store of the videos' tokens, `DATASET/VARIANT-tokens-DIGEST`; `extract_tokens` fills it.
 
@@ -127,10 +127,10 @@ def token_store(
     cache : Path
         The cache root.
     policy : DecodePolicy
-    kept : {"fp16", "fp32"}
+    token_dtype : {"fp16", "fp32"}
         Precision of the stored tokens.
     """
-    key = token_key(weights, frozen, spec, videos, policy=policy, kept=kept)
+    key = token_key(weights, frozen, spec, videos, policy=policy, token_dtype=token_dtype)
     name = f"{variant}-tokens"
     info = dataset.record | {"weights": weights.source}
     folder = store_folder(cache, dataset.name, name, key)
@@ -145,7 +145,7 @@ def extract_tokens(
     spec: ViewSpec,
     *,
     policy: DecodePolicy,
-    kept: TokenDtype = "fp16",
+    token_dtype: TokenDtype = "fp16",
     retry: bool = True,
     workers: int | None = None,
     timeout: float = 60.0,
@@ -159,7 +159,7 @@ def extract_tokens(
     Parameters
     ----------
     store : FeatureStore
-    videos, weights, frozen, spec, policy, kept
+    videos, weights, frozen, spec, policy, token_dtype
         As for `token_store`.
     retry : bool
         Try videos again that timed out, crashed a decoder or ran out of memory.
@@ -189,7 +189,7 @@ def extract_tokens(
     todo = sorted(new | retried)
     if not todo:
         return
-    size = len(todo) * token_bytes(weights, frozen, spec, kept)
+    size = len(todo) * token_bytes(weights, frozen, spec, token_dtype)
     _check_room(store.folder, size, len(todo), spec)
     on_start(len(todo), size)
     requests = [DecodeRequest(id, by_id[id].path, _frames(spec), by_id[id].segment) for id in todo]
@@ -199,7 +199,7 @@ def extract_tokens(
         return decoded, {} if isinstance(decoded, Failure) else dict(_views(spec, decoded.frames, by_id[decoded.id]))
 
     def tokens(view: Tensor) -> NDArray[Any]:
-        return np.concatenate(micro_batcher.map(len(view), lambda part: _tokens(frozen, view[part], kept)))
+        return np.concatenate(micro_batcher.map(len(view), lambda part: _tokens(frozen, view[part], token_dtype)))
 
     with (
         Writer(store, wait=not new) as writer,  # another training may be retrying the same videos
@@ -228,10 +228,10 @@ def _frames(spec: ViewSpec) -> tuple[ClipSpec, ...]:
     return (spec.clip, spec.candidates) if spec.augment and spec.views > 1 else (spec.clip,)
 
 
-def _tokens(frozen: FrozenBlocks, pixels: Tensor, kept: TokenDtype) -> NDArray[Any]:
+def _tokens(frozen: FrozenBlocks, pixels: Tensor, token_dtype: TokenDtype) -> NDArray[Any]:
     """Return tokens (K, ...) of views in the precision to store."""
     tokens = frozen(pixels)
-    if kept == "fp16" and tokens.ndim > 2:  # clip embeddings are small and stay fp32
+    if token_dtype == "fp16" and tokens.ndim > 2:  # clip embeddings are small and stay fp32
         tokens = tokens.half()
         if not torch.isfinite(tokens).all():
             raise ActionVitError("tokens of these weights exceed fp16's range (65,504): use token_precision=fp32")

@@ -43,8 +43,8 @@ def hard_clips(
     true_score = np.mean([score[np.arange(len(true)), true] for score in scores], axis=0)
     for number in _worst_classes(true, wrong.mean(axis=0))[:classes]:
         members = np.flatnonzero((true == number) & wrong.any(axis=0))
-        taken = {str(ids[row]) for row in chosen}
-        fresh = [row for row in members[np.argsort(true_score[members], kind="stable")] if str(ids[row]) not in taken]
+        listed = {str(ids[row]) for row in chosen}
+        fresh = [row for row in members[np.argsort(true_score[members], kind="stable")] if str(ids[row]) not in listed]
         for row in _first_of_each(ids, fresh)[:per_class]:
             chosen[row] = WORST
     return [

@@ -94,14 +94,14 @@ def pairs(report: Report) -> Table:
     return Table(id="pairwise", caption=caption, columns=columns, bodies=[("", rows)], source="comparisons")
 
 
-def comparison(report: Report, one: Comparison, number: int) -> Table:
+def comparison(report: Report, result: Comparison, number: int) -> Table:
     """Return a comparison's differences, one row per metric."""
     runs = {run.name: (run.summary, tint(place)) for place, run in enumerate(report.runs)}
-    (summary_a, run_a), (summary_b, run_b) = runs[one.a], runs[one.b]
-    reach = _reach([end for name, delta in one.delta.items() if name not in NATURAL_UNIT for end in delta.ci95])
+    (summary_a, run_a), (summary_b, run_b) = runs[result.a], runs[result.b]
+    reach = _reach([end for name, delta in result.delta.items() if name not in NATURAL_UNIT for end in delta.ci95])
     scale = Scale(low=-reach, high=reach)
     rows = []
-    for name, delta in one.delta.items():
+    for name, delta in result.delta.items():
         better = (run_b, run_a) if name in NATURAL_UNIT else (run_a, run_b)  # of losses the lower is better
         winner = _winner(delta.ci95, 1.0 if delta.p_holm is None else delta.p_holm, *better)
         rows.append(
@@ -115,10 +115,12 @@ def comparison(report: Report, one: Comparison, number: int) -> Table:
                 Cell(bars=() if name in NATURAL_UNIT else (scale.bar(delta.value, delta.ci95, winner),)),
             ]
         )
-    columns = [Column(title="Metric", words=True), Column(title=one.a, run=run_a), Column(title=one.b, run=run_b)]
+    columns = [Column(title="Metric", words=True), Column(title=result.a, run=run_a), Column(title=result.b, run=run_b)]
     columns += [Column(title="Difference"), Column(title="95 % CI"), Column(title="p")]
     columns += [Column(title=DRAWN, ends=scale.ends)]
-    caption = f"{one.b} − {one.a}, paired: differences in percentage points (log loss: nats), with their {INTERVAL} "
+    caption = (
+        f"{result.b} − {result.a}, paired: differences in percentage points (log loss: nats), with their {INTERVAL} "
+    )
     caption += f"{BY_SOURCE}; p, corrected t test after Holm’s correction over the pairs."
     return Table(id=f"comparison{number}", caption=caption, columns=columns, bodies=[("", rows)], source="comparisons")
 
@@ -158,14 +160,14 @@ def classes(report: Report) -> Table:
     )
 
 
-def class_differences(report: Report, one: Comparison, number: int) -> Table:
+def class_differences(report: Report, result: Comparison, number: int) -> Table:
     """Return the difference of recall of each class in one comparison, the tested numbers first."""
     colors = {run.name: tint(place) for place, run in enumerate(report.runs)}
-    run_a, run_b = colors[one.a], colors[one.b]
-    reach = _reach([end for row in one.per_class if row.ci95 for end in row.ci95])
+    run_a, run_b = colors[result.a], colors[result.b]
+    reach = _reach([end for row in result.per_class if row.ci95 for end in row.ci95])
     scale = Scale(low=-reach, high=reach)
     rows = []
-    for row in one.per_class:
+    for row in result.per_class:
         cells = [Cell(text=row.class_, value=row.class_)]
         if row.ci95 is None or row.delta is None or row.p_holm is None:
             cells += [Cell(text="–"), Cell(text="–"), Cell(text="–"), Cell()]
@@ -181,11 +183,11 @@ def class_differences(report: Report, one: Comparison, number: int) -> Table:
         rows.append([*cells, Cell(text=f"{row.support:,}", value=row.support)])
     columns = [Column(title="Class", words=True), Column(title="Δ\u00a0recall"), Column(title="p")]
     columns += [Column(title="95 % CI"), Column(title=DRAWN, ends=scale.ends)]
-    columns += [Column(title=one.a, run=run_a), Column(title=one.b, run=run_b), Column(title="Support")]
+    columns += [Column(title=result.a, run=run_a), Column(title=result.b, run=run_b), Column(title="Support")]
     return Table(
         id=f"classes{number}",
-        caption=f"{one.b} − {one.a}: difference of recall in percentage points, with its {INTERVAL} {BY_SOURCE}; p, "
-        "corrected for the classes (Holm); recall of both in percent.",
+        caption=f"{result.b} − {result.a}: difference of recall in percentage points, with its {INTERVAL} {BY_SOURCE}; "
+        "p, corrected for the classes (Holm); recall of both in percent.",
         columns=columns,
         bodies=[("", rows)],
         sortable=True,

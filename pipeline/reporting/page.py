@@ -157,17 +157,17 @@ def _coverage(report: Report) -> list[dict[str, Any]]:
     return list(entries.values())
 
 
-def _comparison(report: Report, one: Comparison, number: int) -> dict[str, Any]:
+def _comparison(report: Report, result: Comparison, number: int) -> dict[str, Any]:
     colors = {run.name: tint(place) for place, run in enumerate(report.runs)}
-    results = [("both correct", one.clips.both, None), (f"only {one.a}", one.clips.only_a, colors[one.a])]
-    results += [(f"only {one.b}", one.clips.only_b, colors[one.b]), ("neither", one.clips.neither, None)]
-    tally = [(f"{one.b} better", one.classes.wins, colors[one.b]), ("equal", one.classes.ties, None)]
-    tally += [(f"{one.a} better", one.classes.losses, colors[one.a])]
+    results = [("both correct", result.clips.both, None), (f"only {result.a}", result.clips.only_a, colors[result.a])]
+    results += [(f"only {result.b}", result.clips.only_b, colors[result.b]), ("neither", result.clips.neither, None)]
+    tally = [(f"{result.b} better", result.classes.wins, colors[result.b]), ("equal", result.classes.ties, None)]
+    tally += [(f"{result.a} better", result.classes.losses, colors[result.a])]
     return {
-        "title": f"{one.b} against {one.a}",
-        "verdict": _tied(one.verdict) if len(report.comparisons) > 1 else "",
-        "table": html_tables.comparison(report, one, number),
-        "tests": _tied(tests(one, len(report.comparisons))),
+        "title": f"{result.b} against {result.a}",
+        "verdict": _tied(result.verdict) if len(report.comparisons) > 1 else "",
+        "table": html_tables.comparison(report, result, number),
+        "tests": _tied(tests(result, len(report.comparisons))),
         "results": html_tables.stack(results),
         "classes": html_tables.stack(tally),
     }

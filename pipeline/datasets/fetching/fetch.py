@@ -126,14 +126,14 @@ ProgressCallback = Callable[[str, int, "int | None"], None]
 def find_source(name: str) -> DatasetSource:
     """Return the source of a dataset, under any usual spelling. Raises ActionVitError where it cannot be fetched."""
     plain = re.sub(r"[^a-z0-9]", "", name.lower()).removeprefix("20bn")
-    known = _ALIASES.get(plain, plain)
+    alias = _ALIASES.get(plain, plain)
     for words, key in (("kinetics", "kinetics"), ("somethingsomething", "ssv2"), ("jester", "jester")):
-        known = key if known.startswith(words) else known
-    if known in BY_HAND:
+        alias = key if alias.startswith(words) else alias
+    if alias in BY_HAND:
         raise ActionVitError(
-            f"data fetch: {BY_HAND[known]}. Then give that folder as ROOT: `actionvit data check ROOT`"
+            f"data fetch: {BY_HAND[alias]}. Then give that folder as ROOT: `actionvit data check ROOT`"
         )
-    source = next((source for key, source in SOURCES.items() if key.replace("_", "") == known), None)
+    source = next((source for key, source in SOURCES.items() if key.replace("_", "") == alias), None)
     if source is None:
         raise ActionVitError(
             f"data fetch: got `{name}`, expected one of {', '.join(SOURCES)}; for {', '.join(BY_HAND)} it prints where"

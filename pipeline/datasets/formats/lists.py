@@ -206,10 +206,10 @@ def _fields(file: Path, line: int, fields: list[str], text: str, kind: str, *, u
         )
     expected = {"label": (2,), "frames": (3,), "path": (1, 3)}[kind]
     if len(fields) not in expected or (kind == "frames" and not fields[1].isdecimal()):
-        wanted = {"label": "path label", "frames": "folder frames label", "path": "path"}[kind]
+        layout = {"label": "path label", "frames": "folder frames label", "path": "path"}[kind]
         hint = "; a label or path that holds a comma needs quotes" if kind == "label" and text.count(",") > 1 else ""
         hint += "; if this line is a header, call its columns path,label" if line == 1 else ""
         raise ActionVitError(
-            f"`{file}` line {line}: `{printable(text[:80])}`; expected `{wanted}`, as in other lines{hint}"
+            f"`{file}` line {line}: `{printable(text[:80])}`; expected `{layout}`, as in other lines{hint}"
         )
     return fields[0], "" if kind == "path" else fields[-1]

@@ -235,9 +235,11 @@ class _Resolver:
             sets = self.sets[number]
             split = split_of(number, sets)
             if not split.train or not (split.test or split.val):
-                lacking = "test" if split.train else "train"
+                missing_set = "test" if split.train else "train"
                 which = f" for split {number}" if len(numbers) > 1 else ""
-                raise ActionVitError(f"{names}: {self.listing.sets_by} no {lacking} video{which}; name some of each")
+                raise ActionVitError(
+                    f"{names}: {self.listing.sets_by} no {missing_set} video{which}; name some of each"
+                )
             reading.splits.append(split)
         if len(numbers) == 1:
             [split] = reading.splits

@@ -54,7 +54,7 @@ def _plain(name: str) -> str:
 
 def columns_of(names: Sequence[str]) -> dict[str, str]:
     """Return `{role: column}` of a header, its names in lower case; `split1`, `split2` … are roles of their own."""
-    roles = {role: next((name for name in known if name in names), "") for role, known in COLUMNS.items()}
+    roles = {role: next((name for name in variants if name in names), "") for role, variants in COLUMNS.items()}
     roles.update({f"split {int(match[1])}": name for name in names if (match := _SPLIT.fullmatch(name))})
     return {role: name for role, name in roles.items() if name}
 
@@ -231,7 +231,7 @@ def _all_numbers(values: Iterable[str]) -> bool:
 def _one_to_one(labels: Mapping[str, Sequence[str]], first: str, second: str) -> bool:
     """Return whether the values of two columns correspond, rows without a value apart."""
     pairs = {pair for pair in zip(labels[first], labels[second], strict=True) if any(pair)}
-    return bool(pairs) and len(pairs) == len({one for one, _ in pairs}) == len({other for _, other in pairs})
+    return bool(pairs) and len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
 
 
 def _choose_roles(place: str, names: Sequence[str], labels: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -179,13 +179,13 @@ def _lists(plan: Sequence[DrawnClip], seed: int) -> Iterator[tuple[str, str]]:
     for clip in plan:
         by_class.setdefault(clip.motion, {}).setdefault(clip.source, []).append(clip)
     for motion, by_source in by_class.items():
-        wanted = 0.3 * sum(map(len, by_source.values()))
+        target = 0.3 * sum(map(len, by_source.values()))
         for number in (1, 2, 3):
             order = np.random.RandomState([seed, number, MOTIONS.index(motion)]).permutation(sorted(by_source))
             code = dict.fromkeys(by_source, 1)
             tested = 0
             for source in order:
-                if not tested or tested + len(by_source[source]) <= wanted + 1:
+                if not tested or tested + len(by_source[source]) <= target + 1:
                     code[source] = 2
                     tested += len(by_source[source])
             if len(order) > 5:
