@@ -7,72 +7,20 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
+from loopback_hub import Hub, running_hub
 from safetensors.torch import load_file
 from transformers_reference import SMALL, reference
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@dataclass
-class Hub:
-    """Repositories (name -> file -> bytes), and the requested paths."""
-
-    url: str
-    repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    requested: list[str] = field(default_factory=list)
-    commit: str = COMMIT
-    """Of `main`."""
-
-    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        """Return status, headers and body, as the hub's `/owner/name/resolve/main/file` does."""
-        self.requested.append(path)
-        owner, name, _, revision, file = (*path.strip("/").split("/", 4), "", "", "", "")[:5]
-        commit = revision if len(revision) == len(COMMIT) else self.commit
-        files = self.repositories.get(f"{owner}/{name}")
-        if files is None:
-            return 404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}, b""
-        if file not in files:
-            return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}, b""
-        body = files[file]
-        etag = f'"{hashlib.sha256(body).hexdigest()}"'
-        return 200, {"ETag": etag, "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}, body
 
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            status, headers, body = served.answer(self.path.partition("?")[0])
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served = Hub(f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield served
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with running_hub() as hub:
+        yield hub
 
 
 def show(source: str, hub: Hub, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
@@ -125,7 +73,7 @@ def test_uncached_processor_is_fetched_or_reported(hub: Hub, model: dict[str, by
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["mean"] == ([0.45] * 3 if offline else [0.1, 0.2, 0.3])
         assert ("preprocessor_config.json is not in the local cache" in done.stderr) == offline
-        hub.commit = COMMIT[::-1]  # the repository changes: the cache has the commit before, and stays complete
+        hub.commit = hub.commit[::-1]  # the repository changes: the cache has the commit before, and stays complete
 
 
 def test_a_repository_with_a_bin_alone_loads(hub: Hub, model: dict[str, bytes], tmp_path: Path) -> None:
