@@ -14,11 +14,11 @@ import pytest
 import tiny_model
 import yaml
 from click.testing import CliRunner, Result
+from loopback_hub import Hub, running_hub
 from tiny_model import command
 
 from actionvit.cli import cli
 from actionvit.pipeline.datasets import Dataset
-from actionvit.pipeline.prediction import hub
 from actionvit.pipeline.prediction.predictor import load_predictor, predict
 from actionvit.pipeline.runs import Run, read_run
 
@@ -143,21 +143,37 @@ def test_a_dry_push_lists_what_would_be_sent(place: Path) -> None:
     assert invoke("export", place / "runs" / "final").exit_code == 2
 
 
-def test_a_push_sends_the_folder_to_a_private_repository(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
+def push(hub: Hub, run: Path, home: Path, token: str) -> subprocess.CompletedProcess[str]:
+    """Run `actionvit export --push` with this hub; the client reads its settings once per process."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_TOKEN": token, "NO_PROXY": "*"}
+    settings |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}  # Xet is a server of its own
+    command = [sys.executable, "-m", "actionvit", "export", str(run), "--push", "me/model"]
+    return subprocess.run(command, env={**environment, **settings}, capture_output=True, text=True, check=False)
 
-    calls: list[tuple[str, dict[str, Any]]] = []
-    api = huggingface_hub.HfApi
 
-    def record(name: str) -> Any:
-        return lambda self, *args, **options: calls.append((name, {"args": args, **options})) or "https://hub/me/model"
+def test_a_push_commits_the_files_to_a_private_repository(place: Path, tmp_path: Path) -> None:
+    with running_hub() as hub:
+        for _ in range(2):  # the second time the repository exists
+            done = push(hub, place / "runs" / "final", tmp_path / "home", hub.token)
+            assert done.returncode == 0, done.stderr
+            assert f"pushed to {hub.url}/me/model" in done.stdout
+    assert hub.private == {"me/model"}
+    exported = {path.name: path.read_bytes() for path in (place / "final").iterdir()}
+    assert hub.repositories["me/model"] == exported
+    assert len(hub.objects) == 1, "only the weights are large"
 
-    monkeypatch.setattr(api, "create_repo", record("create"))
-    monkeypatch.setattr(api, "upload_folder", record("upload"))
-    assert hub.push(place / "final", "me/model") == "https://hub/me/model"
-    (_, create), (_, upload) = calls
-    assert create["args"] == ("me/model",) and create["private"] and create["exist_ok"]
-    assert upload["repo_id"] == "me/model" and upload["folder_path"] == place / "final"
+
+def test_a_refused_push_is_one_line_with_the_remedy(place: Path, tmp_path: Path) -> None:
+    with running_hub() as hub:
+        done = push(hub, place / "runs" / "final", tmp_path / "home", "hf_wrong")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: me/model: cannot be pushed") and "hf auth login" in done.stderr
+    assert not hub.repositories
+    hub.url = "http://127.0.0.1:9"  # nothing listens there
+    done = push(hub, place / "runs" / "final", tmp_path / "home", hub.token)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: me/model: cannot be pushed")
 
 
 TORCHVISION = os.environ.get("ACTIONVIT_TORCHVISION_PYTHON", "")
