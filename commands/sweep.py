@@ -37,10 +37,12 @@ from actionvit.commands.options import (
     without_default_variant,
 )
 from actionvit.commands.progress import progress, stages
+from actionvit.errors import ActionVitError
 from actionvit.text import duration
 
 if TYPE_CHECKING:
     from actionvit.features.encoder import EncoderJob
+    from actionvit.features.transformers_encoder import TransformersJob
     from actionvit.pipeline.datasets.dataset import Dataset
     from actionvit.pipeline.experiments.grids import Row
     from actionvit.pipeline.experiments.sweep import Planned
@@ -159,12 +161,33 @@ def _jobs(options: dict[str, Any]) -> list[EncoderJob]:
     ]
     return [
         *(Job(variant=variant, spec=spec, weights=weights[variant], precision=precision) for variant, spec in specs),
-        *(
-            replace(job, spec=replace(job.spec, num_frames=frames or job.spec.num_frames, size=size or job.spec.size))
-            for job in encoders
-            for frames, size in shapes
-        ),
+        *(job for encoder in encoders for job in _supported(encoder, shapes)),
     ]
+
+
+def _supported(encoder: TransformersJob, shapes: Sequence[tuple[int | None, int | None]]) -> Sequence[TransformersJob]:
+    """Return one job per shape that an encoder supports; print the shapes that are left out.
+
+    Raises
+    ------
+    ActionVitError
+        If it supports none of them.
+    """
+    jobs, errors = [], []
+    for frames, size in shapes:
+        spec = replace(encoder.spec, num_frames=frames or encoder.spec.num_frames, size=size or encoder.spec.size)
+        job = replace(encoder, spec=spec)
+        try:
+            job.output_spec()
+        except ActionVitError as error:
+            errors.append(error)
+        else:
+            jobs.append(job)
+    if not jobs:
+        raise errors[0]
+    for error in errors:
+        click.echo(f"note: left out: {error}", err=True)
+    return jobs
 
 
 def _say_plan(dataset: Dataset, planned: Sequence[Planned], options: dict[str, Any]) -> None:

@@ -118,3 +118,31 @@ def test_a_sweep_compares_sizes_of_an_encoder(place: tuple[Path, Dataset], tmp_p
     result = invoke("sweep", dataset.root, *encoder, *options)
     stores = [path.name for path in (tmp_path / "cache" / "clips").iterdir()]
     assert "small" in result.output and len(stores) == 2 and all(name.startswith("small-") for name in stores)
+
+
+def test_a_sweep_leaves_out_shapes_that_an_encoder_lacks(place: tuple[Path, Dataset], tmp_path: Path) -> None:
+    folder, dataset = place
+    options = ("--cache", tmp_path / "cache", "--num-frames", "2,4", "--size", 32, "--dry-run")
+    both = ("--encoder", f"small={folder / 'clip-small'}", "--encoder", f"video={folder / 'mae'}")
+    output = invoke("sweep", dataset.root, *both, *options).output
+    assert "3 settings" in output and "video-4x32" in output and "video-2x32" not in output
+    assert "note: left out: encoder video: num_frames, size: got 2, 32" in output
+    refused = CliRunner().invoke(cli, ["sweep", str(dataset.root), *both[2:], "--num-frames", "2", "--dry-run"])
+    assert isinstance(refused.exception, ActionVitError)
+
+
+def test_experiments_and_cache_commands_take_an_encoder_s_name(place: tuple[Path, Dataset], tmp_path: Path) -> None:
+    folder, dataset = place
+    where = ("--variant", "clip-small", "--cache", folder / "cache", "--protocol", "grouped", "--folds", 3)
+    for name, option in (("heads", "--shots=1"), ("shots", "--shots=1"), ("imbalance", "--factors=4")):
+        heads = ("--head", "centroid")
+        output = invoke("experiment", name, dataset.root, *where, *heads, option, "--seeds", 1, "-o", tmp_path / name)
+        assert "clip-small" in output.output
+    (store,) = (path for path in (folder / "cache" / dataset.name).iterdir() if path.name.startswith("clip-small"))
+    assert "clip" in invoke("cache", "show", store).output
+    invoke("cache", "export", store, "--format", "npz", "-o", tmp_path / "all.npz")
+    shards = ("--num-frames", 4, "--size", 32, "--workers", 0, "--cache", tmp_path / "shards")
+    for part in ("1/2", "2/2"):
+        invoke("extract", dataset.root, "--encoder", folder / "clip-small", *shards, "--shard", part)
+    parts = sorted((tmp_path / "shards" / dataset.name).iterdir())
+    assert f"{len(dataset.videos)} rows" in invoke("cache", "merge", *parts).output
