@@ -1,15 +1,13 @@
-"""TimeSformer on a GPU: the forward pass alone, and extraction end to end, against a simple loop.
+"""TimeSformer on a GPU: the forward alone, and extraction from files to the cache, each beside the plain loop.
 
-    python benchmarks/bench_gpu.py                        # base and HR, 512 clips; about ten minutes on one H100
-    python benchmarks/bench_gpu.py --wheels wheels        # first installs missing packages from that folder
-    python benchmarks/bench_gpu.py --profile              # also writes the time per kernel of the forward pass
+    python benchmarks/bench_gpu.py                        # base, HR and both at once, 512 clips
+    python benchmarks/bench_gpu.py --profile              # also writes the time per kernel of each forward
 
-The machine needs torch and transformers; nothing is downloaded. Weights are random (seeded). Clips are drawn by the
-script: mpeg4 AVI files of 320 × 240 pixels and 40 to 100 frames, like those of HMDB51. If av, decord2 or h5py are
-missing, provide a folder of wheels: `pip download --only-binary :all: --no-deps --python-version 3.12
---platform manylinux_2_28_x86_64 -d wheels av decord2 h5py`.
+`benchmarks/gpu.sh` runs this with the other GPU benchmarks on a bare machine. Weights are random (seeded), the clips
+are drawn on the spot: mpeg4 AVI files of 320 × 240 pixels and 40 to 100 frames, as HMDB51's. The result is written
+after every row, so that a run that is cut off keeps its rows.
 
-The fraction of the peak is the rate of needed multiply-adds divided by that of the best bf16 matmul in the same run.
+Share of the peak: the multiply-adds that the result needs, by the best bf16 matmul measured in the same run.
 """
 
 from __future__ import annotations
@@ -17,8 +15,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,24 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-BROUGHT = {"av": "av", "decord": "decord2", "h5py": "h5py"}
 HMDB51 = 6766
-
-
-def bring(wheels: Path | None, scratch: Path) -> None:
-    """Make `actionvit` importable from this repository, here and in child processes; install wheels."""
-    (scratch / "path").mkdir()
-    (scratch / "path" / "actionvit").symlink_to(HERE.parent)
-    lacking = [name for module, name in BROUGHT.items() if importlib.util.find_spec(module) is None]
-    if lacking and wheels is not None:
-        command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--find-links", str(wheels)]
-        subprocess.run([*command, "--target", str(scratch / "path"), *lacking], check=True)
-    elif set(lacking) - {"decord2"}:
-        raise SystemExit(
-            f"{', '.join(lacking)}: not installed; pass a folder of wheels with --wheels FOLDER (see the docstring)"
-        )
-    sys.path[:0] = [str(scratch / "path"), str(HERE)]
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(scratch / "path"), os.environ.get("PYTHONPATH", "")])
 
 
 def draw(job: tuple[Path, int, bool]) -> None:
@@ -190,13 +169,9 @@ def end_to_end(variant: str, folder: Path, root: Path, scratch: Path, device: st
     import peers
     from transformers import TimesformerModel
 
-    from actionvit.features.timesformer.checkpoint import find_weights
     from actionvit.pipeline.datasets import load_dataset
-    from actionvit.pipeline.extraction.extract import extract
-    from actionvit.pipeline.extraction.job import Job
 
-    dataset = load_dataset(root, format="folder")
-    paths = [video.path for video in dataset.videos]
+    paths = [video.path for video in load_dataset(root, format="folder").videos]
     rows = []
     if importlib.util.find_spec("decord") is not None:
         model = TimesformerModel.from_pretrained(folder).eval().to(device)
@@ -208,28 +183,42 @@ def end_to_end(variant: str, folder: Path, root: Path, scratch: Path, device: st
                 {"variant": variant, "way": way, "clips": len(few), "clips_per_s": round(len(few) / seconds, 2)}
             )
         del model
-    job = Job(variant="base", weights=find_weights("base", folder), spec=sized(variant, options), precision="bf16")
-    summary = extract(dataset, [job], cache=scratch / f"cache-{variant}", device=device, workers=options.workers)
-    per_s, (bound, share) = summary.outcomes[0].embedded / summary.loop, summary.limit
-    rows.append(
-        {
-            "variant": variant,
-            "way": "ours",
-            "clips": summary.outcomes[0].embedded,
-            "clips_per_s": round(per_s, 2),
-            "start_up_s": round(summary.start, 1),
-            "bound_by": bound,
-            "share_of_that_limit": round(share, 3),
-            "stage_seconds": {
-                name: round(getattr(summary.stage_seconds, name), 2) for name in summary.stage_seconds.__slots__
-            },
-            "hmdb51_projected_s": round(summary.start + HMDB51 / per_s, 1),
-            "times_the_other_ways": [round(per_s / row["clips_per_s"], 1) for row in rows],
-        }
-    )
+    rows.append(own_extraction({variant: folder}, root, scratch, device, options))
+    rows[-1]["times_the_other_ways"] = [round(rows[-1]["clips_per_s"] / row["clips_per_s"], 1) for row in rows[:-1]]
     for row in rows:
         print(row)
     return rows
+
+
+def own_extraction(folders: dict[str, Path], root: Path, scratch: Path, device: str, options) -> dict:
+    """Return the row of `extract` with one variant, or with several from one decode."""
+    from actionvit.features.timesformer.checkpoint import find_weights
+    from actionvit.pipeline.datasets import load_dataset
+    from actionvit.pipeline.extraction.extract import extract
+    from actionvit.pipeline.extraction.job import Job
+
+    jobs = [
+        Job(variant=variant, weights=find_weights(variant, folder), spec=sized(variant, options), precision="bf16")
+        for variant, folder in folders.items()
+    ]
+    name = " + ".join(folders)
+    cache = scratch / f"cache-{name.replace(' ', '')}"
+    dataset = load_dataset(root, format="folder")
+    summary = extract(dataset, jobs, cache=cache, device=device, workers=options.workers)
+    per_s, (bottleneck, fraction) = summary.outcomes[0].embedded / summary.loop, summary.limit
+    return {
+        "variant": name,
+        "way": "ours",
+        "clips": summary.outcomes[0].embedded,
+        "clips_per_s": round(per_s, 2),
+        "start_up_s": round(summary.start, 1),
+        "bound_by": bottleneck,
+        "share_of_that_limit": round(fraction, 3),
+        "stage_seconds": {
+            name: round(getattr(summary.stage_seconds, name), 2) for name in summary.stage_seconds.__slots__
+        },
+        "hmdb51_projected_s": round(summary.start + HMDB51 / per_s, 1),
+    }
 
 
 def sized(variant: str, options):
@@ -248,14 +237,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="decoding processes; default: one per core")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--profile", action="store_true")
-    parser.add_argument("--wheels", type=Path)
     parser.add_argument("--small", action="store_true", help="two narrow blocks, 2 × 32, to test the script on a CPU")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "gpu.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
-        bring(options.wheels, scratch)
-        measure(options, scratch)
+        measure(options, Path(folder))
 
 
 def measure(options, scratch: Path) -> None:
@@ -274,16 +260,23 @@ def measure(options, scratch: Path) -> None:
         device, "bf16", shapes=[(64, 64, 64)] if options.small else None, seconds=min(options.seconds, 1.0)
     )
     peak = max(best.values())
+    head = {"machine": machine.describe("transformers", "av", "decord2"), "peak_tflop_per_s": short(2 * peak / 1e3)}
     rows: dict[str, list[dict]] = {"forward": [], "end_to_end": []}
-    for variant in options.variant:
-        spec, weights = sized(variant, options), scratch / f"model-{variant}"
+    result = {**head, "matmuls_gmac_per_s": {str(shape): round(r, 1) for shape, r in best.items()}, **rows}
+    folders = {variant: scratch / f"model-{variant}" for variant in options.variant}
+    for variant, folder in folders.items():
+        spec = sized(variant, options)
         narrow = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
         config = {"num_frames": spec.num_frames, "image_size": spec.size, **(narrow if options.small else {})}
-        peers.write_random_model(weights, **config)
-        rows["forward"] += forwards(variant, weights, device, options, peak)
-        rows["end_to_end"] += end_to_end(variant, weights, scratch / "clips", scratch, device, options)
-    head = {"machine": machine.describe("transformers", "av", "decord2"), "peak_tflop_per_s": short(2 * peak / 1e3)}
-    machine.write(options.out, {**head, "products": {str(shape): round(r, 1) for shape, r in best.items()}, **rows})
+        peers.write_random_model(folder, **config)
+        rows["forward"] += forwards(variant, folder, device, options, peak)
+        machine.write(options.out, result)
+        rows["end_to_end"] += end_to_end(variant, folder, scratch / "clips", scratch, device, options)
+        machine.write(options.out, result)
+    if len(folders) > 1:
+        rows["end_to_end"].append(own_extraction(folders, scratch / "clips", scratch, device, options))
+        print(rows["end_to_end"][-1])
+        machine.write(options.out, result)
 
 
 if __name__ == "__main__":

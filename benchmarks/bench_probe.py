@@ -129,7 +129,7 @@ def compare(part, options) -> list[dict]:
     folds, weights = folds_of(part)
     ours = own_losses(part, options.jobs)
     best_losses, theirs = [], []
-    for tol in PEER_TOLS:
+    for tol in options.peer_tols:
         peer = LogisticRegressionCV(
             Cs=list(GRID),
             cv=folds,
@@ -193,7 +193,7 @@ def measure(share: float, options) -> dict:
     compared = [compare(part, options) for part in parts[: options.peer_parts]]
     again = run_grid(parts, options.jobs)[1]  # before and after scikit-learn, to show the load of other processes
     peers = []
-    for number, tol in enumerate(PEER_TOLS):
+    for number, tol in enumerate(options.peer_tols):
         rows = [fold[number] for fold in compared]
         took = len(parts) / len(rows) * sum(row["seconds"] for row in rows)
         peers.append(
@@ -226,6 +226,8 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=51)
     parser.add_argument("--jobs", type=int, default=2, help="threads")
     parser.add_argument("--peer-parts", type=int, default=2, help="number of parts (of 12) for scikit-learn")
+    parser.add_argument("--peer-tols", type=float, nargs="+", default=PEER_TOLS, help="scikit-learn's tolerances")
+    parser.add_argument("--data", nargs="+", choices=list(DATA), default=list(DATA))
     parser.add_argument("--out", type=Path, help="[default: results/probe.json]")
     options = parser.parse_args()
     grid = f"420 fits, 12 refits, {options.clips} × {options.width} × {options.classes}, {options.jobs} threads"
@@ -233,8 +235,8 @@ def main() -> None:
     described = machine.describe("numpy", "scipy", "scikit-learn")
     result = {"machine": {**described, "blas": sorted(set(blas))}, "grid": grid}
     print(grid)
-    for name, share in DATA.items():
-        record = result[name] = measure(share, options)
+    for name in options.data:
+        record = result[name] = measure(DATA[name], options)
         say(name, record)
     machine.write(options.out or HERE / "results" / "probe.json", result)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
 def describe(*packages: str) -> dict:
-    """Return processor, cores, memory, GPU (if torch finds one), and versions of Python and `packages`."""
+    """Return processor, cores, memory, GPU (if torch finds one), versions of Python and `packages`, and commit."""
     import torch
 
     lines = _lines("/proc/cpuinfo")
@@ -25,6 +26,7 @@ def describe(*packages: str) -> dict:
         "memory_gib": round(memory / 2**20, 1),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in ("torch", *packages)},
+        "commit": _commit(),
     }
     if torch.cuda.is_available():
         facts |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
@@ -36,6 +38,15 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
+
+
+def _commit() -> str:
+    """Return the commit of this repository, empty for a copy without its history."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def _lines(path: str) -> list[str]:

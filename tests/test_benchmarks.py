@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,10 +31,56 @@ def test_the_gpu_benchmark_fills_its_table(tmp_path: Path) -> None:
         assert row["views_per_s"] > 0
         assert row["share_of_peak"] == pytest.approx(row["tflop_per_s"] / result["peak_tflop_per_s"], rel=0.02)
     ours = [row for row in result["end_to_end"] if row["way"] == "ours"]
-    assert [row["clips"] for row in ours] == [8, 8]
-    assert all(row["hmdb51_projected_s"] > 0 and len(row["times_the_other_ways"]) == 2 for row in ours)
+    assert [(row["variant"], row["clips"]) for row in ours] == [("base", 8), ("hr", 8), ("base + hr", 8)]
+    assert all(row["hmdb51_projected_s"] > 0 for row in ours)
+    assert all(len(row["times_the_other_ways"]) == 2 for row in ours[:2])
     assert result["peak_tflop_per_s"] > 0 and result["machine"]["cpu"]
     assert {path.name for path in tmp_path.glob("*.txt")} == {"result-base.txt", "result-hr.txt"}
+
+
+@pytest.mark.slow
+def test_all_gpu_benchmarks_run_by_one_command(tmp_path: Path) -> None:
+    """On the CPU, with tiny shapes; nothing is lacking here, so an empty folder of wheels does."""
+    environment = {**os.environ, "SMALL": "1", "OUT": str(tmp_path), "PYTHON": sys.executable}
+    command = [BENCHMARKS / "gpu.sh", tmp_path]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    result = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    names = {"extraction", "finetune", "probe", "tests"}
+    assert set(result["parts"]) == names and done.returncode == 0, done.stderr
+    assert all(part["exit_code"] == 0 for part in result["parts"].values()), done.stderr
+    assert {row["train"] for row in result["finetune"]["rows"]} == {"last:1", "all"}
+    assert all(row["transformers"]["clips_per_s"] > 0 for row in result["finetune"]["rows"])
+    assert result["tests"]["tests"] > 0 and not result["tests"]["failures"]
+    for line in ("forward    hr", "extraction base + hr", "fine-tune  all", "probe grid like clip", "pytest -m gpu"):
+        assert line in done.stdout
+
+
+def test_the_gpu_table_keeps_the_parts_of_a_run_cut_off(tmp_path: Path) -> None:
+    row = {"variant": "base", "way": "ours bf16", "views_per_s": 1352.0, "share_of_peak": 0.61}
+    extraction = {"machine": {"gpu": "NVIDIA H200"}, "peak_tflop_per_s": 764.0, "forward": [row], "end_to_end": []}
+    (tmp_path / "extraction.json").write_text(json.dumps(extraction), encoding="utf-8")
+    (tmp_path / "times").write_text("extraction 124 210\n", encoding="utf-8")
+    command = [sys.executable, BENCHMARKS / "gpu_table.py", tmp_path, "--out", tmp_path / "gpu.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "1352.0 views/s" in done.stdout and "not run" in done.stdout
+    result = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    assert result["forward"] == [row] and result["parts"] == {"extraction": {"exit_code": 124, "seconds": 210}}
+
+
+def test_the_gpu_command_names_the_packages_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "av.py").touch()  # found; the interpreter below has nothing but the standard library
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path), "OUT": str(tmp_path)}
+    environment["PYTHON"] = str(write_isolated_python(tmp_path / "python"))
+    done = subprocess.run([BENCHMARKS / "gpu.sh"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "pip download" in done.stderr
+    assert "h5py" in done.stderr and " av " not in done.stderr
+
+
+def write_isolated_python(path: Path) -> Path:
+    """Write a script that runs this interpreter without its installed packages."""
+    path.write_text(f'#!/bin/sh\nexec "{sys.base_prefix}/bin/python3" -S "$@"\n', encoding="utf-8")
+    path.chmod(0o755)
+    return path
 
 
 def test_the_probe_benchmark_fills_its_table(tmp_path: Path) -> None:
