@@ -173,20 +173,20 @@ def _supported(encoder: TransformersJob, shapes: Sequence[tuple[int | None, int 
     ActionVitError
         If it supports none of them.
     """
-    jobs, errors = [], []
+    jobs, refusals = [], []
     for frames, size in shapes:
         spec = replace(encoder.spec, num_frames=frames or encoder.spec.num_frames, size=size or encoder.spec.size)
         job = replace(encoder, spec=spec)
         try:
             job.output_spec()
         except ActionVitError as error:
-            errors.append(error)
+            refusals.append(error)
         else:
             jobs.append(job)
     if not jobs:
-        raise errors[0]
-    for error in errors:
-        click.echo(f"note: left out: {error}", err=True)
+        raise refusals[0]
+    for refusal in refusals:
+        click.echo(f"note: left out: {refusal}", err=True)
     return jobs
 
 
