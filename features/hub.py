@@ -13,7 +13,7 @@ from actionvit.features.hf_folder import PROCESSOR_FILES
 logger = logging.getLogger(__name__)
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-_REMEDY = "give weights=FOLDER (a copy made elsewhere), or set HF_ENDPOINT to a mirror, HF_HOME to a filled cache"
+_REMEDY = "give a local folder (a copy made elsewhere), or set HF_ENDPOINT to a mirror, HF_HOME to a filled cache"
 
 
 def cached(repo: str) -> Path | None:

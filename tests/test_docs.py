@@ -71,7 +71,7 @@ class _Record(dict):
         self["samples"] = samples
 
 
-def test_the_fiftyone_example_gives_labels_embeddings_and_predictions(
+def test_fiftyone_example_has_labels_embeddings_predictions(
     tmp_path: Path, sixty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -109,4 +109,4 @@ def test_unreachable_hub_is_one_line_with_a_remedy(hub: Hub, tmp_path: Path, off
     hub.url = "http://127.0.0.1:9"  # no server listens there; the client tries six times
     done = show("someone/away", hub, tmp_path / "home", **({"HF_HUB_OFFLINE": "1"} if offline else {}))
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
-    assert "give --weights FOLDER" in done.stderr and "HF_ENDPOINT" in done.stderr
+    assert "give a local folder" in done.stderr and "HF_ENDPOINT" in done.stderr
