@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.api.places import CACHE, PathLike, store_settings
+from actionvit.api.places import CACHE, PathLike
 
 if TYPE_CHECKING:
     from actionvit.features.store.store import FeatureStore
@@ -98,26 +98,18 @@ def extract(  # type: ignore[misc]  # its keywords are listed here only
     """
     from actionvit.features.device import resolve_device
     from actionvit.features.store.store import FeatureStore
-    from actionvit.features.timesformer.checkpoint import find_weights
-    from actionvit.features.timesformer.variants import clip_spec
+    from actionvit.features.view_settings import ViewSettings
     from actionvit.pipeline.extraction.extract import extract as run_stage
-    from actionvit.pipeline.extraction.job import Job
+    from actionvit.pipeline.extraction.job import make_jobs
+    from actionvit.settings import make_spec
 
     names = [variant] if isinstance(variant, str) else list(dict.fromkeys(variant))
-    sources = weights if isinstance(weights, dict) else dict.fromkeys(names, weights)
+    sources = weights if isinstance(weights, dict) else dict.fromkeys(names, weights) if weights else {}
     device, resolved = resolve_device(device, precision)
-    views: dict[str, Any] = {"frames": num_frames, "size": size, "sampling": sampling, "stride": stride}
-    jobs = [
-        Job(
-            variant=name,
-            spec=clip_spec(name, **views, clips=num_clips, crops=crops, flip=flip),
-            weights=find_weights(name, sources.get(name)),
-            precision=resolved,
-            frame_pool=frame_pool,
-            layers=tuple(sorted(save_layers)),
-        )
-        for name in names
-    ]
+    shape = {"num_frames": num_frames, "size": size, "sampling": sampling, "stride": stride}
+    views = make_spec(ViewSettings, {**shape, "num_clips": num_clips, "crops": crops, "flip": flip})
+    layers = tuple(sorted(save_layers))
+    jobs = make_jobs(names, [views], weights=sources, precision=resolved, frame_pool=frame_pool, layers=layers)
     summary = run_stage(
         dataset,
         jobs,
@@ -171,7 +163,7 @@ def load_features(
     from actionvit.pipeline.probing.features import read_tables
 
     names = [variant] if isinstance(variant, str) else list(dict.fromkeys(variant))
-    tables = read_tables(dataset, names, cache=Path(cache), quantity=level, **store_settings(num_frames, size))
+    tables = read_tables(dataset, names, cache=Path(cache), quantity=level, num_frames=num_frames, size=size)
     arrays = {table.variant: table.X.mean(axis=1) if views == "mean" else table.X for table in tables}
     first = tables[0]
     return Features(arrays[names[0]] if isinstance(variant, str) else arrays, first.y, first.id, first.source)

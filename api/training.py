@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from actionvit.api.places import CACHE, RUNS, PathLike, store_settings
+from actionvit.api.places import CACHE, RUNS, PathLike
 from actionvit.errors import ActionVitError
 
 if TYPE_CHECKING:
@@ -73,16 +73,14 @@ def probe(
     from actionvit.pipeline.probing.features import read_tables
     from actionvit.pipeline.probing.probe import probe as run_stage
     from actionvit.pipeline.probing.results import refuse_other
-    from actionvit.pipeline.probing.tasks import ProbeSpec
+    from actionvit.pipeline.probing.spec import ProbeSpec
     from actionvit.settings import make_spec
 
     names = [variant] if isinstance(variant, str) else list(dict.fromkeys(variant))
     if balanced:
         settings["class_weight"] = _balanced(settings)
-    if settings.get("head") == "attentive":
-        settings.setdefault("features", "frame")
     spec = make_spec(ProbeSpec, settings)
-    tables = read_tables(dataset, names, cache=Path(cache), quantity=spec.features, **store_settings(num_frames, size))
+    tables = read_tables(dataset, names, cache=Path(cache), quantity=spec.features, num_frames=num_frames, size=size)
     if run_name is not None and (len(tables) > 1 or fuse):
         raise ActionVitError(f"run_name: got {run_name!r} for several runs, expected one variant and no fusion")
     groups = [([table], "") for table in tables] + ([(tables, f"-fused-{fuse}")] if fuse else [])
@@ -151,13 +149,13 @@ def finetune(
     from actionvit.pipeline.finetuning.distributed import init_distributed
     from actionvit.pipeline.finetuning.run import finetune_run, training_folder
     from actionvit.pipeline.finetuning.run_writer import run_name as default_name
-    from actionvit.pipeline.finetuning.settings import make_finetune_spec
+    from actionvit.pipeline.finetuning.settings import spec_from_settings
     from actionvit.pipeline.finetuning.split import TrainingContext
 
     if balanced:
         settings["class_weight"] = _balanced(settings)
     device, resolved = resolve_device(device, precision)
-    spec = make_finetune_spec(variant, train=train, bf16=resolved == "bf16", **settings)
+    spec = spec_from_settings(variant, {**settings, "train": train}, bf16=resolved == "bf16")
     folder = Path(runs) / (run_name or default_name(spec))
     with init_distributed(device) as group:
         context = TrainingContext(

@@ -223,8 +223,9 @@ def own_extraction(folders: dict[str, Path], root: Path, scratch: Path, device: 
 
 def sized(variant: str, options):
     from actionvit.features.timesformer.variants import clip_spec
+    from actionvit.features.view_settings import ViewSettings
 
-    return clip_spec(variant, frames=2, size=32) if options.small else clip_spec(variant)
+    return clip_spec(variant, ViewSettings(num_frames=2, size=32)) if options.small else clip_spec(variant)
 
 
 def main() -> None:

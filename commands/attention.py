@@ -13,16 +13,14 @@ from actionvit.commands.options import (
     device_option,
     echo_json,
     json_option,
-    num_frames_option,
     output_option,
-    sampling_options,
-    size_option,
     variant_option,
     weights_option,
 )
+from actionvit.commands.spec_options import spec_object
+from actionvit.features.view_settings import ViewSettings
 
 if TYPE_CHECKING:
-    from actionvit.features.sampling import Sampling
     from actionvit.pipeline.reporting.attention import Animation
 
 
@@ -30,9 +28,7 @@ if TYPE_CHECKING:
 @click.argument("videos", nargs=-1, required=True, type=PATH, metavar="VIDEO...")
 @variant_option
 @weights_option
-@num_frames_option
-@size_option
-@sampling_options
+@spec_object("views", ViewSettings, "num_frames", "size", "sampling", "stride")
 @device_option()
 @output_option("attention")
 @click.option(
@@ -49,10 +45,7 @@ def command(
     videos: tuple[Path, ...],
     variant: str,
     weights: str | None,
-    frames: int | None,
-    size: int | None,
-    sampling: Sampling,
-    stride: int | None,
+    views: ViewSettings,
     device: str,
     out: Path | None,
     animate: Animation,
@@ -72,7 +65,7 @@ def command(
     from actionvit.features.timesformer.variants import clip_spec
     from actionvit.pipeline.reporting.attention import draw_attention
 
-    spec = clip_spec(variant, frames=frames, size=size, sampling=sampling, stride=stride)
+    spec = clip_spec(variant, views)
     look = AttentionRollout(find_weights(variant, weights), spec, device=device)
     done: list[dict[str, Any]] = []
     failed = 0

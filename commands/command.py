@@ -79,8 +79,8 @@ def long_name(option: click.Parameter) -> str:
     return next((name for name in option.opts if name.startswith("--")), option.opts[0])
 
 
-OTHER_NAMES = {"name": "dataset_name", "lists": "list"}
-"""Settings of the library whose option has another name."""
+OTHER_NAMES = {"name": "dataset_name", "lists": "list", "weights": "source"}
+"""Settings of the library whose option or argument has another name."""
 
 SETTING = re.compile(
     r"""`[^`]*`  # a path, a name or a whole command: not translated
@@ -104,11 +104,11 @@ def with_options(text: str, command: click.Command | None = None) -> str:
 
     def translate(match: re.Match[str]) -> str:
         name, value = match["field"] or match["name"], match["value"]
-        option = options.get(OTHER_NAMES.get(name, name)) or options.get(name)
+        option = options.get(name) or options.get(OTHER_NAMES.get(name, ""))
         if option is None:
             return match[0]
         if isinstance(option, click.Argument):
-            return f"{value} as {name.upper()}" if value else name.upper()
+            return f"{value} as {option.human_readable_name}" if value else option.human_readable_name
         if value == "False" and option.secondary_opts:
             return option.secondary_opts[0]
         return long_name(option) + (f" {value}" if value and value != "True" else "")

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actionvit.commands.command import Group
-from actionvit.commands.dataset_options import dataset_options, open_dataset
+from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.options import (
     PATH,
     echo_json,
     json_option,
     output_option,
-    root_argument,
     seed_option,
     split_options,
 )
@@ -26,7 +25,7 @@ from actionvit.errors import ActionVitError
 from actionvit.text import pluralize
 
 if TYPE_CHECKING:
-    from actionvit.pipeline.datasets.dataset import Dataset, Split
+    from actionvit.pipeline.datasets.dataset import Dataset, Protocol, Split
     from actionvit.pipeline.datasets.synthetic.dataset import DrawnClip
 
 
@@ -122,26 +121,27 @@ def draw(out: Path, seed: int, clips: int) -> None:
 
 
 @command.command(examples="actionvit data splits videos/ --protocol grouped --folds 5")
-@root_argument
 @dataset_options
 @split_options("all that apply")
 @seed_option
 @json_option
-def splits(root: Path, protocol: str | None, as_json: bool, **options: Any) -> None:
+def splits(
+    data: DatasetOptions, protocol: Protocol | None, folds: int, test_fraction: float, seed: int, as_json: bool
+) -> None:
     """Show each split's sizes and train/test leakage.
 
     A source with clips in both the training and the test set makes accuracy look better than it is.
     """
     from actionvit.pipeline.datasets.splits import make_splits
 
-    dataset = open_dataset(root, options)
-    protocols = [protocol] if protocol else ["official", "grouped", "stratified", "random"][not dataset.official :]
-    numbers = {name: options[name] for name in ("folds", "test_fraction", "seed")}
+    dataset = data.open()
+    every: list[Protocol] = ["official", "grouped", "stratified", "random"]
+    protocols = [protocol] if protocol else every[not dataset.official :]
     drawn: list[Split] = []
     why: ActionVitError | None = None
     for name in protocols:
         try:
-            drawn += make_splits(dataset, name, **numbers)  # type: ignore[arg-type]
+            drawn += make_splits(dataset, name, folds=folds, test_fraction=test_fraction, seed=seed)
         except ActionVitError as error:
             if protocol:
                 raise

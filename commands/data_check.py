@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from actionvit.commands.command import Command, with_options
-from actionvit.commands.dataset_options import dataset_options, open_dataset
+from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.options import (
     decoding_options,
     echo_json,
     json_option,
-    root_argument,
 )
 from actionvit.commands.progress import progress
 from actionvit.text import pluralize, printable
@@ -27,13 +26,14 @@ SHOWN = 10
 
 
 @click.command(cls=Command, examples="actionvit data check videos/ --decode")
-@root_argument
 @dataset_options
 @click.option("--decode", is_flag=True, help="Also decode every video: finds broken, damaged and duplicate videos.")
 @decoding_options
 @json_option
 @click.pass_context
-def check(ctx: click.Context, /, **options: Any) -> None:
+def check(
+    ctx: click.Context, /, data: DatasetOptions, decode: bool, workers: int | None, timeout: float, as_json: bool
+) -> None:
     """Check a dataset: how it was read, classes, splits, leaking sources, duplicates, undecodable videos.
 
     Without official lists, the splits are those that `probe` would make.
@@ -42,17 +42,17 @@ def check(ctx: click.Context, /, **options: Any) -> None:
     """
     from actionvit.pipeline.datasets.checking import check
 
-    dataset = open_dataset(options["root"], options, notes=0)
+    dataset = data.open(notes=0)
     count = len(dataset.videos)
     with progress("check", "video", delay=0.5, total=count) as advance:
         findings = check(
             dataset,
-            decode=options["decode"],
-            workers=options["workers"],
-            timeout=options["timeout"],
+            decode=decode,
+            workers=workers,
+            timeout=timeout,
             on_video=lambda done: advance(done, count),
         )
-    if options["as_json"]:
+    if as_json:
         echo_json(asdict(findings))
     else:
         _print(findings)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from actionvit.commands.command import Command
-from actionvit.commands.dataset_options import dataset_options, open_dataset
-from actionvit.commands.options import FiniteRange, decoding_options, output_option, root_argument
+from actionvit.commands.dataset_options import DatasetOptions, dataset_options
+from actionvit.commands.options import FiniteRange, decoding_options, output_option
 from actionvit.commands.progress import progress
 from actionvit.text import abbreviate, pluralize
 
 
 @click.command(cls=Command, examples="actionvit data windows videos/ --length 2.56 --window-stride 0.64 -o windows.csv")
-@root_argument
 @dataset_options
 @click.option("--length", type=FiniteRange(0, min_open=True), required=True, help="Seconds per window.")
 @click.option(
@@ -28,7 +26,16 @@ from actionvit.text import abbreviate, pluralize
 @decoding_options
 @output_option(required=True)
 @click.pass_context
-def windows(ctx: click.Context, /, root: Path, length: float, stride: float | None, out: Path, **options: Any) -> None:
+def windows(
+    ctx: click.Context,
+    /,
+    data: DatasetOptions,
+    length: float,
+    stride: float | None,
+    workers: int | None,
+    timeout: float,
+    out: Path,
+) -> None:
     """Write sliding windows of each video as a CSV list, one segment per row.
 
     Windows lie inside the video; a video shorter than one window gives one, of all its frames. The list is a ROOT:
@@ -38,15 +45,15 @@ def windows(ctx: click.Context, /, root: Path, length: float, stride: float | No
     """
     from actionvit.pipeline.datasets.windows import write_windows
 
-    dataset = open_dataset(root, options)
+    dataset = data.open()
     with progress("windows", "video") as advance:
         count, failed = write_windows(
             dataset,
             out,
             length=length,
             stride=stride or length,
-            workers=options["workers"],
-            timeout=options["timeout"],
+            workers=workers,
+            timeout=timeout,
             on_video=advance,
         )
     videos = pluralize(len(dataset.videos) - len(failed), "video")

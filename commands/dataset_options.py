@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from actionvit.commands.command import with_options
-from actionvit.commands.options import PATH, together
+from actionvit.commands.options import PATH, packed, root_argument
 
 if TYPE_CHECKING:
-    from actionvit.pipeline.datasets.dataset import Dataset
+    from actionvit.pipeline.datasets.dataset import Dataset, Format
 
 FORMATS = (
     *("hmdb51", "frames", "folder", "csv", "ucf101", "sets", "list", "frame-list"),
@@ -21,7 +21,51 @@ FORMATS = (
 """As `Format` of the datasets, which is not imported for a help text."""
 
 
-dataset_options = together(
+NOTES_SHOWN = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetOptions:
+    """ROOT and how it is read."""
+
+    root: Path
+    splits_dir: Path | None
+    name: str | None
+    format: Format | None
+    lists: tuple[str, ...]
+    test_split: Literal["test", "val"]
+    skip_missing: bool
+
+    def open(self, *, notes: int = NOTES_SHOWN) -> Dataset:
+        """Read the dataset; print its summary and notes on stderr.
+
+        Of the notes, the first few are printed, each cut before the names of the videos, and the others are counted;
+        with `notes` 0 nothing is printed.
+        """
+        from actionvit.pipeline.datasets import load_dataset
+
+        dataset = load_dataset(
+            self.root,
+            format=self.format,
+            lists=dict(_list_pair(text) for text in self.lists),
+            splits_dir=self.splits_dir,
+            name=self.name,
+            test_split=self.test_split,
+            skip_missing=self.skip_missing,
+        )
+        click.echo(f"{dataset.name}: {dataset.summary}", err=True)
+        for note in dataset.notes[:notes]:
+            click.echo(f"note: {with_options(note.partition(': `')[0])}", err=True)
+        if notes and (more := len(dataset.notes[notes:])):
+            click.echo(f"note: {more} more; `actionvit data check` lists all", err=True)
+        return dataset
+
+
+dataset_options = packed(
+    "data",
+    DatasetOptions,
+    [field.name for field in fields(DatasetOptions)],
+    root_argument,
     click.option("--splits-dir", type=PATH, help="Folder of the official split lists.  [default: in or beside ROOT]"),
     click.option("--dataset-name", "name", help="Name of the dataset in the cache and in reports.  [default: ROOT's]"),
     click.option("--format", type=click.Choice(FORMATS), help="Format of the files.  [default: detected]"),
@@ -41,35 +85,7 @@ dataset_options = together(
     ),
     click.option("--skip-missing", is_flag=True, help="Leave out listed videos that are not on disk."),
 )
-"""How ROOT is read; `open_dataset` takes them."""
-
-NOTES_SHOWN = 2
-
-
-def open_dataset(root: Path, options: Mapping[str, Any], *, notes: int = NOTES_SHOWN) -> Dataset:
-    """Read the dataset that ROOT and `dataset_options` name; print its summary and notes on stderr.
-
-    Of the notes, the first few are printed, each cut before the names of the videos, and the others are counted; with
-    `notes` 0 nothing is printed.
-    """
-    from actionvit.pipeline.datasets import load_dataset
-
-    lists = dict(_list_pair(text) for text in options["lists"])
-    dataset = load_dataset(
-        root,
-        format=options["format"],
-        lists=lists,
-        splits_dir=options["splits_dir"],
-        name=options["name"],
-        test_split=options["test_split"],
-        skip_missing=options["skip_missing"],
-    )
-    click.echo(f"{dataset.name}: {dataset.summary}", err=True)
-    for note in dataset.notes[:notes]:
-        click.echo(f"note: {with_options(note.partition(': `')[0])}", err=True)
-    if notes and (more := len(dataset.notes[notes:])):
-        click.echo(f"note: {more} more; `actionvit data check` lists all", err=True)
-    return dataset
+"""ROOT and how it is read, passed to the command as `data`."""
 
 
 def _list_pair(text: str) -> tuple[str, Path]:

@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from actionvit.commands.command import Command
-from actionvit.commands.dataset_options import dataset_options, open_dataset
+from actionvit.commands.dataset_options import DatasetOptions, dataset_options
+from actionvit.commands.encoder_options import EncoderOptions, encoder_options
 from actionvit.commands.options import (
     FiniteRange,
     cache_option,
-    crops_option,
     decoding_options,
     device_option,
     echo_json,
-    encoders_option,
     flush_option,
     json_option,
-    num_clips_option,
-    num_frames_option,
     precision_option,
-    root_argument,
-    sampling_options,
     several_numbers,
-    size_option,
-    variants_option,
     wait_option,
-    weights_options,
-    without_default_variant,
 )
 from actionvit.commands.progress import progress
+from actionvit.commands.spec_options import spec_object
+from actionvit.features.decoding.policy import DecodePolicy
+from actionvit.features.view_settings import ViewSettings
 
 if TYPE_CHECKING:
     from actionvit.features.device import Precision
-    from actionvit.features.encoder import EncoderJob
-    from actionvit.features.transformers_encoder import TransformersJob
+    from actionvit.features.timesformer.outputs import FramePool
+    from actionvit.pipeline.extraction.engines import EngineKind
+    from actionvit.pipeline.extraction.job import CommonOptions
     from actionvit.pipeline.extraction.summary import Summary
 
 
@@ -65,18 +59,10 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> t
     actionvit extract videos/ --shard 2/8
     """,
 )
-@root_argument
-@variants_option
-@weights_options
-@encoders_option
 @dataset_options
+@encoder_options
 @cache_option
-@num_frames_option
-@size_option
-@sampling_options
-@num_clips_option
-@crops_option()
-@click.option("--flip", is_flag=True, help="Also embed the mirrored view.")
+@spec_object("views", ViewSettings)
 @click.option(
     "--frame-pool",
     type=click.Choice(["cls", "mean"]),
@@ -92,16 +78,7 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> t
 @click.option("--compile", is_flag=True, help="Use torch.compile: slow start, slightly other numbers, own store.")
 @device_option()
 @decoding_options
-@click.option(
-    "--backend", type=click.Choice(["pyav", "decord"]), default="pyav", show_default=True, help="Video decoder."
-)
-@click.option(
-    "--on-corrupt",
-    type=click.Choice(["keep", "skip"]),
-    default="keep",
-    show_default=True,
-    help="Damaged videos whose sampled frames decode: keep and flag them, or skip them.",
-)
+@spec_object("policy", DecodePolicy, "backend", "on_corrupt")
 @click.option(
     "--shard",
     callback=_shard,
@@ -119,9 +96,11 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> t
 @flush_option
 @click.option(
     "--flush-mib",
+    "flush_bytes",
     type=FiniteRange(0, min_open=True),
     default=64.0,
     show_default=True,
+    callback=lambda _ctx, _param, mib: int(mib * 2**20),
     help="Publish embeddings when this many MiB are waiting.",
 )
 @click.option("--verify", is_flag=True, help="Hash every video again, even if its size and time are unchanged.")
@@ -129,7 +108,34 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> t
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
 @json_option
 @click.pass_context
-def command(ctx: click.Context, /, **options: Any) -> None:
+def command(
+    ctx: click.Context,
+    /,
+    data: DatasetOptions,
+    encoders: EncoderOptions,
+    views: ViewSettings,
+    policy: DecodePolicy,
+    cache: Path,
+    frame_pool: FramePool,
+    layers: tuple[int, ...],
+    tokens_after: int | None,
+    compile: bool,
+    precision: Precision | Literal["auto"],
+    device: str,
+    workers: int | None,
+    timeout: float,
+    shard: tuple[int, int] | None,
+    engine: EngineKind | None,
+    address: str | None,
+    shards: int | None,
+    wait: bool,
+    flush_seconds: float,
+    flush_bytes: int,
+    verify: bool,
+    retry_failed: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Stage 1: decode every video in ROOT once and cache its embeddings in HDF5.
 
     ROOT is a folder of class folders (videos, or folders of frames) or a list file. Run the command again at any time:
@@ -138,124 +144,56 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
     Exit code 3: some videos failed; they are listed in failures.csv in the store's folder.
     """
-    from actionvit.features.decoding import DecodePolicy
-    from actionvit.pipeline.extraction.extract import extract
-
-    dataset = open_dataset(options["root"], options)
-    without_default_variant(options)
-    jobs = _jobs(options)
-    with progress("extract", "video", total=len(dataset.videos)) as advance:
-        work: Callable[..., Summary] = _on_engine(options) if options["engine"] else extract
-        summary = work(
-            dataset,
-            jobs,
-            cache=options["cache"],
-            policy=DecodePolicy(backend=options["backend"], on_corrupt=options["on_corrupt"]),
-            device=options["device"],
-            **({"on_plan": _announce} if options["tokens_after"] is not None else {}),
-            flush_bytes=int(options["flush_mib"] * (1 << 20)),
-            on_video=advance,
-            **{name: options[name] for name in PASSED_ON if not (options["engine"] and name in NOT_ON_ENGINES)},
-        )
-    if options["as_json"]:
-        echo_json(_as_json(summary))
-    else:
-        _print(summary, dataset.name, options["dry_run"])
-    if summary.failed:
-        ctx.exit(3)
-
-
-def _on_engine(options: dict[str, Any]) -> Callable[..., Summary]:
-    """Return `extract` on the engine that was chosen."""
-    from functools import partial
-
-    from actionvit.features.decoding import available_cores
     from actionvit.features.device import resolve_device
     from actionvit.pipeline.extraction.driver import extract_on
-    from actionvit.pipeline.extraction.engines import LocalEngine, RayEngine
+    from actionvit.pipeline.extraction.engines import make_engine
+    from actionvit.pipeline.extraction.extract import extract
 
-    if options["shard"] or options["dry_run"]:
+    dataset = data.open()
+    outputs = {"--save-layers": layers, "--save-tokens-after": tokens_after, "--compile": compile}
+    used = [name for name, value in outputs.items() if value not in ((), None, False)]
+    if encoders.encoders and (used or frame_pool != "cls"):
+        raise click.UsageError(f"{[*used, '--frame-pool'][0]} is for TimeSformer variants, not for --encoder")
+    if engine and (shard or dry_run):
         raise click.UsageError("--engine makes its own shards: leave out --shard and --dry-run")
-    workers = available_cores() if options["workers"] is None else options["workers"]
-    if options["engine"] == "ray":
-        if options["workers"] is None:
-            options["workers"] = workers = min(workers, RAY_WORKERS)
-        engine = RayEngine(options["address"], cpus=max(workers, 1), gpus=int(options["device"].startswith("cuda")))
-        local_device, _ = resolve_device("auto", "fp32")
-        return partial(extract_on, engine, shards=options["shards"] or 32, local_device=local_device)
-    devices = [options["device"]]
-    if devices == ["cuda"]:
-        import torch
-
-        devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    options["workers"] = max(1, workers // len(devices)) if workers else 0
-    return partial(extract_on, LocalEngine(devices), shards=options["shards"] or 4 * len(devices))
-
-
-RAY_WORKERS = 4
-"""Maximum default of `--workers` per Ray task: nodes may have fewer cores than the driver's machine."""
-PASSED_ON = ("workers", "timeout", "shard", "wait", "flush_seconds", "verify", "retry_failed", "dry_run")
-NOT_ON_ENGINES = ("shard", "dry_run")
-
-
-def _jobs(options: dict[str, Any]) -> list[EncoderJob]:
-    """Return one job per variant and per encoder."""
-    from actionvit.features.device import resolve_device
-    from actionvit.features.timesformer.checkpoint import find_weights
-    from actionvit.features.timesformer.variants import clip_spec
-    from actionvit.pipeline.extraction.job import Job
-
-    variants = list(dict.fromkeys(options["variants"]))
-    sources = weights_by_variant(options["sources"], variants)
-    device, precision = options["device"], options["precision"]
-    if options["engine"] != "ray" or device != "cuda" or precision == "auto":  # the driver of Ray tasks needs no GPU
-        device, precision = resolve_device(device, precision)
-    options["device"] = device
-    views = {name: options[name] for name in ("frames", "size", "sampling", "stride", "clips", "flip")}
-    encoders = _encoder_jobs(options, precision, views)
-    return [
-        *encoders,
-        *(
-            Job(
-                variant=variant,
-                spec=clip_spec(variant, **views, crops=int(options["crops"])),
-                weights=find_weights(variant, sources.get(variant)),
-                precision=precision,
-                frame_pool=options["frame_pool"],
-                layers=tuple(sorted(options["layers"])),
-                tokens_after=options["tokens_after"],
-                compile=options["compile"],
-            )
-            for variant in variants
-        ),
-    ]
-
-
-def _encoder_jobs(options: dict[str, Any], precision: Precision, views: dict[str, Any]) -> list[EncoderJob]:
-    """Return one job per `--encoder [NAME=]SRC`."""
-    only_timesformer = {"--save-layers": "layers", "--save-tokens-after": "tokens_after", "--compile": "compile"}
-    used = [option for option, name in only_timesformer.items() if options[name] not in ((), None, False)]
-    if options["encoders"] and (used or options["frame_pool"] != "cls"):
-        raise click.UsageError(f"{used[0] if used else '--frame-pool'} is for TimeSformer variants, not for --encoder")
-    crops = int(options["crops"])
-    return [*find_encoders(options["encoders"], precision=precision, crops=crops, **views)]
-
-
-def find_encoders(sources: Sequence[str], **settings: Any) -> list[TransformersJob]:
-    """Return one job per `[NAME=]SRC`; `settings` are those of `find_encoder`."""
-    from actionvit.features.timesformer.variants import VARIANTS
-    from actionvit.features.transformers_encoder import find_encoder
-
-    jobs: list[TransformersJob] = []
-    for text in sources:
-        name, equals, source = text.partition("=")
-        if not equals or not re.fullmatch(r"[\w.-]+", name):
-            name, source = "", text
-        job = find_encoder(source, name=name or None, **settings)
-        if job.variant in VARIANTS or job.variant in [other.variant for other in jobs]:
-            raise click.UsageError(f"--encoder {text}: the name {job.variant} is taken; give --encoder NAME={source}")
-        jobs.append(job)
-    return jobs
+    resolved = precision
+    if engine != "ray" or device != "cuda" or precision == "auto":  # the driver of Ray tasks needs no GPU
+        device, resolved = resolve_device(device, precision)
+    jobs = encoders.jobs(
+        [views],
+        precision=resolved,
+        frame_pool=frame_pool,
+        layers=tuple(sorted(layers)),
+        tokens_after=tokens_after,
+        compile=compile,
+    )
+    with progress("extract", "video", total=len(dataset.videos)) as advance:
+        common: CommonOptions = {
+            "cache": cache,
+            "policy": policy,
+            "device": device,
+            "workers": workers,
+            "timeout": timeout,
+            "wait": wait,
+            "flush_seconds": flush_seconds,
+            "flush_bytes": flush_bytes,
+            "verify": verify,
+            "retry_failed": retry_failed,
+            "on_plan": _announce if tokens_after is not None else lambda rows, size: None,
+            "on_video": advance,
+        }
+        if engine:
+            runner, count, common["workers"] = make_engine(engine, device, workers=workers, address=address)
+            local = resolve_device("auto", "fp32")[0] if engine == "ray" else None
+            summary = extract_on(runner, dataset, jobs, shards=shards or count, local_device=local, **common)
+        else:
+            summary = extract(dataset, jobs, shard=shard, dry_run=dry_run, **common)
+    if as_json:
+        echo_json(_as_json(summary))
+    else:
+        _print(summary, dataset.name, dry_run)
+    if summary.failed:
+        ctx.exit(3)
 
 
 def _announce(rows: int, size: int) -> None:
@@ -263,21 +201,6 @@ def _announce(rows: int, size: int) -> None:
     if rows:
         each, whole = size / rows / 1e6, size / 1e9
         click.echo(f"{rows} rows to write, {each:.1f} MB each with all tokens: {whole:.2f} GB", err=True)
-
-
-def weights_by_variant(given: tuple[str, ...], variants: list[str]) -> dict[str, str]:
-    """Return variant -> weights, from `SRC` (for a single variant) or `VARIANT=SRC`."""
-    sources = {}
-    for text in given:
-        variant, equals, source = text.partition("=")
-        if equals and variant in variants:
-            sources[variant] = source
-        elif len(variants) == 1:
-            sources[variants[0]] = text
-        else:
-            names = " or ".join(f"--weights {name}={text}" for name in variants)
-            raise click.UsageError(f"--weights {text}: several variants are given; use {names}")
-    return sources
 
 
 def _as_json(summary: Summary) -> dict[str, Any]:

@@ -5,33 +5,46 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
 from click.core import ParameterSource
 
 from actionvit.commands.command import Command, long_name, write_line
-from actionvit.commands.dataset_options import dataset_options, open_dataset
-from actionvit.commands.finetune_options import training_options
+from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.options import (
+    FiniteRange,
+    balanced_option,
     cache_option,
+    decoding_options,
+    device_option,
     echo_json,
     json_option,
     overwrite_option,
-    root_argument,
+    precision_option,
     run_name_option,
     runs_option,
+    split_options,
     variant_option,
     weights_option,
 )
 from actionvit.commands.progress import stages
+from actionvit.commands.spec_options import spec_object
+from actionvit.pipeline.finetuning.settings import FinetuneSettings, make_finetune_spec
+from actionvit.pipeline.finetuning.spec import AugmentSpec, LossSpec, OptimSpec, SamplingSpec, TrainSpec
 
 if TYPE_CHECKING:
-    from actionvit.pipeline.datasets.dataset import Dataset
-    from actionvit.pipeline.finetuning.distributed import ProcessGroup
+    from actionvit.features.device import Precision
+    from actionvit.pipeline.datasets.dataset import Protocol
     from actionvit.pipeline.finetuning.spec import FinetuneSpec, Progress
     from actionvit.pipeline.finetuning.split import TrainingContext, TrainValRows
     from actionvit.pipeline.runs import Run
+
+FROM_SETTINGS = tuple(
+    field.name for field in fields(FinetuneSettings) if field.name not in ("protocol", "folds", "test_fraction")
+)
 
 
 @click.command(
@@ -42,26 +55,83 @@ if TYPE_CHECKING:
     torchrun --nproc-per-node 2 -m -- actionvit finetune videos/ --resume
     """,
 )
-@root_argument
+@dataset_options
 @variant_option
 @weights_option
-@click.option(
-    "--train",
-    default="last:1",
-    show_default=True,
-    metavar="head|last:K|all",
-    help="Trained part: the classifier, the last K blocks and everything above, or all.",
-)
-@dataset_options
 @cache_option
 @runs_option
 @run_name_option
 @overwrite_option
 @click.option("--resume", is_flag=True, help="Continue the interrupted training of this run name.")
 @click.option("--restart", is_flag=True, help="Discard the interrupted training of this run name.")
-@training_options
+@spec_object("settings", FinetuneSettings, *FROM_SETTINGS)
+@spec_object("training", TrainSpec)
+@spec_object("optim", OptimSpec)
+@spec_object("sampling", SamplingSpec)
+@spec_object("loss", LossSpec)
+@spec_object("augmentation", AugmentSpec)
+@balanced_option
+@split_options()
+@click.option(
+    "--frame-cache-gib",
+    "memory",
+    type=FiniteRange(0),
+    default=2.0,
+    show_default=True,
+    callback=lambda _ctx, _param, gib: int(gib * 2**30),
+    help="Memory for decoded frames or tokens, in GiB.",
+)
+@click.option(
+    "--rank-timeout",
+    type=FiniteRange(0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="Seconds to wait for a rank that does not answer.",
+)
+@precision_option("auto", "fp32", "bf16")
+@device_option()
+@decoding_options
+@click.option(
+    "--checkpoint-every",
+    "flush_seconds",
+    type=FiniteRange(0),
+    default=0.0,
+    show_default=True,
+    help="Minimum seconds between checkpoints; 0: after every epoch.",
+)
 @json_option
-def command(**options: Any) -> None:
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    data: DatasetOptions,
+    variant: str,
+    weights: str | None,
+    cache: Path,
+    runs: Path,
+    run_name: str | None,
+    overwrite: bool,
+    resume: bool,
+    restart: bool,
+    settings: FinetuneSettings,
+    training: TrainSpec,
+    optim: OptimSpec,
+    sampling: SamplingSpec,
+    loss: LossSpec,
+    augmentation: AugmentSpec,
+    balanced: bool,
+    protocol: Protocol | None,
+    folds: int,
+    test_fraction: float,
+    memory: int,
+    rank_timeout: float,
+    precision: Precision | Literal["auto"],
+    device: str,
+    workers: int | None,
+    timeout: float,
+    flush_seconds: float,
+    as_json: bool,
+) -> None:
     """Train on a dataset's videos, select the epoch on part of each training set, and score each test set once.
 
     Unless all is trained, the videos go through the frozen blocks once, a few augmented views each, and every epoch
@@ -70,85 +140,66 @@ def command(**options: Any) -> None:
     """
     from actionvit.features.device import resolve_device
     from actionvit.pipeline.finetuning.distributed import init_distributed
+    from actionvit.pipeline.finetuning.run import finetune_run, training_folder
+    from actionvit.pipeline.finetuning.run_writer import run_name as default_name
+    from actionvit.pipeline.finetuning.split import TrainingContext
 
-    if options["resume"] and options["restart"]:
+    if resume and restart:
         raise click.UsageError("--resume and --restart exclude each other; give one of them")
-    device, precision = resolve_device(options["device"], options["precision"])
-    dataset = open_dataset(options["root"], options)
-    spec = _spec(options, precision == "bf16")
-    with init_distributed(device, timeout=options["rank_timeout"]) as group:
-        run = _run(options, dataset, spec, group)
+    if balanced and loss.class_weight not in ("none", "balanced"):
+        raise click.UsageError("--balanced is --class-weight balanced; give one of them")
+    if balanced:
+        loss = replace(loss, class_weight="balanced")
+    device, resolved = resolve_device(device, precision)
+    dataset = data.open()
+    settings = replace(settings, protocol=protocol, folds=folds, test_fraction=test_fraction)
+    training = replace(training, autocast=resolved == "bf16", optim=optim, sampling=sampling, loss=loss)
+    spec = make_finetune_spec(variant, settings, training, augmentation)
+    folder = runs / (run_name or default_name(spec))
+    with init_distributed(device, timeout=rank_timeout) as group:
+        if group.is_main:
+            _warn_of_unused_options(ctx, spec)
+        context = TrainingContext(
+            cache=cache,
+            folder=training_folder(folder),
+            ranks=group,
+            workers=workers,
+            timeout=timeout,
+            memory=memory,
+            resume=resume,
+            flush_seconds=flush_seconds,
+        )
+        with _progress(context, training.epochs, quiet=as_json or not group.is_main):
+            run = finetune_run(
+                dataset,
+                weights,
+                spec,
+                context,
+                folder=folder,
+                overwrite=overwrite,
+                restart=restart,
+                command=["actionvit", *sys.argv[1:]],
+            )
     if run is None:
         return
-    if options["as_json"]:
+    if as_json:
         echo_json({"run": str(run.folder), "summary": run.metrics["summary"], "search": run.info["search"]})
     else:
         _print_run(run)
     if run.info["coverage"]["failed"] and group.world == 1:  # torchrun would take any code but 0 for a crash
-        click.get_current_context().exit(3)
+        ctx.exit(3)
 
 
-def _run(options: dict[str, Any], dataset: Dataset, spec: FinetuneSpec, group: ProcessGroup) -> Run | None:
-    from actionvit.pipeline.finetuning.run import finetune_run, training_folder
-    from actionvit.pipeline.finetuning.run_writer import run_name
-    from actionvit.pipeline.finetuning.split import TrainingContext
-
-    if group.is_main:
-        _warn_of_unused_options(options, spec)
-    folder = options["runs"] / (options["run"] or run_name(spec))
-    context = TrainingContext(
-        cache=options["cache"],
-        folder=training_folder(folder),
-        ranks=group,
-        workers=options["workers"],
-        timeout=options["timeout"],
-        memory=int(options["memory"] * 2**30),
-        resume=options["resume"],
-        flush_seconds=options["flush_seconds"],
-    )
-    with _progress(context, spec.training.epochs, quiet=options["as_json"] or not group.is_main):
-        return finetune_run(
-            dataset,
-            options["weights"],
-            spec,
-            context,
-            folder=folder,
-            overwrite=options["overwrite"],
-            restart=options["restart"],
-            command=["actionvit", *sys.argv[1:]],
-        )
-
-
-def _spec(options: dict[str, Any], bf16: bool) -> FinetuneSpec:
-    """Return the spec of those options that are settings of it, which have the same names."""
-    from actionvit.pipeline.finetuning.settings import make_finetune_spec, setting_names
-
-    if options["balanced"] and options["class_weight"] not in ("none", "balanced"):
-        raise click.UsageError("--balanced is --class-weight balanced; give one of them")
-    settings = {}
-    for option in click.get_current_context().command.params:
-        name = long_name(option).lstrip("-").replace("-", "_")
-        if name in setting_names():
-            settings[name] = options[option.name or ""]
-    settings["crops"] = int(settings["crops"])
-    if options["balanced"]:
-        settings["class_weight"] = "balanced"
-    return make_finetune_spec(options["variant"], train=options["train"], bf16=bf16, **settings)
-
-
-def _warn_of_unused_options(options: dict[str, Any], spec: FinetuneSpec) -> None:
+def _warn_of_unused_options(context: click.Context, spec: FinetuneSpec) -> None:
     """Warn of options given on the command line that have no effect beside the others."""
-    from actionvit.pipeline.finetuning.spec import AugmentSpec
-
     unused: dict[str, str] = {}
     if spec.train in ("head", "last:1"):
         reason = f"with --train {spec.train}: it applies to trained blocks below the last"
-        unused |= {"checkpointing": reason, "drop_path": reason}
+        unused |= {"activation_checkpointing": reason, "drop_path": reason}
     if spec.augment is None:
-        unused |= dict.fromkeys((*AugmentSpec.__dataclass_fields__, "views"), "with --no-augment")
+        unused |= dict.fromkeys((*AugmentSpec.__dataclass_fields__, "cached_views"), "with --no-augment")
     if spec.tokens is None:
         unused["token_precision"] = "without tokens"
-    context = click.get_current_context()
     for option in context.command.params:
         name = option.name or ""
         if name in unused and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:

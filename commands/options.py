@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from actionvit.errors import ActionVitError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -103,6 +106,24 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
     return add
 
 
+def packed(name: str, kind: Callable[..., Any], fields: Sequence[str], *options: Callable[[F], F]) -> Callable[[F], F]:
+    """Return a decorator that adds options and passes their values, `fields`, on as one object, `name=kind(...)`."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def call(*args: Any, **values: Any) -> Any:
+            own = {field: values.pop(field) for field in fields}
+            try:
+                values[name] = kind(**own)
+            except ValueError as error:
+                raise ActionVitError(str(error)) from error
+            return function(*args, **values)
+
+        return together(*options)(call)  # type: ignore[arg-type]
+
+    return decorate
+
+
 def root_argument(function: F) -> F:
     """Add ROOT, the dataset's folder or list file."""
     return click.argument("root", type=PATH, required=False, default=lambda: setting("root"))(function)
@@ -153,7 +174,6 @@ runs_option = click.option(
 )
 run_name_option = click.option(
     "--run-name",
-    "run",
     help="Name of the new run.  [default: built from the non-default options, e.g. base-linear-balanced]",
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing run of that name.")
@@ -170,81 +190,16 @@ def output_option(default: str = "", *, required: bool = False, **kwargs: Any) -
 
 VARIANT_HELP = "Encoder variant: base, hr, large, tiny or tiny-hr."
 variant_option = click.option("--variant", default="base", show_default=True, help=VARIANT_HELP)
-variants_option = several(
-    "--variant", "variants", default=("base",), help=f"{VARIANT_HELP}  [default: base; repeatable]"
-)
 weights_option = click.option(
     "--weights",
     metavar="SRC",
     help="Encoder weights: local folder, hub id, .pyth file or `untrained`.  [default: the variant's]",
 )
-weights_options = click.option(
-    "--weights",
-    "sources",
-    multiple=True,
-    metavar="[VARIANT=]SRC",
-    help="Encoder weights: local folder, hub id, .pyth file or `untrained`.  [default: the variant's; repeatable]",
-)
-encoders_option = click.option(
-    "--encoder",
-    "encoders",
-    multiple=True,
-    metavar="[NAME=]SRC",
-    help="Frozen transformers encoder: local folder or hub id (VideoMAE, ViViT, V-JEPA 2, ViT, CLIP, SigLIP, DINO;"
-    " repeatable).",
-)
-
-
-def without_default_variant(options: dict[str, Any]) -> None:
-    """Drop the default `--variant` where `--encoder` is given and `--variant` is not."""
-    source = click.get_current_context().get_parameter_source("variants")
-    if options["encoders"] and source == click.core.ParameterSource.DEFAULT:
-        options["variants"] = ()
-
-
-num_frames_option = click.option(
-    "--num-frames", "frames", type=click.IntRange(1), help="Frames per view (T).  [default: the variant's]"
-)
-size_option = click.option(
-    "--size", type=click.IntRange(16), help="Side of a view in pixels (S).  [default: the variant's]"
-)
-sampling_options = together(
-    click.option(
-        "--sampling",
-        type=click.Choice(["uniform", "dense"]),
-        default="uniform",
-        show_default=True,
-        help="Frames spread over the whole video, or with a fixed stride.",
-    ),
-    click.option(
-        "--stride", type=click.IntRange(1), help="Frames between samples of dense sampling.  [default: the variant's]"
-    ),
-)
-num_clips_option = click.option(
-    "--num-clips",
-    "clips",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Clips per video (temporal views).",
-)
-
-
-def crops_option(default: str = "1") -> Callable[[F], F]:
-    """Return `--crops`, the spatial views."""
-    return click.option(
-        "--crops",
-        type=click.Choice(["1", "3"]),
-        default=default,
-        show_default=True,
-        help="Spatial views: center, or three along the longer side.",
-    )
-
-
-embedding_options = together(
-    click.option(
-        "--num-frames", "frames", type=click.IntRange(1), help="Frames per view (T).  [default: those cached]"
-    ),
+stored_options = packed(
+    "stored",
+    dict,
+    ("num_frames", "size", "stores"),
+    click.option("--num-frames", type=click.IntRange(1), help="Frames per view (T).  [default: those cached]"),
     click.option("--size", type=click.IntRange(1), help="Side of a view in pixels (S).  [default: the one cached]"),
     click.option(
         "--store",
@@ -254,42 +209,10 @@ embedding_options = together(
         help="Store to read: its folder's name (see `cache ls`), or the name or sha256 of its weights.",
     ),
 )
-"""Which of a variant's stores is meant; `embeddings_wanted` takes them."""
+"""Choice among a variant's stores, passed to the command as `stored`, a `StoreChoice`."""
 
 balanced_option = click.option(
     "--balanced", is_flag=True, help="Weight classes equally; same as --class-weight balanced."
-)
-class_options = together(
-    balanced_option,
-    click.option(
-        "--sampler",
-        type=click.Choice(["uniform", "balanced"]),
-        default="uniform",
-        show_default=True,
-        help="Minibatch sampling: every clip once per epoch, or all classes equally often.",
-    ),
-    click.option(
-        "--logit-adjustment",
-        "logit_adjust",
-        type=FiniteRange(0),
-        default=0.0,
-        metavar="TAU",
-        help="Logit adjustment by TAU times log class frequency.",
-    ),
-    click.option(
-        "--focal-gamma",
-        "focal",
-        type=FiniteRange(0),
-        default=0.0,
-        metavar="GAMMA",
-        help="Focal loss exponent; 0 is cross-entropy.",
-    ),
-)
-selection_metric_option = click.option(
-    "--selection-metric",
-    "criterion",
-    type=click.Choice(["accuracy", "mean_class_accuracy", "log_loss"]),
-    help="Metric that selection maximizes.  [default: accuracy; mean_class_accuracy if classes are balanced]",
 )
 CLASS_WEIGHTS = ("none", "balanced", "effective")
 CLASS_WEIGHT_HELP = "Class weights: none, inverse frequency, or effective number of clips."
@@ -329,12 +252,6 @@ decoding_options = together(
 )
 wait_option = click.option("--wait", is_flag=True, help="Wait for another writer of the same store instead of failing.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-
-
-def embeddings_wanted(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the store selection of `embedding_options`, as `find_store` takes it."""
-    selection = {"clip__num_frames": options["frames"], "clip__size": options["size"], "names": options["stores"]}
-    return {name: value for name, value in selection.items() if value not in (None, ())}
 
 
 def echo_json(value: object) -> None:

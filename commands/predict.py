@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -22,6 +22,7 @@ from actionvit.commands.progress import progress
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from actionvit.features.device import Precision
     from actionvit.pipeline.prediction.predictor import Prediction, Predictor
     from actionvit.pipeline.runs import Run
 
@@ -41,7 +42,20 @@ if TYPE_CHECKING:
 @precision_option()
 @decoding_options
 @json_option
-def command(videos: tuple[Path, ...], **options: Any) -> None:
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    videos: tuple[Path, ...],
+    run: str,
+    top: int,
+    weights: str | None,
+    device: str,
+    precision: Precision | Literal["auto"],
+    workers: int | None,
+    timeout: float,
+    as_json: bool,
+) -> None:
     """Predict the classes of each VIDEO, with calibrated probabilities.
 
     VIDEO is a file, a folder of frames, or a folder of videos, which is searched recursively. The model is the run's
@@ -51,22 +65,21 @@ def command(videos: tuple[Path, ...], **options: Any) -> None:
     """
     from actionvit.pipeline.prediction.predictor import expand_folders, load_predictor, predict
 
-    run = open_run(options["run"])
+    opened = open_run(run)
     paths = expand_folders(videos)
-    predictor = load_predictor(run, weights=options["weights"])
-    settings = {name: options[name] for name in ("device", "precision", "workers", "timeout")}
-    stream = predict(predictor, paths, **settings)
+    predictor = load_predictor(opened, weights=weights)
+    stream = predict(predictor, paths, device=device, precision=precision, workers=workers, timeout=timeout)
     predictions = []
     with progress("predict", "video", delay=2, total=len(paths)) as advance:
         for prediction in stream:
             predictions.append(prediction)
             advance(len(predictions), len(paths))
-    if options["as_json"]:
-        echo_json(_as_json(run, predictor, predictions, options["top"]))
+    if as_json:
+        echo_json(_as_json(opened, predictor, predictions, top))
     else:
-        _print(predictor, predictions, options["top"])
+        _print(predictor, predictions, top)
     if any(prediction.scores is None for prediction in predictions):
-        click.get_current_context().exit(3)
+        ctx.exit(3)
 
 
 def open_run(name: str) -> Run:

@@ -10,14 +10,14 @@ from typing import Any
 
 import click
 
-from actionvit.commands.options import F, FiniteRange, several, together
+from actionvit.commands.options import F, FiniteRange, packed, several, together
 from actionvit.settings import Setting, settings_of
 
 
 def spec_options(spec: type, *names: str) -> Callable[[F], F]:
     """Return a decorator that adds an option for each field of a spec, or for the fields in `names`.
 
-    The options' values arrive under the fields' names; `values_of` picks them.
+    The options' values arrive under the fields' names.
     """
     kinds = typing.get_type_hints(spec)
     fields = {field.name: field for field in dataclasses.fields(spec)}
@@ -25,21 +25,26 @@ def spec_options(spec: type, *names: str) -> Callable[[F], F]:
     return together(*(_option(fields[name], kinds[name], abouts[name]) for name in names or abouts))
 
 
-def values_of(spec: type, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a spec's fields among those of a command's options."""
-    return {name: options[name] for name in settings_of(spec) if name in options}
+def spec_object(name: str, spec: type, *fields: str) -> Callable[[F], F]:
+    """Return a decorator that adds options for fields of a spec and passes `name=spec(...)` to the command."""
+    names = fields or tuple(settings_of(spec))
+    return packed(name, spec, names, spec_options(spec, *names))
 
 
 def _option(field: dataclasses.Field[Any], kind: Any, about: Setting) -> Callable[[F], F]:
     flag = f"--{(about.name or field.name).replace('_', '-')}"
-    optional = isinstance(kind, types.UnionType) and type(None) in typing.get_args(kind)
+    optional = typing.get_origin(kind) in (types.UnionType, typing.Union) and type(None) in typing.get_args(kind)
     if optional:
         (kind,) = (part for part in typing.get_args(kind) if part is not type(None))
     more: dict[str, Any] = {"help": about.help, "metavar": about.metavar}
     if typing.get_origin(kind) is tuple:
         return several(flag, field.name, **more)
+    if typing.get_origin(kind) is Mapping:
+        return click.option(flag, field.name, multiple=True, callback=parse_grid, **more)
     if kind is bool:
-        return click.option(flag, field.name, is_flag=True, default=field.default, help=about.help)
+        both = flag if field.default is False else f"{flag}/--no-{flag[2:]}"
+        shown = field.default is True
+        return click.option(both, field.name, is_flag=True, default=field.default, show_default=shown, help=about.help)
     if field.default is not dataclasses.MISSING and field.default is not None:
         more |= {"default": field.default, "show_default": True}
     bounds: dict[str, Any] = {
@@ -55,3 +60,27 @@ def _option(field: dataclasses.Field[Any], kind: Any, about: Setting) -> Callabl
     elif kind is float:
         more["type"] = FiniteRange(**bounds)
     return click.option(flag, field.name, **more)
+
+
+def parse_grid(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
+    """Parse `C=0.01,0.1` or `standardize=true,false` into numbers and truth values where they are some."""
+    grid: dict[str, tuple[Any, ...]] = {}
+    for text in given:
+        name, equals, values = text.partition("=")
+        if not (name and equals and values):
+            raise click.BadParameter(f"got {text!r}, expected NAME=VALUE or NAME=VALUE,VALUE, for example C=0.01,0.1")
+        if name in grid:
+            raise click.BadParameter(f"got {name} twice, expected all its values together: {name}=VALUE,VALUE")
+        grid[name] = tuple(_value(value.strip()) for value in values.split(","))
+    return grid
+
+
+def _value(text: str) -> int | float | str | bool:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-Sampling = Literal["uniform", "dense"]
+from actionvit.features.view_settings import Sampling, ViewSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,19 @@ class ClipSpec:
             raise ValueError(f"crops: got {self.crops}, expected 1 or 3")
         if self.sampling == "uniform":
             object.__setattr__(self, "stride", 1)
+
+    @classmethod
+    def of(cls, views: ViewSettings, *, num_frames: int, size: int, stride: int) -> ClipSpec:
+        """Return the sampling that a user asks for, with an encoder's values for the settings that are None."""
+        return cls(
+            num_frames=views.num_frames or num_frames,
+            size=views.size or size,
+            sampling=views.sampling,
+            stride=views.stride or stride,
+            clips=views.num_clips,
+            crops=views.crops,
+            flip=views.flip,
+        )
 
     @property
     def views(self) -> int:

@@ -17,6 +17,7 @@ from actionvit.features.hub import WEIGHT_FILES, fetch
 from actionvit.features.pixel_settings import PixelSettings, pixel_settings
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.transformers_families import FAMILIES, FRAMES, Family
+from actionvit.features.view_settings import ViewSettings
 from actionvit.text import first_line
 
 if TYPE_CHECKING:
@@ -162,14 +163,10 @@ class TransformersJob:
 
 def find_encoder(
     source: str,
+    views: ViewSettings = ViewSettings(),
     *,
     name: str | None = None,
-    frames: int | None = None,
-    size: int | None = None,
     precision: Precision = "fp32",
-    sampling: Any = "uniform",
-    stride: int | None = None,
-    **views: Any,
 ) -> TransformersJob:
     """Find a transformers encoder, read its settings and digest its weights; imports neither torch nor transformers.
 
@@ -177,14 +174,12 @@ def find_encoder(
     ----------
     source : str
         A Hugging Face folder, or a hub id (from the local cache or the hub).
+    views : ViewSettings
+        Frames per view, pixels and sampling; by default the model's own.
     name : str, optional
         Name of its stores; by default the last part of the source.
-    frames, size, sampling, stride
-        Frames per view, pixels and sampling; by default the model's own.
     precision : str
         Resolved, as `resolve_device` returns it.
-    **views
-        `clips`, `crops` and `flip` of `ClipSpec`.
 
     Raises
     ------
@@ -212,13 +207,7 @@ def find_encoder(
     config = {**family.config, **{key: value for key, value in config.items() if not _IRRELEVANT.fullmatch(key)}}
     try:
         pixels = pixel_settings({**family.processor, **processor})
-        spec = ClipSpec(
-            num_frames=frames or _shape(family, config)[0],
-            size=size or pixels.crop,
-            sampling=sampling,
-            stride=(stride or family.stride) if sampling == "dense" else 1,
-            **views,
-        )
+        spec = ClipSpec.of(views, num_frames=_shape(family, config)[0], size=pixels.crop, stride=family.stride)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ActionVitError(f"encoder {source}: {file} or config.json: {error}") from error
     fine_tuned = model_class == "VideoMAEForVideoClassification"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.heads.base import Head
 
+HeadName = Literal["linear", "attentive", "mlp", "knn", "centroid"]
 KINDS = {
     "linear": "actionvit.heads.linear.LinearProbe",
     "attentive": "actionvit.heads.attentive.AttentiveProbe",

@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from actionvit.settings import setting
+
 ClassWeight = Literal["none", "balanced", "effective"]
 Sampler = Literal["uniform", "balanced"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightingSpec:
+    """Settings that weight the classes in a loss."""
+
+    class_weight: ClassWeight = setting("none", "Class weights: none, inverse frequency, or effective number of clips.")
+    logit_adjust: float = setting(
+        0.0,
+        "Logit adjustment by TAU times log class frequency.",
+        name="logit_adjustment",
+        minimum=0,
+        metavar="TAU",
+    )
+    """Added to training logits (Menon et al., ICLR 2021)."""
+    focal: float = setting(
+        0.0, "Focal loss exponent; 0 is cross-entropy.", name="focal_gamma", minimum=0, metavar="GAMMA"
+    )
+    """Lin et al., ICCV 2017."""
+
+
+def sampler_setting() -> Any:
+    """Return the field `sampler` of a spec."""
+    return setting("uniform", "Minibatch sampling: every clip once per epoch, or all classes equally often.")
+
 
 EFFECTIVE_BETA = 0.999
 """Cui et al. study 0.9 to 0.9999; 0.999 saturates near 1,000 clips, the size of the largest action classes."""

@@ -22,6 +22,7 @@ from actionvit.features.timesformer.outputs import cache_key_fields
 from actionvit.features.timesformer.state_dict import tensor_shapes
 from actionvit.features.timesformer.tiny import untrained_weights
 from actionvit.features.timesformer.variants import TINY, clip_spec
+from actionvit.features.view_settings import ViewSettings
 from actionvit.pipeline.extraction.job import Job
 
 SPEC = ClipSpec(num_frames=4, size=32, clips=3)
@@ -129,7 +130,7 @@ def test_the_key_holds_everything_that_changes_numbers() -> None:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_encoder_has_equal_rows_and_its_own_key() -> None:
-    spec, frames = clip_spec("tiny", clips=3), noise(20)
+    spec, frames = clip_spec("tiny", ViewSettings(num_clips=3)), noise(20)
     plain = Encoder(find_weights("tiny"), spec, device="cpu", layers=(2,))
     compiled = Encoder(find_weights("tiny"), spec, device="cpu", layers=(2,), compile=True)
     right, found = plain.encode(frames), compiled.encode(frames)

@@ -21,8 +21,8 @@ from actionvit.pipeline.experiments.sharding import assign_shards, class_histogr
 from actionvit.pipeline.experiments.tables import curves_figure, markdown, write_table
 from actionvit.pipeline.probing.features import read_tables
 from actionvit.pipeline.probing.probe import probe
+from actionvit.pipeline.probing.spec import ProbeSpec
 from actionvit.pipeline.probing.subsets import long_tail, tail_ranks
-from actionvit.pipeline.probing.tasks import ProbeSpec
 
 
 def test_a_head_is_tried_with_the_strategies_it_has_settings_for() -> None:

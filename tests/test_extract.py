@@ -26,6 +26,7 @@ from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.variants import clip_spec
+from actionvit.features.view_settings import ViewSettings
 from actionvit.pipeline.datasets import load_dataset
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.extraction import extract as extraction
@@ -272,7 +273,7 @@ def test_video_that_ran_out_of_memory_is_decoded_alone(
             yield lost if item.id == starved else item
 
     monkeypatch.setattr(extraction, "decode_stream", stream)
-    job = Job(variant="tiny", weights=find_weights("tiny"), spec=clip_spec("tiny", frames=2, size=32))
+    job = Job(variant="tiny", weights=find_weights("tiny"), spec=clip_spec("tiny", ViewSettings(num_frames=2, size=32)))
     summary = extract(
         load_dataset(root), [job], cache=tmp_path / "cache", workers=2, make_encoder=lambda *_: Counting()
     )

@@ -31,6 +31,7 @@ from actionvit.features.timesformer.encoder import Encoder
 from actionvit.features.timesformer.variants import clip_spec
 from actionvit.features.transforms import resize_short_side
 from actionvit.features.video_record import VideoRecord
+from actionvit.features.view_settings import ViewSettings
 from actionvit.pipeline.datasets import load_dataset
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.extraction.extract import extract
@@ -98,9 +99,9 @@ def test_values_that_are_no_numbers_are_wrong_usage(tmp_path: Path, option: tupl
 
 
 def test_stride_with_uniform_sampling_warns(caplog: pytest.LogCaptureFixture) -> None:
-    assert clip_spec("tiny", stride=4) == clip_spec("tiny") and "--sampling dense" in caplog.text
+    assert clip_spec("tiny", ViewSettings(stride=4)) == clip_spec("tiny") and "sampling=dense" in caplog.text
     caplog.clear()
-    assert clip_spec("tiny", sampling="dense", stride=4).stride == 4 and not caplog.text
+    assert clip_spec("tiny", ViewSettings(sampling="dense", stride=4)).stride == 4 and not caplog.text
 
 
 def test_views_layers_and_tokens_are_transformers(clips: Path, model: TimesformerModel, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from actionvit.errors import ActionVitError
 from actionvit.features.sampling import clip_indices
 from actionvit.features.transformers_encoder import find_encoder
 from actionvit.features.transformers_families import FAMILIES
+from actionvit.features.view_settings import ViewSettings
 
 
 def their_pixels(name: str, frames: NDArray[np.uint8]) -> torch.Tensor:
@@ -72,7 +73,7 @@ def test_embeddings_equal_a_plain_transformers_script(
 ) -> None:
     """Odd sizes, a video shorter than its clip, and several views."""
     model = write_model(tmp_path, name)
-    job = find_encoder(str(tmp_path), frames=4, clips=clips)
+    job = find_encoder(str(tmp_path), ViewSettings(num_frames=4, num_clips=clips))
     frames = noise(count, height, width)
     arrays = job.load("cpu").submit([frames]).result()[0]
     assert {key: (value.shape, str(value.dtype)) for key, value in arrays.items()} == job.output_spec()
@@ -90,7 +91,7 @@ def test_every_family_has_a_case(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["vit", "clip", "siglip", "dinov2", "dinov3", "vjepa2"])
 def test_other_frame_counts_and_sizes_are_supported(tmp_path: Path, name: str) -> None:
     write_model(tmp_path, name)
-    job = find_encoder(str(tmp_path), frames=6, size=48, flip=True)
+    job = find_encoder(str(tmp_path), ViewSettings(num_frames=6, size=48, flip=True))
     arrays = job.load("cpu").submit([noise(9)]).result()[0]
     assert {key: value.shape for key, value in arrays.items()} == {k: s for k, (s, _) in job.output_spec().items()}
     assert np.isfinite(arrays["clip"]).all()
@@ -103,10 +104,20 @@ def edit(path: Path, **changes: Any) -> None:
 def test_the_key_changes_with_everything_that_changes_numbers(tmp_path: Path) -> None:
     write_model(tmp_path, "clip")
 
-    def key(**settings: Any) -> str:
-        return json.dumps(find_encoder(str(tmp_path), **settings).key_fields(), sort_keys=True)
+    def key(precision: Any = "fp32", **settings: Any) -> str:
+        return json.dumps(
+            find_encoder(str(tmp_path), ViewSettings(**settings), precision=precision).key_fields(), sort_keys=True
+        )
 
-    keys = [key(), key(frames=4), key(size=64), key(clips=2), key(crops=3), key(flip=True), key(precision="bf16")]
+    keys = [
+        key(),
+        key(num_frames=4),
+        key(size=64),
+        key(num_clips=2),
+        key(crops=3),
+        key(flip=True),
+        key(precision="bf16"),
+    ]
     keys += [key(sampling="dense", stride=2)]
     processor = tmp_path / "preprocessor_config.json"
     for change in (
@@ -167,16 +178,16 @@ def test_missing_tensors_are_named(tmp_path: Path, name: str) -> None:
     del tensors[next(key for key in tensors if "layernorm" in key.lower() or "layer_norm" in key)]
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ActionVitError, match="1 tensors are missing") as caught:
-        find_encoder(str(tmp_path), frames=4).load("cpu")
+        find_encoder(str(tmp_path), ViewSettings(num_frames=4)).load("cpu")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("videomae", {"frames": 8}, "its positions are fixed"),
+        ("videomae", {"num_frames": 8}, "its positions are fixed"),
         ("vivit", {"size": 64}, "its positions are fixed"),
-        ("vjepa2", {"frames": 5}, "expected multiples of 2"),
+        ("vjepa2", {"num_frames": 5}, "expected multiples of 2"),
         ("clip", {"size": 36}, "expected multiples of 1 and 8"),
         ("vit", {"crops": 3}, "resizes to a square"),
     ],
@@ -186,12 +197,12 @@ def test_views_that_a_model_cannot_see_are_refused(
 ) -> None:
     write_model(tmp_path, name)
     with pytest.raises(ActionVitError, match=message):
-        find_encoder(str(tmp_path), **settings).output_spec()
+        find_encoder(str(tmp_path), ViewSettings(**settings)).output_spec()
 
 
 def test_gmac_is_counted(tmp_path: Path) -> None:
     write_model(tmp_path, "vit")
-    job = find_encoder(str(tmp_path), frames=4, clips=2)
+    job = find_encoder(str(tmp_path), ViewSettings(num_frames=4, num_clips=2))
     D, P, mlp = 32, 16, 48
     tokens = P + 1
     block = 4 * D * D * tokens + 2 * tokens * tokens * D + 2 * D * mlp * tokens

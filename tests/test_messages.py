@@ -18,6 +18,7 @@ from actionvit.cli import cli
 from actionvit.commands.command import Command, configure_logging, with_options
 from actionvit.errors import ActionVitError
 from actionvit.features.timesformer.variants import clip_spec
+from actionvit.features.view_settings import ViewSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ("features", "heads", "evaluation", "pipeline")
@@ -146,7 +147,7 @@ def test_an_existing_run_names_keywords_and_options(sixty: Path, cached: Path) -
 def test_a_warning_names_keywords_and_options(
     sixty: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clip_spec("tiny", stride=4)
+    clip_spec("tiny", ViewSettings(stride=4))
     assert "choose sampling=dense" in caplog.text
     logger = logging.getLogger("actionvit")
     before, propagated = list(logger.handlers), logger.propagate

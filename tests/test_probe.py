@@ -22,7 +22,8 @@ from actionvit.pipeline.datasets import Dataset, load_dataset
 from actionvit.pipeline.probing.features import coverage, read_tables
 from actionvit.pipeline.probing.probe import probe
 from actionvit.pipeline.probing.results import ProbeResult, refuse_other, videos_digest
-from actionvit.pipeline.probing.tasks import ProbeSpec, plan
+from actionvit.pipeline.probing.spec import ProbeSpec
+from actionvit.pipeline.probing.tasks import plan
 from actionvit.pipeline.runs import read_run
 
 

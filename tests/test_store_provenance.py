@@ -322,7 +322,7 @@ def test_dataset_without_common_videos_is_not_merged(tmp_path: Path) -> None:
     (second / "hop").mkdir(parents=True)
     write_avi(second / "hop" / "other.avi", np.full((9, 48, 64, 3), 7, np.uint8))
     assert extract_tiny(first, cache).exit_code == 0
-    with pytest.raises(ActionVitError, match=r"no video of one is in the other; give --dataset-name"):
+    with pytest.raises(ActionVitError, match=r"no video of one is in the other; choose another --dataset-name"):
         raise extract_tiny(second, cache).exception or AssertionError
     assert len(store_in(cache)) == 2
     shutil.copy(first / "hop" / "00.avi", second / "hop" / "renamed.avi")

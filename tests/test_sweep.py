@@ -25,7 +25,7 @@ from actionvit.errors import ActionVitError
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.features.timesformer.variants import gmac
-from actionvit.pipeline.experiments.sweep import choose_per_split, nested_line
+from actionvit.pipeline.experiments.sweep_table import choose_per_split, nested_line
 from actionvit.pipeline.experiments.tables import accuracy_by_cost, chosen_in_words
 from actionvit.pipeline.runs import Run
 
@@ -78,13 +78,13 @@ def whole(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 
 def test_the_plan_says_what_is_cached_and_what_the_rest_costs(clips, tmp_path) -> None:
     output = sweep(clips, tmp_path, "--dry-run")
-    lines = re.findall(r"^  tiny-(\d)x(\d+) +([\d.]+) GMAC a video: 0 cached, 20 to embed", output, re.MULTILINE)
+    lines = re.findall(r"^  tiny-(\d)x(\d+) +([\d.]+) GMAC per video: 0 cached, 20 to embed", output, re.MULTILINE)
     shape = find_weights("tiny", None).config
     assert len(lines) == 4
     for frames, size, cost in lines:
         assert float(cost) == pytest.approx(gmac(shape, ClipSpec(num_frames=int(frames), size=int(size))), abs=0.005)
     total = sum(20 * float(cost) for *_, cost in lines)
-    found = re.findall(r"to embed: ([\d,.]+) GMAC, about .+? to .+? of forwards \(tiny-", output)
+    found = re.findall(r"to embed: ([\d,.]+) GMAC, about .+? to .+? of forward passes \(tiny-", output)
     assert [float(value) for value in found] == [pytest.approx(total, abs=1)]
     assert not list(tmp_path.rglob("*.h5"))
     assert not (tmp_path / "out").exists()
@@ -188,7 +188,7 @@ def test_a_video_that_fails_is_left_out_under_all_settings(clips, tmp_path) -> N
     (next(path for path in sorted(root.iterdir())) / "broken.avi").write_bytes(b"RIFF no film")
     result = CliRunner().invoke(command, arguments(root, tmp_path), catch_exceptions=False)
     assert result.exit_code == 3
-    assert "failures.csv names them" in result.output
+    assert "failures.csv lists them" in result.output
     run = next((tmp_path / "out" / "runs").glob("*2x48-linear*"))
     coverage = json.loads((run / "run.json").read_text())["coverage"]
     assert (coverage["videos"], coverage["used"], coverage["failed"]) == (21, 20, 1)

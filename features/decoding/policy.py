@@ -6,7 +6,9 @@ import platform
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Literal, get_args
+from typing import Literal
+
+from actionvit.settings import check_settings, setting
 
 Backend = Literal["pyav", "decord"]
 OnCorrupt = Literal["keep", "skip"]
@@ -16,19 +18,18 @@ OnCorrupt = Literal["keep", "skip"]
 class DecodePolicy:
     """Choice of the decoder and of the videos it accepts."""
 
-    backend: Backend = "pyav"
-    """Decoder of video files. Both give the same pixels: where decord is not known to be exact, PyAV decodes."""
-    on_corrupt: OnCorrupt = "keep"
+    backend: Backend = setting("pyav", "Video decoder.")
+    """Both give the same pixels: where decord is not known to be exact, PyAV decodes."""
+    on_corrupt: OnCorrupt = setting(
+        "keep", "Damaged videos whose sampled frames decode: keep and flag them, or skip them."
+    )
     """A damaged video whose sampled frames are intact is kept and flagged (`keep`) or fails (`skip`)."""
     max_pixels: int = 8192 * 4320
     """Largest accepted frame, width × height."""
 
     def __post_init__(self) -> None:
         """Validate the fields."""
-        if self.backend not in get_args(Backend):
-            raise ValueError(f"backend: got {self.backend!r}, expected one of {', '.join(get_args(Backend))}")
-        if self.on_corrupt not in get_args(OnCorrupt):
-            raise ValueError(f"on_corrupt: got {self.on_corrupt!r}, expected one of {', '.join(get_args(OnCorrupt))}")
+        check_settings(self)
         if self.max_pixels < 1:
             raise ValueError(f"max_pixels: got {self.max_pixels}, expected at least 1")
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 
 from actionvit.errors import ActionVitError
-from actionvit.features.sampling import ClipSpec, Sampling
+from actionvit.features.sampling import ClipSpec
 from actionvit.features.timesformer.config import TimeSformerConfig
-
-logger = logging.getLogger(__name__)
+from actionvit.features.view_settings import ViewSettings
 
 BUILT_IN, UNTRAINED = "built-in", "untrained"
 TINY = TimeSformerConfig(width=128, depth=4, heads=4, mlp=512, patch=16, num_frames=8, image_size=112)
@@ -60,50 +58,20 @@ def variant_named(name: str) -> Variant:
     return VARIANTS[name]
 
 
-def clip_spec(
-    variant: str,
-    *,
-    frames: int | None = None,
-    size: int | None = None,
-    sampling: Sampling | None = None,
-    stride: int | None = None,
-    clips: int | None = None,
-    crops: int | None = None,
-    flip: bool = False,
-) -> ClipSpec:
-    """Return how a variant samples a video, with the given values instead of its own.
+def clip_spec(variant: str, views: ViewSettings = ViewSettings()) -> ClipSpec:
+    """Return how a variant samples a video, with the given settings instead of its own.
 
     The default is `uniform`, over the whole video: HMDB51's clips last one to three seconds, where the published
     strides (32 frames × 8) would mostly repeat the last frame. `dense` uses the stride of the weights' training unless
     `stride` is given.
 
-    Parameters
-    ----------
-    variant : str
-        One of `VARIANTS`.
-    frames, size, sampling, stride, clips, crops, flip
-        The fields of `ClipSpec`; `frames` is its `num_frames`.
-
     Raises
     ------
     ActionVitError
-        If the variant is unknown, or a value is out of range.
+        If the variant is unknown.
     """
     defaults = variant_named(variant)
-    if stride is not None and sampling != "dense":
-        logger.warning("stride: got %d, which has no effect with uniform sampling; choose sampling=dense", stride)
-    try:
-        return ClipSpec(
-            num_frames=defaults.num_frames if frames is None else frames,
-            size=defaults.size if size is None else size,
-            sampling=sampling or "uniform",
-            stride=defaults.stride if stride is None else stride,
-            clips=1 if clips is None else clips,
-            crops=1 if crops is None else crops,
-            flip=flip,
-        )
-    except ValueError as error:
-        raise ActionVitError(f"variant {variant}: {error}") from error
+    return ClipSpec.of(views, num_frames=defaults.num_frames, size=defaults.size, stride=defaults.stride)
 
 
 def gmac(config: TimeSformerConfig, spec: ClipSpec, *, needed: bool = False) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from actionvit.evaluation.intervals import clip_means, proportion_interval
 from actionvit.evaluation.metrics import class_mix_distance, predicted
 from actionvit.evaluation.summary import rounded
-from actionvit.heads.saving import head_class
+from actionvit.heads.saving import HeadName, head_class
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import default_protocol
-from actionvit.pipeline.probing.features import FeatureTable, Quantity, read_tables
+from actionvit.pipeline.probing.features import FeatureTable, Quantity, StoreChoice, read_tables
 from actionvit.pipeline.probing.probe import probe
 from actionvit.pipeline.probing.results import ProbeResult, run_name, same_answer
+from actionvit.pipeline.probing.spec import ProbeSpec, features_of
 from actionvit.pipeline.probing.subsets import tail_ranks
-from actionvit.pipeline.probing.tasks import ProbeSpec
 from actionvit.pipeline.runs import Run, design_of, read_run
 
 Row = dict[str, Any]
@@ -51,12 +51,12 @@ class Cell:
 
 
 def heads_cells(
-    base: ProbeSpec, *, heads: Sequence[str], strategies: Sequence[str], shots: Sequence[int]
+    base: ProbeSpec, *, heads: Sequence[HeadName], strategies: Sequence[str], shots: Sequence[int]
 ) -> list[Cell]:
     """Return heads × weightings on all training clips, and heads × shots; k clips of every class need no weighting."""
     cells = []
     for head in heads:
-        of_head = replace(base, head=head, features=quantity_of(head), criterion=base.criterion or "accuracy")
+        of_head = replace(base, head=head, features=features_of(head), criterion=base.criterion or "accuracy")
         cells += [
             Cell(labels={"head": head, "weighting": "none", "shots": k}, spec=replace(of_head, shots=k)) for k in shots
         ]
@@ -74,7 +74,7 @@ def imbalance_cells(base: ProbeSpec, *, factors: Sequence[float], strategies: Se
     At every factor the same classes are head, middle and tail, drawn by the seed. A control row per factor has as many
     training clips without the imbalance.
     """
-    of_head = replace(base, features=quantity_of(base.head), criterion="mean_class_accuracy")
+    of_head = replace(base, features=features_of(base.head), criterion="mean_class_accuracy")
     control = [
         Cell(
             labels={"weighting": CONTROL, "factor": factor},
@@ -96,7 +96,7 @@ def splits_cells(dataset: Dataset, base: ProbeSpec) -> list[Cell]:
     protocols = ["random", "stratified"]
     protocols += ["grouped"] if dataset.sources_known else []
     protocols += ["official"] if dataset.official else []
-    of_head = replace(base, features=quantity_of(base.head))
+    of_head = replace(base, features=features_of(base.head))
     return [Cell(labels={"splits": name}, spec=replace(of_head, protocol=name)) for name in protocols]  # type: ignore[arg-type]
 
 
@@ -105,23 +105,25 @@ def applies(head: str, strategy: str) -> bool:
     return set(STRATEGIES[strategy]) <= set(head_class(head)().get_params())
 
 
-def quantity_of(head: str) -> Quantity:
-    """Return the embeddings a head is made for."""
-    return "frame" if head == "attentive" else "clip"
-
-
 def run_cells(
-    dataset: Dataset, cells: Sequence[Cell], *, variant: str, cache: Path, runs: Path, jobs: int = 2, **wanted: Any
+    dataset: Dataset,
+    cells: Sequence[Cell],
+    *,
+    variant: str,
+    cache: Path,
+    runs: Path,
+    jobs: int = 2,
+    **chosen: Unpack[StoreChoice],
 ) -> Iterator[tuple[Cell, Run]]:
     """Yield each cell with its run, in order; a run below `runs` that has the cell's result already is read.
 
-    Embeddings, those that are `wanted`, are read once.
+    Embeddings are read once.
     """
     stores: dict[Quantity, FeatureTable] = {}
     for cell in cells:
         quantity = cell.spec.features
         if quantity not in stores:
-            stores[quantity] = read_tables(dataset, [variant], cache=cache, quantity=quantity, **wanted)[0]
+            stores[quantity] = read_tables(dataset, [variant], cache=cache, quantity=quantity, **chosen)[0]
         table = stores[quantity]
         folder = runs / run_name(variant, cell.spec)
         if not same_answer(folder, cell.spec, dataset, [table.store], table.id.tolist()):

@@ -14,7 +14,8 @@ from actionvit.features.store.catalog import shard_number
 from actionvit.pipeline.datasets.dataset import Dataset, Split
 from actionvit.pipeline.probing.features import FeatureTable
 from actionvit.pipeline.probing.probe import build_head
-from actionvit.pipeline.probing.tasks import ProbeSpec, Task, fit_task, plan
+from actionvit.pipeline.probing.spec import ProbeSpec
+from actionvit.pipeline.probing.tasks import Task, fit_task, plan
 from actionvit.pipeline.runs import Predictions, measure
 
 Sharding = Literal["contiguous", "hashed", "stratified"]

@@ -1,19 +1,17 @@
-"""Sweeps over resolutions, frame counts and heads: every setting embedded once, probed, and put into one table.
+"""Sweeps over resolutions, frame counts and heads: plan, embed and probe every setting.
 
-Embedding resumes from the feature stores, probing from the runs that are written: a sweep that was killed does what is
-left. No row of the table is called the best with its test figure: the test clips of one fold train the heads of the
-others, so a setting that is chosen by its mean over folds has seen them. Instead a setting is chosen split by split,
-inside each training set, and the figure of that procedure is reported (nested selection; Cawley & Talbot, JMLR 2010).
+Embedding resumes from the feature stores, probing from the runs on disk: a killed sweep continues where it was.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -21,20 +19,17 @@ from actionvit.features.decoding import DecodePolicy, Frames
 from actionvit.features.encoder import EncoderJob
 from actionvit.features.store.store import FeatureStore
 from actionvit.pipeline.datasets.dataset import Dataset
-from actionvit.pipeline.experiments.grids import Row, quantity_of
-from actionvit.pipeline.experiments.tables import chosen_in_words
 from actionvit.pipeline.extraction.extract import extract
+from actionvit.pipeline.extraction.job import ExtractOptions
 from actionvit.pipeline.extraction.summary import Outcome, Summary
 from actionvit.pipeline.probing.features import Quantity, shared_videos, table_of
 from actionvit.pipeline.probing.probe import probe
 from actionvit.pipeline.probing.results import run_name, same_answer
-from actionvit.pipeline.probing.tasks import ProbeSpec
-from actionvit.pipeline.runs import Predictions, Run, measure, read_run, training_sizes
+from actionvit.pipeline.probing.spec import ProbeSpec, features_of
+from actionvit.pipeline.runs import Run, read_run
 
-ARRAYS = tuple(field for field in fields(Predictions) if field.name != "class_names")
-
-UNJUDGED = "–"
-"""Entry of a row whose setting cannot be scored inside the training sets."""
+MIN_VIDEOS = 20
+"""Videos of the most expensive setting below whose cost no rate is measured: it would take as long as the work."""
 
 TOGETHER = 4
 """Settings that are embedded from one decoding of the videos: each holds its weights in memory."""
@@ -92,6 +87,25 @@ def _planned(job: EncoderJob, outcome: Outcome) -> Planned:
     return Planned(job=job, store=outcome.store, rows=outcome.rows, todo=outcome.pending, copies=outcome.reused)
 
 
+def remaining_work(planned: Sequence[Planned], device: str) -> tuple[float, Planned, tuple[float, float]] | None:
+    """Estimate the forward passes of the missing videos.
+
+    Returns
+    -------
+    tuple of (10⁹ multiply-adds, most expensive setting, (shortest, longest) time in seconds), or None
+        The times are NaN if the work is too small to be measured. None if nothing is missing.
+    """
+    lacking = [one for one in planned if one.todo]
+    if not lacking:
+        return None
+    total = sum(one.todo * one.gmac for one in lacking)
+    most = max(lacking, key=lambda one: one.todo * one.gmac)
+    if total < MIN_VIDEOS * most.gmac:
+        return total, most, (math.nan, math.nan)
+    slow, fast = measured_rate(most, device)
+    return total, most, (total / fast, total / slow)
+
+
 def measured_rate(planned: Planned, device: str) -> tuple[float, float]:
     """Return the lowest and the highest rate of a setting's encoder on noise, in 10⁹ multiply-adds per second.
 
@@ -118,10 +132,20 @@ def embed(
     dataset: Dataset,
     planned: Sequence[Planned],
     *,
-    on_video: Callable[[Sequence[Planned], int, int], None] = lambda group, done, total: None,
-    **options: Any,
+    cache: Path,
+    device: str,
+    on_video: Callable[[str, int, int], None] = lambda names, done, total: None,
+    **options: Unpack[ExtractOptions],
 ) -> list[Summary]:
-    """Embed what is lacking, `TOGETHER` settings a pass, the cheapest first; `options` are those of `extract`."""
+    """Embed the missing videos, `TOGETHER` settings per pass, the cheapest first.
+
+    Parameters
+    ----------
+    cache, device, **options
+        As in `extract`.
+    on_video : callable
+        Called with (names of the settings, videos done, videos to do).
+    """
     lacking = [one for one in planned if one.todo or one.copies]
     summaries = []
     for start in range(0, len(lacking), TOGETHER):
@@ -130,7 +154,9 @@ def embed(
             extract(
                 dataset,
                 [one.job for one in group],
-                on_video=lambda done, total, group=group: on_video(group, done, total),  # type: ignore[misc]
+                cache=cache,
+                device=device,
+                on_video=partial(on_video, ", ".join(one.name for one in group)),
                 **options,
             )
         )
@@ -159,7 +185,7 @@ def probe_all(
     for one, store in zip(planned, stores, strict=True):
         tables: dict[Quantity, Any] = {}
         for spec in specs:
-            spec = replace(spec, features=quantity_of(spec.head))
+            spec = replace(spec, features=features_of(spec.head))
             folder = runs / run_name(one.name, spec)
             if same_answer(folder, spec, dataset, [store], ids):
                 yield Probed(planned=one, spec=spec, run=read_run(folder), reused=True)
@@ -170,79 +196,3 @@ def probe_all(
             result.info["command"] = list(command)
             run = result.write(runs, name=folder.name, overwrite=True)
             yield Probed(planned=one, spec=spec, run=run, reused=False)
-
-
-def row_of(probed: Probed) -> Row:
-    """Return the table's row: the setting, its cost, what the search said of it, and the test figures."""
-    one, search = probed.planned, probed.run.info["search"]
-    summary = probed.run.metrics["summary"]
-    chosen = [chosen_in_words(entry) for entry in search]
-    inside = [max(entry["scores"]) for entry in search if entry["scored"]]
-    std = round(float(np.std(inside, ddof=1)), 6) if len(inside) > 1 else None
-    return {
-        "variant": one.job.variant,
-        "frames": one.job.spec.num_frames,
-        "size": one.job.spec.size,
-        "head": probed.spec.head,
-        "weighting": probed.spec.class_weight,
-        "GMAC": round(one.gmac, 2) or float(f"{one.gmac:.2g}"),
-        "chosen": max(dict.fromkeys(chosen), key=chosen.count),
-        # Where no training side has two sources, nothing can be judged inside it.
-        "inside": {"mean": round(float(np.mean(inside)), 6), "std": std, "ci95": None} if inside else UNJUDGED,
-        **{metric: summary[metric] for metric in ("top1", "mean_class_accuracy")},
-    }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NestedChoice:
-    """The procedure "choose a setting inside the training set, then train it", scored on every split's test set."""
-
-    chosen: Mapping[str, int]
-    """Index of the chosen setting by split name."""
-    summary: Mapping[str, Any]
-    """As of `metrics.json`."""
-
-
-def choose_per_split(runs: Sequence[Run], costs: Sequence[float]) -> NestedChoice | None:
-    """Choose a setting in each split by its score inside the training set; of equals the cheaper.
-
-    Parameters
-    ----------
-    runs : sequence of Run
-        One per setting, over the same splits.
-    costs : sequence of float
-        Multiply-adds of each.
-
-    Returns
-    -------
-    NestedChoice, or None if nothing can be scored inside any training set.
-    """
-    inside = [{entry["split"]: max(entry["scores"]) for entry in run.info["search"] if entry["scored"]} for run in runs]
-    if not any(inside):
-        return None
-    names = runs[0].predictions.split_names
-    chosen = {name: min(range(len(runs)), key=lambda i: (-inside[i].get(name, -np.inf), costs[i], i)) for name in names}
-    parts = []
-    for name, number in chosen.items():
-        predictions = runs[number].predictions
-        parts.append({field.name: getattr(predictions, field.name)[predictions.split == name] for field in ARRAYS})
-    joined = {field.name: np.concatenate([part[field.name] for part in parts]) for field in ARRAYS}
-    predictions = Predictions(**joined, class_names=runs[0].predictions.class_names)
-    return NestedChoice(chosen=chosen, summary=measure(predictions, n_train=training_sizes(*runs))["summary"])
-
-
-def nested_line(choice: NestedChoice | None, rows: Sequence[Row]) -> str:
-    """Return the finding of a sweep: the figure of choosing inside the training sets, and what was chosen."""
-    if choice is None:
-        return "Inside the training sets nothing can be scored: each has one source, or classes of one source."
-    counts = Counter(choice.chosen.values())
-    named = "; ".join(
-        f"{row['variant']} {row['frames']}×{row['size']}, {row['head']}, {row['weighting']} ({count}×)"
-        for row, count in ((rows[number], count) for number, count in counts.most_common())
-    )
-    top1 = choice.summary["top1"]
-    low, high = top1["ci95"]
-    return (
-        f"Chosen inside each training set: {named}. Top-1 of this procedure: {100 * top1['mean']:.1f} %"
-        f" [{100 * low:.1f}, {100 * high:.1f}]. The figure of a single row is that of a setting fixed beforehand."
-    )

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from actionvit.errors import ActionVitError
 from actionvit.features.atomic import atomic_write, make_folder
@@ -25,7 +25,7 @@ from actionvit.features.store.store import KEY, FeatureStore
 from actionvit.pipeline.datasets.dataset import Dataset, Video
 from actionvit.pipeline.extraction.engines import Attempt, Engine
 from actionvit.pipeline.extraction.extract import MakeEncoder, apply_plans, extract
-from actionvit.pipeline.extraction.job import feature_key
+from actionvit.pipeline.extraction.job import ExtractOptions, feature_key
 from actionvit.pipeline.extraction.summary import Summary
 
 ENGINE_FOLDER = ".engine"
@@ -109,7 +109,7 @@ def extract_on(
     make_encoder: MakeEncoder | None = None,
     on_plan: Callable[[int, int], None] = lambda rows, size: None,
     on_video: Callable[[int, int], None] = lambda done, total: None,
-    **options: Any,
+    **options: Unpack[ExtractOptions],
 ) -> Summary:
     """Extract like `extract`, with the shards on an engine. Parameters that are not listed are as for `extract`.
 
@@ -127,7 +127,7 @@ def extract_on(
     on_video : callable
         Called with (rows published so far, rows to make) about once per second.
     **options
-        `workers`, `timeout`, `flush_seconds`, `flush_bytes`, as in `extract`.
+        As in `extract`.
 
     Returns
     -------

@@ -18,16 +18,20 @@ from importlib.util import find_spec
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from actionvit.errors import ActionVitError, one_line
-from actionvit.features.decoding import DecodePolicy
+from actionvit.features.decoding import DecodePolicy, available_cores
 from actionvit.features.decoding.pool.lifeline import exit_with_parent
 from actionvit.features.encoder import EncoderJob
 from actionvit.features.store.catalog import Shard
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.extraction.extract import MakeEncoder, extract
+from actionvit.pipeline.extraction.job import ExtractOptions
 
+EngineKind = Literal["here", "ray"]
+RAY_WORKERS = 4
+"""Maximum default of decoding workers per Ray task: nodes may have fewer cores than the driver's machine."""
 logger = logging.getLogger(__name__)
 
 
@@ -47,8 +51,7 @@ class Attempt:
     """Paths that the driver sees, by a name for the error on a machine that does not see them."""
     policy: DecodePolicy
     device: str
-    options: dict[str, Any]
-    """Further keywords of `extract`: `workers`, `timeout`, `flush_seconds`, `flush_bytes`."""
+    options: ExtractOptions
     make_encoder: MakeEncoder | None = None
 
     @property
@@ -250,3 +253,32 @@ class RayEngine:
         except self._ray.exceptions.RayError as error:
             return Result(lost=one_line(error).partition(". ")[0])
         return result
+
+
+def make_engine(
+    kind: EngineKind, device: str, *, workers: int | None = None, address: str | None = None
+) -> tuple[Engine, int, int]:
+    """Return an engine, its default number of shards, and the decoding workers of each attempt.
+
+    Parameters
+    ----------
+    kind : {"here", "ray"}
+        Processes of this machine, one per GPU, or tasks of a Ray cluster.
+    device : str
+        Device of an attempt; with `here` and `cuda`, every GPU of the machine.
+    workers : int, optional
+        Decoding processes: per Ray task, or shared by the processes of this machine. By default one per core, on Ray
+        at most `RAY_WORKERS`.
+    address : str, optional
+        As for `RayEngine`.
+    """
+    count = available_cores() if workers is None else workers
+    if kind == "ray":
+        count = min(count, RAY_WORKERS) if workers is None else count
+        return RayEngine(address, cpus=max(count, 1), gpus=int(device.startswith("cuda"))), 32, count
+    devices = [device]
+    if device == "cuda":
+        import torch
+
+        devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    return LocalEngine(devices), 4 * len(devices), max(1, count // len(devices)) if count else 0

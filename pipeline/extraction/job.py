@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Required, TypedDict, Unpack
 
 from actionvit.errors import ActionVitError
 from actionvit.features.decoding import DecodePolicy
@@ -15,7 +18,11 @@ from actionvit.features.store.keys import FeatureKey
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.checkpoint import Weights, find_weights
 from actionvit.features.timesformer.outputs import FramePool, cache_key_fields, output_spec
-from actionvit.features.timesformer.variants import BUILT_IN, UNTRAINED, gmac
+from actionvit.features.timesformer.variants import BUILT_IN, UNTRAINED, VARIANTS, clip_spec, gmac
+from actionvit.features.transformers_encoder import TransformersJob, find_encoder
+from actionvit.features.view_settings import ViewSettings
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 """Raised when the same key fields would mean other numbers or another layout of the store."""
@@ -83,6 +90,108 @@ class Job:
             tokens_after=self.tokens_after,
             compile=self.compile,
         )
+
+
+def _supported(
+    job: TransformersJob, views: Sequence[ViewSettings], note: Callable[[str], None]
+) -> list[TransformersJob]:
+    """Return one job per shape that an encoder supports; note the shapes that are left out, and raise if all are."""
+    jobs, refusals = [], []
+    for each in views:
+        frames, size = each.num_frames or job.spec.num_frames, each.size or job.spec.size
+        shaped = replace(job, spec=replace(job.spec, num_frames=frames, size=size))
+        try:
+            shaped.output_spec()
+        except ActionVitError as error:
+            refusals.append(error)
+        else:
+            jobs.append(shaped)
+    if not jobs:
+        raise refusals[0]
+    for refusal in refusals:
+        note(f"left out: {refusal}")
+    return jobs
+
+
+class ExtractOptions(TypedDict, total=False):
+    """Keywords of `extract.extract` that an engine passes on to every shard."""
+
+    workers: int | None
+    timeout: float
+    flush_seconds: float
+    flush_bytes: int
+
+
+class CommonOptions(ExtractOptions):
+    """Keywords of `extract.extract`, and of `extract_on`, which runs it on an engine."""
+
+    cache: Required[Path]
+    policy: DecodePolicy
+    device: str
+    wait: bool
+    verify: bool
+    retry_failed: bool
+    on_plan: Callable[[int, int], None]
+    on_video: Callable[[int, int], None]
+
+
+class Outputs(TypedDict, total=False):
+    """Outputs of a TimeSformer, and how they are computed; see `Job`."""
+
+    frame_pool: FramePool
+    layers: tuple[int, ...]
+    tokens_after: int | None
+    compile: bool
+
+
+def make_jobs(
+    variants: Sequence[str],
+    views: Sequence[ViewSettings],
+    *,
+    weights: Mapping[str, str] = MappingProxyType({}),
+    encoders: Sequence[tuple[str | None, str]] = (),
+    precision: Precision,
+    note: Callable[[str], None] = logger.warning,
+    **outputs: Unpack[Outputs],
+) -> list[EncoderJob]:
+    """Return a job per encoder and view setting: transformers encoders first, then TimeSformer variants.
+
+    Parameters
+    ----------
+    variants : sequence of str
+        TimeSformer variants.
+    views : sequence of ViewSettings
+        They differ in frames and size only.
+    weights : mapping
+        Folder, file or hub id by variant; by default the variant's own.
+    encoders : sequence of (name or None, source)
+        Transformers encoders; `find_encoder` names those without a name.
+    precision : str
+        Resolved, as `resolve_device` returns it.
+    note : callable
+        Called with a line for each shape that a transformers encoder does not support.
+
+    Raises
+    ------
+    ActionVitError
+        If weights are missing, or settings do not fit the model.
+    ValueError
+        If two encoders have one name.
+    """
+    jobs: list[EncoderJob] = []
+    names = set(VARIANTS)
+    for name, source in encoders:
+        found = find_encoder(source, replace(views[0], num_frames=None, size=None), name=name, precision=precision)
+        if found.variant in names:
+            raise ValueError(f"encoder: the name {found.variant} is taken; give encoder=NAME={source}")
+        names.add(found.variant)
+        jobs += _supported(found, views, note)
+    for variant in variants:
+        of_variant = find_weights(variant, weights.get(variant))
+        for each in views:
+            spec = clip_spec(variant, each)
+            jobs.append(Job(variant=variant, spec=spec, weights=of_variant, precision=precision, **outputs))
+    return jobs
 
 
 def feature_key(job: EncoderJob, policy: DecodePolicy) -> FeatureKey:

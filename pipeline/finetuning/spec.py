@@ -8,7 +8,7 @@ from typing import Literal
 from actionvit.errors import ActionVitError
 from actionvit.features.sampling import ClipSpec
 from actionvit.heads.criteria import Criterion
-from actionvit.heads.weighting import ClassWeight, Sampler
+from actionvit.heads.weighting import Sampler, WeightingSpec, sampler_setting
 from actionvit.pipeline.datasets.dataset import Protocol
 from actionvit.settings import check_settings, setting
 
@@ -65,8 +65,7 @@ class AugmentSpec:
         above=True,
         maximum=1,
     )
-    flip: bool = True
-    """Whether half of the views are mirrored."""
+    flip: bool = setting(True, "Mirror half of the views.", name="augment_flip")
     keep_sides: tuple[str, ...] = setting(
         (),
         "Class that is never mirrored, because left and right differ.  [repeatable]",
@@ -83,22 +82,9 @@ class AugmentSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LossSpec:
+class LossSpec(WeightingSpec):
     """The loss settings of a probe, and label smoothing."""
 
-    class_weight: ClassWeight = setting("none", "Class weights: none, inverse frequency, or effective number of clips.")
-    logit_adjust: float = setting(
-        0.0,
-        "Logit adjustment by TAU times log class frequency.",
-        name="logit_adjustment",
-        minimum=0,
-        metavar="TAU",
-    )
-    """Added to training logits (Menon et al., ICLR 2021)."""
-    focal: float = setting(
-        0.0, "Focal loss exponent; 0 is cross-entropy.", name="focal_gamma", minimum=0, metavar="GAMMA"
-    )
-    """Lin et al., ICCV 2017."""
     label_smoothing: float = setting(
         0.1, "Fraction of each target spread over all classes.", minimum=0, maximum=1, below=True
     )
@@ -113,9 +99,7 @@ class SamplingSpec:
     """How an epoch is divided into steps."""
 
     batch: int = setting(16, "Clips per step, over all ranks.", name="batch_size", minimum=1)
-    sampler: Sampler = setting(
-        "uniform", "Minibatch sampling: every clip once per epoch, or all classes equally often."
-    )
+    sampler: Sampler = sampler_setting()
     deal: RankSampling = setting(
         "shuffled",
         "Assignment of clips to ranks: shuffled, class by class, or a fixed shard per rank.",
@@ -161,7 +145,7 @@ class TrainSpec:
     """Earlier trained blocks scale down linearly, to 0 for the first block. The last block is never dropped."""
     autocast: bool = False
     """Compute matmuls in bf16; weights stay fp32."""
-    sampling: SamplingSpec
+    sampling: SamplingSpec = field(default_factory=SamplingSpec)
     optim: OptimSpec = field(default_factory=OptimSpec)
     loss: LossSpec = field(default_factory=LossSpec)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Quantity = Literal["clip", "frame", "layers"]
+
+
+class StoreChoice(TypedDict, total=False):
+    """Which of several stores of a variant."""
+
+    num_frames: int | None
+    size: int | None
+    stores: Sequence[str]
+    """Names, as `find_store` takes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +62,12 @@ class FeatureTable:
 
 
 def read_tables(
-    dataset: Dataset, variants: Sequence[str], *, cache: Path, quantity: Quantity = "clip", **wanted: Any
+    dataset: Dataset,
+    variants: Sequence[str],
+    *,
+    cache: Path,
+    quantity: Quantity = "clip",
+    **chosen: Unpack[StoreChoice],
 ) -> list[FeatureTable]:
     """Return one table a variant, all over the same videos: those that every variant's store has.
 
@@ -67,8 +81,8 @@ def read_tables(
         The cache's root.
     quantity : {"clip", "frame", "layers"}
         `layers` joins the embeddings after each kept block and the final one along the width.
-    **wanted
-        Leaves of the key, as `find_store` takes them, where several stores would do.
+    **chosen
+        Which store, where the cache holds several of a variant.
 
     Raises
     ------
@@ -79,11 +93,13 @@ def read_tables(
 
     if quantity not in get_args(Quantity):
         raise ValueError(f"features: got {quantity!r}, expected one of {', '.join(get_args(Quantity))}")
-    return tables_of(
-        dataset,
-        [find_store(cache, dataset.name, variant, root=dataset.root, **wanted) for variant in variants],
-        quantity,
-    )
+    leaves = {"clip__num_frames": chosen.get("num_frames"), "clip__size": chosen.get("size")}
+    settings = {name: value for name, value in leaves.items() if value is not None}
+    names = chosen.get("stores", ())
+    stores = [
+        find_store(cache, dataset.name, variant, names=names, root=dataset.root, **settings) for variant in variants
+    ]
+    return tables_of(dataset, stores, quantity)
 
 
 def tables_of(dataset: Dataset, stores: Sequence[FeatureStore], quantity: Quantity = "clip") -> list[FeatureTable]:

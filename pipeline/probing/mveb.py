@@ -26,7 +26,8 @@ from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import make_splits
 from actionvit.pipeline.probing.features import FeatureTable
 from actionvit.pipeline.probing.results import ProbeResult, make_result
-from actionvit.pipeline.probing.tasks import Fitted, ProbeSpec, Task
+from actionvit.pipeline.probing.spec import ProbeSpec
+from actionvit.pipeline.probing.tasks import Fitted, Task
 
 DRAWS, SAMPLES, SEED = 10, 8, 42
 SUFFIX = "-mveb"

@@ -19,7 +19,8 @@ from actionvit.heads.saving import head_class
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.probing.features import FeatureTable
 from actionvit.pipeline.probing.results import ProbeResult, make_result
-from actionvit.pipeline.probing.tasks import Fitted, ProbeSpec, Task, fit_final, fit_task, fuse_task, plan
+from actionvit.pipeline.probing.spec import ProbeSpec
+from actionvit.pipeline.probing.tasks import Fitted, Task, fit_final, fit_task, fuse_task, plan
 from actionvit.settings import settings_of
 
 
@@ -105,10 +106,7 @@ def build_head(spec: ProbeSpec) -> Head:
     ActionVitError
         If the head has no such setting, or a searched parameter is not one of its own.
     """
-    try:
-        head = head_class(spec.head)()
-    except ValueError as error:
-        raise ActionVitError(str(error)) from error
+    head = head_class(spec.head)()
     known = head.get_params()
     wanted = {"class_weight": "none", "sampler": "uniform", "logit_adjust": 0.0, "focal": 0.0, "device": "cpu"}
     for name, default in wanted.items():

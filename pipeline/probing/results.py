@@ -22,7 +22,8 @@ from actionvit.heads.saving import dump_head
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import leaking_sources
 from actionvit.pipeline.probing.features import FeatureTable, coverage
-from actionvit.pipeline.probing.tasks import Fitted, ProbeSpec, Task, plan
+from actionvit.pipeline.probing.spec import ProbeSpec
+from actionvit.pipeline.probing.tasks import Fitted, Task, plan
 from actionvit.pipeline.runs import INFO, Predictions, Run, check_place, measure, versions, write_run
 
 VERSIONS = ("numpy", "scikit-learn", "scipy")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,90 +14,17 @@ from sklearn.base import clone
 from actionvit.errors import ActionVitError
 from actionvit.heads.base import Head
 from actionvit.heads.calibration import fuse
-from actionvit.heads.criteria import Criterion
 from actionvit.heads.fusion import FusionRule, LateFusion
 from actionvit.heads.saving import head_class
 from actionvit.heads.selection import SearchResult, grid_search
-from actionvit.heads.weighting import ClassWeight, Sampler
 from actionvit.pipeline.datasets.dataset import Dataset, Protocol, Split
 from actionvit.pipeline.datasets.splits import default_protocol, make_splits
-from actionvit.pipeline.probing.features import FeatureTable, Quantity
+from actionvit.pipeline.probing.features import FeatureTable
+from actionvit.pipeline.probing.spec import ProbeSpec, Views
 from actionvit.pipeline.probing.subsets import few_shot, long_tail
-from actionvit.settings import Setting, check_settings, setting
 
-Views = Literal["mean", "each"]
 SEEDS = 5
 """Seeds where a seed changes the split or the training; see `default_seeds`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeSpec:
-    """Settings of a probe; together with the dataset and the cache they determine every number."""
-
-    head: str = setting("linear", "Classifier head.")
-    """A name of `heads.saving.KINDS`."""
-    features: Quantity = setting("clip", "Clip embeddings, frame embeddings, or all saved blocks joined.")
-    views: Views = setting(
-        "mean",
-        "Average a video's views, or train on each view and average the predictions.",
-        name="view_aggregation",
-    )
-    class_weight: ClassWeight = setting("none", "Class weights: none, inverse frequency, or effective number of clips.")
-    sampler: Sampler = setting(
-        "uniform", "Minibatch sampling: every clip once per epoch, or all classes equally often."
-    )
-    logit_adjust: float = setting(
-        0.0,
-        "Logit adjustment by TAU times log class frequency.",
-        name="logit_adjustment",
-        minimum=0,
-        metavar="TAU",
-    )
-    focal: float = setting(
-        0.0, "Focal loss exponent; 0 is cross-entropy.", name="focal_gamma", minimum=0, metavar="GAMMA"
-    )
-    grid: Mapping[str, Sequence[Any]] = field(
-        default_factory=dict, metadata={"setting": Setting(help="Values to search instead of the head's own grid.")}
-    )
-    """Values by parameter; a single value fixes it."""
-    criterion: Criterion | None = setting(None, "Metric that selection maximizes.", name="selection_metric")
-    """By default accuracy, or mean class accuracy if classes are balanced."""
-    inner_folds: int = 5
-    """Folds of the cross-validation inside each training set."""
-    select_on: Literal["folds", "val"] = setting(
-        "folds", "Choose hyper-parameters by cross-validation, or on the validation set that came with the data."
-    )
-    """With `val`, the head is then refitted on the training and the validation set."""
-    calibrate: bool = setting(False, "Fit a temperature to out-of-fold predictions.")
-    protocol: Protocol | None = setting(None, "How videos are split.")
-    """By default official if the dataset has lists, else grouped if sources are known, else stratified."""
-    folds: int = setting(5, "Number of folds, or of repeats.", minimum=2)
-    test_fraction: float = setting(
-        0.3,
-        "Fraction of videos in the test set of stratified and random splits.",
-        minimum=0,
-        above=True,
-        maximum=1,
-        below=True,
-    )
-    seeds: int | None = setting(None, "Number of repetitions with different seeds.", minimum=1)
-    """By default `default_seeds`."""
-    long_tail: float | None = setting(None, "Thin training classes to this imbalance.", minimum=1, metavar="FACTOR")
-    """1: as many clips of every class; None: not thinned."""
-    long_tail_even: bool = False
-    """Thin to as many clips as `long_tail` leaves, but to the same number of every class: the control."""
-    shots: int | None = setting(None, "Training clips per class.  [default: all]", minimum=1)
-    device: str = setting("cpu", "Device: cpu, cuda, cuda:1 or auto.")
-    final: bool = setting(False, "Also train a model on all videos, for predict and export.")
-
-    def __post_init__(self) -> None:
-        """Check choices and ranges."""
-        check_settings(self)
-
-    @property
-    def balances(self) -> bool:
-        """Whether classes are made to count alike."""
-        return self.class_weight != "none" or self.sampler == "balanced" or self.logit_adjust > 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,94 @@
+"""Settings of a probe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from actionvit.heads.criteria import Criterion
+from actionvit.heads.saving import HeadName
+from actionvit.heads.weighting import Sampler, WeightingSpec, sampler_setting
+from actionvit.pipeline.datasets.dataset import Protocol
+from actionvit.pipeline.probing.features import Quantity
+from actionvit.settings import Setting, check_settings, setting
+
+Views = Literal["mean", "each"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeSpec(WeightingSpec):
+    """Settings of a probe; together with the dataset and the cache they determine every number."""
+
+    head: HeadName = setting("linear", "Classifier head.")
+    features: Quantity = setting(
+        None,
+        "Clip embeddings, frame embeddings, or all saved blocks joined.  [default: frame for attentive, else clip]",
+    )
+    views: Views = setting(
+        "mean",
+        "Average a video's views, or train on each view and average the predictions.",
+        name="view_aggregation",
+    )
+    sampler: Sampler = sampler_setting()
+    grid: Mapping[str, Sequence[Any]] = field(
+        default_factory=dict,
+        metadata={
+            "setting": Setting(
+                help="Values to search instead of the head's own grid; a single value fixes the parameter.",
+                metavar="NAME=V,V",
+            )
+        },
+    )
+    criterion: Criterion | None = setting(
+        None,
+        "Metric that selection maximizes.  [default: accuracy; mean_class_accuracy if classes are balanced]",
+        name="selection_metric",
+    )
+    inner_folds: int = 5
+    """Folds of the cross-validation inside each training set."""
+    select_on: Literal["folds", "val"] = setting(
+        "folds",
+        "Choose hyper-parameters on folds of the training set, or on the validation set that came with the data.",
+    )
+    """With `val`, the head is then refitted on the training and the validation set."""
+    calibrate: bool = setting(False, "Fit a temperature to out-of-fold predictions.")
+    protocol: Protocol | None = setting(None, "How videos are split.")
+    """By default official if the dataset has lists, else grouped if sources are known, else stratified."""
+    folds: int = setting(5, "Number of folds, or of repeats.", minimum=2)
+    test_fraction: float = setting(
+        0.3,
+        "Fraction of videos in the test set of stratified and random splits.",
+        minimum=0,
+        above=True,
+        maximum=1,
+        below=True,
+    )
+    seeds: int | None = setting(
+        None,
+        "Number of repetitions with different seeds.  [default: 5, or 1 if nothing depends on the seed]",
+        minimum=1,
+    )
+    long_tail: float | None = setting(None, "Thin training classes to this imbalance.", minimum=1, metavar="FACTOR")
+    """1: as many clips of every class; None: not thinned."""
+    long_tail_even: bool = False
+    """Thin to as many clips as `long_tail` leaves, but to the same number of every class: the control."""
+    shots: int | None = setting(None, "Training clips per class.  [default: all]", minimum=1)
+    device: str = setting("cpu", "Device: cpu, cuda, cuda:1 or auto.")
+    final: bool = setting(False, "Also train a model on all videos, for predict and export.")
+
+    def __post_init__(self) -> None:
+        """Set the default of `features`; check choices and ranges."""
+        if self.features is None:
+            object.__setattr__(self, "features", features_of(self.head))
+        check_settings(self)
+
+    @property
+    def balances(self) -> bool:
+        """Whether classes are made to count alike."""
+        return self.class_weight != "none" or self.sampler == "balanced" or self.logit_adjust > 0
+
+
+def features_of(head: HeadName) -> Quantity:
+    """Return the embeddings that a head is made for."""
+    return "frame" if head == "attentive" else "clip"
