@@ -59,11 +59,13 @@ def sign_flip_p(differences: ArrayLike, cluster: ArrayLike) -> float:
     observed = abs(int(np.sum(np.sign(np.rint(sums)).astype(np.int64) * steps)))
     if observed == 0:
         return 1.0
+    probability = np.ones(1)  # of the totals -reach, ..., reach of the steps so far
+    for step in steps[steps > 0].tolist():
+        longer = np.zeros(len(probability) + 2 * step)
+        longer[: len(probability)] += probability
+        longer[2 * step :] += probability
+        probability = longer / 2
     reach = int(steps.sum())
-    probability = np.zeros(2 * reach + 1)
-    probability[reach] = 1.0
-    for step in steps[steps > 0]:
-        probability = (np.roll(probability, step) + np.roll(probability, -step)) / 2
     total = np.arange(-reach, reach + 1)
     return float(min(1.0, probability[np.abs(total) >= observed].sum()))
 

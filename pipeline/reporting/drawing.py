@@ -57,16 +57,21 @@ Draw = Callable[["Figure"], None]
 
 def files(figure: Figure, name: str) -> dict[str, bytes]:
     """Return a figure as files by suffix: `.svg`, `.pdf` and `.png`; `name` makes ids unique on a page."""
-    result = {}
-    formats: dict[str, dict[str, Any]] = {
-        ".svg": {"metadata": {"Date": None}},
-        ".pdf": {"metadata": {"CreationDate": None}},
-        ".png": {"pil_kwargs": {"compress_level": 4}},
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    printers: dict[str, Callable[[io.BytesIO], Any]] = {
+        ".svg": lambda file: FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None}),
+        ".pdf": lambda file: FigureCanvasPdf(figure).print_pdf(file, metadata={"CreationDate": None}),
+        ".png": lambda file: FigureCanvasAgg(figure).print_png(file, pil_kwargs={"compress_level": 4}),
     }
+    result = {}
+    # `savefig` would draw each figure twice to compute a layout that is there already.
     with drawing(**{"svg.hashsalt": name}):
-        for suffix, options in formats.items():
-            file = io.BytesIO()
-            figure.savefig(file, format=suffix[1:], dpi=200, **options)
+        for suffix, print_figure in printers.items():
+            figure.dpi, file = 200, io.BytesIO()
+            print_figure(file)
             result[suffix] = file.getvalue()
     return result
 
