@@ -53,12 +53,12 @@ class Experiment:
     def compare_heads(self, heads: Sequence[HeadName], shots: Sequence[int]) -> str:
         """Compare heads × class weightings × training clips per class; return the table in Markdown."""
         cells = heads_cells(self.base, heads=heads, strategies=tuple(STRATEGIES), shots=shots)
-        rows, found = self._run(cells, row_of, "top1")
+        rows, lines = self._run(cells, row_of, "top1")
         self._draw_curve(
             [row for row in rows if row["shots"] != "all"]
             + [self._at_mean_shots(row) for row in rows if row["shots"] == "all" and row["weighting"] == "none"]
         )
-        return self._write("heads", rows, "Heads, weightings and training clips per class.", found)
+        return self._write("heads", rows, "Heads, weightings and training clips per class.", lines)
 
     def learning_curve(self, head: HeadName, shots: Sequence[int]) -> str:
         """Measure accuracy against training clips per class; return the table in Markdown."""
@@ -71,7 +71,7 @@ class Experiment:
         """Compare class weighting, sampling and logit adjustment under long tails; return the table in Markdown."""
         base = replace(self.base, head=head, features=features_of(head))
         cells = imbalance_cells(base, factors=factors, strategies=tuple(STRATEGIES))
-        rows, found = self._run(
+        rows, lines = self._run(
             cells, lambda cell, run: {**row_of(cell, run), **thirds_of(self.dataset, run)}, "mean_class_accuracy"
         )
         for column in ("head", "middle", "tail", "mean_class_accuracy"):
@@ -85,7 +85,7 @@ class Experiment:
             f"The head `{head}` under long tails: accuracy on the third of classes with most, middling and fewest"
             " training clips; test sets are unchanged."
         )
-        return self._write("imbalance", rows, caption, found)
+        return self._write("imbalance", rows, caption, lines)
 
     def compare_splits(self, head: HeadName, shards: int) -> str:
         """Compare split protocols and the class mix of data-parallel shards; return both tables in Markdown."""
@@ -96,16 +96,16 @@ class Experiment:
         text = self._write("splits", rows, "One head under every protocol; leaking sources raise its accuracy.")
         (table,) = read_tables(self.dataset, [self.variant], cache=self.cache, quantity=base.features, **self.stored)
         spec = replace(base, protocol=self.base.protocol, seeds=1)
-        found = [
+        results = [
             shard_row(self.dataset, table, spec, shards=shards, how=how)
             for how in ("contiguous", "hashed", "stratified")
         ]
-        histograms = {row["sharding"]: counts.tolist() for row, counts in found}
+        histograms = {row["sharding"]: counts.tolist() for row, counts in results}
         names = self.dataset.class_names
         files = write_table(
             self.folder,
             "shards",
-            [row for row, _ in found],
+            [row for row, _ in results],
             caption=f"{shards} workers that each see one shard of the training set.",
             about={**self._about, "class_names": list(names), "histograms": histograms},
         )
@@ -125,7 +125,7 @@ class Experiment:
     def _run(
         self, cells: Sequence[Cell], make_row: Callable[[Cell, Run], Row], compared: Metric | None = None
     ) -> tuple[list[Row], list[str]]:
-        """Probe the cells; return the rows, compared by a metric where one is given, and the findings."""
+        """Probe the cells; return the rows, compared by a metric if given, and the findings."""
         rows, predicted = [], []
         for cell, run in run_cells(
             self.dataset,
@@ -141,12 +141,12 @@ class Experiment:
             self.on_probe(len(rows), len(cells))
         if compared is None:
             return rows, []
-        found = differences(predicted, metric=compared)
-        for difference in found:
+        compared_rows = differences(predicted, metric=compared)
+        for difference in compared_rows:
             rows[difference.row] = {**rows[difference.row], **difference.columns}
-        return rows, findings(found)
+        return rows, findings(compared_rows)
 
-    def _write(self, name: str, rows: Sequence[Row], caption: str, found: Sequence[str] = ()) -> str:
+    def _write(self, name: str, rows: Sequence[Row], caption: str, lines: Sequence[str] = ()) -> str:
         """Write the table; return it in Markdown."""
         protocol = protocol_of(self.dataset, self.base) if name != "splits" else "several"
         full = (
@@ -154,10 +154,10 @@ class Experiment:
             f" {pluralize(self.base.seeds or 1, 'seed')}."
             " Percent: mean ± standard deviation between splits [95 % interval clustered by source]."
         )
-        if found:
+        if lines:
             full += (
                 " Δ: points, paired by clip with the row of the setting in `against`, all else equal. p: corrected t"
                 " test, Holm's correction over the table."
             )
-        files = write_table(self.folder, name, rows, caption=full, about=self._about, findings=found)
+        files = write_table(self.folder, name, rows, caption=full, about=self._about, findings=lines)
         return files[-1].read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Differences between an experiment's rows: each row against a plainer one, paired clip by clip."""
+"""Differences between an experiment's rows: each row against its baseline row, paired clip by clip."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ TITLES = {"top1": "top-1", "mean_class_accuracy": "mean class accuracy"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One row of a table less the row that it is compared with."""
+    """The difference between one row of a table and its baseline row."""
 
     row: int
     name: str
     """The row's value of the column in which the two differ."""
     against: str
-    """The other row's value."""
+    """The baseline row's value."""
     question: str
     """The column, and the values that both rows share."""
     metric: Metric
@@ -35,7 +35,7 @@ class Difference:
     p: float
     """Of the corrected t test, by Holm's correction over the table."""
     detectable: float
-    """Smallest true difference that would be seen in 80 % of cases, without the correction over the table."""
+    """Smallest true difference that would be significant in 80 % of cases, without the correction over the table."""
 
     @property
     def shown(self) -> bool:
@@ -57,7 +57,7 @@ def differences(
     Parameters
     ----------
     rows : sequence of (labels, predictions, training clips by split name or None)
-        The table's rows; the first row's `weighting` and `head` are the plain ones.
+        The table's rows; the first row has the baseline's `weighting` and `head`.
     metric : {"top1", "mean_class_accuracy"}
         The metric that is compared.
     """
@@ -87,7 +87,7 @@ def differences(
 
 
 def findings(compared: Sequence[Difference]) -> list[str]:
-    """Return the conclusions that the differences allow, a line per question."""
+    """Return the conclusions from the differences, one line per comparison."""
     lines = []
     for question in dict.fromkeys(difference.question for difference in compared):
         group = [difference for difference in compared if difference.question == question]

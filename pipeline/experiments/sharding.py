@@ -1,4 +1,4 @@
-"""Shards of a training set, as the workers of a distributed run see them: which classes, and what comes of it."""
+"""Shards of a training set in data-parallel training: their class mix, and its effect on accuracy."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def assign_shards(ids: Sequence[str], y: NDArray[np.intp], *, shards: int, how: 
     ids, y : sequences of n
         Ids and class numbers.
     shards : int
-        How many.
+        Number of shards.
     how : {"contiguous", "hashed", "stratified"}
-        Equal pieces of the list, which is sorted by class; by the id's hash, as `actionvit extract --shard` does; each
-        class dealt out in turn.
+        Equal pieces of the list, which is sorted by class; by the id's hash, as in `actionvit extract --shard`; the
+        clips of each class in turn to all shards.
     """
     if how not in get_args(Sharding):
         raise ValueError(f"sharding: got {how!r}, expected one of {', '.join(get_args(Sharding))}")
@@ -49,7 +49,7 @@ def assign_shards(ids: Sequence[str], y: NDArray[np.intp], *, shards: int, how: 
 
 
 def class_histograms(y: NDArray[np.intp], shard: NDArray[np.intp], *, shards: int, classes: int) -> NDArray[np.int64]:
-    """Return how many clips of each class a shard holds, (shards, C)."""
+    """Return the number of clips of each class in each shard, (shards, C)."""
     cells = np.bincount(shard * classes + y, minlength=shards * classes)
     return np.asarray(cells.reshape(shards, classes), dtype=np.int64)
 
@@ -59,8 +59,15 @@ def shard_row(
 ) -> tuple[dict[str, Any], NDArray[np.int64]]:
     """Return a table's row for one way of sharding, and the first split's histograms.
 
-    `one worker` is the mean top-1 of heads that saw one shard each, `averaged` that of their mean log-probability;
-    a class that a worker never saw has the log of float32's epsilon there.
+    `one worker` is the mean top-1 of heads trained on one shard each, `averaged` that of their mean log-probability,
+    where a class without clips in a shard has the log of float32's epsilon.
+
+    Parameters
+    ----------
+    dataset, table, spec
+        As for `probe`.
+    shards, how
+        As for `assign_shards`.
     """
     histograms, alone, parts = [], [], []
     with threadpool_limits(1):
@@ -68,8 +75,8 @@ def shard_row(
             rows, test = table.rows(task.split.train), table.rows(task.split.test)
             shard = assign_shards(table.id[rows].tolist(), table.y[rows], shards=shards, how=how)
             histograms.append(class_histograms(table.y[rows], shard, shards=shards, classes=len(table.class_names)))
-            workers = [_worker(table, task, spec, table.id[rows[shard == one]].tolist()) for one in range(shards)]
-            alone += [float(np.mean(one.argmax(axis=1) == table.y[test])) for one in workers]
+            workers = [_worker(table, task, spec, table.id[rows[shard == i]].tolist()) for i in range(shards)]
+            alone += [float(np.mean(log_proba.argmax(axis=1) == table.y[test])) for log_proba in workers]
             mean = np.mean(workers, axis=0)
             parts.append((task.name, len(rows), test, np.exp(mean - np.logaddexp.reduce(mean, axis=1)[:, None])))
     tested = np.concatenate([test for _, _, test, _ in parts])
@@ -84,8 +91,8 @@ def shard_row(
     summary = measure(predictions, n_train={name: count for name, count, *_ in parts})["summary"]
     row = {
         "sharding": how,
-        "distance from whole": round(float(np.mean([class_mix_distance(one) for one in histograms])), 3),
-        "classes a shard lacks": round(float(np.mean([(one == 0).sum(axis=1).mean() for one in histograms])), 1),
+        "distance from whole": round(float(np.mean([class_mix_distance(counts) for counts in histograms])), 3),
+        "classes a shard lacks": round(float(np.mean([(counts == 0).sum(axis=1).mean() for counts in histograms])), 1),
         "one worker": {"mean": round(float(np.mean(alone)), 6), "std": None, "ci95": None},
         "averaged": summary["top1"],
     }
@@ -93,11 +100,11 @@ def shard_row(
 
 
 def _worker(table: FeatureTable, task: Task, spec: ProbeSpec, train: Sequence[str]) -> NDArray[np.float64]:
-    """Return the test clips' log-probabilities (m, C), from a head fitted to one shard alone."""
+    """Return the test clips' log-probabilities (m, C), from a head fitted to one shard."""
     rows, test = table.rows(train), table.rows(task.split.test)
     full = np.full((len(test), len(table.class_names)), np.log(np.finfo(np.float32).eps))
-    if len(known := np.unique(table.y[rows])) < 2:
-        full[:, known] = 0.0
+    if len(classes := np.unique(table.y[rows])) < 2:
+        full[:, classes] = 0.0
         return full
     split = Split(name=task.split.name, train=tuple(train), test=task.split.test)
     fitted = fit_task(build_head(spec), table, Task(split, task.seed), spec)

@@ -1,8 +1,9 @@
 """The table of a sweep, and the nested choice of a setting.
 
-No row of the table is called the best by its test figure: the test clips of one fold train the heads of the others, so
-a setting that is chosen by its mean over folds has seen them. Instead a setting is chosen split by split, inside each
-training set, and the figure of that procedure is reported (nested selection; Cawley & Talbot, JMLR 2010).
+The best test result in the table is not reported as the result of the sweep: the test clips of one fold are training
+clips of the others, so choosing a setting by its mean over folds would overfit to them. Instead a setting is chosen
+inside the training set of each split, and the result of this procedure is reported (nested selection; Cawley & Talbot,
+JMLR 2010).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ UNJUDGED = "–"
 
 
 def write_sweep(folder: Path, dataset: Dataset, probed: Sequence[Probed], *, command: Sequence[str] = ()) -> str:
-    """Write the table and the plot of a sweep, with the setting that the nested choice prefers.
+    """Write the table and the plot of a sweep, with the result of the nested choice.
 
     Parameters
     ----------
@@ -44,8 +45,8 @@ def write_sweep(folder: Path, dataset: Dataset, probed: Sequence[Probed], *, com
     str
         The table in Markdown.
     """
-    rows = [row_of(one) for one in probed]
-    choice = choose_per_split([one.run for one in probed], [one.planned.gmac for one in probed])
+    rows = [row_of(entry) for entry in probed]
+    choice = choose_per_split([entry.run for entry in probed], [entry.planned.gmac for entry in probed])
     nested = None if choice is None else {"summary": choice.summary, "chosen": dict(choice.chosen)}
     files = write_table(
         folder,
@@ -70,19 +71,19 @@ def _series(row: Row) -> str:
 
 
 def row_of(probed: Probed) -> Row:
-    """Return the table's row: the setting, its cost, what the search said of it, and the test figures."""
-    one, search = probed.planned, probed.run.info["search"]
+    """Return the table's row: the setting, its cost, its scores inside the training sets, and its test metrics."""
+    setting, search = probed.planned, probed.run.info["search"]
     summary = probed.run.metrics["summary"]
     chosen = [chosen_in_words(entry) for entry in search]
     inside = [max(entry["scores"]) for entry in search if entry["scored"]]
     std = round(float(np.std(inside, ddof=1)), 6) if len(inside) > 1 else None
     return {
-        "variant": one.job.variant,
-        "frames": one.job.spec.num_frames,
-        "size": one.job.spec.size,
+        "variant": setting.job.variant,
+        "frames": setting.job.spec.num_frames,
+        "size": setting.job.spec.size,
         "head": probed.spec.head,
         "weighting": probed.spec.class_weight,
-        "GMAC": round(one.gmac, 2) or float(f"{one.gmac:.2g}"),
+        "GMAC": round(setting.gmac, 2) or float(f"{setting.gmac:.2g}"),
         "chosen": max(dict.fromkeys(chosen), key=chosen.count),
         # If no training set has two sources, nothing can be scored inside it.
         "inside": {"mean": round(float(np.mean(inside)), 6), "std": std, "ci95": None} if inside else UNJUDGED,
@@ -97,11 +98,11 @@ class NestedChoice:
     chosen: Mapping[str, int]
     """Index of the chosen setting by split name."""
     summary: Mapping[str, Any]
-    """As of `metrics.json`."""
+    """The summary, as in `metrics.json`."""
 
 
 def choose_per_split(runs: Sequence[Run], costs: Sequence[float]) -> NestedChoice | None:
-    """Choose a setting in each split by its score inside the training set; of equals the cheaper.
+    """Choose a setting in each split by its score inside the training set; ties go to the cheaper one.
 
     Parameters
     ----------
@@ -129,7 +130,7 @@ def choose_per_split(runs: Sequence[Run], costs: Sequence[float]) -> NestedChoic
 
 
 def nested_line(choice: NestedChoice | None, rows: Sequence[Row]) -> str:
-    """Return the finding of a sweep: the figure of choosing inside the training sets, and what was chosen."""
+    """Return the finding of a sweep: the result of the nested choice, and the chosen settings."""
     if choice is None:
         return "Inside the training sets nothing can be scored: each has one source, or classes of one source."
     counts = Counter(choice.chosen.values())

@@ -35,7 +35,7 @@ def write_table(
     stem : str
         Name of the files.
     rows : sequence of mapping
-        Values by column; a metric is a mapping with `mean` or `value`, `ci95` and maybe `std`.
+        Values by column; a metric is a mapping with `mean` or `value`, `ci95` and optionally `std`.
     caption : str
         Description of the table.
     about : mapping
@@ -163,7 +163,7 @@ def histograms_figure(
 
 
 def chosen_in_words(search: Mapping[str, Any]) -> str:
-    """Return `C 0.01` or `epochs 30, queries 4`; nothing where no setting could be judged."""
+    """Return `C 0.01` or `epochs 30, queries 4`; empty if no setting could be scored."""
     chosen = search["chosen"]
     named = chosen if isinstance(chosen, Mapping) else {search["parameter"]: chosen}
     return ", ".join(f"{name} {_plain(value)}" for name, value in named.items() if value is not None)

@@ -1,1 +1,1 @@
-"""Stage 2 on cached embeddings: heads, chosen inside the training side; experiments of many."""
+"""Stage 2 on cached embeddings: heads whose hyper-parameters are chosen inside the training set."""

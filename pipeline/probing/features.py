@@ -1,4 +1,4 @@
-"""A dataset and its cached embeddings -> rows for a head: the one place where ids, labels and arrays are joined."""
+"""Training rows for a head: a dataset's ids, labels and sources joined with its cached embeddings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Quantity = Literal["clip", "frame", "layers"]
 
 
 class StoreChoice(TypedDict, total=False):
-    """Which of several stores of a variant."""
+    """The choice among several stores of a variant."""
 
     num_frames: int | None
     size: int | None
@@ -35,7 +35,7 @@ class StoreChoice(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureTable:
-    """Cached embeddings of one variant beside what the dataset knows of each video; N rows sorted by id."""
+    """Cached embeddings of one variant with the labels and sources of their videos; N rows sorted by id."""
 
     variant: str
     id: NDArray[np.str_]
@@ -45,7 +45,7 @@ class FeatureTable:
     y: NDArray[np.intp]
     """(N,), class numbers."""
     source: NDArray[np.str_]
-    """(N,), empty where the dataset knows no sources."""
+    """(N,), empty if the dataset has no sources."""
     class_names: tuple[str, ...]
     store: FeatureStore
 
@@ -57,8 +57,8 @@ class FeatureTable:
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.intp]:
         """Return the rows of those ids that are cached, in the order given."""
-        at = {id: row for row, id in enumerate(self.id.tolist())}
-        return np.array([at[id] for id in ids if id in at], dtype=np.intp)
+        row_of_id = {id: row for row, id in enumerate(self.id.tolist())}
+        return np.array([row_of_id[id] for id in ids if id in row_of_id], dtype=np.intp)
 
 
 def read_tables(
@@ -69,20 +69,20 @@ def read_tables(
     quantity: Quantity = "clip",
     **chosen: Unpack[StoreChoice],
 ) -> list[FeatureTable]:
-    """Return one table a variant, all over the same videos: those that every variant's store has.
+    """Return one table per variant, all over the same videos: those that every variant's store has.
 
     Parameters
     ----------
     dataset : Dataset
         Labels and sources; its name finds the stores.
     variants : sequence of str
-        Whose stores are read.
+        The variants whose stores are read.
     cache : Path
         The cache's root.
     quantity : {"clip", "frame", "layers"}
-        `layers` joins the embeddings after each kept block and the final one along the width.
+        `layers` joins the embeddings after each saved block and the final one along the width.
     **chosen
-        Which store, where the cache holds several of a variant.
+        The fields of `StoreChoice`, to choose among several stores of a variant.
 
     Raises
     ------
@@ -103,7 +103,15 @@ def read_tables(
 
 
 def tables_of(dataset: Dataset, stores: Sequence[FeatureStore], quantity: Quantity = "clip") -> list[FeatureTable]:
-    """Return one table a store, all over the same videos: those that every store has.
+    """Return one table per store, all over the same videos: those that every store has.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Labels and sources.
+    stores : sequence of FeatureStore
+    quantity : {"clip", "frame", "layers"}
+        As for `read_tables`.
 
     Raises
     ------
@@ -115,12 +123,12 @@ def tables_of(dataset: Dataset, stores: Sequence[FeatureStore], quantity: Quanti
 
 
 def shared_videos(dataset: Dataset, stores: Sequence[FeatureStore]) -> list[Video]:
-    """Return the dataset's videos that every store has; warn of those whose file is another than was embedded.
+    """Return the dataset's videos that every store has; warn if files have changed since they were embedded.
 
     Raises
     ------
     ActionVitError
-        If there is none.
+        If no video is in all of them.
     """
     shared = set.intersection(*(set(store.ids) for store in stores))
     videos = [video for video in dataset.videos if video.id in shared]
@@ -140,15 +148,15 @@ def shared_videos(dataset: Dataset, stores: Sequence[FeatureStore]) -> list[Vide
 
 
 def _size_of(path: Path) -> int | None:
-    """Return the size of a video's file; None where it is away, or a folder of frames, each of which a stat would take.
+    """Return the size of a video's file; None if it is missing, or a folder of frames (one `stat` per frame is slow).
 
-    Size alone is a witness that the file is another: a dataset that was copied has new times.
+    Only the size identifies a changed file, since a copied dataset has new modification times.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_size if S_ISREG(found.st_mode) else None
+    return status.st_size if S_ISREG(status.st_mode) else None
 
 
 def table_of(dataset: Dataset, store: FeatureStore, videos: Sequence[Video], quantity: Quantity) -> FeatureTable:
@@ -166,11 +174,11 @@ def table_of(dataset: Dataset, store: FeatureStore, videos: Sequence[Video], qua
 
 
 def coverage(dataset: Dataset, table: FeatureTable) -> dict[str, Any]:
-    """Return what `run.json` says of videos used and not used."""
+    """Return the counts of used and unused videos, for `run.json`."""
     cached = set(table.store.ids)
     ids = [video.id for video in dataset.videos]
-    asked = set(ids)
-    failures = [failure for failure in table.store.failures() if failure.id in asked]
+    dataset_ids = set(ids)
+    failures = [failure for failure in table.store.failures() if failure.id in dataset_ids]
     return {
         "videos": len(ids),
         "cached": sum(id in cached for id in ids),
@@ -188,6 +196,6 @@ def _read(store: FeatureStore, ids: Sequence[str], quantity: Quantity) -> NDArra
     layers = sorted((name for name in store.quantities if name.startswith("layer")), key=lambda name: int(name[5:]))
     if not layers:
         raise ActionVitError(
-            f"{store.folder}: no block's embeddings are kept; run `actionvit extract --save-layers 9,12`"
+            f"{store.folder}: has no embeddings after single blocks; run `actionvit extract --save-layers 9,12`"
         )
     return np.concatenate([store.read(ids, name) for name in (*layers, "clip")], axis=-1).astype(np.float32, copy=False)

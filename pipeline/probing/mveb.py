@@ -3,8 +3,8 @@
 As in mteb's `AbsTaskClassification` (commit a905523): ten draws of 8 training videos per class, scikit-learn's
 `LogisticRegression(max_iter=100)` on the embeddings as they are, and accuracy and macro F1 on the whole test set,
 averaged over the draws. Every draw shuffles the previous order of the training videos again with seed 42 and takes
-the first 8 of each class. Nothing is searched. The order to start from is that of the video ids; mteb's is the order
-of its own copy of the dataset, so single draws differ.
+the first 8 of each class. There is no hyper-parameter search. The initial order is that of the video ids; mteb's is the
+order of its own copy of the dataset, so single draws differ.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def training_draws(
 
 
 def probe_mveb(dataset: Dataset, tables: Sequence[FeatureTable], spec: ProbeSpec) -> list[ProbeResult]:
-    """Return one run per table: the first official split, else the first of the dataset's default protocol's.
+    """Return one run per table, on the first official split, or else the first split of the default protocol.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def probe_mveb(dataset: Dataset, tables: Sequence[FeatureTable], spec: ProbeSpec
     Raises
     ------
     ActionVitError
-        If the dataset has no official lists, or the cached videos leave a side of the split empty.
+        If the dataset has no official lists, or no training or test video of the split is cached.
     """
     splits = make_splits(dataset, "official", folds=spec.folds, test_fraction=spec.test_fraction, seed=0)
     spec = replace(spec, protocol="official", shots=SAMPLES, seeds=DRAWS)
@@ -131,8 +131,8 @@ def _scores(table: FeatureTable, fitted: Sequence[Fitted]) -> dict[str, Any]:
     from sklearn.metrics import accuracy_score, f1_score
 
     draws = []
-    for one in fitted:
-        true, predicted = table.y[one.test], one.head.classes_[one.log_proba.argmax(1)]
+    for draw in fitted:
+        true, predicted = table.y[draw.test], draw.head.classes_[draw.log_proba.argmax(1)]
         draws.append(
             {
                 "accuracy": float(accuracy_score(true, predicted)),

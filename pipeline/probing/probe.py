@@ -35,27 +35,27 @@ def probe(
 ) -> list[ProbeResult]:
     """Fit and score a head on each table, over all splits and seeds, and their fusions.
 
-    Everything is seeded and every product of matrices runs in one thread, so that the same input gives the same bits
-    whatever `jobs` and the number of cores.
+    All randomness is seeded and every matmul runs in one thread, so that the result does not depend on `jobs` or the
+    number of cores.
 
     Parameters
     ----------
     dataset : Dataset
-        For its splits.
+        Gives the splits.
     tables : sequence of FeatureTable
         As from `read_tables`: all over the same videos.
     spec : ProbeSpec
     fusion : iterable of {"mean", "stacked"}
         Late fusions of all tables' heads, each a further result.
     jobs : int
-        Threads, a task each.
+        Number of threads, each working on one split.
     on_task : callable, optional
         Called with the number of finished tasks and of all tasks.
 
     Raises
     ------
     ActionVitError
-        If a setting does not go with the head, or a split has no cached videos on a side.
+        If the head does not have a setting, or no training or test video of a split is cached.
     """
     tasks = plan(dataset, spec)
     head = build_head(spec)
@@ -83,7 +83,7 @@ def probe(
 
 @contextmanager
 def _one_thread(head: Head) -> Iterator[None]:
-    """Keep products of matrices, torch's too if the head trains with it, to one thread a task."""
+    """Limit matmuls to one thread per task, including torch's if the head trains with it."""
     with threadpool_limits(1):
         if not isinstance(head, GradientHead):
             yield
@@ -99,36 +99,36 @@ def _one_thread(head: Head) -> Iterator[None]:
 
 
 def build_head(spec: ProbeSpec) -> Head:
-    """Return the head, its settings as asked.
+    """Return the head with the settings of the spec.
 
     Raises
     ------
     ActionVitError
-        If the head has no such setting, or a searched parameter is not one of its own.
+        If the head does not have a setting or a searched parameter.
     """
     head = head_class(spec.head)()
-    known = head.get_params()
-    wanted = {"class_weight": "none", "sampler": "uniform", "logit_adjust": 0.0, "focal": 0.0, "device": "cpu"}
-    for name, default in wanted.items():
+    defaults = head.get_params()
+    settings = {"class_weight": "none", "sampler": "uniform", "logit_adjust": 0.0, "focal": 0.0, "device": "cpu"}
+    for name, default in settings.items():
         value = getattr(spec, name)
-        if name in known:
+        if name in defaults:
             head.set_params(**{name: value})
         elif value != default:
             public = settings_of(spec)[name].name or name
             raise ActionVitError(f"{public}: got {value}, but the head `{spec.head}` has no such setting")
-    searchable = sorted(known.keys() - {"device", "random_state"})
+    searchable = sorted(defaults.keys() - {"device", "random_state"})
     for name, values in spec.grid.items():
         if name not in searchable:
             raise ActionVitError(f"grid: got {name}, but the head `{spec.head}` has {', '.join(searchable)}")
         for value in values:
-            _check_kind(name, value, known[name])
+            _check_kind(name, value, defaults[name])
     if spec.device.startswith("mps"):
         raise ActionVitError("device: got mps, which lacks the double precision that probes need; leave it out")
     return head
 
 
 def _check_kind(name: str, value: Any, default: Any) -> None:
-    """Refuse a word for a number, a fraction for a count, and what is no truth value for a switch."""
+    """Refuse a value whose type differs from the default's: a word for a number, a fraction for a count, ..."""
     fits = {
         bool: (value in (0, 1), "true or false"),
         int: (type(value) is int, "a whole number"),

@@ -1,4 +1,4 @@
-"""Smaller training sets on purpose: k shots per class, and long tails."""
+"""Thinned training sets: k shots per class, and long tails."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 
 def few_shot(y: NDArray[np.intp], shots: int, *, seed: int) -> NDArray[np.intp]:
-    """Return the sorted positions of `shots` clips of each class, or all of them where they are fewer.
+    """Return the sorted positions of `shots` clips of each class, or all clips of smaller classes.
 
     Draws are nested: the clips of 2 shots are among those of 4 with the same seed, so that a learning curve
-    shows what more clips add and not which clips were drawn.
+    shows the effect of more clips and not of other clips.
     """
     if shots < 1:
         raise ValueError(f"shots: got {shots}, expected at least 1")
@@ -19,11 +19,11 @@ def few_shot(y: NDArray[np.intp], shots: int, *, seed: int) -> NDArray[np.intp]:
 
 
 def long_tail_counts(counts: NDArray[np.intp], factor: float) -> NDArray[np.intp]:
-    """Return how many clips each class keeps, (C,), for an exponential profile from the first class to the last.
+    """Return the number of clips that each class keeps, (C,): an exponential profile from the first class to the last.
 
-    Class i of C keeps n_max · factor ** (-i / (C - 1)), at least 1 and at most what it has, as in the long-tailed
-    CIFAR of Cui et al. (CVPR 2019). n_max is the smallest class's count, so that the profile is the factor's and not
-    the dataset's: with factor 1 every class keeps the same number.
+    Class i of C keeps n_max · factor ** (-i / (C - 1)), between 1 and all of its clips, as in the long-tailed CIFAR of
+    Cui et al. (CVPR 2019). n_max is the smallest class's count, so that the profile depends on the factor and not on
+    the dataset: with factor 1 every class keeps the same number.
     """
     if factor < 1:
         raise ValueError(f"factor: got {factor}, expected at least 1")
@@ -33,12 +33,12 @@ def long_tail_counts(counts: NDArray[np.intp], factor: float) -> NDArray[np.intp
 
 
 def tail_ranks(classes: int, seed: int) -> NDArray[np.intp]:
-    """Return each class's place from head (0) to tail, (C,), drawn by `seed`: the same for every factor."""
+    """Return each class's rank from head (0) to tail, (C,), drawn by `seed`: the same for every factor."""
     return np.asarray(np.random.default_rng(seed).permutation(classes), dtype=np.intp)
 
 
 def long_tail(y: NDArray[np.intp], factor: float, *, seed: int, even: bool = False) -> NDArray[np.intp]:
-    """Return the sorted positions of a long-tailed subset; the seed draws which class is head and which is tail.
+    """Return the sorted positions of a long-tailed subset; the seed draws the order of classes from head to tail.
 
     Parameters
     ----------

@@ -29,19 +29,19 @@ SEEDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One head to be fitted: a split, drawn and searched with a seed."""
+    """One head to fit: a split, and the seed of its draw and its search."""
 
     split: Split
     seed: int
 
     @property
     def name(self) -> str:
-        """The split's name; seeds after the first behind it."""
+        """The split's name, followed by the seed if it is not the first."""
         return self.split.name if self.seed == 0 else f"{self.split.name}~seed{self.seed}"
 
 
 def default_seeds(protocol: Protocol, spec: ProbeSpec) -> int:
-    """Return 1 where a seed would only shuffle the inner folds (official lists, all clips, exact solvers), else 5."""
+    """Return 1 if a seed would only shuffle the inner folds (official lists, all clips, exact solvers), else 5."""
     thinned = spec.long_tail is not None or spec.shots is not None
     trained = "random_state" in head_class(spec.head)().get_params()
     return SEEDS if protocol != "official" or thinned or trained else 1
@@ -60,14 +60,14 @@ def plan(dataset: Dataset, spec: ProbeSpec) -> list[Task]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """One task done."""
+    """The result of a task."""
 
     task: Task
     head: Head
     selected: SearchResult
-    """Of a fused head the first member's."""
+    """The search; of a fused head that of the first member."""
     searches: tuple[dict[str, Any], ...]
-    """What was tried and what won, a member each."""
+    """One record per member: the tried values, their scores and the chosen one."""
     train: NDArray[np.intp]
     """Rows of the table that were trained on."""
     y: NDArray[np.intp]
@@ -76,19 +76,22 @@ class Fitted:
     log_proba: NDArray[np.float64]
     """(m, C) of the test rows, over the head's classes."""
     seconds: tuple[float, float]
-    """Fitting, the search included; predicting."""
+    """Seconds to fit, including the search, and to predict."""
 
 
 def fit_task(head: Head, table: FeatureTable, task: Task, spec: ProbeSpec) -> Fitted:
-    """Choose, refit and score a head on one split.
+    """Choose the hyper-parameters of a head inside the training set, refit it, and score it on the test set.
 
     Parameters
     ----------
     head : Head
-        Not modified.
+        With the settings of the spec; not modified.
     table : FeatureTable
+        The embeddings.
     task : Task
+        Split and seed.
     spec : ProbeSpec
+        The search, and the thinning of the training set.
 
     Raises
     ------
@@ -122,12 +125,19 @@ def fit_task(head: Head, table: FeatureTable, task: Task, spec: ProbeSpec) -> Fi
 
 
 def fit_final(head: Head, table: FeatureTable, fitted: Sequence[Fitted], spec: ProbeSpec) -> Fitted:
-    """Fit a head on all videos with the setting that was chosen in most splits; of equals the first.
+    """Fit a head on all videos with the setting that most splits chose; ties go to the first.
 
-    It has no test set: its figure is that of the splits' heads.
+    It has no test set: the metrics of a run are those of the splits' heads.
+
+    Parameters
+    ----------
+    head, table, spec
+        As for `fit_task`.
+    fitted : sequence of Fitted
+        The results of all splits and seeds.
     """
     start = time.perf_counter()
-    settings = [one.selected.best_params for one in fitted]
+    settings = [result.selected.best_params for result in fitted]
     chosen = max(settings, key=settings.count)
     rows = np.arange(len(table.id))
     selected, final = _select(head, table, rows, 0, spec, {name: (value,) for name, value in chosen.items()})
@@ -185,7 +195,7 @@ def _select(
 
 
 def _thinned(table: FeatureTable, train: NDArray[np.intp], seed: int, spec: ProbeSpec) -> NDArray[np.intp]:
-    """Return the training rows that the spec leaves."""
+    """Return the training rows after the spec's thinning."""
     if spec.long_tail is not None:
         train = train[long_tail(table.y[train], spec.long_tail, seed=seed, even=spec.long_tail_even)]
     if spec.shots is not None:
@@ -194,12 +204,12 @@ def _thinned(table: FeatureTable, train: NDArray[np.intp], seed: int, spec: Prob
 
 
 def _inputs(X: NDArray[np.float32], views: Views, *, frames: bool) -> NDArray[np.float32]:
-    """Return (N, V, ...) with V = 1, or K where each view trains; frames are tokens to a head that takes them."""
+    """Return (N, V, ...) with V = K if each view is a training row, else 1; some heads take frames as tokens."""
     if X.ndim == 4 and not frames:
         X = np.asarray(X.mean(axis=2))
     if views == "each":
         return X
-    if X.ndim == 4:  # views of one video show other moments: their frames are further tokens, not to be averaged
+    if X.ndim == 4:  # views show different moments of a video, so their frames are further tokens and are not averaged
         return X.reshape(len(X), 1, -1, X.shape[-1])
     return np.asarray(X.mean(axis=1, keepdims=True))
 
@@ -210,7 +220,7 @@ def _flat(X: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _over_views(log_proba: Any, views: int) -> NDArray[np.float64]:
-    """Average the probabilities of a video's views: (n · V, C) -> (n, C), logs on either side."""
+    """Average the probabilities of a video's views, given and returned as logs: (n · V, C) -> (n, C)."""
     if views == 1:
         return np.asarray(log_proba, dtype=np.float64)
     stack = np.asarray(log_proba, dtype=np.float64).reshape(-1, views, np.shape(log_proba)[1])
@@ -223,13 +233,13 @@ def predict_views(head: Head, embedded: Sequence[NDArray[np.float32]], views: Vi
     Parameters
     ----------
     head : Head
-        Of a run.
+        The head of a run.
     embedded : sequence of arrays (N, K, ...)
-        One a table that the run was made from.
+        One per table that the run was made from.
     views : {"mean", "each"}
-        The run's.
+        As in the run's spec.
     """
-    if isinstance(head, LateFusion):  # views are averaged first: it is of the averages that exponents were fitted
+    if isinstance(head, LateFusion):  # views are averaged first, since the exponents were fitted to averages
         members = zip(head.heads_, embedded, strict=True)
         return fuse([predict_views(member, [X], views) for member, X in members], head.exponents_)
     X = _inputs(embedded[0], views, frames=head.accepts_frames)
@@ -237,7 +247,7 @@ def predict_views(head: Head, embedded: Sequence[NDArray[np.float32]], views: Vi
 
 
 def fuse_task(members: Sequence[Fitted], rule: FusionRule) -> Fitted:
-    """Fuse the heads that several tables gave for one task."""
+    """Fuse the heads of several tables for one task."""
     start = time.perf_counter()
     fused = LateFusion(widths=[member.head.n_features_in_ for member in members], rule=rule).assemble(
         [member.head for member in members], [member.selected.out_of_fold for member in members], members[0].y
