@@ -1,4 +1,4 @@
-"""`actionvit attention`: where in a video an encoder looks."""
+"""`actionvit attention`: pictures of an encoder's attention over videos."""
 
 from __future__ import annotations
 

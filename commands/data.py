@@ -130,7 +130,7 @@ def splits(
 ) -> None:
     """Show each split's sizes and train/test leakage.
 
-    A source with clips in both the training and the test set makes accuracy look better than it is.
+    Sources with clips in both the training and the test set bias accuracy upwards.
     """
     from actionvit.pipeline.datasets.splits import make_splits
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from actionvit.pipeline.datasets.checking import Alike, Bin, Findings, SplitCheck
 
 SHOWN = 10
-"""Lines of a list before the rest is only counted; `--json` has all of it."""
+"""Lines of a list that are printed; the others are only counted. `--json` prints all."""
 
 
 @click.command(cls=Command, examples="actionvit data check videos/ --decode")
@@ -118,10 +118,10 @@ def _print_decoded(findings: Findings) -> None:
     _lines([f"{id}: {', '.join(flags)}, sampled frames intact" for id, flags in findings.flagged.items()])
 
 
-def _print_alike(noun: str, of: str, found: Sequence[Alike]) -> None:
-    across = [alike for alike in found if alike.splits]
-    if found:
-        click.echo(f"{pluralize(len(found), noun)} {of}, {len(across)} in both training and test set of a split")
+def _print_alike(noun: str, of: str, groups: Sequence[Alike]) -> None:
+    across = [alike for alike in groups if alike.splits]
+    if groups:
+        click.echo(f"{pluralize(len(groups), noun)} {of}, {len(across)} in both training and test set of a split")
         _lines([f"{' = '.join(alike.ids[:SHOWN])} ({', '.join(alike.splits)})" for alike in across])
 
 

@@ -1,4 +1,4 @@
-"""The options on how ROOT is read."""
+"""The options for reading ROOT."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOTES_SHOWN = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetOptions:
-    """ROOT and how it is read."""
+    """ROOT and the options for reading it."""
 
     root: Path
     splits_dir: Path | None
@@ -85,7 +85,7 @@ dataset_options = packed(
     ),
     click.option("--skip-missing", is_flag=True, help="Leave out listed videos that are not on disk."),
 )
-"""ROOT and how it is read, passed to the command as `data`."""
+"""ROOT and the options for reading it, passed to the command as `data`."""
 
 
 def _list_pair(text: str) -> tuple[str, Path]:

@@ -1,4 +1,4 @@
-"""Options that several commands share. Each is stated once, so that its name means the same everywhere."""
+"""Options that several commands share. Each is defined once, so that its name has the same meaning in every command."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FiniteRange(click.FloatRange):
     """A finite number in a range: `inf` and `nan` are refused."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number, or refuse it in one line."""
+        """Return the number, or fail with a one-line error."""
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"got {value}, expected a finite number", param, ctx)
@@ -112,9 +112,9 @@ def packed(name: str, kind: Callable[..., Any], fields: Sequence[str], *options:
     def decorate(function: F) -> F:
         @functools.wraps(function)
         def call(*args: Any, **values: Any) -> Any:
-            own = {field: values.pop(field) for field in fields}
+            settings = {field: values.pop(field) for field in fields}
             try:
-                values[name] = kind(**own)
+                values[name] = kind(**settings)
             except ValueError as error:
                 raise ActionVitError(str(error)) from error
             return function(*args, **values)
@@ -155,7 +155,7 @@ def split_options(
 
 
 def seeds_option(default: int | None = None, note: str = "") -> Callable[[F], F]:
-    """Return `--seeds`, how many repetitions."""
+    """Return `--seeds`, the number of repetitions."""
     text = "Number of repetitions with different seeds." + (f"  [default: {note}]" if note else "")
     return click.option("--seeds", type=click.IntRange(1), default=default, show_default=default is not None, help=text)
 
@@ -183,7 +183,7 @@ jobs_option = click.option(
 
 
 def output_option(default: str = "", *, required: bool = False, **kwargs: Any) -> Callable[[F], F]:
-    """Return `-o/--output`, where a command writes."""
+    """Return `-o/--output`, the file or folder that a command writes."""
     text = "Where to write." + (f"  [default: {default}]" if default else "")
     return click.option("-o", "--output", "out", type=PATH, required=required, help=text, **kwargs)
 
@@ -255,5 +255,5 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON i
 
 
 def echo_json(value: object) -> None:
-    """Print a value as JSON, keys in the order given; what of a path is no text is escaped, as `json` reads it."""
+    """Print a value as JSON, keys in the given order; undecodable bytes of paths are escaped."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))

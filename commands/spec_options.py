@@ -1,4 +1,4 @@
-"""Command-line options made from the settings of a spec: name, type, default, range and help are stated there once."""
+"""Command-line options made from the settings of a spec: name, type, default, range and help are defined there once."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _option(field: dataclasses.Field[Any], kind: Any, about: Setting) -> Callabl
 
 
 def parse_grid(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
-    """Parse `C=0.01,0.1` or `standardize=true,false` into numbers and truth values where they are some."""
+    """Parse `C=0.01,0.1` or `standardize=true,false` into numbers and truth values where possible."""
     grid: dict[str, tuple[Any, ...]] = {}
     for text in given:
         name, equals, values = text.partition("=")
