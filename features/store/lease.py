@@ -64,7 +64,7 @@ class Lease:
             if not wait:
                 host, pid = _holder(now)
                 raise ActionVitError(
-                    f"{self.path.parent}: process {pid} on {host} {busy}; if that process is dead, run with --wait: "
+                    f"{self.path.parent}: process {pid} on {host} {busy}; if that process is dead, use wait=True: "
                     f"its lease expires after {EXPIRY_SECONDS:.0f} s"
                 )
             time.sleep(POLL_SECONDS)
