@@ -73,7 +73,7 @@ def read_official(folder: Path, videos: Sequence[Video], *, certain: bool = True
     Raises
     ------
     ActionVitError
-        If there are no lists, a line is not `NAME CODE`, or a list has none of its videos though their class is there.
+        If lists are missing, a line is not `NAME CODE`, or a list has none of its videos though their class exists.
     """
     if files := ucf101_files(folder):
         return read_ucf101(files, videos, certain=certain)

@@ -49,7 +49,7 @@ def make_splits(
     Raises
     ------
     ActionVitError
-        If there are no labels, no official lists or no test set in them, fewer sources than folds, or too few videos.
+        If labels, official lists or their test set are missing, or videos or sources are too few.
     ValueError
         If a number is out of its range.
     """

@@ -181,11 +181,11 @@ def make_jobs(
     jobs: list[EncoderJob] = []
     names = set(VARIANTS)
     for name, source in encoders:
-        found = find_encoder(source, replace(views[0], num_frames=None, size=None), name=name, precision=precision)
-        if found.variant in names:
-            raise ValueError(f"encoder: the name {found.variant} is taken; give encoder=NAME={source}")
-        names.add(found.variant)
-        jobs += _supported(found, views, note)
+        job = find_encoder(source, replace(views[0], num_frames=None, size=None), name=name, precision=precision)
+        if job.variant in names:
+            raise ValueError(f"encoder: the name {job.variant} is taken; give encoder=NAME={source}")
+        names.add(job.variant)
+        jobs += _supported(job, views, note)
     for variant in variants:
         of_variant = find_weights(variant, weights.get(variant))
         for each in views:

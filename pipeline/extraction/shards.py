@@ -10,7 +10,7 @@ from actionvit.errors import ActionVitError
 from actionvit.features.store.catalog import Shard
 
 SHARDS = "ACTIONVIT_SHARDS"
-"""Number of shards, for schedulers that set a task's index only."""
+"""Number of shards, for schedulers that set only the index."""
 FIRST_INDEX = "ACTIONVIT_FIRST_INDEX"
 
 

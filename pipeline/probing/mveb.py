@@ -3,7 +3,7 @@
 As in mteb's `AbsTaskClassification` (commit a905523): ten draws of 8 training videos per class, scikit-learn's
 `LogisticRegression(max_iter=100)` on the embeddings as they are, and accuracy and macro F1 on the whole test set,
 averaged over the draws. Every draw shuffles the previous order of the training videos again with seed 42 and takes
-the first 8 of each class. There is no hyper-parameter search. The initial order is that of the video ids; mteb's is the
+the first 8 of each class. Hyper-parameters are fixed. The initial order is that of the video ids; mteb's is the
 order of its own copy of the dataset, so single draws differ.
 """
 

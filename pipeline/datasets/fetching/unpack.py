@@ -32,7 +32,7 @@ MAX_HEADERS = 1 << 24
 
 
 class BadArchiveError(ActionVitError):
-    """A file that is no archive, or a damaged one: it is not worth keeping."""
+    """A file that is not an archive, or is damaged."""
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ def unpack(archive: Path, into: Path, budget: Budget) -> None:
     Raises
     ------
     ActionVitError
-        If the file is no archive or damaged; if a name in it is absolute or leads upwards; if it holds links,
+        If the file is damaged or not an archive; if a name in it is absolute or leads upwards; if it holds links,
         devices or encrypted files; if it is over the budget; or if bsdtar is needed and missing.
     """
     if into.exists():
@@ -82,7 +82,7 @@ def unpack(archive: Path, into: Path, budget: Budget) -> None:
                 _unpack_tar(stream, archive, into, budget)
         else:
             page = " (it is a web page)" if head.lstrip()[:1] == b"<" else ""
-            raise BadArchiveError(f"`{archive}` is no zip, tar, rar or 7z{page}; check where it came from")
+            raise BadArchiveError(f"`{archive}` is not a zip, tar, rar or 7z{page}; check where it came from")
     except BaseException:
         shutil.rmtree(into, ignore_errors=True)
         raise

@@ -106,7 +106,7 @@ def _check_labels(listing: Listing, numbers: Mapping[str, int]) -> None:
 
 
 def _find_names(listing: Listing, numbers: Mapping[str, int]) -> _Names | None:
-    """Return the class names that cover all label numbers; None if there is no file of class names."""
+    """Return the class names that cover all label numbers; None without a file of class names."""
     lists = [file for file, _ in listing.files]
     files = [file for file in _candidates(lists[0].parent) if file not in lists]
     every = [names for file in files if (names := _read_names(file)) is not None]

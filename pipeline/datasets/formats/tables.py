@@ -236,10 +236,10 @@ def _one_to_one(labels: Mapping[str, Sequence[str]], first: str, second: str) ->
 
 def _choose_roles(place: str, names: Sequence[str], labels: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Return `{role: column}`, from the columns' names and the values of those that may be labels."""
-    known = {name for columns in COLUMNS.values() for name in columns} | {
+    column_names = {name for columns in COLUMNS.values() for name in columns} | {
         name for name in names if _SPLIT.fullmatch(name)
     }
-    if twice := {name for name in names if name in known and names.count(name) > 1}:
+    if twice := {name for name in names if name in column_names and names.count(name) > 1}:
         raise ActionVitError(f"{place}: column {abbreviate(twice)} occurs twice; keep one of the two")
     splits = [name for name in names if (match := _SPLIT.fullmatch(name)) and int(match[1]) == 1]
     splits += [name for name in COLUMNS["split"] if name in names][:1]
@@ -250,7 +250,7 @@ def _choose_roles(place: str, names: Sequence[str], labels: Mapping[str, Sequenc
         roles["label"] = label
     if {"start", "end"} & roles.keys():
         roles = {role: name for role, name in roles.items() if role not in ("start_frame", "end_frame")}
-    times = [name for name in names if name not in known and _TIME.search(name)]
+    times = [name for name in names if name not in column_names and _TIME.search(name)]
     if times:
         raise ActionVitError(
             f"{place}: column {abbreviate(times)} looks like a time; call the columns of a segment `start` and"
