@@ -13,8 +13,9 @@ end or block it.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from actionvit.lazy import lazy_names
 
 if TYPE_CHECKING:
     from actionvit.features.decoding.frames import CountChangedError, DecodeError, Frames
@@ -40,17 +41,20 @@ __all__ = [
 ]
 
 _MODULES = {
-    "frames": ("CountChangedError", "DecodeError", "Frames"),
-    "policy": ("DecodePolicy", "decoder_version"),
-    "pool.messages": ("DecodeRequest", "Decoded"),
-    "pool.supervisor": ("available_cores", "decode_stream"),
-    "video": ("Video", "decode", "open_video", "sample_frames"),
+    "CountChangedError": "frames",
+    "DecodeError": "frames",
+    "Frames": "frames",
+    "DecodePolicy": "policy",
+    "decoder_version": "policy",
+    "DecodeRequest": "pool.messages",
+    "Decoded": "pool.messages",
+    "available_cores": "pool.supervisor",
+    "decode_stream": "pool.supervisor",
+    "Video": "video",
+    "decode": "video",
+    "open_video": "video",
+    "sample_frames": "video",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use: a worker must be tied to its parent before numpy is loaded."""
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Import a public name on first use: a worker must be tied to its parent before numpy is loaded.
+__getattr__ = lazy_names(__name__, _MODULES)

@@ -11,8 +11,9 @@ Only `AttentionRollout`, `Encoder` and `TimeSformer` import torch.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from actionvit.lazy import lazy_names
 
 if TYPE_CHECKING:
     from actionvit.features.timesformer.checkpoint import Weights, find_weights
@@ -36,18 +37,17 @@ __all__ = [
 ]
 
 _MODULES = {
-    "checkpoint": ("Weights", "find_weights"),
-    "config": ("TimeSformerConfig",),
-    "encoder": ("Encoder",),
-    "model": ("TimeSformer",),
-    "rollout": ("AttentionRollout", "attention_rollout"),
-    "variants": ("VARIANTS", "clip_spec", "gmac"),
+    "Weights": "checkpoint",
+    "find_weights": "checkpoint",
+    "TimeSformerConfig": "config",
+    "Encoder": "encoder",
+    "TimeSformer": "model",
+    "AttentionRollout": "rollout",
+    "attention_rollout": "rollout",
+    "VARIANTS": "variants",
+    "clip_spec": "variants",
+    "gmac": "variants",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use, so that planning an extraction loads no torch."""
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Import a public name on first use, so that planning an extraction loads no torch.
+__getattr__ = lazy_names(__name__, _MODULES)
