@@ -62,9 +62,9 @@ def files(figure: Figure, name: str) -> dict[str, bytes]:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     printers: dict[str, Callable[[io.BytesIO], Any]] = {
-        ".svg": lambda file: FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None}),
-        ".pdf": lambda file: FigureCanvasPdf(figure).print_pdf(file, metadata={"CreationDate": None}),
-        ".png": lambda file: FigureCanvasAgg(figure).print_png(file, pil_kwargs={"compress_level": 4}),
+        ".svg": lambda file: FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None}),  # type: ignore[no-untyped-call]
+        ".pdf": lambda file: FigureCanvasPdf(figure).print_pdf(file, metadata={"CreationDate": None}),  # type: ignore[no-untyped-call]
+        ".png": lambda file: FigureCanvasAgg(figure).print_png(file, pil_kwargs={"compress_level": 4}),  # type: ignore[no-untyped-call]
     }
     result = {}
     # `savefig` would draw each figure twice to compute a layout that is there already.
