@@ -40,7 +40,7 @@ class DatasetOptions:
         """Read the dataset; print its summary and notes on stderr.
 
         Of the notes, the first few are printed, each cut before the names of the videos, and the others are counted;
-        with `notes` 0 nothing is printed.
+        with `notes` 0 nothing is printed, the summary included.
         """
         from actionvit.pipeline.datasets import load_dataset
 
@@ -53,7 +53,8 @@ class DatasetOptions:
             test_split=self.test_split,
             skip_missing=self.skip_missing,
         )
-        click.echo(f"{dataset.name}: {dataset.summary}", err=True)
+        if notes:
+            click.echo(f"{dataset.name}: {dataset.summary}", err=True)
         for note in dataset.notes[:notes]:
             click.echo(f"note: {with_options(note.partition(': `')[0])}", err=True)
         if notes and (more := len(dataset.notes[notes:])):

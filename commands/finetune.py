@@ -134,6 +134,8 @@ def command(
 ) -> None:
     """Train on a dataset's videos, select the epoch on part of each training set, and score each test set once.
 
+    `--select-on val` selects it on the validation set that came with the data.
+
     Unless all is trained, the videos go through the frozen blocks once, a few augmented views each, and every epoch
     reads the resulting tokens from the cache. Several processes: `torchrun --nproc-per-node N -m -- actionvit finetune
     ...`.
@@ -200,6 +202,8 @@ def _warn_of_unused_options(context: click.Context, spec: FinetuneSpec) -> None:
         unused |= dict.fromkeys((*AugmentSpec.__dataclass_fields__, "cached_views"), "with --no-augment")
     if spec.tokens is None:
         unused["token_precision"] = "without tokens"
+    if spec.select_on == "val":
+        unused["val_fraction"] = "with --select-on val"
     for option in context.command.params:
         name = option.name or ""
         if name in unused and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:

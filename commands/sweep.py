@@ -33,6 +33,7 @@ from actionvit.commands.options import (
 from actionvit.commands.progress import progress, stages
 from actionvit.commands.spec_options import spec_object
 from actionvit.features.view_settings import ViewSettings
+from actionvit.pipeline.probing.spec import ProbeSpec
 from actionvit.text import duration
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 @device_option()
 @decoding_options
 @flush_option
+@spec_object("base", ProbeSpec, "select_on")
 @split_options()
 @seeds_option(note="as for probe")
 @jobs_option
@@ -90,6 +92,7 @@ def command(
     workers: int | None,
     timeout: float,
     flush_seconds: float,
+    base: ProbeSpec,
     protocol: Protocol | None,
     folds: int,
     test_fraction: float,
@@ -110,11 +113,10 @@ def command(
     from actionvit.pipeline.experiments.sweep import embed, plan_sweep, probe_all
     from actionvit.pipeline.experiments.sweep_table import write_sweep
     from actionvit.pipeline.probing.probe import build_head
-    from actionvit.pipeline.probing.spec import ProbeSpec
 
     dataset = data.open()
-    base = ProbeSpec(  # one criterion for all, so that scores can be compared
-        criterion="accuracy", protocol=protocol, folds=folds, test_fraction=test_fraction, seeds=seeds
+    base = replace(  # one criterion for all, so that scores can be compared
+        base, criterion="accuracy", protocol=protocol, folds=folds, test_fraction=test_fraction, seeds=seeds
     )
     specs = [replace(base, head=head, class_weight=weighting) for head in heads for weighting in weightings]
     for spec in specs:

@@ -146,6 +146,7 @@ def test_check_without_decoding_opens_no_video(planted, monkeypatch):
 
 def test_check_explains_what_was_read(planted, tmp_path):
     done = run("check", planted / "list.csv")
+    assert done.output.count("read as a table with a header: 16 videos, 2 classes, 1 official split") == 1
     assert "read as a table with a header: 16 videos, 2 classes, 1 official split" in done.stdout
     assert f"from {planted / 'list.csv'}" in done.stdout
     assert "train: 00.avi, class a, source film0" in done.stdout and done.stdout.count("  test: ") == 3

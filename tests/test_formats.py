@@ -216,6 +216,18 @@ def test_hyper_parameters_are_chosen_on_the_validation_set(trees, tmp_path):
     assert done.exit_code == 1
 
 
+def test_epoch_and_setting_are_chosen_on_the_validation_set(trees, tmp_path):
+    small = ("--variant", "tiny", "--num-frames", 2, "--size", 32, "--workers", 0, "--cache", tmp_path / "cache")
+    runs = ("--runs", tmp_path / "runs", "--epochs", 1, "--crops", 1, "--no-augment", "--val-fraction", 0.5)
+    done = run("finetune", trees["videomae"], *small, *runs, "--select-on", "val", "--device", "cpu", "--json")
+    assert done.exit_code == 0, done.output
+    [entry] = json.loads(done.stdout)["search"]
+    assert entry["by"] == "validation set" and "--val-fraction does nothing with --select-on val" in done.stderr
+    assert "select-on-val" in json.loads(done.stdout)["run"]
+    done = run("sweep", trees["videomae"], *small, "--num-frames", 4, "--select-on", "val", "-o", tmp_path / "sweep")
+    assert done.exit_code == 0 and "Chosen on the validation set: tiny 2×32" in done.stdout, done.output
+
+
 def test_report_names_the_set_it_was_scored_on(trees, tmp_path):
     where = ("--cache", tmp_path / "cache")
     small = ("--num-frames", 2, "--size", 32, "--workers", 0)

@@ -54,15 +54,20 @@ def write_sweep(folder: Path, dataset: Dataset, probed: Sequence[Probed], *, com
         rows,
         caption=(
             f"{dataset.name}, protocol {protocol_of(dataset, probed[0].spec)}. GMAC: 10⁹ multiply-adds per video, all"
-            " its views. `inside`: accuracy of the cross-validation inside the training sets. Percent: mean ± standard"
-            " deviation between splits [95 % interval clustered by source]."
+            f" its views. `inside`: accuracy of the selection, {_place(probed)}. Percent: mean ± standard deviation"
+            " between splits [95 % interval clustered by source]."
         ),
         about={"dataset": dataset.name, "command": list(command), "nested": nested},
-        findings=[nested_line(choice, rows)],
+        findings=[nested_line(choice, rows, where=_place(probed))],
     )
     points = [{**row, "series": _series(row), "setting": f"{row['frames']}×{row['size']}"} for row in rows]
     accuracy_by_cost(points, folder / "accuracy.png", x="GMAC", y="top1")
     return files[-1].read_text(encoding="utf-8")
+
+
+def _place(probed: Sequence[Probed]) -> str:
+    """Return the data that settings are compared on, in words."""
+    return "on the validation set" if probed[0].spec.select_on == "val" else "inside each training set"
 
 
 def _series(row: Row) -> str:
@@ -129,7 +134,7 @@ def choose_per_split(runs: Sequence[Run], costs: Sequence[float]) -> NestedChoic
     return NestedChoice(chosen=chosen, summary=measure(predictions, n_train=training_sizes(*runs))["summary"])
 
 
-def nested_line(choice: NestedChoice | None, rows: Sequence[Row]) -> str:
+def nested_line(choice: NestedChoice | None, rows: Sequence[Row], *, where: str = "inside each training set") -> str:
     """Return the finding of a sweep: the result of the nested choice, and the chosen settings."""
     if choice is None:
         return "Inside the training sets nothing can be scored: each has one source, or classes of one source."
@@ -141,6 +146,6 @@ def nested_line(choice: NestedChoice | None, rows: Sequence[Row]) -> str:
     top1 = choice.summary["top1"]
     low, high = top1["ci95"]
     return (
-        f"Chosen inside each training set: {named}. Top-1 of this procedure: {100 * top1['mean']:.1f} %"
+        f"Chosen {where}: {named}. Top-1 of this procedure: {100 * top1['mean']:.1f} %"
         f" [{100 * low:.1f}, {100 * high:.1f}]. The figure of a single row is that of a setting fixed beforehand."
     )

@@ -51,6 +51,9 @@ class FinetuneSettings:
     )
     augment: bool = setting(True, "Augment training views.")
     head_init: HeadInit = setting("probe", "Initial head: the linear probe of the training set, or zeros.")
+    select_on: Literal["train", "val"] = setting(
+        "train", "Choose on parts of the training set, or (val) on the validation set that came with the data."
+    )
     val_fraction: float = setting(
         0.2, "Fraction of the training set that selects the epoch.", minimum=0, above=True, maximum=1, below=True
     )
@@ -104,6 +107,7 @@ def make_finetune_spec(
         tokens=settings.token_precision if tokens else None,
         start=settings.head_init,
         validation=settings.val_fraction,
+        select_on=settings.select_on,
         refit=settings.refit,
         final=settings.final,
         checkpointing=settings.activation_checkpointing,

@@ -48,8 +48,7 @@ class ProbeSpec(WeightingSpec):
     inner_folds: int = 5
     """Folds of the cross-validation inside each training set."""
     select_on: Literal["folds", "val"] = setting(
-        "folds",
-        "Choose hyper-parameters on folds of the training set, or on the validation set that came with the data.",
+        "folds", "Choose on parts of the training set, or (val) on the validation set that came with the data."
     )
     """With `val`, the head is then refitted on the training and the validation set."""
     calibrate: bool = setting(False, "Fit a temperature to out-of-fold predictions.")
