@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import io
 import os
@@ -33,6 +34,10 @@ COMMANDS = {
     "weights": "Inspect and convert encoder weights.",
     "doctor": "Show what this machine can do.",
 }
+
+
+DISK_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.ESTALE)
+"""Errors of the machine, which may come without the name of a file."""
 
 
 class _Interrupted(BaseException):
@@ -88,9 +93,11 @@ def main(args: Sequence[str] | None = None) -> None:
     except ActionVitError as error:
         _fail(str(error))
     except OSError as error:
-        if error.filename is None:  # not about a file
+        if error.filename is not None:
+            _fail(f"{os.fsdecode(error.filename)}: {error.strerror}; fix this, or choose another path")
+        if error.errno not in DISK_ERRORS:
             raise
-        _fail(f"{error.filename}: {error.strerror}; fix this, or choose another path")
+        _fail(f"{error.strerror}; check the disk and the limits of this process, and run the command again")
 
 
 def _leave() -> NoReturn:

@@ -72,7 +72,7 @@ def probe(
     """
     from actionvit.pipeline.probing.features import read_tables
     from actionvit.pipeline.probing.probe import probe as run_stage
-    from actionvit.pipeline.probing.results import refuse_other
+    from actionvit.pipeline.probing.results import PlannedRun, reserved_runs
     from actionvit.pipeline.probing.spec import ProbeSpec
     from actionvit.settings import make_spec
 
@@ -84,10 +84,10 @@ def probe(
     if run_name is not None and (len(tables) > 1 or fuse):
         raise ActionVitError(f"run_name: got {run_name!r} for several runs, expected one variant and no fusion")
     groups = [([table], "") for table in tables] + ([(tables, f"-fused-{fuse}")] if fuse else [])
-    for used, suffix in groups:
-        refuse_other(Path(runs), dataset, used, spec, suffix=suffix, name=run_name, overwrite=overwrite)
-    results = run_stage(dataset, tables, spec, fusion=[fuse] if fuse else [], jobs=jobs)
-    written = [result.write(Path(runs), name=run_name, overwrite=overwrite) for result in results]
+    planned = [PlannedRun(tables=used, spec=spec, suffix=suffix) for used, suffix in groups]
+    with reserved_runs(Path(runs), dataset, planned, name=run_name, overwrite=overwrite):
+        results = run_stage(dataset, tables, spec, fusion=[fuse] if fuse else [], jobs=jobs)
+        written = [result.write(Path(runs), name=run_name, overwrite=overwrite) for result in results]
     return written[0] if isinstance(variant, str) else written
 
 
@@ -147,10 +147,11 @@ def finetune(
     """
     from actionvit.features.device import resolve_device
     from actionvit.pipeline.finetuning.distributed import init_distributed
-    from actionvit.pipeline.finetuning.run import finetune_run, training_folder
+    from actionvit.pipeline.finetuning.run import finetune_run
     from actionvit.pipeline.finetuning.run_writer import run_name as default_name
     from actionvit.pipeline.finetuning.settings import spec_from_settings
     from actionvit.pipeline.finetuning.split import TrainingContext
+    from actionvit.pipeline.runs import training_folder
 
     if balanced:
         settings["class_weight"] = _balanced(settings)

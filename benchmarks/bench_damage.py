@@ -2,15 +2,22 @@
 
     python tests/support/video_corpus.py corpus
     python benchmarks/bench_damage.py corpus data/hmdb51      # two minutes
+    python benchmarks/bench_damage.py --kills 1000            # half an hour
 
-A broken copy is refused, kept and flagged, or not noticed; in the last two cases its sampled frames (8, uniform) are
-unchanged or changed. The last column matters: changed pixels without a flag.
+A broken copy is refused, kept with a flag, or kept without; in the last two cases its sampled frames (8, uniform) are
+intact or changed. The last column counts undetected changes. A supervised worker decodes the copies, so that a crash
+or a hang would be counted.
+
+`--kills N` ends commands by SIGKILL at N random moments, runs each again and compares what it publishes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
+import subprocess
+import sys
 import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -19,7 +26,8 @@ import av
 import machine
 import numpy as np
 
-from actionvit.features.decoding import DecodeError, decode
+from actionvit.features.decoding import Decoded, DecodeError, DecodePolicy, DecodeRequest, decode, decode_stream
+from actionvit.features.failures import Failure
 from actionvit.features.sampling import ClipSpec
 
 SPEC = ClipSpec(num_frames=8, size=224)
@@ -58,26 +66,39 @@ def all_frames(path: Path) -> np.ndarray:
     return decode(path, [ClipSpec(num_frames=decode(path, [SPEC]).count, size=224)]).data
 
 
-def outcome(broken: Path, sound: set[bytes]) -> str:
-    try:
-        decoded = decode(broken, [SPEC])
-    except (DecodeError, MemoryError):
+def outcome(decoded: Decoded | Failure, sound: set[bytes]) -> str:
+    if isinstance(decoded, Failure):
         return "refused"
-    same = all(image.tobytes() in sound for image in decoded.data)
-    return f"{'flagged' if decoded.flags else 'unseen'}, {'intact' if same else 'changed'}"
+    frames = decoded.frames
+    same = all(image.tobytes() in sound for image in frames.data)
+    return f"{'flagged' if frames.flags else 'unseen'}, {'intact' if same else 'changed'}"
+
+
+def kills(count: int) -> dict:
+    """Return what `tests/support/kill_commands.py` prints."""
+    script = Path(__file__).parents[1] / "tests" / "support" / "kill_commands.py"
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(script), folder, str(count)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("root", type=Path, nargs="+", help="folders of intact videos")
+    parser.add_argument("root", type=Path, nargs="*", help="folders of intact videos")
     parser.add_argument("--number", type=int, default=300, help="broken copies per codec and kind of damage")
+    parser.add_argument("--kills", type=int, default=0, help="kills of commands, instead of broken videos")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "damage.json")
     options = parser.parse_args()
+    earlier = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
+    if options.kills:
+        machine.write(options.out, {**earlier, "kills": kills(options.kills)})
+        return
     by_codec: defaultdict[str, list[Path]] = defaultdict(list)
     for path in sorted(path for root in options.root for path in root.rglob("*") if path.is_file()):
         if (name := codec(path)) and path.stat().st_size < 2 << 20:
             by_codec[name].append(path)
-    rows = []
+    rows, reasons = [], Counter[str]()
     print(f"{'codec':16}{'way':20}" + "".join(f"{name:>18}" for name in OUTCOMES))
     for name, paths in sorted(by_codec.items()):
         rnd = random.Random(0)
@@ -85,19 +106,26 @@ def main() -> None:
         frames: dict[Path, set[bytes]] = {}
         for way, act in WAYS.items():
             seen: Counter[str] = Counter()
-            for path in chosen:
-                if path not in frames:
-                    frames[path] = {image.tobytes() for image in all_frames(path)}
-                data = bytearray(path.read_bytes())
-                act(data, rnd)
-                with tempfile.NamedTemporaryFile(suffix=path.suffix) as broken:
-                    broken.write(data)
-                    broken.flush()
-                    seen[outcome(Path(broken.name), frames[path])] += 1
+            with tempfile.TemporaryDirectory() as folder:
+                requests = []
+                for number, path in enumerate(chosen):
+                    if path not in frames:
+                        frames[path] = {image.tobytes() for image in all_frames(path)}
+                    data = bytearray(path.read_bytes())
+                    act(data, rnd)
+                    broken = Path(folder, f"{number}{path.suffix}")
+                    broken.write_bytes(data)
+                    requests.append(DecodeRequest(str(number), broken, (SPEC,)))
+                stream = decode_stream(requests, policy=DecodePolicy(), workers=1, timeout=60)
+                for path, decoded in zip(chosen, stream, strict=True):
+                    seen[outcome(decoded, frames[path])] += 1
+                    reasons.update([decoded.reason] if isinstance(decoded, Failure) else ())
             counts = {kind: seen[kind] for kind in OUTCOMES}
             rows.append({"codec": name, "videos": len(set(chosen)), "way": way, "broken": options.number, **counts})
             print(f"{name:16}{way:20}" + "".join(f"{count / options.number:18.1%}" for count in counts.values()))
-    machine.write(options.out, {"machine": machine.describe("av"), "ffmpeg": av.ffmpeg_version_info, "rows": rows})
+    print("refused:", ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()))
+    result = {"machine": machine.describe("av"), "ffmpeg": av.ffmpeg_version_info}
+    machine.write(options.out, {**earlier, **result, "refused": dict(reasons), "rows": rows})
 
 
 if __name__ == "__main__":

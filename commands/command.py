@@ -74,6 +74,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
 GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 
 
+WARNINGS = "actionvit.warnings"
+"""Key of the context's `meta` that holds a command's warnings."""
+
+
 def long_name(option: click.Parameter) -> str:
     """Return an option's first long name, such as `--num-frames`."""
     return next((name for name in option.opts if name.startswith("--")), option.opts[0])
@@ -139,12 +143,17 @@ class Command(click.Command):
         ]
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; the library's errors name its options."""
+        """Run the command, collecting the warnings that it logs; the library's errors name its options."""
         Command.running = self
+        collector, logger = _Collector(), logging.getLogger("actionvit")
+        ctx.meta[WARNINGS] = collector.texts
+        logger.addHandler(collector)
         try:
             return super().invoke(ctx)
         except ActionVitError as error:
             raise ActionVitError(with_options(str(error))) from error
+        finally:
+            logger.removeHandler(collector)
 
     def get_help_option_names(self, ctx: click.Context) -> list[str]:
         """Return the names of the help option, which are the same in every context."""
@@ -196,6 +205,31 @@ def _quiet(ctx: click.Context, _param: click.Parameter, quiet: bool) -> None:
         set_level(logging.ERROR)
 
 
+class _Collector(logging.Handler):
+    """Keep the texts of a command's warnings, each once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = " ".join(record.getMessage().splitlines())
+        if text not in self.texts:
+            self.texts.append(text)
+
+
+def command_warnings() -> list[str]:
+    """Return the warnings of the running command so far, for the field `warnings` of its JSON."""
+    return list(click.get_current_context().meta.get(WARNINGS, ()))
+
+
+def warn(text: str) -> None:
+    """Write a warning to stderr, and keep it for `command_warnings`."""
+    click.get_current_context().meta.setdefault(WARNINGS, []).append(text)
+    if not is_quiet():
+        write_line(f"warning: {text}")
+
+
 class _Lines(logging.Handler):
     """Write log records to stderr as `warning: text`, each text once, above a progress bar if there is one."""
 
@@ -234,5 +268,9 @@ def configure_logging() -> None:
 
 
 def set_level(level: int) -> None:
-    """Log the package's records from this level on."""
-    logging.getLogger("actionvit").setLevel(level)
+    """Write the package's records from this level on; warnings are collected at any level."""
+    logger = logging.getLogger("actionvit")
+    logger.setLevel(min(level, logging.WARNING))
+    for handler in logger.handlers:
+        if isinstance(handler, _Lines):
+            handler.setLevel(level)

@@ -65,7 +65,7 @@ class ExperimentOptions:
         from actionvit.pipeline.probing.spec import ProbeSpec
 
         dataset = self.data.open()
-        with progress(name, "probe") as advance:
+        with progress(name, "head") as advance:
             yield Experiment(
                 dataset=dataset,
                 variant=self.variant,
@@ -77,7 +77,7 @@ class ExperimentOptions:
                 stored=self.stored,
                 jobs=self.jobs,
                 command=["actionvit", *sys.argv[1:]],
-                on_probe=advance,
+                on_head=advance,
             )
 
 

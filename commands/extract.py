@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from actionvit.commands.command import Command
+from actionvit.commands.command import Command, command_warnings
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.encoder_options import EncoderOptions, encoder_options
 from actionvit.commands.options import (
@@ -189,7 +189,7 @@ def command(
         else:
             summary = extract(dataset, jobs, shard=shard, dry_run=dry_run, **common)
     if as_json:
-        echo_json(_as_json(summary))
+        echo_json({**_as_json(summary), "warnings": command_warnings()})
     else:
         _print(summary, dataset.name, dry_run)
     if summary.failed:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 from click.core import ParameterSource
 
-from actionvit.commands.command import Command, long_name, write_line
+from actionvit.commands.command import Command, command_warnings, long_name, warn, write_line
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.options import (
     FiniteRange,
@@ -142,9 +142,10 @@ def command(
     """
     from actionvit.features.device import resolve_device
     from actionvit.pipeline.finetuning.distributed import init_distributed
-    from actionvit.pipeline.finetuning.run import finetune_run, training_folder
+    from actionvit.pipeline.finetuning.run import finetune_run
     from actionvit.pipeline.finetuning.run_writer import run_name as default_name
     from actionvit.pipeline.finetuning.split import TrainingContext
+    from actionvit.pipeline.runs import training_folder
 
     if resume and restart:
         raise click.UsageError("--resume and --restart exclude each other; give one of them")
@@ -185,7 +186,8 @@ def command(
     if run is None:
         return
     if as_json:
-        echo_json({"run": str(run.folder), "summary": run.metrics["summary"], "search": run.info["search"]})
+        record = {"run": str(run.folder), "summary": run.metrics["summary"], "search": run.info["search"]}
+        echo_json({**record, "warnings": command_warnings()})
     else:
         _print_run(run)
     if run.info["coverage"]["failed"] and group.world == 1:  # torchrun would take any code but 0 for a crash
@@ -207,7 +209,7 @@ def _warn_of_unused_options(context: click.Context, spec: FinetuneSpec) -> None:
     for option in context.command.params:
         name = option.name or ""
         if name in unused and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            click.echo(f"warning: {long_name(option)} does nothing {unused[name]}", err=True)
+            warn(f"{long_name(option)} does nothing {unused[name]}")
 
 
 @contextmanager
@@ -224,7 +226,7 @@ def _progress(context: TrainingContext, epochs: int, *, quiet: bool) -> Iterator
         echo(f"{count} videos go through the frozen blocks once: {size / 1e9:.1f} GB in {context.cache}")
 
     def on_video(done: int, total: int) -> None:
-        advance("frozen blocks", done, total)
+        advance("frozen blocks", done, total, unit="video")
 
     def on_split(name: str, rows: TrainValRows) -> None:
         val = f", {len(rows.val)} to select the epoch" if len(rows.val) else ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from actionvit.commands.command import Command
+from actionvit.commands.command import Command, command_warnings
 from actionvit.commands.options import (
     decoding_options,
     device_option,
@@ -106,6 +106,7 @@ def _as_json(run: Run, predictor: Predictor, predictions: Sequence[Prediction], 
         "temperature": round(predictor.temperature, 4),
         "calibrated_on": predictor.calibrated_on,
         "videos": videos,
+        "warnings": command_warnings(),
     }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from actionvit.commands.command import Command
+from actionvit.commands.command import Command, command_warnings, warn
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.options import (
     CLASS_WEIGHT_HELP,
@@ -104,7 +104,7 @@ def command(
     from actionvit.pipeline.probing.features import read_tables
     from actionvit.pipeline.probing.mveb import probe_mveb
     from actionvit.pipeline.probing.probe import probe
-    from actionvit.pipeline.probing.results import refuse_other
+    from actionvit.pipeline.probing.results import PlannedRun, reserved_runs
 
     dataset = data.open()
     mveb = protocol == "mveb"
@@ -130,20 +130,19 @@ def command(
     tables = read_tables(dataset, variants, cache=cache, quantity=spec.features, **stored)
     if not as_json:
         _print_task(dataset, specs[0], tables)
-    if mveb:
-        results = probe_mveb(dataset, tables, specs[0])
-    else:
+    _warn_of_missing(dataset, tables)
+    planned = []
+    if not mveb:
         groups = [*(([table], "") for table in tables), *((tables, f"-fused-{rule}") for rule in fuse)]
         if run_name and len(specs) * len(groups) > 1:
             raise click.UsageError(f"--run-name names one run, and there are {len(specs) * len(groups)}; leave it out")
-        for one in specs:
-            for used, suffix in groups:
-                refuse_other(runs, dataset, used, one, suffix=suffix, name=run_name, overwrite=overwrite)
-        results = []
-        for one in specs:
+        planned = [PlannedRun(tables=used, spec=one, suffix=suffix) for one in specs for used, suffix in groups]
+    with reserved_runs(runs, dataset, planned, name=run_name, overwrite=overwrite):
+        results = probe_mveb(dataset, tables, specs[0]) if mveb else []
+        for one in specs if not mveb else ():
             with progress(f"probe {one.class_weight}", "head", delay=2) as advance:
                 results += probe(dataset, tables, one, fusion=fuse, jobs=jobs, on_task=advance)
-    _publish(results, runs, run_name, overwrite=overwrite, as_json=as_json)
+        _publish(results, runs, run_name, overwrite=overwrite, as_json=as_json)
 
 
 def _refuse_fixed() -> None:
@@ -155,7 +154,7 @@ def _refuse_fixed() -> None:
 
 
 def _print_task(dataset: Dataset, spec: ProbeSpec, tables: Sequence[FeatureTable]) -> None:
-    """Print the splits and how many videos have embeddings; warn of stores that lack some."""
+    """Print the splits and how many videos have embeddings."""
     from actionvit.pipeline.datasets.splits import default_protocol
     from actionvit.pipeline.probing.tasks import default_seeds
 
@@ -166,12 +165,15 @@ def _print_task(dataset: Dataset, spec: ProbeSpec, tables: Sequence[FeatureTable
     click.echo(f"{dataset.name}: {protocol} splits{chosen}{scored}, {seeds}")
     used = len(tables[0].id)
     click.echo(f"{used} of {len(dataset.videos)} videos have embeddings of {', '.join(t.variant for t in tables)}")
+
+
+def _warn_of_missing(dataset: Dataset, tables: Sequence[FeatureTable]) -> None:
+    """Warn of stores that lack some videos."""
     for table in tables:
         if missing := len({video.id for video in dataset.videos} - set(table.store.ids)):
-            click.echo(
-                f"warning: {missing} videos have no {table.variant} embedding and are left out: run"
-                f" `actionvit extract {dataset.root}`",
-                err=True,
+            warn(
+                f"{missing} videos have no {table.variant} embedding and are left out: run"
+                f" `actionvit extract {dataset.root}`"
             )
 
 
@@ -187,7 +189,7 @@ def _publish(
         if not as_json:
             _print(result, run.folder)
     if as_json:
-        echo_json(rows)
+        echo_json([{**row, "warnings": command_warnings()} for row in rows])
 
 
 def _print(result: ProbeResult, folder: Path) -> None:

@@ -70,11 +70,11 @@ def progress(description: str, unit: str, *, delay: float = 0.0, total: int | No
 
 @contextlib.contextmanager
 def stages(unit: str = "part", *, delay: float = 0.5) -> Iterator[Callable[..., None]]:
-    """Show the progress of several stages; yield a function to be called as `advance(stage, done, total, note)`."""
+    """Show the progress of several stages; yield the function `advance(stage, done, total, note, unit)`."""
     with contextlib.ExitStack() as stack:
         current, show = "", None
 
-        def advance(stage: str, done: int, total: int, note: str = "") -> None:
+        def advance(stage: str, done: int, total: int, note: str = "", unit: str = unit) -> None:
             nonlocal current, show
             if show is None or stage != current:
                 stack.close()

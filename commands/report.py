@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from actionvit.commands.command import Command
+from actionvit.commands.command import Command, command_warnings, warn
 from actionvit.commands.options import (
     PATH,
     device_option,
@@ -76,9 +76,9 @@ def command(
         why = "they are not where the run says; give --root" if clips else "leave out --no-thumbnails"
         raise click.UsageError(f"--attention draws on the clips: {why}")
     embeddings = read_embeddings(first) if analysed else None
-    if analysed and embeddings is None and not as_json:
+    if analysed and embeddings is None:
         store = (first.info.get("store") or {}).get("path", "their recorded place")
-        click.echo(f"{first.name}: embeddings are not at {store}, or have changed: they are not analyzed", err=True)
+        warn(f"{first.name}: embeddings are not at {store}, or have changed: they are not analyzed")
     with stages() as progress:
         files = report(
             found,
@@ -91,7 +91,8 @@ def command(
             progress=progress,
         )
     if as_json:
-        echo_json({"html": str(files.html), "others": [str(path) for path in files.others]})
+        others = [str(path) for path in files.others]
+        echo_json({"html": str(files.html), "others": others, "warnings": command_warnings()})
         return
     html = escape.terminal(str(files.html))
     click.echo(f"{html} (and {len(files.others)} files beside it: JSON, Markdown, LaTeX, tables, figures)")

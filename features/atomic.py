@@ -80,12 +80,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             if path.exists():
                 path.rename(old)
             temporary.rename(path)
+            sync(path.parent)
         except BaseException:
+            if not temporary.exists() and path.exists():
+                path.rename(temporary)  # its name is not durable, and the error says that nothing was written
             if old.exists() and not path.exists():
                 old.rename(path)
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        sync(path.parent)
     except OSError as error:
         raise _not_written(path, error) from error
     shutil.rmtree(old, ignore_errors=True)
@@ -97,25 +99,47 @@ def restore_folder(path: Path) -> None:
     If the old folder was moved aside and not replaced, it gets its name back; other leftovers are removed.
     """
     for prefix in (OLD_PREFIX, TEMPORARY_PREFIX):
-        pattern = re.compile(rf"{re.escape(prefix + _host())}-(\d+)-{re.escape(path.name)}")
-        with contextlib.suppress(OSError):
-            for leftover in [entry for entry in path.parent.iterdir() if entry.name.startswith(prefix)]:
-                match = pattern.fullmatch(leftover.name)
-                if match is None or _is_running(int(match[1])):
-                    continue
-                if prefix == OLD_PREFIX and not path.exists():
-                    leftover.rename(path)
-                elif leftover.is_dir() and not leftover.is_symlink():
-                    shutil.rmtree(leftover, ignore_errors=True)
-                else:
-                    leftover.unlink()
+        for leftover, name in _leftovers(path.parent, prefix):
+            if name == path.name:
+                with contextlib.suppress(OSError):
+                    _restore_or_remove(leftover, path)
 
 
 def restore_folders(parent: Path) -> None:
     """Call `restore_folder` for each folder that was being replaced directly below `parent`."""
-    pattern = re.compile(rf"{re.escape(OLD_PREFIX + _host())}-\d+-(.+)")
-    for match in [match for entry in parent.glob(f"{OLD_PREFIX}*") if (match := pattern.fullmatch(entry.name))]:
-        restore_folder(parent / match[1])
+    for _, name in _leftovers(parent, OLD_PREFIX):
+        restore_folder(parent / name)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files and folders that killed processes of this machine left in a folder."""
+    for leftover, _ in _leftovers(folder, TEMPORARY_PREFIX):
+        with contextlib.suppress(OSError):
+            _remove(leftover)
+
+
+def _leftovers(parent: Path, prefix: str) -> list[tuple[Path, str]]:
+    """Return the hidden entries of ended processes of this machine in a folder, each with the name it stood for."""
+    pattern = re.compile(rf"{re.escape(prefix + _host())}-(\d+)-(.+)")
+    try:
+        entries = [(entry, pattern.fullmatch(entry.name)) for entry in parent.iterdir()]
+    except OSError:
+        return []
+    return [(entry, match[2]) for entry, match in entries if match and not _is_running(int(match[1]))]
+
+
+def _restore_or_remove(leftover: Path, path: Path) -> None:
+    if leftover.name.startswith(OLD_PREFIX) and not path.exists():
+        leftover.rename(path)
+    else:
+        _remove(leftover)
+
+
+def _remove(leftover: Path) -> None:
+    if leftover.is_dir() and not leftover.is_symlink():
+        shutil.rmtree(leftover, ignore_errors=True)
+    else:
+        leftover.unlink()
 
 
 def _aside(path: Path, prefix: str) -> Path:

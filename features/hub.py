@@ -13,6 +13,8 @@ from actionvit.features.hf_folder import PROCESSOR_FILES
 logger = logging.getLogger(__name__)
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+CONNECT_SECONDS = 5.0
+"""Time for the hub to answer, before it counts as unreachable."""
 _REMEDY = "give a local folder (a copy made elsewhere), or set HF_ENDPOINT to a mirror, HF_HOME to a filled cache"
 
 
@@ -39,6 +41,10 @@ def fetch(repo: str) -> Path:
         return folder
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
+    if problem := _unreachable():
+        raise ActionVitError(
+            f"weights {repo}: not in the local cache, and the hub cannot be reached ({problem}); {_REMEDY}"
+        )
     try:
         config = _download(repo, "config.json")
         for name in PROCESSOR_FILES:
@@ -61,6 +67,19 @@ def fetch(repo: str) -> Path:
     return config.parent
 
 
+def _unreachable() -> str:
+    """Return why the hub does not answer, empty if it does: one request, as the client tries for 24 seconds."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=CONNECT_SECONDS, follow_redirects=False)
+    except Exception as error:  # the type of transport errors depends on the client's version
+        return _first_line(error)
+    return ""
+
+
 def _download(repo: str, name: str, revision: str | None = None) -> Path | None:
     """Return a file of a repository, None where the repository lacks it."""
     from huggingface_hub import hf_hub_download
@@ -80,18 +99,19 @@ def _fetch_processor(repo: str, revision: str) -> None:
     """
     from huggingface_hub import try_to_load_from_cache
 
-    for name in PROCESSOR_FILES:
-        if try_to_load_from_cache(repo, name, revision=revision) is not None:
-            continue
+    missing = [name for name in PROCESSOR_FILES if try_to_load_from_cache(repo, name, revision=revision) is None]
+    problem = _unreachable() if missing else ""
+    for name in missing:
         try:
-            _download(repo, name, revision)
+            if not problem:
+                _download(repo, name, revision)
+                continue
         except Exception as error:
-            logger.warning(
-                "weights %s: %s is not in the local cache (%s): without it pixels get the default normalization",
-                repo,
-                name,
-                _first_line(error),
-            )
+            problem = _first_line(error)
+        logger.warning(
+            "weights %s: %s is not in the local cache (%s): without it pixels get the default normalization",
+            *(repo, name, problem),
+        )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from actionvit.errors import ActionVitError
 from actionvit.features.atomic import atomic_write
+from actionvit.text import first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +67,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], object]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         state = json.loads(metadata.get("state", "null"))
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise ActionVitError(f"{path}: cannot be read ({error}); restore it or make it again") from error
+        raise ActionVitError(f"{path}: cannot be read ({first_line(error)}); restore it or make it again") from error
     expected = metadata.get(_DIGEST)
     if expected is not None and tensor_digest(tensors, metadata.get("state", "null")) != expected:
         raise ActionVitError(f"{path}: its content does not match its digest: damaged; restore it or make it again")

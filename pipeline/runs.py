@@ -10,7 +10,9 @@ import json
 import platform
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +26,8 @@ from actionvit.errors import ActionVitError
 from actionvit.evaluation.clustered import Design
 from actionvit.evaluation.metrics import check_scores, evaluate
 from actionvit.evaluation.summary import summarize
-from actionvit.features.atomic import atomic_folder, restore_folder, restore_folders
+from actionvit.features.atomic import atomic_folder, make_folder, restore_folder, restore_folders
+from actionvit.features.store.locks import LOCK, locked
 from actionvit.pipeline.tensor_file import dump_tensors, load_tensors
 from actionvit.text import first_line
 
@@ -33,6 +36,7 @@ SCHEMA = 1
 
 INFO, METRICS, PREDICTIONS, HEAD = "run.json", "metrics.json", "predictions.npz", "head.safetensors"
 TRAIN, REPORT = "train.json", "report"
+BUSY = "is training under this run name; wait for it, or choose another run_name="
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -199,6 +203,39 @@ def check_place(folder: Path, *, overwrite: bool) -> None:
         raise ActionVitError(f"{folder} is there and is no run (no {INFO}): choose another name")
 
 
+INFO_TYPES: dict[str, type] = {
+    **dict.fromkeys(("variant", "protocol"), str),
+    **dict.fromkeys(("dataset", "input", "spec", "head", "store", "leaks", "seeds", "timings"), dict),
+    **dict.fromkeys(("coverage", "versions", "final", "mveb"), dict),
+    **dict.fromkeys(("search", "stores", "command"), list),
+}
+"""Types of the keys of run.json."""
+
+
+def training_folder(folder: Path) -> Path:
+    """Return the folder of a run's lock and checkpoints, `RUN.training` beside the run."""
+    return folder.with_name(f"{folder.name}.training")
+
+
+@contextmanager
+def locked_run(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of a run's name; `RUN.training` beside the run is made for it and removed if it holds no more.
+
+    Raises
+    ------
+    ActionVitError
+        If another process trains under this name and `wait` is false, or the parent folder is not writable.
+    """
+    training = training_folder(folder)
+    make_folder(training)
+    with locked(training, wait=wait, busy=BUSY):
+        try:
+            yield
+        finally:
+            if training.is_dir() and [path.name for path in training.iterdir()] == [LOCK]:
+                shutil.rmtree(training, ignore_errors=True)
+
+
 def write_run(
     folder: Path,
     *,
@@ -273,11 +310,22 @@ def read_run(folder: Path) -> Run:
         raise ActionVitError(f"{folder} is no run (no {INFO}); runs beside it: {near}")
     return Run(
         folder=folder,
-        info=_read_json(folder / INFO, "variant"),
+        info=_read_json(folder / INFO, "variant", **INFO_TYPES),
         predictions=_read_predictions(folder / PREDICTIONS),
-        metrics=_read_json(folder / METRICS, "splits", "summary"),
-        train=_read_json(folder / TRAIN, "train")["train"] if (folder / TRAIN).is_file() else {},
+        metrics=_read_json(folder / METRICS, "splits", "summary", splits=list, summary=dict),
+        train=_read_json(folder / TRAIN, "train", train=dict)["train"] if (folder / TRAIN).is_file() else {},
     )
+
+
+@contextmanager
+def parsing(*runs: Run) -> Iterator[None]:
+    """Raise ActionVitError for the errors of code that uses malformed runs."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        folders = ", ".join(str(run.folder) for run in runs)
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise ActionVitError(f"{folders}: the run is malformed ({reason}): make it again") from error
 
 
 def find_run(name: str, runs: Path) -> Run:
@@ -307,13 +355,17 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def _read_json(path: Path, *needed: str) -> dict[str, Any]:
+def _read_json(path: Path, *needed: str, **types: type) -> dict[str, Any]:
+    """Read an object with the keys `needed`; other keys may be absent or null, else they have the type given."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         schema = int(value["schema"])
         for key in needed if schema <= SCHEMA else ():
             value[key]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for key, kind in types.items():
+            if value.get(key) is not None and not isinstance(value[key], kind):
+                raise TypeError(f"{key}: got {type(value[key]).__name__}, expected {kind.__name__}")
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise _broken(path, error) from error
     if schema > SCHEMA:
         raise ActionVitError(f"{path} has schema {schema}, this version reads up to {SCHEMA}: upgrade actionvit")
@@ -338,7 +390,7 @@ def _read_predictions(path: Path) -> Predictions:
         with np.load(path, allow_pickle=False) as file:
             arrays: dict[str, Any] = {field.name: file[field.name] for field in fields(Predictions)}
         return Predictions(**{**arrays, "class_names": tuple(arrays["class_names"].tolist())})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise _broken(path, error) from error
 
 

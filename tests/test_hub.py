@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,9 +107,27 @@ def test_what_the_hub_has_not_is_said_in_one_line(
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("offline", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("offline", [True, False])
 def test_unreachable_hub_is_one_line_with_a_remedy(hub: Hub, tmp_path: Path, offline: bool) -> None:
-    hub.url = "http://127.0.0.1:9"  # no server listens there; the client tries six times
+    hub.url = "http://127.0.0.1:9"  # no server listens there; the client would try six times
     done = show("someone/away", hub, tmp_path / "home", **({"HF_HUB_OFFLINE": "1"} if offline else {}))
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
     assert "give a local folder" in done.stderr and "HF_ENDPOINT" in done.stderr
+
+
+def test_hub_that_drops_connections_is_asked_once(hub: Hub, tmp_path: Path) -> None:
+    connections = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drop() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    connections.append(connection.close())
+
+        threading.Thread(target=drop, daemon=True).start()
+        hub.url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        done = show("someone/away", hub, tmp_path / "home")
+        server.shutdown(socket.SHUT_RDWR)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert len(connections) == 1

@@ -21,7 +21,7 @@ from actionvit.heads.saving import load_head
 from actionvit.pipeline.datasets import Dataset, load_dataset
 from actionvit.pipeline.probing.features import coverage, read_tables
 from actionvit.pipeline.probing.probe import probe
-from actionvit.pipeline.probing.results import ProbeResult, refuse_other, videos_digest
+from actionvit.pipeline.probing.results import PlannedRun, ProbeResult, reserved_runs, videos_digest
 from actionvit.pipeline.probing.spec import ProbeSpec
 from actionvit.pipeline.probing.tasks import plan
 from actionvit.pipeline.runs import read_run
@@ -435,11 +435,15 @@ def test_a_run_of_other_videos_is_not_replaced(dataset, cache, tmp_path) -> None
     kept = np.arange(len(tables[0].id)) % 8 > 0
     columns = {name: getattr(tables[0], name)[kept] for name in ("id", "X", "y", "source")}
     fewer = [replace(tables[0], **columns)]
-    with pytest.raises(ActionVitError, match="exists"):
-        refuse_other(tmp_path, dataset, fewer, spec)
+    with (
+        pytest.raises(ActionVitError, match="exists"),
+        reserved_runs(tmp_path, dataset, [PlannedRun(tables=fewer, spec=spec)]),
+    ):
+        pass
     with pytest.raises(ActionVitError, match="exists"):
         probe(dataset, fewer, spec)[0].write(tmp_path)
-    refuse_other(tmp_path, dataset, tables, spec)
+    with reserved_runs(tmp_path, dataset, [PlannedRun(tables=tables, spec=spec)]):
+        pass
 
 
 def test_a_dataset_of_one_class_is_refused_as_such(tmp_path) -> None:

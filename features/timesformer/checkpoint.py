@@ -116,7 +116,7 @@ def _from_folder(folder: Path, name: str) -> Weights:
     try:
         mean, std = image_mean_std(processor, MEAN, STD)
         labels = tuple(str(id2label[key]) for key in sorted(id2label, key=int))
-    except (TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ActionVitError(
             f"weights {name}: {processor_file or 'processor'} or the labels in config.json: {error}"
         ) from error
@@ -151,7 +151,7 @@ def _from_file(file: Path, name: str) -> Weights:
             num_frames=frames,
             image_size=side * patch,
         )
-    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise ActionVitError(f"weights {name}: holds no divided space-time TimeSformer ({error})") from error
     return Weights(source=name, config=config, digest=file_digest(file), file=file, licence="CC BY-NC 4.0")
 
@@ -189,7 +189,9 @@ def _read_tensors(file: Path, *, data: bool = True) -> dict[str, Tensor]:
     for key in ("model_state", "model", "module", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()
+    ):
         raise ActionVitError(f"weights {file}: holds no dictionary of tensors; expected a TimeSformer checkpoint")
     return content
 

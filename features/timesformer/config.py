@@ -25,6 +25,10 @@ _HF_KEYS = {
 }
 
 
+MAX_DEPTH = 1000
+"""Largest number of blocks: a damaged configuration must not fill the memory with tensor names."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeSformerConfig:
     """The architecture: everything of a TimeSformer except its weights. The defaults are TimeSformer base."""
@@ -56,6 +60,8 @@ class TimeSformerConfig:
         sizes = ("width", "depth", "heads", "mlp", "patch", "num_frames", "image_size")
         if wrong := [name for name in sizes if not isinstance(getattr(self, name), int) or getattr(self, name) < 1]:
             raise ValueError(f"{wrong[0]}: got {getattr(self, wrong[0])!r}, expected a whole number of at least 1")
+        if self.depth > MAX_DEPTH:
+            raise ValueError(f"depth: got {self.depth}, expected at most {MAX_DEPTH}")
         if self.image_size < self.patch:
             raise ValueError(f"image_size: got {self.image_size}, expected at least one patch of {self.patch}")
         if self.width % self.heads:

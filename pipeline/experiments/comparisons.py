@@ -47,7 +47,7 @@ class Experiment:
     jobs: int = 2
     command: Sequence[str] = ()
     """The command line, for the table's provenance."""
-    on_probe: Callable[[int, int], None] = lambda done, total: None
+    on_head: Callable[[int, int], None] = lambda done, total: None
     """Called with (probes done, probes to do)."""
 
     def compare_heads(self, heads: Sequence[HeadName], shots: Sequence[int]) -> str:
@@ -134,11 +134,11 @@ class Experiment:
             cache=self.cache,
             runs=self.folder / "runs",
             jobs=self.jobs,
+            on_head=self.on_head,
             **self.stored,
         ):
             rows.append(make_row(cell, run))
             predicted.append((cell.labels, run.predictions, n_train_of(run)))
-            self.on_probe(len(rows), len(cells))
         if compared is None:
             return rows, []
         compared_rows = differences(predicted, metric=compared)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -21,7 +22,8 @@ from actionvit.pipeline.probing.probe import probe
 from actionvit.pipeline.probing.results import ProbeResult, run_name, same_answer
 from actionvit.pipeline.probing.spec import ProbeSpec, features_of
 from actionvit.pipeline.probing.subsets import tail_ranks
-from actionvit.pipeline.runs import Run, design_of, read_run
+from actionvit.pipeline.probing.tasks import plan
+from actionvit.pipeline.runs import Run, design_of, locked_run, read_run
 
 Row = dict[str, Any]
 
@@ -113,21 +115,34 @@ def run_cells(
     cache: Path,
     runs: Path,
     jobs: int = 2,
+    on_head: Callable[[int, int], None] = lambda done, total: None,
     **chosen: Unpack[StoreChoice],
 ) -> Iterator[tuple[Cell, Run]]:
     """Yield each cell with its run, in order; a run below `runs` that has the cell's result already is read.
 
-    Embeddings are read once.
+    Embeddings are read once. `on_head` is called with the number of finished heads, one per cell and split, and of all
+    heads.
     """
     stores: dict[Quantity, FeatureTable] = {}
-    for cell in cells:
+    sizes = [len(plan(dataset, cell.spec)) for cell in cells]
+    for number, cell in enumerate(cells):
+        before = sum(sizes[:number])
         quantity = cell.spec.features
         if quantity not in stores:
             stores[quantity] = read_tables(dataset, [variant], cache=cache, quantity=quantity, **chosen)[0]
         table = stores[quantity]
         folder = runs / run_name(variant, cell.spec)
-        if not same_answer(folder, cell.spec, dataset, [table.store], table.id.tolist()):
-            probe(dataset, [table], cell.spec, jobs=jobs)[0].write(runs, name=folder.name, overwrite=True)
+        is_done = partial(same_answer, folder, cell.spec, dataset, [table.store], table.id.tolist())
+        if not is_done():
+            with locked_run(folder, wait=True):
+                if not is_done():  # by another process meanwhile
+                    (result,) = probe(
+                        *(dataset, [table], cell.spec),
+                        jobs=jobs,
+                        on_task=lambda done, _, before=before: on_head(before + done, sum(sizes)),  # type: ignore[misc]
+                    )
+                    result.write(runs, name=folder.name, overwrite=True)
+        on_head(before + sizes[number], sum(sizes))
         yield cell, read_run(folder)
 
 

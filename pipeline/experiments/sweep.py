@@ -26,7 +26,7 @@ from actionvit.pipeline.probing.features import Quantity, shared_videos, table_o
 from actionvit.pipeline.probing.probe import probe
 from actionvit.pipeline.probing.results import run_name, same_answer
 from actionvit.pipeline.probing.spec import ProbeSpec, features_of
-from actionvit.pipeline.runs import Run, read_run
+from actionvit.pipeline.runs import Run, locked_run, read_run
 
 MIN_VIDEOS = 20
 """Videos of the most expensive setting below whose cost no rate is measured: it would take as long as the work."""
@@ -192,7 +192,9 @@ def probe_all(
                 continue
             if spec.features not in tables:
                 tables[spec.features] = table_of(dataset, store, videos, spec.features)
-            result = probe(dataset, [tables[spec.features]], spec, jobs=jobs)[0]
-            result.info["command"] = list(command)
-            run = result.write(runs, name=folder.name, overwrite=True)
-            yield Probed(planned=one, spec=spec, run=run, reused=False)
+            with locked_run(folder, wait=True):
+                if not (reused := same_answer(folder, spec, dataset, [store], ids)):  # by another process meanwhile
+                    result = probe(dataset, [tables[spec.features]], spec, jobs=jobs)[0]
+                    result.info["command"] = list(command)
+                    result.write(runs, name=folder.name, overwrite=True)
+            yield Probed(planned=one, spec=spec, run=read_run(folder), reused=reused)

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
-from actionvit.features.atomic import make_folder
-from actionvit.features.store.locks import LOCK, locked
 from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.finetuning.finetune import finetune
 from actionvit.pipeline.finetuning.run_writer import write_finetuned
 from actionvit.pipeline.finetuning.spec import FinetuneSpec
 from actionvit.pipeline.finetuning.split import TrainingContext
-from actionvit.pipeline.runs import Run, check_place
-
-BUSY = "is training under this run name; wait for it, or choose another run_name="
-
-
-def training_folder(folder: Path) -> Path:
-    """Return the folder of a run's checkpoints, `RUN.training` beside the run."""
-    return folder.with_name(f"{folder.name}.training")
+from actionvit.pipeline.runs import Run, check_place, locked_run
 
 
 def finetune_run(
@@ -65,7 +56,9 @@ def finetune_run(
     """
     check_place(folder, overwrite=overwrite)
     ranks = context.ranks
-    with _locked_folder(context.folder, restart=restart) if ranks.is_main else nullcontext():
+    with locked_run(folder) if ranks.is_main else nullcontext():
+        if restart and ranks.is_main:
+            _discard(context.folder)
         ranks.barrier()
         checkpoint = find_weights(spec.variant, weights)
         finetuned = finetune(dataset, checkpoint, spec, context)
@@ -78,17 +71,8 @@ def finetune_run(
         return run
 
 
-@contextmanager
-def _locked_folder(folder: Path, *, restart: bool) -> Iterator[None]:
-    """Create and lock the folder of the checkpoints; remove it afterwards if it holds none."""
-    make_folder(folder)
-    with locked(folder, busy=BUSY):
-        if restart:
-            for path in folder.iterdir():
-                if path.is_dir():
-                    shutil.rmtree(path)
-        try:
-            yield
-        finally:
-            if folder.is_dir() and [path.name for path in folder.iterdir()] == [LOCK]:
-                shutil.rmtree(folder)
+def _discard(folder: Path) -> None:
+    """Remove the checkpoints of an earlier training."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)

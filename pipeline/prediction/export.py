@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from actionvit.errors import ActionVitError
-from actionvit.features.atomic import atomic_write, make_folder
+from actionvit.features.atomic import atomic_folder
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.model import TimeSformer
@@ -26,8 +25,8 @@ from actionvit.heads.saving import load_head
 from actionvit.pipeline.extraction.job import Job
 from actionvit.pipeline.finetuning.run_writer import KIND
 from actionvit.pipeline.prediction.model_card import model_card, usage_notes, view_notes
-from actionvit.pipeline.prediction.predictor import Predictor, load_predictor, parsing
-from actionvit.pipeline.runs import Run
+from actionvit.pipeline.prediction.predictor import Predictor, load_predictor
+from actionvit.pipeline.runs import Run, parsing
 
 NEVER = -1e4
 """Logit of a class without training clips: its probability is 0, as in the run."""
@@ -79,15 +78,9 @@ def export_hf(run: Run, folder: Path, *, weights: str | None = None) -> list[str
             "classify.py": TEMPLATE.read_bytes(),
             "README.md": model_card(run, job.weights, job.spec).encode(),
         }
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    make_folder(partial)
-    try:
+    with atomic_folder(folder) as fresh:
         for name, data in files.items():
-            atomic_write(partial / name, data)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            (fresh / name).write_bytes(data)
     return [*usage_notes(job.spec), *view_notes(job.spec, job.weights)]
 
 

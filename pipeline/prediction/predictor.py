@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -31,7 +31,7 @@ from actionvit.heads.saving import load_head
 from actionvit.pipeline.extraction.job import Job
 from actionvit.pipeline.finetuning.run_writer import KIND
 from actionvit.pipeline.probing.tasks import predict_views
-from actionvit.pipeline.runs import Run
+from actionvit.pipeline.runs import Run, parsing
 
 Scores = NDArray[np.float64]
 BATCH_VIDEOS = 16
@@ -109,16 +109,6 @@ def load_predictor(run: Run, *, weights: str | None = None) -> Predictor:
     with parsing(run):
         load = _load_finetuned if config["kind"] == KIND else _load_probe
         return load(run, tensors, config, weights)
-
-
-@contextmanager
-def parsing(run: Run) -> Iterator[None]:
-    """Raise ActionVitError for the errors of code that uses a malformed run."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        raise ActionVitError(f"{run.folder}: the run is malformed ({reason}): make it again") from error
 
 
 def expand_folders(paths: Sequence[Path]) -> list[Path]:

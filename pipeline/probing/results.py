@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from actionvit.pipeline.datasets.splits import leaking_sources
 from actionvit.pipeline.probing.features import FeatureTable, coverage
 from actionvit.pipeline.probing.spec import ProbeSpec
 from actionvit.pipeline.probing.tasks import Fitted, Task, plan
-from actionvit.pipeline.runs import INFO, Predictions, Run, check_place, measure, versions, write_run
+from actionvit.pipeline.runs import INFO, Predictions, Run, check_place, locked_run, measure, versions, write_run
 
 VERSIONS = ("numpy", "scikit-learn", "scipy")
 QUESTION = ("variant", "dataset", "input", "videos_digest")
@@ -129,21 +130,35 @@ def make_result(
     )
 
 
-def refuse_other(
-    runs: Path,
-    dataset: Dataset,
-    tables: Sequence[FeatureTable],
-    spec: ProbeSpec,
-    *,
-    suffix: str = "",
-    name: str | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Raise ActionVitError if `ProbeResult.write` would: before anything is computed."""
-    question = _question(dataset, tables, spec, plan(dataset, spec))
-    folder = runs / (name or run_name(question["variant"], spec) + suffix)
-    keys = [one.store.key.to_dict() for one in tables]
-    check_place(folder, overwrite=overwrite or _same_question(folder, question, keys))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRun:
+    """A run that is about to be computed."""
+
+    tables: Sequence[FeatureTable]
+    spec: ProbeSpec
+    suffix: str = ""
+    """Of the default name, for fused runs."""
+
+
+@contextmanager
+def reserved_runs(
+    runs: Path, dataset: Dataset, planned: Sequence[PlannedRun], *, name: str | None = None, overwrite: bool = False
+) -> Iterator[None]:
+    """Check the places of runs before anything is computed, and hold the locks of their names until they are written.
+
+    Raises
+    ------
+    ActionVitError
+        If `ProbeResult.write` would, or another process trains under one of the names.
+    """
+    with ExitStack() as locks:
+        for run in planned:
+            question = _question(dataset, run.tables, run.spec, plan(dataset, run.spec))
+            folder = runs / (name or run_name(question["variant"], run.spec) + run.suffix)
+            keys = [table.store.key.to_dict() for table in run.tables]
+            locks.enter_context(locked_run(folder))
+            check_place(folder, overwrite=overwrite or _same_question(folder, question, keys))
+        yield
 
 
 def _question(

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from actionvit.features.atomic import atomic_write
+from actionvit.features.atomic import atomic_write, remove_leftovers
 from actionvit.features.decoding import Decoded, DecodeRequest, Frames, decode_stream
 from actionvit.features.failures import Failure
 from actionvit.pipeline.reporting.pictures import GAP, Look, animation, evenly, overlay, side_by_side
@@ -42,6 +42,7 @@ def draw_attention(
         Format of the animation.
     """
     output.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(output)
     requests = [DecodeRequest(str(video), video, (look.spec,)) for video in videos]
     with closing(decode_stream(requests, workers=1)) as results:
         for video, name, result in zip(videos, file_names(videos), results, strict=True):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actionvit.errors import ActionVitError
-from actionvit.features.atomic import atomic_write, remove
+from actionvit.features.atomic import atomic_write, remove, remove_leftovers
 from actionvit.pipeline.reporting.compare import compare_all, on_common_splits
 from actionvit.pipeline.reporting.csv_tables import csv_tables
 from actionvit.pipeline.reporting.curves import charts
@@ -22,7 +22,7 @@ from actionvit.pipeline.reporting.hard_clips import hard_clips
 from actionvit.pipeline.reporting.model import Report, as_json
 from actionvit.pipeline.reporting.table import to_csv
 from actionvit.pipeline.reporting.text import short_names
-from actionvit.pipeline.runs import Run
+from actionvit.pipeline.runs import Run, parsing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,11 +93,32 @@ def report(
     ActionVitError
         If two runs have one name or tested different clips, or if the folder cannot be written.
     """
+    _check_writable(output)
+    with parsing(*runs):
+        content = assemble(runs, embeddings=embeddings, projection=projection, progress=progress)
+        data = _files(content, runs, root, look, command, progress)
+    progress("writing", 0, len(data))
+    _write(output, data)
+    progress("writing", len(data), len(data))
+    return ReportFiles(
+        html=output / "report.html", others=tuple(output / name for name in data if name != "report.html")
+    )
+
+
+def _files(
+    content: Report,
+    runs: Sequence[Run],
+    root: Path | None,
+    look: Look | None,
+    command: Sequence[str],
+    progress: Progress,
+) -> dict[str, bytes]:
+    """Return every file of the report by its name below the output folder."""
+    from jinja2 import UndefinedError
+
     from actionvit.pipeline.reporting import drawing
     from actionvit.pipeline.reporting.page import page
 
-    _check_writable(output)
-    content = assemble(runs, embeddings=embeddings, projection=projection, progress=progress)
     pictures, thumbnails = _pictures(content, root, look, progress)
     captions = {name: chart.caption for name, chart in charts(content.runs).items()}
     draws = figures(content, thumbnails)
@@ -110,7 +131,10 @@ def report(
         if name != "metadata" and not name.startswith("confusion-"):  # the page shows these as tables
             inline[name] = drawing.inline(files[".svg"], _alt(name, captions))
     progress("figures", len(draws), len(draws))
-    html = page(content, runs, figures=inline, captions=captions, pictures=pictures, command=command)
+    try:
+        html = page(content, runs, figures=inline, captions=captions, pictures=pictures, command=command)
+    except UndefinedError as error:  # a value that a malformed run lacks
+        raise ValueError(str(error)) from error
     data |= {
         "report.html": html.encode(),
         "report.md": markdown(content).encode(),
@@ -118,13 +142,7 @@ def report(
     }
     data |= {f"{TABLES}/{name}.csv": to_csv(table).encode() for name, table in csv_tables(content).items()}
     text = json.dumps({**as_json(content), "files": sorted(data)}, indent=1, ensure_ascii=False, allow_nan=False)
-    data["report.json"] = f"{text}\n".encode()
-    progress("writing", 0, len(data))
-    _write(output, data)
-    progress("writing", len(data), len(data))
-    return ReportFiles(
-        html=output / "report.html", others=tuple(output / name for name in data if name != "report.html")
-    )
+    return {**data, "report.json": f"{text}\n".encode()}
 
 
 def assemble(
@@ -236,8 +254,9 @@ def _check_writable(output: Path) -> None:
 def _write(output: Path, data: Mapping[str, bytes]) -> None:
     """Publish files by name below `output`, and remove those that only an earlier report has."""
     try:
-        for folder in (FIGURES, TABLES):
-            (output / folder).mkdir(parents=True, exist_ok=True)
+        for folder in (output, output / FIGURES, output / TABLES):
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(folder)
         remove(output / name for name in _earlier(output) if name not in data)
         for name, content in data.items():
             atomic_write(output / name, content)

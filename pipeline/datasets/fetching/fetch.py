@@ -167,7 +167,9 @@ def fetch(name: str, to: Path, *, sources: Sequence[str] = (), progress: Progres
     """
     source = find_source(name)
     if _is_taken(to):
-        return _present(to)
+        present = _present(to)
+        _remove_work_folder(to.resolve())
+        return present
     checksums = () if sources else source.checksums
     sources = tuple(sources) or source.urls
     if not sources:
@@ -176,33 +178,51 @@ def fetch(name: str, to: Path, *, sources: Sequence[str] = (), progress: Progres
         if archive.lower().endswith((".rar", ".7z")):
             find_bsdtar(archive)  # before gigabytes are downloaded
     target = to.resolve()
-    with _work_folder(target) as work:
-        if _is_taken(to):
-            return _present(to)
-        archives = [_obtain(archive, work, source, progress) for archive in sources]
-        for file, checksum in zip(archives, checksums, strict=False):
-            _verify(file, checksum)
-        ready = _unpack_all(archives, work, source, progress)
-        scan = scan_tree(ready)
-        if target.exists():
-            target.rmdir()
-        ready.rename(target)
-        sync(target.parent)
-        for path in work.iterdir():
-            if path.name != LOCK:
-                shutil.rmtree(path)
+    try:
+        with _work_folder(target) as work:
+            if _is_taken(to):
+                return _present(to)
+            archives = [_obtain(archive, work, source, progress) for archive in sources]
+            for file, checksum in zip(archives, checksums, strict=False):
+                _verify(file, checksum)
+            ready = _unpack_all(archives, work, source, progress)
+            scan = scan_tree(ready)
+            if target.exists():
+                target.rmdir()
+            ready.rename(target)
+            sync(target.parent)
+            _empty(work)
+    except OSError as error:
+        place = error.filename or target.parent
+        raise ActionVitError(
+            f"data fetch: {place}: {error.strerror or error}; check the disk and run it again to go on from there"
+        ) from error
     return Fetched(to, len(scan.videos), len(scan.folders), new=True)
 
 
+def _empty(work: Path) -> None:
+    """Remove everything but the lock."""
+    for path in work.iterdir():
+        if path.name != LOCK:
+            shutil.rmtree(path)
+
+
+def _remove_work_folder(target: Path) -> None:
+    """Remove what a call left that was killed after it had published the target, unless another call is at work."""
+    if target.with_name(f".{target.name}.fetch").is_dir():
+        with suppress(ActionVitError, OSError), _work_folder(target, wait=False) as work:
+            _empty(work)
+
+
 @contextmanager
-def _work_folder(target: Path) -> Iterator[Path]:
+def _work_folder(target: Path, *, wait: bool = True) -> Iterator[Path]:
     """Hold the lock of the hidden folder beside the target, made anew if another call has removed it meanwhile."""
     work = target.with_name(f".{target.name}.fetch")
     with ExitStack() as stack:
         while True:
             try:
                 work.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(locked(work, wait=True, busy=_BUSY))
+                stack.enter_context(locked(work, wait=wait, busy=_BUSY))
                 break
             except OSError as error:
                 raise ActionVitError(
