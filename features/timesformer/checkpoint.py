@@ -118,7 +118,7 @@ def _from_folder(folder: Path, name: str) -> Weights:
         labels = tuple(str(id2label[key]) for key in sorted(id2label, key=int))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ActionVitError(
-            f"weights {name}: {processor_file or 'processor'} or the labels in config.json: {error}"
+            f"weights {name}: {processor_file or 'processor'} or the labels in config.json: {first_line(error)}"
         ) from error
     return Weights(
         source=name,
@@ -152,7 +152,9 @@ def _from_file(file: Path, name: str) -> Weights:
             image_size=side * patch,
         )
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-        raise ActionVitError(f"weights {name}: holds no divided space-time TimeSformer ({error})") from error
+        raise ActionVitError(
+            f"weights {name}: holds no divided space-time TimeSformer ({first_line(error)})"
+        ) from error
     return Weights(source=name, config=config, digest=file_digest(file), file=file, licence="CC BY-NC 4.0")
 
 
@@ -170,7 +172,7 @@ def _architecture(config: dict[str, Any], name: str) -> TimeSformerConfig:
     try:
         return TimeSformerConfig.from_hf(config)
     except (TypeError, ValueError) as error:
-        raise ActionVitError(f"weights {name}: config.json: {error}") from error
+        raise ActionVitError(f"weights {name}: config.json: {first_line(error)}") from error
 
 
 def _read_tensors(file: Path, *, data: bool = True) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from actionvit.errors import ActionVitError
 from actionvit.features.timesformer.config import TimeSformerConfig
+from actionvit.text import printable
 
 # One line per module: our name, transformers' and the original's; N stands for the block number.
 _MODULES = (
@@ -115,9 +116,10 @@ def check_tensors(
             if shapes[name] != expected[name]
         ],
     }
+    shown = {kind: [printable(item)[:100] for item in items] for kind, items in problems.items()}
     parts = [
         f"{len(items)} {kind} ({', '.join(items[:3])}{', ...' if len(items) > 3 else ''})"
-        for kind, items in problems.items()
+        for kind, items in shown.items()
         if items
     ]
     if parts:

@@ -224,7 +224,7 @@ class World:
         killed = code == -signal.SIGKILL
         if "Traceback" in text or not (killed or code in (0, 3) or (code == 1 and len(errors) == 1)):
             return f"exit code {code}: {text[-1500:]}"
-        if code:
+        if code and self.differences(name):  # a command that was killed at its end has published everything
             resume = ["--resume"] if name == "finetune" else []
             code, text = self.run([*self.commands()[name], *resume])
             if code:
