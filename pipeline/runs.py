@@ -387,7 +387,7 @@ def _write_predictions(path: Path, predictions: Predictions) -> None:
 
 def _read_predictions(path: Path) -> Predictions:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays: dict[str, Any] = {field.name: file[field.name] for field in fields(Predictions)}
         return Predictions(**{**arrays, "class_names": tuple(arrays["class_names"].tolist())})
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
