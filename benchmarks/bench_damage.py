@@ -8,7 +8,7 @@ A broken copy is refused, kept with a flag, or kept without; in the last two cas
 intact or changed. The last column counts undetected changes. A supervised worker decodes the copies, so that a crash
 or a hang would be counted.
 
-`--kills N` ends commands by SIGKILL at N random moments, runs each again and compares what it publishes.
+`--kills N` ends commands by SIGKILL at N random moments, runs each again and compares its published files.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class Command(click.Command):
     """A command whose help lists its options by group, and that takes `-v` and `-q`."""
 
     running: ClassVar[click.Command | None] = None
-    """The command invoked last; the log is written in its options, whichever thread it comes from."""
+    """The command invoked last; log messages of all threads use its option names."""
 
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -156,7 +156,7 @@ class Command(click.Command):
             logger.removeHandler(collector)
 
     def get_help_option_names(self, ctx: click.Context) -> list[str]:
-        """Return the names of the help option, which are the same in every context."""
+        """Return the names of the help option, the same in every context."""
         return ["-h", "--help"]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -174,7 +174,7 @@ class Command(click.Command):
                     formatter.write_dl(records)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples as they stand, one per line."""
+        """Write the examples unchanged, one per line."""
         if self.examples:
             with formatter.section("Examples"):
                 for line in self.examples:

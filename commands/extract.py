@@ -199,8 +199,8 @@ def command(
 def _announce(rows: int, size: int) -> None:
     """Print the size to be written, since tokens take a hundred times the space of embeddings."""
     if rows:
-        each, whole = size / rows / 1e6, size / 1e9
-        click.echo(f"{rows} rows to write, {each:.1f} MB each with all tokens: {whole:.2f} GB", err=True)
+        per_row, total = size / rows / 1e6, size / 1e9
+        click.echo(f"{rows} rows to write, {per_row:.1f} MB each with all tokens: {total:.2f} GB", err=True)
 
 
 def _as_json(summary: Summary) -> dict[str, Any]:
@@ -214,7 +214,7 @@ def _as_json(summary: Summary) -> dict[str, Any]:
 
 
 def _print(summary: Summary, dataset: str, dry_run: bool) -> None:
-    """Print what was done, one line per variant, and the time per stage."""
+    """Print the result, one line per variant, and the time per stage."""
     for outcome in summary.outcomes:
         counts = {
             "to embed": outcome.pending,

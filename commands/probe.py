@@ -113,9 +113,9 @@ def command(
     if fuse and len(variants) < 2:
         raise click.UsageError("--fuse joins several variants' heads; name them with --variant A --variant B")
     if balanced and class_weights:
-        raise click.UsageError("--balanced says --class-weight balanced already; give one of them")
+        raise click.UsageError("--balanced is --class-weight balanced; give one of them")
     if run_name and Path(run_name).name != run_name:
-        raise click.UsageError(f"--run-name: got {run_name!r}, expected a name; --runs says where")
+        raise click.UsageError(f"--run-name: got {run_name!r}, expected a name; --runs sets the folder")
     automatic = spec.device == "auto" and "device" not in head_class(spec.head)().get_params()
     spec = replace(
         spec,
@@ -136,12 +136,12 @@ def command(
         groups = [*(([table], "") for table in tables), *((tables, f"-fused-{rule}") for rule in fuse)]
         if run_name and len(specs) * len(groups) > 1:
             raise click.UsageError(f"--run-name names one run, and there are {len(specs) * len(groups)}; leave it out")
-        planned = [PlannedRun(tables=used, spec=one, suffix=suffix) for one in specs for used, suffix in groups]
+        planned = [PlannedRun(tables=used, spec=each, suffix=suffix) for each in specs for used, suffix in groups]
     with reserved_runs(runs, dataset, planned, name=run_name, overwrite=overwrite):
         results = probe_mveb(dataset, tables, specs[0]) if mveb else []
-        for one in specs if not mveb else ():
-            with progress(f"probe {one.class_weight}", "head", delay=2) as advance:
-                results += probe(dataset, tables, one, fusion=fuse, jobs=jobs, on_task=advance)
+        for each in specs if not mveb else ():
+            with progress(f"probe {each.class_weight}", "head", delay=2) as advance:
+                results += probe(dataset, tables, each, fusion=fuse, jobs=jobs, on_task=advance)
         _publish(results, runs, run_name, overwrite=overwrite, as_json=as_json)
 
 

@@ -69,11 +69,11 @@ def command(
     from actionvit.commands.predict import open_run
     from actionvit.pipeline.reporting import dataset_folder, encoder_attention, read_embeddings, report
 
-    found = [open_run(name) for name in runs]
-    first = found[0]
+    opened = [open_run(name) for name in runs]
+    first = opened[0]
     folder = dataset_folder(first, root) if clips else None
     if attention and folder is None:
-        why = "they are not where the run says; give --root" if clips else "leave out --no-thumbnails"
+        why = "they are not where the run recorded them; give --root" if clips else "leave out --no-thumbnails"
         raise click.UsageError(f"--attention draws on the clips: {why}")
     embeddings = read_embeddings(first) if analysed else None
     if analysed and embeddings is None:
@@ -81,7 +81,7 @@ def command(
         warn(f"{first.name}: embeddings are not at {store}, or have changed: they are not analyzed")
     with stages() as progress:
         files = report(
-            found,
+            opened,
             output=out or first.folder / "report",
             root=folder,
             embeddings=embeddings,

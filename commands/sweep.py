@@ -1,4 +1,4 @@
-"""`actionvit sweep`: which resolution, how many frames, which head."""
+"""`actionvit sweep`: cost and accuracy over resolutions, frame counts, variants and heads."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def command(
     )
     specs = [replace(base, head=head, class_weight=weighting) for head in heads for weighting in weightings]
     for spec in specs:
-        build_head(spec)  # a head without the setting is refused before hours are spent
+        build_head(spec)  # refuse a head without the setting before hours of extraction
     device, resolved = resolve_device(device, precision)
     shapes = [
         replace(views, num_frames=frames, size=size) for frames in num_frames or (None,) for size in sizes or (None,)
@@ -145,8 +145,8 @@ def command(
     typed = ["actionvit", *sys.argv[1:]]
     probed, count = [], len(planned) * len(specs)
     with progress("probe", "setting", total=count) as advance:
-        for one in probe_all(dataset, planned, specs, runs=folder / "runs", jobs=jobs, command=typed):
-            probed.append(one)
+        for entry in probe_all(dataset, planned, specs, runs=folder / "runs", jobs=jobs, command=typed):
+            probed.append(entry)
             advance(len(probed), count)
     click.echo(f"\n{write_sweep(folder, dataset, probed, command=typed)}\n{folder}")
     failed = [outcome for summary in summaries for outcome in summary.outcomes if outcome.failed]
@@ -161,9 +161,11 @@ def _print_plan(dataset: Dataset, planned: Sequence[Planned], device: str) -> No
     from actionvit.pipeline.experiments.sweep import remaining_work
 
     click.echo(f"{dataset.name}: {len(dataset.videos)} videos, {len(planned)} settings")
-    for one in planned:
-        todo = f"{one.todo} to embed, {one.todo * one.gmac:,.0f} GMAC" if one.todo else "nothing to embed"
-        click.echo(f"  {one.name:16} {one.gmac:8.2f} GMAC per video: {one.rows} cached, {todo}")
+    for setting in planned:
+        todo = (
+            f"{setting.todo} to embed, {setting.todo * setting.gmac:,.0f} GMAC" if setting.todo else "nothing to embed"
+        )
+        click.echo(f"  {setting.name:16} {setting.gmac:8.2f} GMAC per video: {setting.rows} cached, {todo}")
     if work := remaining_work(planned, device):
         total, most, (shortest, longest) = work
         if math.isnan(shortest):

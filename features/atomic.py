@@ -83,7 +83,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             sync(path.parent)
         except BaseException:
             if not temporary.exists() and path.exists():
-                path.rename(temporary)  # its name is not durable, and the error says that nothing was written
+                path.rename(temporary)  # its name is not durable, so it must not count as written
             if old.exists() and not path.exists():
                 old.rename(path)
             shutil.rmtree(temporary, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""A run: a folder that holds what a head predicted, how good that is, the head, and where all of it came from.
+"""A run: a folder with the predictions of a head, their metrics, the head itself, and the provenance of all of it.
 
-Readable without torch; `docs/reference/run-format.md` says what each file holds.
+Readable without torch; `docs/reference/run-format.md` describes each file.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Predictions:
     """C names, in the order of `scores`."""
 
     def __post_init__(self) -> None:
-        """Refuse arrays of different lengths, and scores that are no probabilities."""
+        """Refuse arrays of different lengths, and scores that are not probabilities."""
         rows = len(self.id)
         for name in ("split", "true", "source"):
             if getattr(self, name).shape != (rows,):
@@ -75,7 +75,7 @@ class Predictions:
 
     @property
     def cluster(self) -> NDArray[np.str_]:
-        """(M,), what a bootstrap draws whole: the source, or the id where none is known."""
+        """(M,), the cluster of each clip for intervals: its source, or its id if the source is unknown."""
         return np.where(self.source == "", self.id, self.source)
 
     def of_splits(self, names: Sequence[str]) -> Predictions:
@@ -99,7 +99,7 @@ class Run:
     predictions: Predictions
     metrics: dict[str, Any]
     train: dict[str, list[str]]
-    """Ids of the training clips by split name; empty where the run does not tell."""
+    """Ids of the training clips by split name; empty if the run does not record them."""
 
     @property
     def name(self) -> str:
@@ -194,13 +194,13 @@ def training_sizes(*runs: Run) -> dict[str, int]:
 
 
 def check_place(folder: Path, *, overwrite: bool) -> None:
-    """Raise ActionVitError if a run may not be written there: one is, and `overwrite` is off, or something else is."""
+    """Raise ActionVitError if the folder holds a run and `overwrite` is off, or holds anything else."""
     if not folder.exists():
         return
     if not overwrite:
         raise ActionVitError(f"run {folder} exists: choose another run_name=, or overwrite=True to replace it")
     if not (folder / INFO).is_file():
-        raise ActionVitError(f"{folder} is there and is no run (no {INFO}): choose another name")
+        raise ActionVitError(f"{folder} exists and is not a run (no {INFO}): choose another name")
 
 
 INFO_TYPES: dict[str, type] = {
@@ -248,34 +248,34 @@ def write_run(
     more: Mapping[str, bytes] | None = None,
     overwrite: bool = False,
 ) -> Run:
-    """Write a run completely or not at all.
+    """Write a run atomically.
 
-    The same input gives the same bytes in every file. A report in a run that is replaced stays where the predictions
-    are the same, and goes with the run where they are not.
+    The same input gives the same bytes in every file. If a run is replaced, its report is kept if the predictions are
+    unchanged, and deleted with the run otherwise.
 
     Parameters
     ----------
     folder : Path
         `RUNS/NAME`.
     info : mapping
-        Where the run comes from; `docs/reference/run-format.md` lists the keys.
+        Provenance of the run; `docs/reference/run-format.md` lists the keys.
     predictions : Predictions
         Of all test clips of all splits.
     metrics : mapping
         As from `measure`.
     head_tensors, head_config : mapping
-        The head: arrays by name, and what JSON can hold.
+        The head: arrays by name, and its settings as JSON values.
     train : mapping, optional
-        Ids of the training clips by split name; without them the report cannot look for leaks.
+        Ids of the training clips by split name; without them a report cannot search for leaks.
     more : mapping, optional
-        Further files by their place in the folder.
+        Further files by their path in the folder.
     overwrite : bool
-        Replace a run that is there.
+        Replace an existing run.
 
     Raises
     ------
     ActionVitError
-        If the folder is there already and `overwrite` is off, or holds something that is not a run.
+        If the folder exists and `overwrite` is off, or it holds something that is not a run.
     """
     check_place(folder, overwrite=overwrite)
     with atomic_folder(folder) as fresh:
@@ -301,13 +301,13 @@ def read_run(folder: Path) -> Run:
     Raises
     ------
     ActionVitError
-        If a file is missing, broken, or of a newer version than this one knows.
+        If a file is missing or damaged, or was written by a newer version.
     """
     if not folder.exists():
         restore_folder(folder)  # a process may have been killed while it replaced the run
     if not (folder / INFO).is_file():
         near = ", ".join(run.name for run in find_runs(folder.parent)) or "none"
-        raise ActionVitError(f"{folder} is no run (no {INFO}); runs beside it: {near}")
+        raise ActionVitError(f"{folder} is not a run (no {INFO}); runs beside it: {near}")
     return Run(
         folder=folder,
         info=_read_json(folder / INFO, "variant", **INFO_TYPES),
@@ -329,7 +329,7 @@ def parsing(*runs: Run) -> Iterator[None]:
 
 
 def find_run(name: str, runs: Path) -> Run:
-    """Read a run by its folder, or by its name below `runs`; a folder without `run.json` is not taken for a run.
+    """Read a run by its folder, or by its name below `runs`; folders without `run.json` are ignored.
 
     Raises
     ------
@@ -343,7 +343,7 @@ def find_run(name: str, runs: Path) -> Run:
 
 
 def find_runs(root: Path) -> list[Path]:
-    """Return the run folders directly below `root`, sorted by name; hidden folders are no runs."""
+    """Return the run folders directly below `root`, sorted by name; hidden folders are ignored."""
     if not root.is_dir():
         return []
     restore_folders(root)
@@ -373,7 +373,7 @@ def _read_json(path: Path, *needed: str, **types: type) -> dict[str, Any]:
 
 
 def _write_predictions(path: Path, predictions: Predictions) -> None:
-    # Members of `savez` carry 1980-01-01 as their date, so that the same predictions are the same bytes.
+    # Members of `savez` have the date 1980-01-01, so that the same predictions give the same bytes.
     np.savez_compressed(
         path,
         id=predictions.id,

@@ -656,7 +656,7 @@ def test_a_folder_that_is_no_run_is_refused_before_the_training(
 ) -> None:
     (tmp_path / "runs" / "run").mkdir(parents=True)
     result = invoke(*command(dataset, weights, tmp_path, "--overwrite"))
-    assert result.exit_code == 1 and "is no run" in str(result.exception)
+    assert result.exit_code == 1 and "is not a run" in str(result.exception)
     assert not (tmp_path / "cache").exists() and not (tmp_path / "runs" / "run.training").exists()
 
 

@@ -457,7 +457,7 @@ def test_the_command_says_what_is_not_at_hand_and_what_is_wrong(pair: list[Run],
     result = run(pair[0].folder, "--output", tmp_path)
     assert result.exit_code == 0 and "they are not analyzed" in result.stderr
     error = run(tmp_path / "nothing").exception
-    assert isinstance(error, ActionVitError) and "is no run" in str(error)
+    assert isinstance(error, ActionVitError) and "is not a run" in str(error)
     (tmp_path / "file").touch()
     error = run(pair[0].folder, "--output", tmp_path / "file").exception
     assert isinstance(error, ActionVitError) and "choose another folder" in str(error)

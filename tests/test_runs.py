@@ -127,7 +127,7 @@ def test_a_run_is_not_overwritten_unasked(run: Run) -> None:
 def test_what_is_no_run_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
-    with pytest.raises(ActionVitError, match="is no run"):
+    with pytest.raises(ActionVitError, match="is not a run"):
         write(tmp_path / "mine", predictions(), overwrite=True)
     assert (tmp_path / "mine" / "thesis.tex").exists()
 

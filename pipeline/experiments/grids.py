@@ -1,4 +1,4 @@
-"""Many probes that differ in one thing or two, and the table that compares them."""
+"""Grids of probes that differ in one or two settings, and the rows of their table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import default_protocol
 from actionvit.pipeline.probing.features import FeatureTable, Quantity, StoreChoice, read_tables
 from actionvit.pipeline.probing.probe import probe
-from actionvit.pipeline.probing.results import ProbeResult, run_name, same_answer
+from actionvit.pipeline.probing.results import ProbeResult, has_same_result, run_name
 from actionvit.pipeline.probing.spec import ProbeSpec, features_of
 from actionvit.pipeline.probing.subsets import tail_ranks
 from actionvit.pipeline.probing.tasks import plan
@@ -31,7 +31,7 @@ SHOWN = ("top1", "mean_class_accuracy")
 """Metrics of a table's row."""
 
 CONTROL = "none, even classes"
-"""Weighting column of the control rows of `imbalance`: as many clips without the imbalance."""
+"""Weighting column of the control rows of `imbalance`: the same number of clips without the imbalance."""
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "none": {},
@@ -46,7 +46,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One probe of an experiment and the columns that tell it from the others."""
+    """One probe of an experiment, and the columns in which it differs from the others."""
 
     labels: Mapping[str, Any]
     spec: ProbeSpec
@@ -71,10 +71,10 @@ def heads_cells(
 
 
 def imbalance_cells(base: ProbeSpec, *, factors: Sequence[float], strategies: Sequence[str]) -> list[Cell]:
-    """Return strategies × factors of a long tail, for one head; mean class accuracy is what all of them aim at.
+    """Return strategies × factors of a long tail, for one head; all strategies target mean class accuracy.
 
-    At every factor the same classes are head, middle and tail, drawn by the seed. A control row per factor has as many
-    training clips without the imbalance.
+    At every factor the same classes are head, middle and tail, drawn by the seed. One control row per factor has the
+    same number of training clips without the imbalance.
     """
     of_head = replace(base, features=features_of(base.head), criterion="mean_class_accuracy")
     control = [
@@ -103,7 +103,7 @@ def splits_cells(dataset: Dataset, base: ProbeSpec) -> list[Cell]:
 
 
 def applies(head: str, strategy: str) -> bool:
-    """Whether a head has the settings of a strategy."""
+    """Return whether a head has the settings of a strategy."""
     return set(STRATEGIES[strategy]) <= set(head_class(head)().get_params())
 
 
@@ -118,7 +118,7 @@ def run_cells(
     on_head: Callable[[int, int], None] = lambda done, total: None,
     **chosen: Unpack[StoreChoice],
 ) -> Iterator[tuple[Cell, Run]]:
-    """Yield each cell with its run, in order; a run below `runs` that has the cell's result already is read.
+    """Yield each cell with its run, in order; a run below `runs` with the same settings and data is reused.
 
     Embeddings are read once. `on_head` is called with the number of finished heads, one per cell and split, and of all
     heads.
@@ -132,7 +132,7 @@ def run_cells(
             stores[quantity] = read_tables(dataset, [variant], cache=cache, quantity=quantity, **chosen)[0]
         table = stores[quantity]
         folder = runs / run_name(variant, cell.spec)
-        is_done = partial(same_answer, folder, cell.spec, dataset, [table.store], table.id.tolist())
+        is_done = partial(has_same_result, folder, cell.spec, dataset, [table.store], table.id.tolist())
         if not is_done():
             with locked_run(folder, wait=True):
                 if not is_done():  # by another process meanwhile
@@ -156,8 +156,8 @@ def row_of(cell: Cell, result: Run | ProbeResult) -> Row:
 def thirds_of(dataset: Dataset, result: Run | ProbeResult) -> Row:
     """Return the accuracy on head, middle and tail classes, a third each, with intervals by source.
 
-    Of a long tail the thirds are those that the seed drew, the same for every factor; otherwise classes are ranked by
-    their training clips, in each split. A clip counts once per third; a third without any is left out.
+    With a long tail the thirds are drawn by the seed and the same for every factor; otherwise classes are ranked by
+    their number of training clips in each split. A clip counts once per third; a third without clips is left out.
     """
     predictions = result.predictions
     third = np.empty(len(predictions.id), dtype=np.intp)
@@ -179,7 +179,7 @@ def thirds_of(dataset: Dataset, result: Run | ProbeResult) -> Row:
 
 
 def _ranks(dataset: Dataset, result: Run | ProbeResult, split: str) -> NDArray[np.intp]:
-    """Return each class's place from head (0) to tail, (C,)."""
+    """Return each class's rank from head (0) to tail, (C,)."""
     names = result.predictions.class_names
     number = {name: place for place, name in enumerate(names)}
     trained = set(result.train[split])

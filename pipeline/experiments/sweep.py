@@ -24,12 +24,12 @@ from actionvit.pipeline.extraction.job import ExtractOptions
 from actionvit.pipeline.extraction.summary import Outcome, Summary
 from actionvit.pipeline.probing.features import Quantity, shared_videos, table_of
 from actionvit.pipeline.probing.probe import probe
-from actionvit.pipeline.probing.results import run_name, same_answer
+from actionvit.pipeline.probing.results import has_same_result, run_name
 from actionvit.pipeline.probing.spec import ProbeSpec, features_of
 from actionvit.pipeline.runs import Run, locked_run, read_run
 
 MIN_VIDEOS = 20
-"""Videos of the most expensive setting below whose cost no rate is measured: it would take as long as the work."""
+"""If the work is less than this many videos of the most expensive setting, no rate is measured: that takes as long."""
 
 TOGETHER = 4
 """Settings that are embedded from one decoding of the videos: each holds its weights in memory."""
@@ -37,7 +37,7 @@ TOGETHER = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """One setting of the encoder, and what it still costs."""
+    """One setting of the encoder, and its remaining work."""
 
     job: EncoderJob
     store: Path
@@ -55,7 +55,7 @@ class Planned:
 
     @property
     def gmac(self) -> float:
-        """10⁹ multiply-adds a video, all its views."""
+        """Multiply-adds for all views of one video, in 10⁹."""
         return self.job.plain_gmac
 
 
@@ -67,20 +67,20 @@ class Probed:
     spec: ProbeSpec
     run: Run
     reused: bool
-    """Whether the run was there already."""
+    """Whether an existing run was reused."""
 
 
 def plan_sweep(dataset: Dataset, jobs: Sequence[EncoderJob], *, cache: Path, policy: DecodePolicy) -> list[Planned]:
-    """Return what each setting has and lacks, the cheapest first; embeds nothing.
+    """Return the cached and missing videos of each setting, the cheapest first; embeds nothing.
 
     Raises
     ------
     ActionVitError
-        If a setting is impossible: a size of no whole patches, say.
+        If a setting is impossible, such as a size that is not a multiple of the patch.
     """
     outcomes = extract(dataset, jobs, cache=cache, policy=policy, dry_run=True).outcomes
-    found = [_planned(job, outcome) for job, outcome in zip(jobs, outcomes, strict=True)]
-    return sorted(found, key=lambda one: (one.gmac, one.name))
+    settings = [_planned(job, outcome) for job, outcome in zip(jobs, outcomes, strict=True)]
+    return sorted(settings, key=lambda setting: (setting.gmac, setting.name))
 
 
 def _planned(job: EncoderJob, outcome: Outcome) -> Planned:
@@ -95,11 +95,11 @@ def remaining_work(planned: Sequence[Planned], device: str) -> tuple[float, Plan
     tuple of (10⁹ multiply-adds, most expensive setting, (shortest, longest) time in seconds), or None
         The times are NaN if the work is too small to be measured. None if nothing is missing.
     """
-    lacking = [one for one in planned if one.todo]
+    lacking = [setting for setting in planned if setting.todo]
     if not lacking:
         return None
-    total = sum(one.todo * one.gmac for one in lacking)
-    most = max(lacking, key=lambda one: one.todo * one.gmac)
+    total = sum(setting.todo * setting.gmac for setting in lacking)
+    most = max(lacking, key=lambda setting: setting.todo * setting.gmac)
     if total < MIN_VIDEOS * most.gmac:
         return total, most, (math.nan, math.nan)
     slow, fast = measured_rate(most, device)
@@ -146,17 +146,17 @@ def embed(
     on_video : callable
         Called with (names of the settings, videos done, videos to do).
     """
-    lacking = [one for one in planned if one.todo or one.copies]
+    lacking = [setting for setting in planned if setting.todo or setting.copies]
     summaries = []
     for start in range(0, len(lacking), TOGETHER):
         group = lacking[start : start + TOGETHER]
         summaries.append(
             extract(
                 dataset,
-                [one.job for one in group],
+                [setting.job for setting in group],
                 cache=cache,
                 device=device,
-                on_video=partial(on_video, ", ".join(one.name for one in group)),
+                on_video=partial(on_video, ", ".join(setting.name for setting in group)),
                 **options,
             )
         )
@@ -172,29 +172,43 @@ def probe_all(
     jobs: int = 2,
     command: Sequence[str] = (),
 ) -> Iterator[Probed]:
-    """Yield every setting with every head, over the videos that all settings have; a run that is there is read.
+    """Yield every setting with every head, over the videos cached for all settings; existing runs are reused.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    planned : sequence of Planned
+        The settings, embedded.
+    specs : sequence of ProbeSpec
+        One per head and weighting.
+    runs : Path
+        Folder of the runs.
+    jobs : int
+        Threads, each working on one split.
+    command : sequence of str
+        The command line, for the runs' provenance.
 
     Raises
     ------
     ActionVitError
-        If no video is cached under all settings, or a head lacks a setting it is asked for.
+        If no video is cached for all settings, or a head does not have a setting.
     """
-    stores = [FeatureStore.open(one.store) for one in planned]
+    stores = [FeatureStore.open(setting.store) for setting in planned]
     videos = shared_videos(dataset, stores)
     ids = [video.id for video in videos]
-    for one, store in zip(planned, stores, strict=True):
+    for setting, store in zip(planned, stores, strict=True):
         tables: dict[Quantity, Any] = {}
         for spec in specs:
             spec = replace(spec, features=features_of(spec.head))
-            folder = runs / run_name(one.name, spec)
-            if same_answer(folder, spec, dataset, [store], ids):
-                yield Probed(planned=one, spec=spec, run=read_run(folder), reused=True)
+            folder = runs / run_name(setting.name, spec)
+            if has_same_result(folder, spec, dataset, [store], ids):
+                yield Probed(planned=setting, spec=spec, run=read_run(folder), reused=True)
                 continue
             if spec.features not in tables:
                 tables[spec.features] = table_of(dataset, store, videos, spec.features)
             with locked_run(folder, wait=True):
-                if not (reused := same_answer(folder, spec, dataset, [store], ids)):  # by another process meanwhile
+                if not (reused := has_same_result(folder, spec, dataset, [store], ids)):  # by another process meanwhile
                     result = probe(dataset, [tables[spec.features]], spec, jobs=jobs)[0]
                     result.info["command"] = list(command)
                     result.write(runs, name=folder.name, overwrite=True)
-            yield Probed(planned=one, spec=spec, run=read_run(folder), reused=reused)
+            yield Probed(planned=setting, spec=spec, run=read_run(folder), reused=reused)

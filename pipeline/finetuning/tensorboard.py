@@ -43,7 +43,7 @@ def tensorboard_log(folder: Path, *, enabled: bool = True) -> Iterator[Callable[
                     RecordWriter(file).write(event.SerializeToString())
         except OSError as error:
             raise ActionVitError(
-                f"{path}: cannot be written: {error.strerror}; mend that and continue with resume="
+                f"{path}: cannot be written: {error.strerror}; fix this and continue with resume="
             ) from error
 
     def log(row: Mapping[str, float]) -> None:

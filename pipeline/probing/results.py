@@ -1,4 +1,4 @@
-"""Fitted heads -> a run: predictions and metrics over all splits, and where every number comes from."""
+"""Fitted heads -> a run: predictions and metrics over all splits, and their provenance."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from actionvit.pipeline.probing.tasks import Fitted, Task, plan
 from actionvit.pipeline.runs import INFO, Predictions, Run, check_place, locked_run, measure, versions, write_run
 
 VERSIONS = ("numpy", "scikit-learn", "scipy")
-QUESTION = ("variant", "dataset", "input", "videos_digest")
+IDENTITY = ("variant", "dataset", "input", "videos_digest")
 """Keys of run.json that identify a probe, beside its spec and the keys of its stores."""
 
 
@@ -43,16 +43,16 @@ class ProbeResult:
     head: Head
     """Of the first split and seed, or the final head on all videos."""
     trained_on: dict[str, Any]
-    """`videos`: how many; `part`: which."""
+    """`videos`: number of training videos; `part`: their part of the dataset."""
     train: dict[str, list[str]]
 
     def write(self, runs: Path, *, name: str | None = None, overwrite: bool = False) -> Run:
-        """Write the run below `runs`; one of that name is replaced if it answered the same question.
+        """Write the run below `runs`; an existing run of that name is replaced if it has the same settings and data.
 
         Raises
         ------
         ActionVitError
-            If another run of that name is there and `overwrite` is off.
+            If a run of that name with other settings or data exists and `overwrite` is off.
         """
         folder = runs / (name or self.name)
         tensors, config = dump_head(self.head)
@@ -70,7 +70,7 @@ class ProbeResult:
                 "trained_on": self.trained_on,
             },
             train=self.train,
-            overwrite=overwrite or _same_question(folder, self.info, [one["key"] for one in self.info["stores"]]),
+            overwrite=overwrite or _same_identity(folder, self.info, [store["key"] for store in self.info["stores"]]),
         )
 
 
@@ -83,34 +83,48 @@ def make_result(
     *,
     final: Fitted | None = None,
 ) -> ProbeResult:
-    """Return the run of one table's heads, or of several tables' fused ones; it stores `final` if there is one."""
+    """Return the run of fitted heads.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    tables : sequence of FeatureTable
+        The embeddings; several if the heads are fused.
+    fitted : sequence of Fitted
+        One per split and seed.
+    spec : ProbeSpec
+    suffix : str
+        Added to the run's name and the head's kind, such as `-fused-mean`.
+    final : Fitted, optional
+        A head trained on all videos, which the run stores instead of the first split's.
+    """
     table = tables[0]
-    variant = "+".join(one.variant for one in tables)
+    variant = "+".join(member.variant for member in tables)
     predictions = _predictions(table, fitted)
-    n_train = {one.task.name: len(one.train) for one in fitted}
-    stores = [_store(one) for one in tables]
-    inner = fitted[0].head  # that of a calibrated one: its settings are what was asked for
+    n_train = {fit.task.name: len(fit.train) for fit in fitted}
+    stores = [_store(member) for member in tables]
+    inner = fitted[0].head  # a calibrated head wraps the one with the requested settings
     if spec.calibrate and not suffix and isinstance(inner, LateFusion):
         inner = inner.heads_[0]
     info = {
-        **_question(dataset, tables, spec, [one.task for one in fitted]),
+        **_identity(dataset, tables, spec, [fit.task for fit in fitted]),
         "protocol": fitted[0].task.split.name.rpartition("-")[0],
         "store": stores[0],
         "stores": stores,
-        "gmac": sum(_gmac(one) for one in tables),
+        "gmac": sum(_gmac(member) for member in tables),
         "head": {"kind": spec.head + suffix, **_settings(inner)},
         "search": [
-            {"split": one.task.name, "variant": of.variant, **search}
-            for one in fitted
-            for of, search in zip(tables, one.searches, strict=True)
+            {"split": fit.task.name, "variant": of.variant, **search}
+            for fit in fitted
+            for of, search in zip(tables, fit.searches, strict=True)
         ],
         "final": final and {"videos": len(final.train), "setting": final.selected.best_params},
         "leaks": _leaks(dataset, fitted),
-        "seeds": {"splits, folds, training": sorted({one.task.seed for one in fitted}), "bootstrap": 0},
+        "seeds": {"splits, folds, training": sorted({fit.task.seed for fit in fitted}), "bootstrap": 0},
         "timings": {
-            **timings([one.store.folder for one in tables], rows=len(table.id)),
-            "fit": round(sum(one.seconds[0] for one in fitted), 3),
-            "predict": round(sum(one.seconds[1] for one in fitted), 3),
+            **timings([member.store.folder for member in tables], rows=len(table.id)),
+            "fit": round(sum(fit.seconds[0] for fit in fitted), 3),
+            "predict": round(sum(fit.seconds[1] for fit in fitted), 3),
         },
         "coverage": coverage(dataset, table),
         "versions": versions(*VERSIONS),
@@ -126,7 +140,7 @@ def make_result(
             "videos": len((final or fitted[0]).train),
             "part": "all videos" if final else f"training set of split {fitted[0].task.name}",
         },
-        train={one.task.name: ids[one.train].tolist() for one in fitted},
+        train={fit.task.name: ids[fit.train].tolist() for fit in fitted},
     )
 
 
@@ -153,29 +167,29 @@ def reserved_runs(
     """
     with ExitStack() as locks:
         for run in planned:
-            question = _question(dataset, run.tables, run.spec, plan(dataset, run.spec))
-            folder = runs / (name or run_name(question["variant"], run.spec) + run.suffix)
+            identity = _identity(dataset, run.tables, run.spec, plan(dataset, run.spec))
+            folder = runs / (name or run_name(identity["variant"], run.spec) + run.suffix)
             keys = [table.store.key.to_dict() for table in run.tables]
             locks.enter_context(locked_run(folder))
-            check_place(folder, overwrite=overwrite or _same_question(folder, question, keys))
+            check_place(folder, overwrite=overwrite or _same_identity(folder, identity, keys))
         yield
 
 
-def _question(
+def _identity(
     dataset: Dataset, tables: Sequence[FeatureTable], spec: ProbeSpec, tasks: Sequence[Task]
 ) -> dict[str, Any]:
     """Return the entries of run.json that identify a probe."""
     return {
-        "variant": "+".join(one.variant for one in tables),
+        "variant": "+".join(member.variant for member in tables),
         "dataset": dataset.run_record,
         "spec": _spec(spec),
-        "input": {"variants": [one.variant for one in tables], "features": spec.features, "views": spec.views},
+        "input": {"variants": [member.variant for member in tables], "features": spec.features, "views": spec.views},
         "videos_digest": videos_digest(dataset, tables[0].id.tolist(), tasks),
     }
 
 
 def run_name(variant: str, spec: ProbeSpec) -> str:
-    """Return a name that tells what is not as usual: `base-linear-balanced`."""
+    """Return a run name built from the non-default settings: `base-linear-balanced`."""
     parts = [
         variant,
         spec.head,
@@ -198,14 +212,14 @@ def run_name(variant: str, spec: ProbeSpec) -> str:
 def _predictions(table: FeatureTable, fitted: Sequence[Fitted]) -> Predictions:
     """Join the test rows of all tasks; a class that a training set lacked has probability 0."""
     scores = []
-    for one in fitted:
-        full = np.zeros((len(one.test), len(table.class_names)))
-        full[:, one.head.classes_] = np.exp(one.log_proba)
+    for fit in fitted:
+        full = np.zeros((len(fit.test), len(table.class_names)))
+        full[:, fit.head.classes_] = np.exp(fit.log_proba)
         scores.append(full)
-    rows = np.concatenate([one.test for one in fitted])
+    rows = np.concatenate([fit.test for fit in fitted])
     return Predictions(
         id=table.id[rows],
-        split=np.concatenate([np.full(len(one.test), one.task.name) for one in fitted]),
+        split=np.concatenate([np.full(len(fit.test), fit.task.name) for fit in fitted]),
         true=table.y[rows].astype(np.int64),
         scores=np.concatenate(scores).astype(np.float32),
         source=table.source[rows],
@@ -214,8 +228,8 @@ def _predictions(table: FeatureTable, fitted: Sequence[Fitted]) -> Predictions:
 
 
 def _leaks(dataset: Dataset, fitted: Sequence[Fitted]) -> dict[str, int]:
-    """Return how many sources stand on both sides, by split, where any does."""
-    counts = {one.task.name: len(leaking_sources(dataset, one.task.split)) for one in fitted}
+    """Return the number of sources in both the training and the test set, by split; splits without any are left out."""
+    counts = {fit.task.name: len(leaking_sources(dataset, fit.task.split)) for fit in fitted}
     return {name: count for name, count in counts.items() if count}
 
 
@@ -224,7 +238,7 @@ def _store(table: FeatureTable) -> dict[str, Any]:
 
 
 def _gmac(table: FeatureTable) -> float:
-    """Return 10⁹ multiply-adds a video."""
+    """Return the multiply-adds per video in 10⁹."""
     if "family" in table.store.key.model:  # not a TimeSformer: counted when it was extracted
         return round(float(table.store.info.get("gmac", 0.0)), 3)
     clip = ClipSpec(**table.store.key.clip)
@@ -239,7 +253,7 @@ def _spec(spec: ProbeSpec) -> dict[str, Any]:
 
 
 def _current(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's spec with the fields that it was written without; `long_tail` was 1 where nothing was thinned."""
+    """Return a run's spec with fields that older versions did not write; they wrote `long_tail` 1 for no thinning."""
     full = {**_spec(ProbeSpec()), **spec}
     if "long_tail_even" not in spec and full["long_tail"] == 1:
         full["long_tail"] = None
@@ -247,44 +261,44 @@ def _current(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settings(head: Head) -> dict[str, Any]:
-    """Return the settings that JSON can hold; nested heads are told by `search`."""
+    """Return the settings that JSON can represent; the settings of nested heads are in `search`."""
     plain = (str, int, float, bool, type(None), list)
     return {name: value for name, value in head.get_params(deep=False).items() if isinstance(value, plain)}
 
 
 def videos_digest(dataset: Dataset, ids: Sequence[str], tasks: Sequence[Task]) -> str:
-    """Return what tells whether two probes saw the same videos under the same labels, sources and splits."""
+    """Return a digest of the videos used, with their labels, sources and splits."""
     used = set(ids)
     videos = [[video.id, video.label, video.source] for video in dataset.videos if video.id in used]
     splits = [[task.name, task.split.train, task.split.test] for task in tasks]
     return hashlib.sha256(json.dumps([dataset.name, videos, splits], ensure_ascii=True).encode()).hexdigest()
 
 
-def same_answer(
+def has_same_result(
     folder: Path, spec: ProbeSpec, dataset: Dataset, stores: Sequence[FeatureStore], ids: Sequence[str]
 ) -> bool:
     """Return whether a run has this spec, these embeddings and videos, and was made with these versions."""
     try:
-        there = json.loads((folder / INFO).read_text(encoding="utf-8"))
+        recorded = json.loads((folder / INFO).read_text(encoding="utf-8"))
         return bool(
-            _current(there["spec"]) == _spec(spec)
-            and [one["digest"] for one in there["stores"]] == [store.digest() for store in stores]
-            and there["videos_digest"] == videos_digest(dataset, ids, plan(dataset, spec))
-            and there["versions"] == versions(*VERSIONS)
+            _current(recorded["spec"]) == _spec(spec)
+            and [entry["digest"] for entry in recorded["stores"]] == [store.digest() for store in stores]
+            and recorded["videos_digest"] == videos_digest(dataset, ids, plan(dataset, spec))
+            and recorded["versions"] == versions(*VERSIONS)
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _same_question(folder: Path, question: dict[str, Any], keys: Sequence[dict[str, Any]]) -> bool:
+def _same_identity(folder: Path, identity: dict[str, Any], keys: Sequence[dict[str, Any]]) -> bool:
     """Return whether a run has the same videos, splits, settings and store keys; False if it cannot be read."""
     try:
-        there = json.loads((folder / INFO).read_text(encoding="utf-8"))
-        same = [store["key"] for store in there["stores"]] == json.loads(json.dumps(keys))
+        recorded = json.loads((folder / INFO).read_text(encoding="utf-8"))
+        same = [store["key"] for store in recorded["stores"]] == json.loads(json.dumps(keys))
         return (
             same
-            and all(there[key] == question[key] for key in QUESTION)
-            and {**_current(there["spec"]), "final": None} == {**question["spec"], "final": None}
+            and all(recorded[key] == identity[key] for key in IDENTITY)
+            and {**_current(recorded["spec"]), "final": None} == {**identity["spec"], "final": None}
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False

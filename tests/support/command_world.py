@@ -49,7 +49,7 @@ class World:
         self.server: subprocess.Popen[bytes] | None = None
 
     def prepare(self) -> None:
-        """Write the inputs, run every command once in this process, and record what it publishes."""
+        """Write the inputs, run every command once in this process, and record its published files."""
         import torch
         from tiny_model import write_weights
 
@@ -215,10 +215,10 @@ class World:
         return self.wait(self.start(arguments, before, after))
 
     def problem(self, name: str, code: int, text: str) -> str:
-        """Return what is wrong after a disturbed command, which is run again if it did not succeed; usually nothing.
+        """Return the violation after a disturbed command, usually ""; a failed command is run again first.
 
-        A command that succeeded has published everything. One that failed says so in one line, and publishes the same
-        as the undisturbed one when it is run again.
+        A command that succeeds must publish everything. One that fails must print one line of error, and publish the
+        same files as the undisturbed one when it is run again.
         """
         errors = [line for line in text.splitlines() if line.startswith("error: ")]
         killed = code == -signal.SIGKILL

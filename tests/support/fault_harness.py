@@ -3,7 +3,7 @@
 `LD_PRELOAD=injector.so python fault_harness.py FOLDER INJECTOR COUNT` counts the calls of each command on files of the
 cache, the runs and the other outputs. It then injects COUNT faults (0: one in every call with every error), spread
 evenly over each command's calls, each in a forked process. The command must end with at most one line of error and no
-traceback; run again without a fault it must publish what the undisturbed run published.
+traceback; run again without a fault it must publish the same files as the undisturbed run.
 """
 
 from __future__ import annotations

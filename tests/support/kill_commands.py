@@ -1,7 +1,7 @@
 """Commands killed at random moments: `python kill_commands.py FOLDER COUNT [SEED]`.
 
 Each of COUNT kills is a SIGKILL of a forked process that runs one of the commands. The command is then run again and
-must publish what the undisturbed run published, without leftovers. Prints the number of kills by command and the
+must publish the same files as the undisturbed run, without leftovers. Prints the number of kills by command and the
 violations as JSON.
 """
 

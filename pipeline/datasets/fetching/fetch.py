@@ -208,7 +208,7 @@ def _empty(work: Path) -> None:
 
 
 def _remove_work_folder(target: Path) -> None:
-    """Remove what a call left that was killed after it had published the target, unless another call is at work."""
+    """Remove the leftovers of a call that was killed after publishing the target, unless another call is running."""
     if target.with_name(f".{target.name}.fetch").is_dir():
         with suppress(ActionVitError, OSError), _work_folder(target, wait=False) as work:
             _empty(work)
