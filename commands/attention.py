@@ -66,10 +66,10 @@ def command(
     from actionvit.pipeline.reporting.attention import draw_attention
 
     spec = clip_spec(variant, views)
-    look = AttentionRollout(find_weights(variant, weights), spec, device=device)
+    encoder = AttentionRollout(find_weights(variant, weights), spec, device=device)
     done: list[dict[str, Any]] = []
     failed = 0
-    for video, result in draw_attention(videos, out or Path("attention"), look, animate=animate):
+    for video, result in draw_attention(videos, out or Path("attention"), encoder, animate=animate):
         name = escape.terminal(str(video))
         if not isinstance(result, list):
             failed += 1

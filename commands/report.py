@@ -86,7 +86,7 @@ def command(
             root=folder,
             embeddings=embeddings,
             projection=projection,
-            look=encoder_attention(first, weights=weights, device=device) if attention else None,
+            encoder=encoder_attention(first, weights=weights, device=device) if attention else None,
             command=["actionvit", *sys.argv[1:]] if sys.argv[1:2] == ["report"] else (),
             progress=progress,
         )

@@ -157,9 +157,9 @@ def test_strips_respect_limit_and_skip_undecodable_videos(video: Path, tmp_path:
 
 def test_with_attention_a_strip_shows_the_encoders_own_frames(video: Path) -> None:
     spec = clip_spec("tiny")
-    look = AttentionRollout(find_weights("tiny"), spec, device="cpu")
-    found = strips({"a": video}, look=look)["a"]
-    seen, shares = look(decode(video, [spec]))
+    encoder = AttentionRollout(find_weights("tiny"), spec, device="cpu")
+    found = strips({"a": video}, encoder=encoder)["a"]
+    seen, shares = encoder(decode(video, [spec]))
     at = evenly(8, 6)
     for data, expected in [(found.frames, seen[0][at]), (found.attention, overlay(seen[0], shares[0])[at])]:
         with Image.open(io.BytesIO(data)) as image:

@@ -67,7 +67,7 @@ def made(runs: list[Run], tmp_path_factory: pytest.TempPathFactory) -> ReportFil
         (root / id_).parent.mkdir(exist_ok=True)
         (root / id_).symlink_to(root / "noise.avi")
     space = embeddings(runs[0].predictions, width=64)
-    return report(runs, output=tmp_path_factory.mktemp("report"), root=root, embeddings=space, look=Shares())
+    return report(runs, output=tmp_path_factory.mktemp("report"), root=root, embeddings=space, encoder=Shares())
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import numpy as np
 from actionvit.features.atomic import atomic_write, remove_leftovers
 from actionvit.features.decoding import Decoded, DecodeRequest, Frames, decode_stream
 from actionvit.features.failures import Failure
-from actionvit.pipeline.reporting.pictures import GAP, Look, animation, evenly, overlay, side_by_side
+from actionvit.pipeline.reporting.pictures import GAP, AttentionEncoder, animation, evenly, overlay, side_by_side
 
 COLUMNS = 16
 """Frames of a picture; an animation has all."""
@@ -23,7 +23,7 @@ Animation = Literal["gif", "webp", "none"]
 
 
 def draw_attention(
-    videos: Sequence[Path], output: Path, look: Look, *, animate: Animation = "gif"
+    videos: Sequence[Path], output: Path, encoder: AttentionEncoder, *, animate: Animation = "gif"
 ) -> Iterator[tuple[Path, list[Path] | Failure]]:
     """Write the pictures of each video; yield its files, or the reason why it was not decoded.
 
@@ -36,18 +36,18 @@ def draw_attention(
         Files, or folders of frames.
     output : Path
         The folder to write to; made if it does not exist.
-    look : callable
+    encoder : callable
         Encoder for the attention, such as `rollout.AttentionRollout`.
     animate : {"gif", "webp", "none"}
         Format of the animation.
     """
     output.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output)
-    requests = [DecodeRequest(str(video), video, (look.spec,)) for video in videos]
+    requests = [DecodeRequest(str(video), video, (encoder.spec,)) for video in videos]
     with closing(decode_stream(requests, workers=1)) as results:
         for video, name, result in zip(videos, file_names(videos), results, strict=True):
             if isinstance(result, Decoded):
-                yield video, _write(result.frames, output / name, look, animate)
+                yield video, _write(result.frames, output / name, encoder, animate)
             else:
                 yield video, result
 
@@ -63,15 +63,15 @@ def file_names(videos: Sequence[Path]) -> list[str]:
     return [f"{name}-{i}" if names.count(name) > 1 else name for i, name in enumerate(names, start=1)]
 
 
-def _write(frames: Frames, stem: Path, look: Look, animate: Animation) -> list[Path]:
+def _write(frames: Frames, stem: Path, encoder: AttentionEncoder, animate: Animation) -> list[Path]:
     """Write the pictures of one video; return the files."""
     from PIL import Image
 
-    inputs, shares = (view[0] for view in look(frames))
+    inputs, shares = (view[0] for view in encoder(frames))
     colored = overlay(inputs, shares)
     chosen = evenly(len(inputs), COLUMNS)
-    above, below = (side_by_side(part[chosen], height=look.spec.size) for part in (inputs, colored))
-    gap = np.full((look.spec.size // GAP, *above.shape[1:]), 255, dtype=np.uint8)
+    above, below = (side_by_side(part[chosen], height=encoder.spec.size) for part in (inputs, colored))
+    gap = np.full((encoder.spec.size // GAP, *above.shape[1:]), 255, dtype=np.uint8)
     png = io.BytesIO()
     Image.fromarray(np.concatenate([above, gap, below])).save(png, "PNG", optimize=True)
     files = {stem.with_name(f"{stem.name}.png"): png.getvalue()}

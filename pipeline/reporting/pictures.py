@@ -34,7 +34,7 @@ TIMEOUT = 20.0
 """Seconds for decoding one clip; a report goes on without a picture that takes longer."""
 
 
-class Look(Protocol):
+class AttentionEncoder(Protocol):
     """An encoder with the attention behind its embedding of a video, such as `rollout.Attention`."""
 
     @property
@@ -115,7 +115,7 @@ def evenly(count: int, most: int) -> NDArray[np.intp]:
 def strips(
     paths: Mapping[str, Path],
     *,
-    look: Look | None = None,
+    encoder: AttentionEncoder | None = None,
     limit: int = LIMIT,
     on_clip: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Strip]:
@@ -127,19 +127,19 @@ def strips(
     ----------
     paths : mapping
         Videos by id.
-    look : callable, optional
+    encoder : callable, optional
         Encoder for attention over the frames, which are then its input frames, cropped as it crops them.
     limit : int
         Number of bytes.
     on_clip : callable
         Called with (clips done, clips) after each clip.
     """
-    spec = look.spec if look else _spec(FRAMES)
+    spec = encoder.spec if encoder else _spec(FRAMES)
     result: dict[str, Strip] = {}
     used = 0
     for number, (id_, frames) in enumerate(_decoded(paths, spec), start=1):
         if frames is not None:
-            strip = _strip(frames, look)
+            strip = _strip(frames, encoder)
             used += len(strip.frames) + len(strip.attention)
             if used > limit:
                 log.warning("pictures are limited to %d bytes: %s and later clips have none", limit, id_)
@@ -177,10 +177,10 @@ def _decoded(paths: Mapping[str, Path], spec: ClipSpec) -> Iterator[tuple[str, F
                 yield result.id, None
 
 
-def _strip(frames: Frames, look: Look | None) -> Strip:
-    if look is None:
+def _strip(frames: Frames, encoder: AttentionEncoder | None) -> Strip:
+    if encoder is None:
         return Strip(frames=jpeg(side_by_side(_sampled(frames, _spec(FRAMES)))))
-    inputs, shares = (view[0] for view in look(frames))
+    inputs, shares = (view[0] for view in encoder(frames))
     chosen = evenly(len(inputs), FRAMES)
     colored = overlay(inputs, shares)[chosen]
     return Strip(frames=jpeg(side_by_side(inputs[chosen])), attention=jpeg(side_by_side(colored)))

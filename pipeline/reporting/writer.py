@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from actionvit.pipeline.reporting.analysis import Projection
     from actionvit.pipeline.reporting.embeddings import Embeddings
     from actionvit.pipeline.reporting.page import Pictures
-    from actionvit.pipeline.reporting.pictures import Look, Pixels
+    from actionvit.pipeline.reporting.pictures import AttentionEncoder, Pixels
 
 SCHEMA = 3
 """Version of `report.json`."""
@@ -57,7 +57,7 @@ def report(
     root: Path | None = None,
     embeddings: Embeddings | None = None,
     projection: Projection = "pca",
-    look: Look | None = None,
+    encoder: AttentionEncoder | None = None,
     command: Sequence[str] = (),
     progress: Progress = lambda step, done, total: None,
 ) -> ReportFiles:
@@ -75,7 +75,7 @@ def report(
         Of the first run's store: for the projection, the nearest training clips and near-duplicates.
     projection : {"pca", "tsne", "umap"}
         Method of the projection.
-    look : callable, optional
+    encoder : callable, optional
         Encoder for attention over the frames of the hard clips: `rollout.Attention` of the first run's encoder.
     command : sequence of str
         The command line, for the page's provenance.
@@ -96,7 +96,7 @@ def report(
     _check_writable(output)
     with parsing(*runs):
         content = assemble(runs, embeddings=embeddings, projection=projection, progress=progress)
-        data = _files(content, runs, root, look, command, progress)
+        data = _files(content, runs, root, encoder, command, progress)
     progress("writing", 0, len(data))
     _write(output, data)
     progress("writing", len(data), len(data))
@@ -109,7 +109,7 @@ def _files(
     content: Report,
     runs: Sequence[Run],
     root: Path | None,
-    look: Look | None,
+    encoder: AttentionEncoder | None,
     command: Sequence[str],
     progress: Progress,
 ) -> dict[str, bytes]:
@@ -119,7 +119,7 @@ def _files(
     from actionvit.pipeline.reporting import drawing
     from actionvit.pipeline.reporting.page import page
 
-    pictures, thumbnails = _pictures(content, root, look, progress)
+    pictures, thumbnails = _pictures(content, root, encoder, progress)
     captions = {name: chart.caption for name, chart in charts(content.runs).items()}
     draws = figures(content, thumbnails)
     data: dict[str, bytes] = {}
@@ -225,7 +225,7 @@ def _alt(name: str, captions: Mapping[str, str]) -> str:
 
 
 def _pictures(
-    content: Report, root: Path | None, look: Look | None, progress: Progress
+    content: Report, root: Path | None, encoder: AttentionEncoder | None, progress: Progress
 ) -> tuple[Pictures, dict[str, Pixels]]:
     """Return the page's pictures, and the thumbnails of the projection, of all clips that are available."""
     from actionvit.pipeline.reporting.page import Pictures
@@ -236,7 +236,7 @@ def _pictures(
     neighbors = content.analysis.neighbors if content.analysis else ()
     near = {neighbor.id: root / neighbor.id for clip in neighbors for neighbor in clip.nearest}
     hard = {clip.id: root / clip.id for clip in content.hard}
-    shown = strips(hard, look=look, on_clip=lambda done, total: progress("hard clips", done, total))
+    shown = strips(hard, encoder=encoder, on_clip=lambda done, total: progress("hard clips", done, total))
     small = {id_: jpeg(face) for id_, face in faces(near, height=80).items()}
     points = content.analysis.projection.shown if content.analysis else ()
     return Pictures(strips=shown, faces=small), faces({id_: root / id_ for id_ in points})
