@@ -145,14 +145,14 @@ def merge(stores: tuple[Path, ...], out: Path | None, wait: bool, as_json: bool)
     folder = out or joined_folder(opened)
     merged = merge_stores(opened, folder, wait=wait)
     shards = [shard for store in opened if (shard := shard_of(store)) is not None]
-    lacking = sorted({i + 1 for _, n in shards for i in range(n)} - {i for i, _ in shards}) if shards else []
-    report = {"store": str(folder), "rows": len(merged), "failed": len(merged.failures()), "lacking": lacking}
+    missing = sorted({i + 1 for _, n in shards for i in range(n)} - {i for i, _ in shards}) if shards else []
+    report = {"store": str(folder), "rows": len(merged), "failed": len(merged.failures()), "lacking": missing}
     if as_json:
         echo_json({**report, "digest": merged.digest()})
         return
     click.echo(f"{folder}: {report['rows']:,} rows, {report['failed']:,} failed, digest {merged.digest()}")
-    if lacking:
-        click.echo(f"note: shards {', '.join(map(str, lacking))} of {shards[0][1]} were not among them", err=True)
+    if missing:
+        click.echo(f"note: shards {', '.join(map(str, missing))} of {shards[0][1]} are missing", err=True)
 
 
 @command.command(examples="actionvit cache export features-cache/hmdb51 --format npz -o all.npz")
@@ -235,9 +235,9 @@ def prune(stores: tuple[Path, ...], cache: Path, yes: bool, as_json: bool) -> No
     if as_json:
         echo_json(report)
     else:
-        gone = [row for row in report if row["deleted"]]
-        freed = file_size(sum(row["bytes"] for row in gone))
-        click.echo(f"{len(gone)} deleted, {freed} freed" if report else f"{cache}: nothing to delete")
+        deleted = [row for row in report if row["deleted"]]
+        freed = file_size(sum(row["bytes"] for row in deleted))
+        click.echo(f"{len(deleted)} deleted, {freed} freed" if report else f"{cache}: nothing to delete")
 
 
 def _facts(summary: StoreSummary) -> list[str]:

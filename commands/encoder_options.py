@@ -72,10 +72,10 @@ def _print_note(text: str) -> None:
     click.echo(f"note: {text}", err=True)
 
 
-def _by_variant(given: Sequence[str], variants: Sequence[str]) -> dict[str, str]:
+def _by_variant(texts: Sequence[str], variants: Sequence[str]) -> dict[str, str]:
     """Return variant -> weights, from `SRC` (for a single variant) or `VARIANT=SRC`."""
     sources = {}
-    for text in given:
+    for text in texts:
         variant, equals, source = text.partition("=")
         if equals and variant in variants:
             sources[variant] = source

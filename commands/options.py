@@ -57,15 +57,15 @@ def setting(name: str) -> Path:
 def numbers(kind: Callable[[str], Any], minimum: float = 1) -> Callable[..., tuple[Any, ...]]:
     """Return a callback for a repeatable option of numbers that also takes comma lists, such as `4,8,16`."""
 
-    def parse(_ctx: click.Context, _param: click.Parameter, given: Sequence[str]) -> tuple[Any, ...]:
-        texts = [part.strip() for text in given for part in text.split(",") if part.strip()]
+    def parse(_ctx: click.Context, _param: click.Parameter, words: Sequence[str]) -> tuple[Any, ...]:
+        texts = [part.strip() for text in words for part in text.split(",") if part.strip()]
         try:
             values = tuple(dict.fromkeys(kind(text) for text in texts))
         except ValueError:
             values = ()
-        if given and (not values or min(values) < minimum):
+        if words and (not values or min(values) < minimum):
             expected = f"numbers of at least {minimum:g}, such as 4,8"
-            raise click.BadParameter(f"got {','.join(given)!r}, expected {expected}")
+            raise click.BadParameter(f"got {','.join(words)!r}, expected {expected}")
         return values
 
     return parse
@@ -74,10 +74,10 @@ def numbers(kind: Callable[[str], Any], minimum: float = 1) -> Callable[..., tup
 def words(choices: Sequence[str] | None = None) -> Callable[..., tuple[str, ...]]:
     """Return a callback for a repeatable option of words that also takes comma lists, such as `base,hr`."""
 
-    def parse(_ctx: click.Context, _param: click.Parameter, given: Sequence[str]) -> tuple[str, ...]:
-        values = tuple(dict.fromkeys(part.strip() for text in given for part in text.split(",") if part.strip()))
-        if choices is not None and (set(values) - set(choices) or (given and not values)):
-            raise click.BadParameter(f"got {','.join(given)!r}, expected some of {', '.join(choices)}")
+    def parse(_ctx: click.Context, _param: click.Parameter, words: Sequence[str]) -> tuple[str, ...]:
+        values = tuple(dict.fromkeys(part.strip() for text in words for part in text.split(",") if part.strip()))
+        if choices is not None and (set(values) - set(choices) or (words and not values)):
+            raise click.BadParameter(f"got {','.join(words)!r}, expected some of {', '.join(choices)}")
         return values
 
     return parse

@@ -55,7 +55,19 @@ class Cell:
 def heads_cells(
     base: ProbeSpec, *, heads: Sequence[HeadName], strategies: Sequence[str], shots: Sequence[int]
 ) -> list[Cell]:
-    """Return heads × weightings on all training clips, and heads × shots; k clips of every class need no weighting."""
+    """Return heads × weightings on all training clips, and heads × shots; k clips of every class need no weighting.
+
+    Parameters
+    ----------
+    base : ProbeSpec
+        The settings that all probes share.
+    heads : sequence of str
+        Names of `heads.saving.KINDS`.
+    strategies : sequence of str
+        Keys of `STRATEGIES`.
+    shots : sequence of int
+        Training clips per class.
+    """
     cells = []
     for head in heads:
         of_head = replace(base, head=head, features=features_of(head), criterion=base.criterion or "accuracy")
@@ -120,8 +132,22 @@ def run_cells(
 ) -> Iterator[tuple[Cell, Run]]:
     """Yield each cell with its run, in order; a run below `runs` with the same settings and data is reused.
 
-    Embeddings are read once. `on_head` is called with the number of finished heads, one per cell and split, and of all
-    heads.
+    Embeddings are read once.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    cells : sequence of Cell
+    variant : str
+        The encoder of the embeddings.
+    cache, runs : Path
+        Folders of the cache and of the runs.
+    jobs : int
+        Threads, each working on one split.
+    on_head : callable
+        Called with the number of finished heads, one per cell and split, and of all heads.
+    **chosen
+        The fields of `StoreChoice`, to choose among several stores of the variant.
     """
     stores: dict[Quantity, FeatureTable] = {}
     sizes = [len(plan(dataset, cell.spec)) for cell in cells]

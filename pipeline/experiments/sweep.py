@@ -95,11 +95,11 @@ def remaining_work(planned: Sequence[Planned], device: str) -> tuple[float, Plan
     tuple of (10⁹ multiply-adds, most expensive setting, (shortest, longest) time in seconds), or None
         The times are NaN if the work is too small to be measured. None if nothing is missing.
     """
-    lacking = [setting for setting in planned if setting.todo]
-    if not lacking:
+    incomplete = [setting for setting in planned if setting.todo]
+    if not incomplete:
         return None
-    total = sum(setting.todo * setting.gmac for setting in lacking)
-    most = max(lacking, key=lambda setting: setting.todo * setting.gmac)
+    total = sum(setting.todo * setting.gmac for setting in incomplete)
+    most = max(incomplete, key=lambda setting: setting.todo * setting.gmac)
     if total < MIN_VIDEOS * most.gmac:
         return total, most, (math.nan, math.nan)
     slow, fast = measured_rate(most, device)
@@ -146,10 +146,10 @@ def embed(
     on_video : callable
         Called with (names of the settings, videos done, videos to do).
     """
-    lacking = [setting for setting in planned if setting.todo or setting.copies]
+    incomplete = [setting for setting in planned if setting.todo or setting.copies]
     summaries = []
-    for start in range(0, len(lacking), TOGETHER):
-        group = lacking[start : start + TOGETHER]
+    for start in range(0, len(incomplete), TOGETHER):
+        group = incomplete[start : start + TOGETHER]
         summaries.append(
             extract(
                 dataset,

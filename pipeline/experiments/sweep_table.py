@@ -135,7 +135,7 @@ def choose_per_split(runs: Sequence[Run], costs: Sequence[float]) -> NestedChoic
 
 
 def nested_line(choice: NestedChoice | None, rows: Sequence[Row], *, where: str = "inside each training set") -> str:
-    """Return the finding of a sweep: the result of the nested choice, and the chosen settings."""
+    """Return the finding of a sweep in words: the result of the nested choice, and how often each row was chosen."""
     if choice is None:
         return "Inside the training sets nothing can be scored: each has one source, or classes of one source."
     counts = Counter(choice.chosen.values())

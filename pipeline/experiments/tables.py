@@ -118,7 +118,17 @@ def curves_figure(
 
 
 def accuracy_by_cost(rows: Sequence[Row], path: Path, *, x: str, y: str) -> Path:
-    """Draw a metric `y` against a cost `x`, one color per `series`, with each row's `setting` at its cost."""
+    """Draw a metric against a cost, one color per series; return `path`.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Values by column, with the columns `series` and `setting` (the label at a row's cost).
+    path : Path
+        The image file; its folder is made if it does not exist.
+    x, y : str
+        Columns of the cost and of the metric.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     points: dict[str, list[tuple[float, Summary]]] = {}
     for row in rows:
@@ -139,7 +149,16 @@ def accuracy_by_cost(rows: Sequence[Row], path: Path, *, x: str, y: str) -> Path
 def histograms_figure(
     histograms: Mapping[str, Sequence[Sequence[int]]], path: Path, *, class_names: Sequence[str]
 ) -> Path:
-    """Draw the number of clips per class and shard: one panel per kind of sharding, one row per shard, one scale."""
+    """Draw the number of clips per class and shard: one panel per kind of sharding, one row per shard, one scale.
+
+    Parameters
+    ----------
+    histograms : mapping of str to sequences of shape (shards, C)
+        Number of clips by kind of sharding.
+    path : Path
+        The image file.
+    class_names : sequence of C str
+    """
     from matplotlib.figure import Figure
 
     path.parent.mkdir(parents=True, exist_ok=True)

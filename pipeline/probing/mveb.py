@@ -49,11 +49,11 @@ def training_draws(
     order = list(range(len(labels)))
     for _ in range(draws):
         np.random.RandomState(seed).shuffle(order)
-        taken: Counter[Any] = Counter()
+        counts: Counter[Any] = Counter()
         rows = []
         for row in order:
-            taken[labels[row]] += 1
-            if taken[labels[row]] <= samples:
+            counts[labels[row]] += 1
+            if counts[labels[row]] <= samples:
                 rows.append(row)
         yield np.array(rows, dtype=np.intp)
 

@@ -158,12 +158,24 @@ class PlannedRun:
 def reserved_runs(
     runs: Path, dataset: Dataset, planned: Sequence[PlannedRun], *, name: str | None = None, overwrite: bool = False
 ) -> Iterator[None]:
-    """Check the places of runs before anything is computed, and hold the locks of their names until they are written.
+    """Check the folders of runs before anything is computed, and hold the locks of their names until they are written.
+
+    Parameters
+    ----------
+    runs : Path
+        Folder of the runs.
+    dataset : Dataset
+    planned : sequence of PlannedRun
+        The runs to be computed.
+    name : str, optional
+        Name of the run, instead of the default; for a single one.
+    overwrite : bool
+        Replace existing runs.
 
     Raises
     ------
     ActionVitError
-        If `ProbeResult.write` would, or another process trains under one of the names.
+        If a run exists that `ProbeResult.write` would not replace, or another process writes a run of the same name.
     """
     with ExitStack() as locks:
         for run in planned:

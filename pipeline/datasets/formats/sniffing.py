@@ -85,9 +85,9 @@ def _read_tables(files: Sequence[ListFile], roots: Sequence[Path]) -> Listing:
     return listing
 
 
-def read_given_lists(root: Path, given: Mapping[str, Path], format: str | None = None) -> Listing:
+def read_given_lists(root: Path, set_files: Mapping[str, Path], format: str | None = None) -> Listing:
     """Read one list file per set; paths start at ROOT, or at the file's folder where more of them exist."""
-    files = [(file, _set(name), 1) for name, file in given.items()]
+    files = [(file, _set(name), 1) for name, file in set_files.items()]
     for file, _, _ in files:
         if not file.is_file():
             raise ActionVitError(f"list: no file `{file}`; expected split=FILE")
