@@ -32,7 +32,7 @@ COMMANDS = {
     "export": "Export a run's model for transformers.",
     "cache": "List, verify, merge, export and prune cached embeddings.",
     "weights": "Inspect and convert encoder weights.",
-    "doctor": "Show what this machine can do.",
+    "doctor": "Show versions, devices and the expected speed of this machine.",
 }
 
 

@@ -75,8 +75,8 @@ def compare(folder: Path, family: str, options: argparse.Namespace) -> dict:
         "family": family,
         "ours_s": round(min(wall for wall, _ in ours), 4),
         "plain_s": round(min(wall for wall, _ in theirs), 4),
-        "times_faster": round(statistics.median(plain[0] / own[0] for own, plain in pairs), 3),
-        "times_less_cpu": round(statistics.median(plain[1] / own[1] for own, plain in pairs), 3),
+        "times_faster": round(statistics.median(plain[0] / ours[0] for ours, plain in pairs), 3),
+        "times_less_cpu": round(statistics.median(plain[1] / ours[1] for ours, plain in pairs), 3),
         "max_difference": difference,
         "gmac": round(job.gmac, 2),
     }

@@ -101,10 +101,10 @@ def measure(train: str, dataset: Dataset, weights: Weights, options: argparse.Na
         reset_memory(device)
         history = epochs(spec, weights, clips, frozen, scratch / f"{train} {way}".replace(":", ""), device)
         counted = history[1:]  # the first epoch decodes
-        found = {name: [round(epoch[name], 4) for epoch in counted] for name in ("s", "cpu_s")}
+        figures = {name: [round(epoch[name], 4) for epoch in counted] for name in ("s", "cpu_s")}
         seconds = statistics.median(epoch["s"] for epoch in counted)
-        found |= {"clips_per_s": round(len(dataset.videos) / seconds, 2), "memory_gib": memory_gib(device)}
-        row["ways"][way] = {**found, "loss": counted[-1]["loss"]}
+        figures |= {"clips_per_s": round(len(dataset.videos) / seconds, 2), "memory_gib": memory_gib(device)}
+        row["ways"][way] = {**figures, "loss": counted[-1]["loss"]}
         print(f"{train} {way:26} {row['ways'][way]} per counted epoch", flush=True)
     if options.peer:
         reset_memory(device)

@@ -102,8 +102,8 @@ def measure(rows: int, scratch: Path | None) -> dict[str, Any]:
         files = [video(data, number) for number in range(rows)]
 
         def plan() -> None:
-            found = make_plan(FeatureStore.open(target), files)
-            assert len(found.cached) == rows and not found.pending
+            plan = make_plan(FeatureStore.open(target), files)
+            assert len(plan.cached) == rows and not plan.pending
 
         phases["plan"] = timed(plan)
         size = sum(path.stat().st_size for path in target.iterdir())
