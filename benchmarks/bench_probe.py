@@ -158,9 +158,9 @@ def compare(part, options) -> list[dict]:
         agree = float(np.mean(refit.predict(test) == peer.predict(scaler.transform(test).astype(np.float64))))
         best_losses.append({"tol": tol, "seconds": seconds, "C": C, "agree": agree})
     best = np.minimum(ours, np.min(theirs, axis=0))
-    for one, losses in zip(best_losses, theirs, strict=True):
-        one["excess"] = float((np.array(losses) / best - 1).max())
-        one["own excess"] = float((ours / best - 1).max())
+    for entry, losses in zip(best_losses, theirs, strict=True):
+        entry["excess"] = float((np.array(losses) / best - 1).max())
+        entry["own excess"] = float((ours / best - 1).max())
     return best_losses
 
 

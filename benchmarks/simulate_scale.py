@@ -102,8 +102,8 @@ def measure(rows: int, scratch: Path | None) -> dict[str, Any]:
         files = [video(data, number) for number in range(rows)]
 
         def plan() -> None:
-            plan = make_plan(FeatureStore.open(target), files)
-            assert len(plan.cached) == rows and not plan.pending
+            current = make_plan(FeatureStore.open(target), files)
+            assert len(current.cached) == rows and not current.pending
 
         phases["plan"] = timed(plan)
         size = sum(path.stat().st_size for path in target.iterdir())
