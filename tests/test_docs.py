@@ -32,6 +32,7 @@ def test_the_command_line_reference_is_current() -> None:
     assert PAGE.read_text(encoding="utf-8") == render(), "run tests/support/command_line_page.py"
 
 
+@pytest.mark.timeout(900)
 def test_the_commands_of_the_docs_run_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("ROOT", "CACHE", "RUNS"):

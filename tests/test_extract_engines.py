@@ -19,7 +19,6 @@ import torch
 from fake_store import environment
 from small_extraction import draw, extract, extraction, store_in
 
-from actionvit.commands.extract import _on_engine
 from actionvit.errors import ActionVitError
 from actionvit.features.decoding import DecodePolicy
 from actionvit.features.sampling import ClipSpec
@@ -28,7 +27,7 @@ from actionvit.features.timesformer.checkpoint import find_weights
 from actionvit.pipeline.datasets import load_dataset
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.extraction.driver import ENGINE_FOLDER, extract_on
-from actionvit.pipeline.extraction.engines import Attempt, LocalEngine, run_attempt
+from actionvit.pipeline.extraction.engines import Attempt, LocalEngine, make_engine, run_attempt
 from actionvit.pipeline.extraction.job import Job
 from actionvit.pipeline.extraction.shards import shard_from_environment
 
@@ -160,12 +159,10 @@ def test_each_device_gets_a_process(tmp_path: Path, clips: tuple[Path, str]) -> 
 
 def test_engine_here_runs_a_process_per_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    settings = {"engine": "here", "shard": None, "dry_run": False, "shards": None}
     for device, workers, expected in (("cuda", 6, 3), ("cuda:1", 6, 1), ("cpu", 6, 1)):
-        options = {**settings, "device": device, "workers": workers}
-        work = _on_engine(options)
-        assert work.args[0].slots == expected and work.keywords == {"shards": 4 * expected}
-        assert options["workers"] == workers // expected
+        engine, shards, workers_each = make_engine("here", device, workers=workers)
+        assert engine.slots == expected and shards == 4 * expected
+        assert workers_each == workers // expected
 
 
 def test_attempt_where_nothing_is_visible_decodes_nothing(tmp_path: Path, clips: tuple[Path, str]) -> None:
