@@ -23,7 +23,7 @@ from actionvit.pipeline.probing.results import ProbeResult, has_same_result, run
 from actionvit.pipeline.probing.spec import ProbeSpec, features_of
 from actionvit.pipeline.probing.subsets import tail_ranks
 from actionvit.pipeline.probing.tasks import plan
-from actionvit.pipeline.runs import Run, design_of, locked_run, read_run
+from actionvit.pipeline.runs import Run, design_of, locked_run, read_run, training_folder
 
 Row = dict[str, Any]
 
@@ -159,7 +159,7 @@ def run_cells(
         table = stores[quantity]
         folder = runs / run_name(variant, cell.spec)
         is_done = partial(has_same_result, folder, cell.spec, dataset, [table.store], table.id.tolist())
-        if not is_done():
+        if not is_done() or training_folder(folder).exists():  # a killed process leaves its lock
             with locked_run(folder, wait=True):
                 if not is_done():  # by another process meanwhile
                     (result,) = probe(

@@ -26,7 +26,7 @@ from actionvit.pipeline.probing.features import Quantity, shared_videos, table_o
 from actionvit.pipeline.probing.probe import probe
 from actionvit.pipeline.probing.results import has_same_result, run_name
 from actionvit.pipeline.probing.spec import ProbeSpec, features_of
-from actionvit.pipeline.runs import Run, locked_run, read_run
+from actionvit.pipeline.runs import Run, locked_run, read_run, training_folder
 
 MIN_VIDEOS = 20
 """If the work is less than this many videos of the most expensive setting, no rate is measured: that takes as long."""
@@ -201,7 +201,8 @@ def probe_all(
         for spec in specs:
             spec = replace(spec, features=features_of(spec.head))
             folder = runs / run_name(setting.name, spec)
-            if has_same_result(folder, spec, dataset, [store], ids):
+            # A killed process may leave the lock's folder beside a finished run; taking the lock removes it.
+            if has_same_result(folder, spec, dataset, [store], ids) and not training_folder(folder).exists():
                 yield Probed(planned=setting, spec=spec, run=read_run(folder), reused=True)
                 continue
             if spec.features not in tables:
