@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import av
 import numpy as np
@@ -26,10 +26,13 @@ def pixels(number: int, label: str) -> np.ndarray:
     return draw_clip(label, np.random.RandomState(number), frames=6, size=32)
 
 
+_ENCODED = TemporaryDirectory(prefix="clips-")  # removed when the process ends
+
+
 @cache
 def _clip(number: int, label: str, suffix: str) -> Path:
     """Return a drawn clip, encoded once per process."""
-    file = Path(mkdtemp(prefix="clips-")) / f"{label}-{number}{suffix}"
+    file = Path(_ENCODED.name) / f"{label}-{number}{suffix}"
     if suffix == ".avi":
         write_avi(file, pixels(number, label))
         return file
