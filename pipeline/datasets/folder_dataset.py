@@ -11,7 +11,7 @@ from actionvit.errors import ActionVitError
 from actionvit.features.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from actionvit.pipeline.datasets.dataset import Video
 from actionvit.pipeline.datasets.names import parse_source, stem
-from actionvit.pipeline.datasets.reading import SETS, Reading, set_of, split_of
+from actionvit.pipeline.datasets.reading import SETS, Reading, is_hidden, is_loop, set_of, split_of
 from actionvit.text import abbreviate, pluralize, printable
 
 MAX_DEPTH = 6
@@ -86,18 +86,27 @@ def _refuse_inner_sets(root: Path, reading: Reading, depth: int) -> None:
 
 def _set_folders(root: Path, top: Sequence[os.DirEntry[str]]) -> dict[str, str]:
     """Return `{folder: set}` of the folders that are called like sets and hold class folders; refuse others."""
-    called = _called_like_sets(_folders(top))
+    folders = _folders(top)
+    called = _called_like_sets(folders)
     if holding := [name for name in called if _holds_videos(_entries(root / name))]:
         raise ActionVitError(
             f"dataset: {abbreviate(holding)} in `{root}`: videos in a folder called like a set, not like a class;"
             f" {_WAYS_OUT}"
         )
     for name in set(called.values()):
-        if len(folders := [folder for folder, of in called.items() if of == name]) > 1:
+        if len(several := [folder for folder, of in called.items() if of == name]) > 1:
             raise ActionVitError(
-                f"dataset: {abbreviate(folders)} in `{root}`: several folders of the set {name}; keep one, or"
+                f"dataset: {abbreviate(several)} in `{root}`: several folders of the set {name}; keep one, or"
                 f" {_WAYS_OUT}"
             )
+    incomplete = "train" not in called.values() or set(called.values()) == {"train"}
+    others = [entry.name for entry in folders if entry.name not in called and _holds_below(entry)] if called else []
+    if incomplete and others:
+        absent = "val or test" if "train" in called.values() else "train"
+        raise ActionVitError(
+            f"dataset: {abbreviate(called)} in `{root}`: called like a set, but no folder is called {absent}, and"
+            f" {abbreviate(others)} would be left out; rename the folders, or {_WAYS_OUT}"
+        )
     return called
 
 
@@ -143,9 +152,14 @@ def _scan_sets(root: Path, top: Sequence[os.DirEntry[str]], sets: dict[str, str]
         reading.notes += [f"{folder}: {note}" for note in part.notes]
         reading.frames |= part.frames
         members.update(dict.fromkeys((video.id for video in part.videos), sets[folder]))
-    others = [entry.name for entry in _folders(top) if entry.name not in sets]
-    if others:
-        reading.notes.append(f"{pluralize(len(others), 'folder')} beside the sets ignored: {abbreviate(others)}")
+    others = [entry for entry in _folders(top) if entry.name not in sets]
+    if unread := [entry.name for entry in others if _holds_below(entry)]:
+        count = pluralize(len(unread), "folder")
+        reading.notes.insert(
+            0, f"{count} of videos beside the sets left out, not called like a set: {abbreviate(unread)}"
+        )
+    if empty := [entry.name for entry in others if entry.name not in unread]:
+        reading.notes.append(f"{pluralize(len(empty), 'folder')} beside the sets ignored: {abbreviate(empty)}")
     reading.videos.sort(key=lambda video: video.id)
     reading.splits.append(split_of(1, members))
     return reading
@@ -220,7 +234,7 @@ def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
 
 
 def _folders(entries: Sequence[os.DirEntry[str]]) -> list[os.DirEntry[str]]:
-    return [entry for entry in entries if entry.is_dir() and entry.name[0] != "."]
+    return [entry for entry in entries if entry.is_dir() and not is_hidden(entry.name) and not is_loop(entry.path)]
 
 
 def _is_video_file(entry: os.DirEntry[str]) -> bool:
@@ -233,7 +247,7 @@ def _is_video_file(entry: os.DirEntry[str]) -> bool:
 
 def is_frame_folder(entry: os.DirEntry[str] | Path) -> bool:
     """Return whether an entry of a class folder is a folder of images."""
-    return entry.name[0] != "." and entry.is_dir() and _holds(entry, IMAGE_SUFFIXES)
+    return not is_hidden(entry.name) and entry.is_dir() and _holds(entry, IMAGE_SUFFIXES)
 
 
 def _holds(folder: os.PathLike[str] | str, suffixes: tuple[str, ...]) -> bool:
@@ -249,12 +263,21 @@ def _is_text(name: str) -> bool:
 def _nothing_found(root: Path) -> str:
     """Return an error for a folder without class folders, which suggests where the videos may be instead."""
     contents = "videos (.avi, .mp4, .mkv, .webm and the like) or frame folders"
-    for child in sorted(entry.path for entry in _folders(_entries(root))):
-        if any(_holds_videos(_entries(grandchild.path)) for grandchild in _folders(_entries(child))):
-            return f"dataset: no class folders with {contents} in `{root}`; did you mean `{child}`?"
+    if likely := _class_folder_parents(_entries(root)):
+        return f"dataset: no class folders with {contents} in `{root}`; did you mean {abbreviate(likely)}?"
     if _holds(root, VIDEO_SUFFIXES):
         return f"dataset: the videos lie in `{root}` itself; sort them into class folders, or list them in a CSV file"
     return f"dataset: no class folders with {contents} in `{root}`; expected `{root}/CLASS/VIDEO.avi`"
+
+
+def _class_folder_parents(entries: Sequence[os.DirEntry[str]], depth: int = 3) -> list[str]:
+    """Return the folders below these entries that hold folders of videos; those of the least depth."""
+    folders = sorted(_folders(entries), key=lambda entry: entry.name)
+    inner = {folder.path: _entries(folder.path) for folder in folders}
+    likely = [path for path, below in inner.items() if any(_holds_videos(_entries(f.path)) for f in _folders(below))]
+    if likely or depth == 1:
+        return likely
+    return [path for below in inner.values() for path in _class_folder_parents(below, depth - 1)]
 
 
 def _notes(
@@ -267,6 +290,8 @@ def _notes(
     """Yield a note for each kind of file or folder, in or beside the class folders, that is not part of the dataset."""
     if unreadable:
         yield f"{pluralize(len(unreadable), 'name')} left out, not UTF-8: {abbreviate(unreadable)}; rename to use"
+    if system := [entry.name for entry in top if entry.is_dir() and entry.name[0] != "." and is_hidden(entry.name)]:
+        yield f"{pluralize(len(system), 'folder')} of the system or an archive ignored: {abbreviate(system)}"
     if loose := [entry.name for entry in top if _is_video_file(entry)]:
         yield f"{pluralize(len(loose), 'video')} outside the class folders ignored: {abbreviate(loose)}"
     lists = {
@@ -288,7 +313,10 @@ def _notes(
             *({video.name.partition("/")[0] for video in videos[label]} for label in taken_nested)
         )
         if len(taken_nested) > 1 and len(words := [name for name in shared if not name.isdecimal()]) > 1:
-            yield f"the folders below have the same names, {abbreviate(words)}: if they are the classes, change root="
+            yield (
+                f"the folders below have the same names, {abbreviate(words)}: if they are the classes, change root= or"
+                " list the videos in a CSV file (path,label)"
+            )
     direct = [label for label in videos if videos[label] and label not in nested]
     deeper = [f"{label}/{video.name}" for label in direct for video in _below(tree[label])]
     if deeper:

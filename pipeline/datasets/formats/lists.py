@@ -11,7 +11,7 @@ from actionvit.errors import ActionVitError
 from actionvit.features.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from actionvit.pipeline.datasets.formats.places import ListFile, choose_places, common_base, existing, other_places
 from actionvit.pipeline.datasets.formats.rows import Listing, Row
-from actionvit.pipeline.datasets.reading import set_of
+from actionvit.pipeline.datasets.reading import is_trainval, set_of
 from actionvit.pipeline.datasets.textfile import head, read_lines
 from actionvit.text import printable
 
@@ -41,7 +41,18 @@ def siblings(file: Path) -> list[ListFile]:
         other_set, other_number, other_pattern = set_of(other.name)
         if other_pattern == pattern and other.name[0] != "." and other.is_file():
             lists.append((other, other_set, other_number))
+    lists = _without_repeated_training(file, lists)
     return lists if {name for _, name, _ in lists} != {name} else [(file, "", 1)]
+
+
+def _without_repeated_training(file: Path, lists: list[ListFile]) -> list[ListFile]:
+    """Return the lists without `trainval.txt` beside `train.txt`; with `trainval.txt` as `file`, without its parts."""
+    joint = {path for path, _, _ in lists if is_trainval(path.name)}
+    if file in joint:
+        return [item for item in lists if item[0] in joint or item[1] == "test"]
+    if any(name == "train" and path not in joint for path, name, _ in lists):
+        return [item for item in lists if item[0] not in joint]
+    return lists
 
 
 def read_lists(files: Sequence[ListFile], roots: Sequence[Path], *, frames: bool | None = None) -> Listing:

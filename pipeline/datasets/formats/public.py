@@ -16,7 +16,7 @@ from actionvit.errors import ActionVitError
 from actionvit.features.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from actionvit.pipeline.datasets.formats.rows import Listing, Row
 from actionvit.pipeline.datasets.formats.tables import table_rows
-from actionvit.pipeline.datasets.reading import set_name, set_of
+from actionvit.pipeline.datasets.reading import is_hidden, set_name, set_of
 from actionvit.pipeline.datasets.textfile import read_lines, read_text
 from actionvit.text import abbreviate, printable
 
@@ -46,8 +46,14 @@ def unlisted(root: Path, listing: Listing) -> list[str]:
 
 def _paths_by_name(root: Path) -> dict[str, list[str]]:
     places: dict[str, list[str]] = {}
+    visited = set()
     for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if name[0] != ".")
+        real = os.path.realpath(folder)
+        if real in visited:  # a second link to a folder, or a loop of links
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         below = os.path.relpath(folder, root).replace(os.sep, "/")
         prefix = "" if below == "." else f"{below}/"
         videos = [name for name in sorted(files) if name.lower().endswith(VIDEO_SUFFIXES) and name[0] != "."]
@@ -104,7 +110,8 @@ def read_ssv2(root: Path, files: Sequence[Path]) -> Listing:
 def read_diving48(root: Path, files: Sequence[Path], vocabulary: Path | None = None) -> Listing:
     """Read Diving48's JSON lists; a class is the dive in the vocabulary, the source the competition's recording."""
     places = _Index(root)
-    names = [" ".join(map(str, dive)) for dive in _array(vocabulary)] if vocabulary else []
+    dives = _array(vocabulary) if vocabulary else []
+    names = [" ".join(map(str, dive)) if isinstance(dive, list) else str(dive) for dive in dives]
     listed = []
     for file in files:
         rows = []

@@ -12,7 +12,7 @@ from actionvit.features.media import VIDEO_SUFFIXES
 from actionvit.pipeline.datasets.formats import lists, public, tables
 from actionvit.pipeline.datasets.formats.places import ListFile, existing, move_to_common_base
 from actionvit.pipeline.datasets.formats.rows import Listing
-from actionvit.pipeline.datasets.reading import SETS, set_of
+from actionvit.pipeline.datasets.reading import SETS, is_hidden, set_of
 from actionvit.pipeline.datasets.textfile import head
 from actionvit.pipeline.datasets.ucf101 import ucf101_file
 from actionvit.text import abbreviate, pluralize
@@ -242,7 +242,7 @@ def _folders(folder: Path) -> list[Path]:
     """Return the folders in a folder, sorted; none where it cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(Path(entry.path) for entry in entries if entry.name[0] != "." and entry.is_dir())
+            return sorted(Path(entry.path) for entry in entries if not is_hidden(entry.name) and entry.is_dir())
     except OSError:
         return []
 

@@ -1,0 +1,142 @@
+"""Datasets as scripts, other programs and file systems leave them: no video, label or set is lost or exchanged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from actionvit.errors import ActionVitError
+from actionvit.pipeline.datasets import load_dataset
+from actionvit.pipeline.datasets.dataset import Dataset
+
+
+def tree(root: Path, *names: str, **texts: str) -> Path:
+    """Make empty files, or list files with the text given by a name whose `.` and `/` are written `__` and `___`."""
+    for name in names:
+        put(root, name)
+    for name, text in texts.items():
+        put(root, name.replace("___", "/").replace("__", "."), text)
+    return root
+
+
+def put(root: Path, name: str, text: str = "") -> Path:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(text, encoding="utf-8")
+    return root / name
+
+
+def error(root: Path, **options) -> str:
+    with pytest.raises(ActionVitError) as caught:
+        load_dataset(root, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def labels(dataset: Dataset) -> dict[str, str]:
+    return {video.id: video.label for video in dataset.videos}
+
+
+def sizes(dataset: Dataset) -> list[tuple[int, int, int]]:
+    return [(len(split.train), len(split.val), len(split.test)) for split in dataset.official]
+
+
+def noted(dataset: Dataset, text: str) -> bool:
+    return any(text in note for note in dataset.notes)
+
+
+# Folders.
+
+
+@pytest.mark.parametrize("name", ["__MACOSX", "$RECYCLE.BIN", "@eaDir", "#recycle", "System Volume Information"])
+@pytest.mark.parametrize("inner", ["", "clap/"])
+def test_folders_of_the_system_are_no_classes(tmp_path, name, inner):
+    dataset = load_dataset(tree(tmp_path, "clap/1.mp4", "run/2.mp4", f"{name}/{inner}1.mp4"))
+    assert dataset.class_names == ("clap", "run") and noted(dataset, f"ignored: `{name}`")
+
+
+def test_folders_of_the_system_hide_no_listed_video(tmp_path):
+    header = "label,youtube_id,time_start,time_end,split\n"
+    root = tree(tmp_path, "v/a_000001_000011.mp4", "v/b_000002_000012.mp4", "__MACOSX/v/a_000001_000011.mp4")
+    put(root, "train.csv", f"{header}run,a,1,11,train\n")
+    put(root, "val.csv", f"{header}clap,b,2,12,val\n")
+    assert labels(load_dataset(root)) == {"v/a_000001_000011.mp4": "run", "v/b_000002_000012.mp4": "clap"}
+
+
+def test_links_back_to_the_root_add_no_videos(tmp_path):
+    root = tree(tmp_path / "set", "clap/s/1.mp4", "run/s/2.mp4")
+    (root / "clap" / "s" / "back").symlink_to(root)
+    assert labels(load_dataset(root)) == {"clap/s/1.mp4": "clap", "run/s/2.mp4": "run"}
+
+
+def test_links_back_to_the_root_hide_no_listed_video(tmp_path):
+    records = {"train": ["1", "2"], "validation": ["3"]}
+    root = tree(tmp_path / "set", *(f"v/{name}.webm" for name in "123"))
+    (root / "v" / "back").symlink_to(root)
+    (root / "again").symlink_to(root / "v")
+    for name, ids in records.items():
+        put(root, f"{name}.json", json.dumps([{"id": id, "template": "Moving [something]"} for id in ids]))
+    assert sizes(load_dataset(root)) == [(2, 1, 0)]
+
+
+def test_trainval_is_a_training_set(tmp_path):
+    folders = tree(tmp_path / "a", "trainval/clap/1.mp4", "trainval/run/2.mp4", "test/clap/3.mp4", "test/run/4.mp4")
+    assert sizes(load_dataset(folders)) == [(2, 0, 2)]
+    table = "path,label,split\n1.mp4,clap,trainval\n2.mp4,run,train_val\n3.mp4,run,test\n"
+    assert sizes(load_dataset(tree(tmp_path / "b", "1.mp4", "2.mp4", "3.mp4", a__csv=table) / "a.csv")) == [(2, 0, 1)]
+    lists = tree(tmp_path / "c", "v/1.mp4", "v/2.mp4", trainval__txt="v/1.mp4 0\n", test__txt="v/2.mp4 1\n")
+    assert sizes(load_dataset(lists)) == [(1, 0, 1)]
+
+
+def test_trainval_beside_its_parts_is_read_once(tmp_path):
+    root = tree(tmp_path, *(f"v/{number}.mp4" for number in range(3)), train__txt="v/0.mp4 0\n", val__txt="v/1.mp4 1\n")
+    put(root, "trainval.txt", "v/0.mp4 0\nv/1.mp4 1\n")
+    put(root, "test.txt", "v/2.mp4 0\n")
+    assert sizes(load_dataset(root)) == sizes(load_dataset(root / "train.txt")) == [(1, 1, 1)]
+    assert sizes(load_dataset(root / "trainval.txt")) == [(2, 0, 1)]
+
+
+@pytest.mark.parametrize(("first", "second"), [("train", "eval"), ("test", "rest")])
+def test_folders_beside_a_lonely_set_are_refused(tmp_path, first, second):
+    root = tree(tmp_path, *(f"{name}/{label}/1.mp4" for name in (first, second) for label in ("clap", "run")))
+    assert f"`{second}` would be left out" in error(root)
+    assert load_dataset(root, format="folder").class_names == tuple(sorted((first, second)))
+
+
+def test_left_out_folders_of_videos_are_noted_first(tmp_path):
+    names = ("train", "val", "holdout")
+    root = tree(tmp_path, *(f"{name}/{label}/1.mp4" for name in names for label in ("clap", "run")))
+    (root / "logs").mkdir()
+    dataset = load_dataset(root, test_split="val")
+    assert "left out, not called like a set: `holdout`" in dataset.notes[1] and noted(dataset, "ignored: `logs`")
+
+
+@pytest.mark.parametrize("path", ["a/b/", "a/b/c/"])
+def test_root_several_folders_too_high_gets_a_hint(tmp_path, path):
+    root = tree(tmp_path, f"{path}clap/1.mp4", f"{path}run/2.mp4")
+    assert f"did you mean `{(root / path)}`" in error(root)
+
+
+# Lists.
+
+
+def test_folds_in_the_names_of_lists_are_splits(tmp_path):
+    root = tree(tmp_path, *(f"v/{number}.mp4" for number in range(4)))
+    for fold, (train, test) in enumerate((("01", "23"), ("23", "01"))):
+        put(root, f"train_fold{fold}.txt", "".join(f"v/{number}.mp4 {number}\n" for number in train))
+        put(root, f"test_fold{fold}.txt", "".join(f"v/{number}.mp4 {number}\n" for number in test))
+    assert sizes(load_dataset(root)) == [(2, 0, 2), (2, 0, 2)]
+
+
+def test_trainlist_and_testlist_are_sets(tmp_path):
+    root = tree(tmp_path, "v/1.mp4", "v/2.mp4", trainlist__txt="v/1.mp4 0\n", testlist__txt="v/2.mp4 1\n")
+    assert sizes(load_dataset(root)) == [(1, 0, 1)]
+
+
+def test_dives_in_the_vocabulary_may_be_words(tmp_path):
+    root = tree(tmp_path, "rgb/a_1.mp4", "rgb/b_1.mp4")
+    for name, video, label in (("train", "a_1", 0), ("test", "b_1", 1)):
+        put(root, f"Diving48_V2_{name}.json", json.dumps([{"vid_name": video, "label": label}]))
+    put(root, "Diving48_vocab.json", json.dumps(["Back 15som", "Inward"]))
+    assert load_dataset(root).class_names == ("Back 15som", "Inward")
