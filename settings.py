@@ -2,7 +2,8 @@
 
 A spec is a frozen dataclass whose fields are made by `setting` and that calls `check_settings(self)` in
 `__post_init__`. The command line (`actionvit.commands.spec_options`) and the Python functions take the same fields
-under their public names: `clip_norm` is `--max-grad-norm` there and `max_grad_norm` here.
+under their public names: `clip_norm` is `--max-grad-norm` there and `max_grad_norm` here. A field whose
+`default_factory` is another spec nests it: its settings count among those of the outer spec.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from actionvit.errors import ActionVitError
 
 S = TypeVar("S")
 
-__all__ = ["Setting", "check_settings", "make_spec", "public_names", "setting", "settings_of"]
+__all__ = ["Setting", "build_spec", "check_settings", "make_spec", "nested_specs", "setting", "settings_of"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,24 +42,37 @@ def setting(default: Any, help: str, **about: Any) -> Any:
     return dataclasses.field(default=default, metadata={"setting": Setting(help=help, **about)})
 
 
-def public_names(spec: Any) -> dict[str, str]:
-    """Return the fields of a spec by their public names."""
-    return {about.name or field: field for field, about in settings_of(spec).items()}
+def nested_specs(spec: Any) -> dict[str, Any]:
+    """Return the classes of the specs that a spec's fields hold, by field."""
+    return {f.name: f.default_factory for f in dataclasses.fields(spec) if dataclasses.is_dataclass(f.default_factory)}
 
 
-def make_spec(spec: type[S], settings: Mapping[str, Any], **fields: Any) -> S:
-    """Return a spec of settings under their public names and of further `fields` under their own.
+def build_spec(spec: type[S], values: Mapping[str, Any]) -> S:
+    """Return a spec and its nested specs with the settings in `values`, under their fields' names."""
+    own = {name: values[name] for name in settings_of(spec) if name in values}
+    return spec(**own, **{name: build_spec(kind, values) for name, kind in nested_specs(spec).items()})
+
+
+def _public_names(spec: Any) -> dict[str, str]:
+    names = {about.name or field: field for field, about in settings_of(spec).items()}
+    for kind in nested_specs(spec).values():
+        names |= _public_names(kind)
+    return names
+
+
+def make_spec(spec: type[S], settings: Mapping[str, Any]) -> S:
+    """Return a spec of settings under their public names.
 
     Raises
     ------
     ActionVitError
         If a setting does not exist or is out of range.
     """
-    names = public_names(spec)
+    names = _public_names(spec)
     if unknown := sorted(settings.keys() - names.keys()):
         raise ActionVitError(f"{unknown[0]}: no such setting; expected some of {', '.join(sorted(names))}")
     try:
-        return spec(**{names[name]: value for name, value in settings.items()}, **fields)
+        return build_spec(spec, {names[name]: value for name, value in settings.items()})
     except ValueError as error:
         raise ActionVitError(str(error)) from error
 

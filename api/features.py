@@ -109,7 +109,7 @@ def extract(  # type: ignore[misc]  # its keywords are listed here only
     shape = {"num_frames": num_frames, "size": size, "sampling": sampling, "stride": stride}
     views = make_spec(ViewSettings, {**shape, "num_clips": num_clips, "crops": crops, "flip": flip})
     layers = tuple(sorted(save_layers))
-    jobs = make_jobs(names, [views], weights=sources, precision=resolved, frame_pool=frame_pool, layers=layers)
+    jobs = make_jobs([views], variants=names, weights=sources, precision=resolved, frame_pool=frame_pool, layers=layers)
     summary = run_stage(
         dataset,
         jobs,

@@ -149,14 +149,16 @@ def finetune(
     from actionvit.pipeline.finetuning.distributed import init_distributed
     from actionvit.pipeline.finetuning.run import finetune_run
     from actionvit.pipeline.finetuning.run_writer import run_name as default_name
-    from actionvit.pipeline.finetuning.settings import spec_from_settings
+    from actionvit.pipeline.finetuning.settings import FinetuneSettings, make_finetune_spec
     from actionvit.pipeline.finetuning.split import TrainingContext
     from actionvit.pipeline.runs import training_folder
+    from actionvit.settings import make_spec
 
     if balanced:
         settings["class_weight"] = _balanced(settings)
     device, resolved = resolve_device(device, precision)
-    spec = spec_from_settings(variant, {**settings, "train": train}, bf16=resolved == "bf16")
+    chosen = make_spec(FinetuneSettings, {**settings, "train": train})
+    spec = make_finetune_spec(variant, chosen, bf16=resolved == "bf16")
     folder = Path(runs) / (run_name or default_name(spec))
     with init_distributed(device) as group:
         context = TrainingContext(

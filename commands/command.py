@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import click
@@ -118,6 +120,15 @@ def with_options(text: str, command: click.Command | None = None) -> str:
         return long_name(option) + (f" {value}" if value and value != "True" else "")
 
     return SETTING.sub(lambda match: translate(match) if match["field"] or match["name"] else match[0], text)
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Raise a library's ValueError as a usage error that names the options."""
+    try:
+        yield
+    except ValueError as error:
+        raise click.UsageError(with_options(str(error))) from error
 
 
 class Command(click.Command):

@@ -6,26 +6,22 @@ import contextlib
 import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from actionvit.commands.command import Group
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
-from actionvit.commands.options import (
-    PATH,
-    echo_json,
-    json_option,
-    output_option,
-    seed_option,
-    split_options,
-)
+from actionvit.commands.options import PATH, echo_json, json_option, output_option, seed_option
 from actionvit.commands.progress import Advance, progress
+from actionvit.commands.spec_options import spec_object, spec_option
 from actionvit.errors import ActionVitError
+from actionvit.pipeline.datasets.dataset import Protocol
+from actionvit.pipeline.datasets.splits import SplitSpec
 from actionvit.text import pluralize
 
 if TYPE_CHECKING:
-    from actionvit.pipeline.datasets.dataset import Dataset, Protocol, Split
+    from actionvit.pipeline.datasets.dataset import Dataset, Split
     from actionvit.pipeline.datasets.synthetic.dataset import DrawnClip
 
 
@@ -122,12 +118,11 @@ def draw(out: Path, seed: int, clips: int) -> None:
 
 @command.command(examples="actionvit data splits videos/ --protocol grouped --folds 5")
 @dataset_options
-@split_options("all that apply")
+@spec_option(SplitSpec, "protocol", help="How videos are split.  [default: all that apply]")
+@spec_object("settings", SplitSpec, "folds", "test_fraction")
 @seed_option
 @json_option
-def splits(
-    data: DatasetOptions, protocol: Protocol | None, folds: int, test_fraction: float, seed: int, as_json: bool
-) -> None:
+def splits(data: DatasetOptions, protocol: Protocol | None, settings: SplitSpec, seed: int, as_json: bool) -> None:
     """Show each split's sizes and train/test leakage.
 
     Sources with clips in both the training and the test set bias accuracy upwards.
@@ -135,13 +130,13 @@ def splits(
     from actionvit.pipeline.datasets.splits import make_splits
 
     dataset = data.open()
-    every: list[Protocol] = ["official", "grouped", "stratified", "random"]
-    protocols = [protocol] if protocol else every[not dataset.official :]
+    protocols: Sequence[Protocol] = [protocol] if protocol else get_args(Protocol)[not dataset.official :]
     drawn: list[Split] = []
     why: ActionVitError | None = None
     for name in protocols:
         try:
-            drawn += make_splits(dataset, name, folds=folds, test_fraction=test_fraction, seed=seed)
+            fraction = settings.test_fraction
+            drawn += make_splits(dataset, name, folds=settings.folds, test_fraction=fraction, seed=seed)
         except ActionVitError as error:
             if protocol:
                 raise

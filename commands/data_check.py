@@ -10,15 +10,12 @@ import click
 
 from actionvit.commands.command import Command, with_options
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
-from actionvit.commands.options import (
-    decoding_options,
-    echo_json,
-    json_option,
-)
+from actionvit.commands.options import decoding_options, echo_json, json_option
 from actionvit.commands.progress import progress
 from actionvit.text import pluralize, printable
 
 if TYPE_CHECKING:
+    from actionvit.features.decoding.policy import DecodingOptions
     from actionvit.pipeline.datasets.checking import Alike, Bin, Findings, SplitCheck
 
 SHOWN = 10
@@ -31,9 +28,7 @@ SHOWN = 10
 @decoding_options
 @json_option
 @click.pass_context
-def check(
-    ctx: click.Context, /, data: DatasetOptions, decode: bool, workers: int | None, timeout: float, as_json: bool
-) -> None:
+def check(ctx: click.Context, /, data: DatasetOptions, decode: bool, decoding: DecodingOptions, as_json: bool) -> None:
     """Check a dataset: how it was read, classes, splits, leaking sources, duplicates, undecodable videos.
 
     Without official lists, the splits are those that `probe` would make.
@@ -45,13 +40,7 @@ def check(
     dataset = data.open(notes=0)
     count = len(dataset.videos)
     with progress("check", "video", delay=0.5, total=count) as advance:
-        findings = check(
-            dataset,
-            decode=decode,
-            workers=workers,
-            timeout=timeout,
-            on_video=lambda done: advance(done, count),
-        )
+        findings = check(dataset, decode=decode, on_video=lambda done: advance(done, count), **decoding)
     if as_json:
         echo_json(asdict(findings))
     else:

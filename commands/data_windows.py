@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,9 @@ from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.options import FiniteRange, decoding_options, output_option
 from actionvit.commands.progress import progress
 from actionvit.text import abbreviate, pluralize
+
+if TYPE_CHECKING:
+    from actionvit.features.decoding.policy import DecodingOptions
 
 
 @click.command(cls=Command, examples="actionvit data windows videos/ --length 2.56 --window-stride 0.64 -o windows.csv")
@@ -32,8 +36,7 @@ def windows(
     data: DatasetOptions,
     length: float,
     stride: float | None,
-    workers: int | None,
-    timeout: float,
+    decoding: DecodingOptions,
     out: Path,
 ) -> None:
     """Write sliding windows of each video as a CSV list, one segment per row.
@@ -52,9 +55,8 @@ def windows(
             out,
             length=length,
             stride=stride or length,
-            workers=workers,
-            timeout=timeout,
             on_video=advance,
+            **decoding,
         )
     videos = pluralize(len(dataset.videos) - len(failed), "video")
     click.echo(f"{pluralize(count, 'window')} of {videos} in `{out}`; next: actionvit extract {out}")

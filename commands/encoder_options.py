@@ -4,51 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
-from actionvit.commands.command import with_options
 from actionvit.commands.options import VARIANT_HELP, packed, several
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
-    from actionvit.features.device import Precision
-    from actionvit.features.encoder import EncoderJob
-    from actionvit.features.view_settings import ViewSettings
-    from actionvit.pipeline.extraction.job import Outputs
+    from actionvit.pipeline.extraction.job import EncoderChoice
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncoderOptions:
-    """Encoders and weights as they were given."""
-
-    variants: tuple[str, ...]
-    weights: tuple[str, ...]
-    encoders: tuple[str, ...]
-
-    def jobs(
-        self, views: Sequence[ViewSettings], *, precision: Precision, **outputs: Unpack[Outputs]
-    ) -> list[EncoderJob]:
-        """Return a job per encoder and view setting."""
-        from actionvit.pipeline.extraction.job import make_jobs
-
-        variants = self.variants or (() if self.encoders else ("base",))
-        weights = _by_variant(self.weights, variants)
-        encoders = [_named(text) for text in self.encoders]
-        try:
-            return make_jobs(
-                variants, views, weights=weights, encoders=encoders, precision=precision, note=_print_note, **outputs
-            )
-        except ValueError as error:
-            raise click.UsageError(with_options(str(error))) from error
+def _parse(variants: Sequence[str], weights: Sequence[str], encoders: Sequence[str]) -> EncoderChoice:
+    variants = variants or (() if encoders else ("base",))
+    return {
+        "variants": variants,
+        "weights": _by_variant(weights, variants),
+        "encoders": [_named(text) for text in encoders],
+    }
 
 
 encoder_options = packed(
     "encoders",
-    EncoderOptions,
+    _parse,
     ("variants", "weights", "encoders"),
     several("--variant", "variants", help=f"{VARIANT_HELP}  [default: base; repeatable]"),
     click.option(
@@ -66,10 +43,7 @@ encoder_options = packed(
         " repeatable).",
     ),
 )
-
-
-def _print_note(text: str) -> None:
-    click.echo(f"note: {text}", err=True)
+"""Encoders and their weights, passed to the command as `encoders`, an `EncoderChoice`."""
 
 
 def _by_variant(texts: Sequence[str], variants: Sequence[str]) -> dict[str, str]:

@@ -5,32 +5,29 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from actionvit.commands.command import Group
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.options import (
-    HEADS,
     cache_option,
     jobs_option,
     output_option,
     packed,
-    seeds_option,
-    several,
     several_numbers,
-    split_options,
     stored_options,
     variant_option,
 )
 from actionvit.commands.progress import progress
+from actionvit.commands.spec_options import spec_object, spec_option, spec_values
+from actionvit.heads.saving import HeadName
+from actionvit.pipeline.probing.spec import ProbeSpec
 
 if TYPE_CHECKING:
-    from actionvit.heads.saving import HeadName
-    from actionvit.pipeline.datasets.dataset import Protocol
     from actionvit.pipeline.experiments.comparisons import Experiment
     from actionvit.pipeline.probing.features import StoreChoice
 
@@ -51,9 +48,7 @@ class ExperimentOptions:
     variant: str
     stored: StoreChoice
     cache: Path
-    protocol: Protocol | None
-    folds: int
-    test_fraction: float
+    base: ProbeSpec
     seeds: int
     out: Path | None
     jobs: int
@@ -62,7 +57,6 @@ class ExperimentOptions:
     def open(self, name: str) -> Iterator[Experiment]:
         """Read the dataset and show the progress of the experiment."""
         from actionvit.pipeline.experiments.comparisons import Experiment
-        from actionvit.pipeline.probing.spec import ProbeSpec
 
         dataset = self.data.open()
         with progress(name, "head") as advance:
@@ -71,9 +65,7 @@ class ExperimentOptions:
                 variant=self.variant,
                 cache=self.cache,
                 folder=self.out or Path("experiments-output") / f"{dataset.name}-{name}",
-                base=ProbeSpec(
-                    protocol=self.protocol, folds=self.folds, test_fraction=self.test_fraction, seeds=self.seeds
-                ),
+                base=replace(self.base, seeds=self.seeds),
                 stored=self.stored,
                 jobs=self.jobs,
                 command=["actionvit", *sys.argv[1:]],
@@ -89,19 +81,17 @@ experiment_options = packed(
     variant_option,
     stored_options,
     cache_option,
-    split_options(),
-    seeds_option(5),
+    spec_object("base", ProbeSpec, "protocol", "folds", "test_fraction"),
+    spec_option(ProbeSpec, "seeds", default=5, show_default=True, help="Number of repetitions with different seeds."),
     output_option("experiments-output/DATASET-NAME"),
     jobs_option,
 )
-head_option = click.option(
-    "--head", type=click.Choice(HEADS), default="linear", show_default=True, help="Classifier head."
-)
+head_option = spec_option(ProbeSpec, "head")
 
 
 @command.command(examples="actionvit experiment heads videos/ --head linear,knn --shots 1,4,16")
 @experiment_options
-@several("--head", "heads", choices=HEADS, default=HEADS, help="Classifier head.  [default: all; repeatable]")
+@spec_values(ProbeSpec, "head", "heads", get_args(HeadName))
 @several_numbers("--shots", default=("1,4,16",), help="Training clips per class.  [default: 1,4,16]")
 def heads(options: ExperimentOptions, heads: tuple[HeadName, ...], shots: tuple[int, ...]) -> None:
     """Compare heads × class weightings × training clips per class."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from actionvit.commands.command import Command, command_warnings
+from actionvit.commands.command import Command, command_warnings, usage_errors
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
-from actionvit.commands.encoder_options import EncoderOptions, encoder_options
+from actionvit.commands.encoder_options import encoder_options
 from actionvit.commands.options import (
     FiniteRange,
     cache_option,
@@ -18,6 +17,7 @@ from actionvit.commands.options import (
     echo_json,
     flush_option,
     json_option,
+    packed,
     precision_option,
     several_numbers,
     wait_option,
@@ -29,9 +29,8 @@ from actionvit.features.view_settings import ViewSettings
 
 if TYPE_CHECKING:
     from actionvit.features.device import Precision
-    from actionvit.features.timesformer.outputs import FramePool
     from actionvit.pipeline.extraction.engines import EngineKind
-    from actionvit.pipeline.extraction.job import CommonOptions
+    from actionvit.pipeline.extraction.job import CommonOptions, EncoderChoice, Outputs
     from actionvit.pipeline.extraction.summary import Summary
 
 
@@ -51,6 +50,46 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> t
     return int(part), int(parts)
 
 
+output_options = packed(
+    "outputs",
+    dict,
+    ("frame_pool", "layers", "tokens_after", "compile"),
+    click.option(
+        "--frame-pool",
+        type=click.Choice(["cls", "mean"]),
+        default="cls",
+        show_default=True,
+        help="Frame-level embedding: the frame's CLS token, or the mean of its patches.",
+    ),
+    several_numbers("--save-layers", "layers", metavar="9,12", help="Also save the CLS token after these blocks."),
+    click.option(
+        "--save-tokens-after", "tokens_after", type=click.IntRange(0), help="Also save all tokens after this block."
+    ),
+    click.option("--compile", is_flag=True, help="Use torch.compile: slow start, slightly other numbers, own store."),
+)
+common_options = packed(
+    "common",
+    lambda decoding, **options: {**decoding, **options},
+    ("cache", "decoding", "policy", "wait", "flush_seconds", "flush_bytes", "verify", "retry_failed"),
+    cache_option,
+    decoding_options,
+    spec_object("policy", DecodePolicy, "backend", "on_corrupt"),
+    wait_option,
+    flush_option,
+    click.option(
+        "--flush-mib",
+        "flush_bytes",
+        type=FiniteRange(0, min_open=True),
+        default=64.0,
+        show_default=True,
+        callback=lambda _ctx, _param, mib: int(mib * 2**20),
+        help="Publish embeddings when this many MiB are waiting.",
+    ),
+    click.option("--verify", is_flag=True, help="Hash every video again, even if its size and time are unchanged."),
+    click.option("--retry-failed", is_flag=True, help="Retry videos listed in failures.csv."),
+)
+
+
 @click.command(
     cls=Command,
     examples="""
@@ -61,24 +100,11 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> t
 )
 @dataset_options
 @encoder_options
-@cache_option
 @spec_object("views", ViewSettings)
-@click.option(
-    "--frame-pool",
-    type=click.Choice(["cls", "mean"]),
-    default="cls",
-    show_default=True,
-    help="Frame-level embedding: the frame's CLS token, or the mean of its patches.",
-)
-@several_numbers("--save-layers", "layers", metavar="9,12", help="Also save the CLS token after these blocks.")
-@click.option(
-    "--save-tokens-after", "tokens_after", type=click.IntRange(0), help="Also save all tokens after this block."
-)
+@output_options
 @precision_option()
-@click.option("--compile", is_flag=True, help="Use torch.compile: slow start, slightly other numbers, own store.")
 @device_option()
-@decoding_options
-@spec_object("policy", DecodePolicy, "backend", "on_corrupt")
+@common_options
 @click.option(
     "--shard",
     callback=_shard,
@@ -92,19 +118,6 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> t
 )
 @click.option("--address", help="Ray cluster: auto, or ray://HOST:PORT.  [default: this machine alone]")
 @click.option("--shards", type=click.IntRange(1), help="Number of shards.  [default: 4 per GPU; ray: 32]")
-@wait_option
-@flush_option
-@click.option(
-    "--flush-mib",
-    "flush_bytes",
-    type=FiniteRange(0, min_open=True),
-    default=64.0,
-    show_default=True,
-    callback=lambda _ctx, _param, mib: int(mib * 2**20),
-    help="Publish embeddings when this many MiB are waiting.",
-)
-@click.option("--verify", is_flag=True, help="Hash every video again, even if its size and time are unchanged.")
-@click.option("--retry-failed", is_flag=True, help="Retry videos listed in failures.csv.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
 @json_option
 @click.pass_context
@@ -112,27 +125,16 @@ def command(
     ctx: click.Context,
     /,
     data: DatasetOptions,
-    encoders: EncoderOptions,
+    encoders: EncoderChoice,
     views: ViewSettings,
-    policy: DecodePolicy,
-    cache: Path,
-    frame_pool: FramePool,
-    layers: tuple[int, ...],
-    tokens_after: int | None,
-    compile: bool,
+    outputs: Outputs,
     precision: Precision | Literal["auto"],
     device: str,
-    workers: int | None,
-    timeout: float,
+    common: CommonOptions,
     shard: tuple[int, int] | None,
     engine: EngineKind | None,
     address: str | None,
     shards: int | None,
-    wait: bool,
-    flush_seconds: float,
-    flush_bytes: int,
-    verify: bool,
-    retry_failed: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -148,46 +150,44 @@ def command(
     from actionvit.pipeline.extraction.driver import extract_on
     from actionvit.pipeline.extraction.engines import make_engine
     from actionvit.pipeline.extraction.extract import extract
+    from actionvit.pipeline.extraction.job import make_jobs
 
     dataset = data.open()
-    outputs = {"--save-layers": layers, "--save-tokens-after": tokens_after, "--compile": compile}
-    used = [name for name, value in outputs.items() if value not in ((), None, False)]
-    if encoders.encoders and (used or frame_pool != "cls"):
-        raise click.UsageError(f"{[*used, '--frame-pool'][0]} is for TimeSformer variants, not for --encoder")
     if engine and (shard or dry_run):
         raise click.UsageError("--engine makes its own shards: leave out --shard and --dry-run")
     resolved = precision
     if engine != "ray" or device != "cuda" or precision == "auto":  # the driver of Ray tasks needs no GPU
         device, resolved = resolve_device(device, precision)
-    jobs = encoders.jobs(
-        [views],
-        precision=resolved,
-        frame_pool=frame_pool,
-        layers=tuple(sorted(layers)),
-        tokens_after=tokens_after,
-        compile=compile,
-    )
+    with usage_errors():
+        jobs = make_jobs([views], precision=resolved, **encoders, **outputs)
+    on_plan = _announce if outputs["tokens_after"] is not None else lambda rows, size: None
     with progress("extract", "video", total=len(dataset.videos)) as advance:
-        common: CommonOptions = {
-            "cache": cache,
-            "policy": policy,
-            "device": device,
-            "workers": workers,
-            "timeout": timeout,
-            "wait": wait,
-            "flush_seconds": flush_seconds,
-            "flush_bytes": flush_bytes,
-            "verify": verify,
-            "retry_failed": retry_failed,
-            "on_plan": _announce if tokens_after is not None else lambda rows, size: None,
-            "on_video": advance,
-        }
         if engine:
+            workers = common["workers"]
             runner, count, common["workers"] = make_engine(engine, device, workers=workers, address=address)
             local = resolve_device("auto", "fp32")[0] if engine == "ray" else None
-            summary = extract_on(runner, dataset, jobs, shards=shards or count, local_device=local, **common)
+            summary = extract_on(
+                runner,
+                dataset,
+                jobs,
+                shards=shards or count,
+                device=device,
+                local_device=local,
+                on_plan=on_plan,
+                on_video=advance,
+                **common,
+            )
         else:
-            summary = extract(dataset, jobs, shard=shard, dry_run=dry_run, **common)
+            summary = extract(
+                dataset,
+                jobs,
+                device=device,
+                shard=shard,
+                dry_run=dry_run,
+                on_plan=on_plan,
+                on_video=advance,
+                **common,
+            )
     if as_json:
         echo_json({**_as_json(summary), "warnings": command_warnings()})
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -26,25 +26,20 @@ from actionvit.commands.options import (
     precision_option,
     run_name_option,
     runs_option,
-    split_options,
     variant_option,
     weights_option,
 )
 from actionvit.commands.progress import stages
 from actionvit.commands.spec_options import spec_object
 from actionvit.pipeline.finetuning.settings import FinetuneSettings, make_finetune_spec
-from actionvit.pipeline.finetuning.spec import AugmentSpec, LossSpec, OptimSpec, SamplingSpec, TrainSpec
+from actionvit.pipeline.finetuning.spec import AugmentSpec
 
 if TYPE_CHECKING:
+    from actionvit.features.decoding.policy import DecodingOptions
     from actionvit.features.device import Precision
-    from actionvit.pipeline.datasets.dataset import Protocol
     from actionvit.pipeline.finetuning.spec import FinetuneSpec, Progress
     from actionvit.pipeline.finetuning.split import TrainingContext, TrainValRows
     from actionvit.pipeline.runs import Run
-
-FROM_SETTINGS = tuple(
-    field.name for field in fields(FinetuneSettings) if field.name not in ("protocol", "folds", "test_fraction")
-)
 
 
 @click.command(
@@ -64,14 +59,8 @@ FROM_SETTINGS = tuple(
 @overwrite_option
 @click.option("--resume", is_flag=True, help="Continue the interrupted training of this run name.")
 @click.option("--restart", is_flag=True, help="Discard the interrupted training of this run name.")
-@spec_object("settings", FinetuneSettings, *FROM_SETTINGS)
-@spec_object("training", TrainSpec)
-@spec_object("optim", OptimSpec)
-@spec_object("sampling", SamplingSpec)
-@spec_object("loss", LossSpec)
-@spec_object("augmentation", AugmentSpec)
+@spec_object("settings", FinetuneSettings)
 @balanced_option
-@split_options()
 @click.option(
     "--frame-cache-gib",
     "memory",
@@ -114,21 +103,12 @@ def command(
     resume: bool,
     restart: bool,
     settings: FinetuneSettings,
-    training: TrainSpec,
-    optim: OptimSpec,
-    sampling: SamplingSpec,
-    loss: LossSpec,
-    augmentation: AugmentSpec,
     balanced: bool,
-    protocol: Protocol | None,
-    folds: int,
-    test_fraction: float,
     memory: int,
     rank_timeout: float,
     precision: Precision | Literal["auto"],
     device: str,
-    workers: int | None,
-    timeout: float,
+    decoding: DecodingOptions,
     flush_seconds: float,
     as_json: bool,
 ) -> None:
@@ -149,15 +129,15 @@ def command(
 
     if resume and restart:
         raise click.UsageError("--resume and --restart exclude each other; give one of them")
+    loss = settings.training.loss
     if balanced and loss.class_weight not in ("none", "balanced"):
         raise click.UsageError("--balanced is --class-weight balanced; give one of them")
     if balanced:
-        loss = replace(loss, class_weight="balanced")
+        training = replace(settings.training, loss=replace(loss, class_weight="balanced"))
+        settings = replace(settings, training=training)
     device, resolved = resolve_device(device, precision)
     dataset = data.open()
-    settings = replace(settings, protocol=protocol, folds=folds, test_fraction=test_fraction)
-    training = replace(training, autocast=resolved == "bf16", optim=optim, sampling=sampling, loss=loss)
-    spec = make_finetune_spec(variant, settings, training, augmentation)
+    spec = make_finetune_spec(variant, settings, bf16=resolved == "bf16")
     folder = runs / (run_name or default_name(spec))
     with init_distributed(device, timeout=rank_timeout) as group:
         if group.is_main:
@@ -166,13 +146,12 @@ def command(
             cache=cache,
             folder=training_folder(folder),
             ranks=group,
-            workers=workers,
-            timeout=timeout,
             memory=memory,
             resume=resume,
             flush_seconds=flush_seconds,
+            **decoding,
         )
-        with _progress(context, training.epochs, quiet=as_json or not group.is_main):
+        with _progress(context, spec.training.epochs, quiet=as_json or not group.is_main):
             run = finetune_run(
                 dataset,
                 weights,

@@ -129,37 +129,6 @@ def root_argument(function: F) -> F:
     return click.argument("root", type=PATH, required=False, default=lambda: setting("root"))(function)
 
 
-PROTOCOLS = ("official", "grouped", "stratified", "random")
-
-
-def split_options(
-    default: str = "official if ROOT has lists, else grouped if sources are known, else stratified",
-    more: tuple[str, ...] = (),
-) -> Callable[[F], F]:
-    """Return a decorator that adds `--protocol`, `--folds` and `--test-fraction`."""
-    return together(
-        click.option(
-            "--protocol", type=click.Choice((*PROTOCOLS, *more)), help=f"How videos are split.  [default: {default}]"
-        ),
-        click.option(
-            "--folds", type=click.IntRange(2), default=5, show_default=True, help="Number of folds, or of repeats."
-        ),
-        click.option(
-            "--test-fraction",
-            type=FiniteRange(0, 1, min_open=True, max_open=True),
-            default=0.3,
-            show_default=True,
-            help="Fraction of videos in the test set of stratified and random splits.",
-        ),
-    )
-
-
-def seeds_option(default: int | None = None, note: str = "") -> Callable[[F], F]:
-    """Return `--seeds`, the number of repetitions."""
-    text = "Number of repetitions with different seeds." + (f"  [default: {note}]" if note else "")
-    return click.option("--seeds", type=click.IntRange(1), default=default, show_default=default is not None, help=text)
-
-
 seed_option = click.option(
     "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Random seed."
 )
@@ -214,9 +183,6 @@ stored_options = packed(
 balanced_option = click.option(
     "--balanced", is_flag=True, help="Weight classes equally; same as --class-weight balanced."
 )
-CLASS_WEIGHTS = ("none", "balanced", "effective")
-CLASS_WEIGHT_HELP = "Class weights: none, inverse frequency, or effective number of clips."
-HEADS = ("linear", "attentive", "mlp", "knn", "centroid")
 
 
 def device_option(default: str = "auto") -> Callable[[F], F]:
@@ -242,7 +208,10 @@ flush_option = click.option(
     show_default=True,
     help="Publish embeddings at least this often; a kill loses at most that much work.",
 )
-decoding_options = together(
+decoding_options = packed(
+    "decoding",
+    dict,
+    ("workers", "timeout"),
     click.option(
         "--workers", type=click.IntRange(0), help="Decoding processes; 0: in this one.  [default: one per core]"
     ),
@@ -250,6 +219,7 @@ decoding_options = together(
         "--timeout", type=FiniteRange(0.1), default=60.0, show_default=True, help="Seconds allowed to decode one video."
     ),
 )
+"""How videos are decoded, passed to the command as `decoding`, a `DecodingOptions`."""
 wait_option = click.option("--wait", is_flag=True, help="Wait for another writer of the same store instead of failing.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 

@@ -22,6 +22,7 @@ from actionvit.commands.progress import progress
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from actionvit.features.decoding.policy import DecodingOptions
     from actionvit.features.device import Precision
     from actionvit.pipeline.prediction.predictor import Prediction, Predictor
     from actionvit.pipeline.runs import Run
@@ -52,8 +53,7 @@ def command(
     weights: str | None,
     device: str,
     precision: Precision | Literal["auto"],
-    workers: int | None,
-    timeout: float,
+    decoding: DecodingOptions,
     as_json: bool,
 ) -> None:
     """Predict the classes of each VIDEO, with calibrated probabilities.
@@ -68,7 +68,7 @@ def command(
     opened = open_run(run)
     paths = expand_folders(videos)
     predictor = load_predictor(opened, weights=weights)
-    stream = predict(predictor, paths, device=device, precision=precision, workers=workers, timeout=timeout)
+    stream = predict(predictor, paths, device=device, precision=precision, **decoding)
     predictions = []
     with progress("predict", "video", delay=2, total=len(paths)) as advance:
         for prediction in stream:

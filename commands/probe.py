@@ -5,15 +5,13 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
 from actionvit.commands.command import Command, command_warnings, warn
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.options import (
-    CLASS_WEIGHT_HELP,
-    CLASS_WEIGHTS,
     VARIANT_HELP,
     balanced_option,
     cache_option,
@@ -24,11 +22,11 @@ from actionvit.commands.options import (
     run_name_option,
     runs_option,
     several,
-    split_options,
     stored_options,
 )
 from actionvit.commands.progress import progress
-from actionvit.commands.spec_options import spec_object
+from actionvit.commands.spec_options import spec_object, spec_option, spec_values
+from actionvit.pipeline.datasets.dataset import Protocol
 from actionvit.pipeline.probing.spec import ProbeSpec
 from actionvit.text import pluralize
 
@@ -37,13 +35,13 @@ if TYPE_CHECKING:
 
     from actionvit.heads.fusion import FusionRule
     from actionvit.heads.weighting import ClassWeight
-    from actionvit.pipeline.datasets.dataset import Dataset, Protocol
+    from actionvit.pipeline.datasets.dataset import Dataset
     from actionvit.pipeline.probing.features import FeatureTable, StoreChoice
     from actionvit.pipeline.probing.results import ProbeResult
 
 FROM_SPEC = (
     *("head", "features", "views", "sampler", "logit_adjust", "focal", "grid", "criterion", "select_on", "calibrate"),
-    *("seeds", "long_tail", "shots", "device", "final"),
+    *("folds", "test_fraction", "seeds", "long_tail", "shots", "device", "final"),
 )
 """Fields of `ProbeSpec` that are options as they stand."""
 FIXED_BY_MVEB = (
@@ -69,11 +67,11 @@ FIXED_BY_MVEB = (
 @overwrite_option
 @spec_object("spec", ProbeSpec, *FROM_SPEC)
 @balanced_option
-@several("--class-weight", "class_weights", choices=CLASS_WEIGHTS, help=f"{CLASS_WEIGHT_HELP}  [default: none]")
+@spec_values(ProbeSpec, "class_weight", "class_weights")
 @several(
     "--fuse", choices=("mean", "stacked"), help="Also fuse the variants: average log-probabilities, or stacked weights."
 )
-@split_options(more=("mveb",))
+@spec_option(ProbeSpec, "protocol", type=click.Choice((*get_args(Protocol), "mveb")))
 @jobs_option
 @json_option
 def command(
@@ -89,8 +87,6 @@ def command(
     class_weights: tuple[ClassWeight, ...],
     fuse: tuple[FusionRule, ...],
     protocol: Protocol | Literal["mveb"] | None,
-    folds: int,
-    test_fraction: float,
     jobs: int,
     as_json: bool,
 ) -> None:
@@ -121,8 +117,6 @@ def command(
         spec,
         protocol="official" if protocol == "mveb" else protocol,
         seeds=1 if mveb else spec.seeds,
-        folds=folds,
-        test_fraction=test_fraction,
         device=resolve_device("cpu" if automatic else spec.device, "fp32")[0],
     )
     weightings = dict.fromkeys(("balanced",) if balanced else class_weights or ("none",))

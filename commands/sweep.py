@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from actionvit.commands.command import Command
+from actionvit.commands.command import Command, usage_errors
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
-from actionvit.commands.encoder_options import EncoderOptions, encoder_options
+from actionvit.commands.encoder_options import encoder_options
 from actionvit.commands.options import (
-    CLASS_WEIGHT_HELP,
-    CLASS_WEIGHTS,
-    HEADS,
     cache_option,
     decoding_options,
     device_option,
@@ -25,23 +22,21 @@ from actionvit.commands.options import (
     jobs_option,
     output_option,
     precision_option,
-    seeds_option,
-    several,
-    several_numbers,
-    split_options,
 )
 from actionvit.commands.progress import progress, stages
-from actionvit.commands.spec_options import spec_object
+from actionvit.commands.spec_options import spec_object, spec_values
 from actionvit.features.view_settings import ViewSettings
 from actionvit.pipeline.probing.spec import ProbeSpec
 from actionvit.text import duration
 
 if TYPE_CHECKING:
+    from actionvit.features.decoding.policy import DecodingOptions
     from actionvit.features.device import Precision
     from actionvit.heads.saving import HeadName
     from actionvit.heads.weighting import ClassWeight
-    from actionvit.pipeline.datasets.dataset import Dataset, Protocol
+    from actionvit.pipeline.datasets.dataset import Dataset
     from actionvit.pipeline.experiments.sweep import Planned
+    from actionvit.pipeline.extraction.job import EncoderChoice
 
 
 @click.command(
@@ -53,25 +48,17 @@ if TYPE_CHECKING:
 )
 @dataset_options
 @encoder_options
-@several_numbers("--num-frames", help="Frames per view (T).  [default: the variant's; repeatable]")
-@several_numbers("--size", "sizes", help="Side of a view in pixels (S).  [default: the variant's; repeatable]")
+@spec_values(ViewSettings, "num_frames", "num_frames")
+@spec_values(ViewSettings, "size", "sizes")
 @spec_object("views", ViewSettings, "num_clips", "crops")
-@several("--head", "heads", choices=HEADS, default=("linear",), help="Classifier head.  [default: linear; repeatable]")
-@several(
-    "--class-weight",
-    "weightings",
-    choices=CLASS_WEIGHTS,
-    default=("none",),
-    help=f"{CLASS_WEIGHT_HELP}  [default: none]",
-)
+@spec_values(ProbeSpec, "head", "heads", ("linear",))
+@spec_values(ProbeSpec, "class_weight", "weightings", ("none",))
 @cache_option
 @precision_option()
 @device_option()
 @decoding_options
 @flush_option
-@spec_object("base", ProbeSpec, "select_on")
-@split_options()
-@seeds_option(note="as for probe")
+@spec_object("base", ProbeSpec, "select_on", "protocol", "folds", "test_fraction", "seeds")
 @jobs_option
 @output_option("experiments-output/DATASET-sweep")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
@@ -80,7 +67,7 @@ def command(
     ctx: click.Context,
     /,
     data: DatasetOptions,
-    encoders: EncoderOptions,
+    encoders: EncoderChoice,
     num_frames: tuple[int, ...],
     sizes: tuple[int, ...],
     views: ViewSettings,
@@ -89,14 +76,9 @@ def command(
     cache: Path,
     precision: Precision | Literal["auto"],
     device: str,
-    workers: int | None,
-    timeout: float,
+    decoding: DecodingOptions,
     flush_seconds: float,
     base: ProbeSpec,
-    protocol: Protocol | None,
-    folds: int,
-    test_fraction: float,
-    seeds: int | None,
     jobs: int,
     out: Path | None,
     dry_run: bool,
@@ -112,12 +94,11 @@ def command(
     from actionvit.features.device import resolve_device
     from actionvit.pipeline.experiments.sweep import embed, plan_sweep, probe_all
     from actionvit.pipeline.experiments.sweep_table import write_sweep
+    from actionvit.pipeline.extraction.job import make_jobs
     from actionvit.pipeline.probing.probe import build_head
 
     dataset = data.open()
-    base = replace(  # one criterion for all, so that scores can be compared
-        base, criterion="accuracy", protocol=protocol, folds=folds, test_fraction=test_fraction, seeds=seeds
-    )
+    base = replace(base, criterion="accuracy")  # one criterion for all, so that scores can be compared
     specs = [replace(base, head=head, class_weight=weighting) for head in heads for weighting in weightings]
     for spec in specs:
         build_head(spec)  # refuse a head without the setting before hours of extraction
@@ -125,7 +106,8 @@ def command(
     shapes = [
         replace(views, num_frames=frames, size=size) for frames in num_frames or (None,) for size in sizes or (None,)
     ]
-    encoder_jobs = encoders.jobs(shapes, precision=resolved)
+    with usage_errors():
+        encoder_jobs = make_jobs(shapes, precision=resolved, **encoders)
     planned = plan_sweep(dataset, encoder_jobs, cache=cache, policy=DecodePolicy())
     _print_plan(dataset, planned, device)
     if dry_run:
@@ -137,9 +119,8 @@ def command(
             cache=cache,
             device=device,
             on_video=show,
-            workers=workers,
-            timeout=timeout,
             flush_seconds=flush_seconds,
+            **decoding,
         )
     folder = out or Path("experiments-output") / f"{dataset.name}-sweep"
     typed = ["actionvit", *sys.argv[1:]]

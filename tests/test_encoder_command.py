@@ -120,13 +120,15 @@ def test_a_sweep_compares_sizes_of_an_encoder(place: tuple[Path, Dataset], tmp_p
     assert "small" in result.output and len(stores) == 2 and all(name.startswith("small-") for name in stores)
 
 
-def test_a_sweep_leaves_out_shapes_that_an_encoder_lacks(place: tuple[Path, Dataset], tmp_path: Path) -> None:
+def test_a_sweep_leaves_out_shapes_that_an_encoder_lacks(
+    place: tuple[Path, Dataset], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder, dataset = place
     options = ("--cache", tmp_path / "cache", "--num-frames", "2,4", "--size", 32, "--dry-run")
     both = ("--encoder", f"small={folder / 'clip-small'}", "--encoder", f"video={folder / 'mae'}")
     output = invoke("sweep", dataset.root, *both, *options).output
     assert "3 settings" in output and "video-4x32" in output and "video-2x32" not in output
-    assert "note: left out: encoder video: num_frames, size: got 2, 32" in output
+    assert "left out: encoder video: num_frames, size: got 2, 32" in caplog.text
     refused = CliRunner().invoke(cli, ["sweep", str(dataset.root), *both[2:], "--num-frames", "2", "--dry-run"])
     assert isinstance(refused.exception, ActionVitError)
 

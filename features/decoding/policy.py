@@ -6,7 +6,7 @@ import platform
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Literal
+from typing import Literal, TypedDict
 
 from actionvit.settings import check_settings, setting
 
@@ -43,3 +43,12 @@ class DecodePolicy:
 def decoder_version() -> str:
     """Return the library versions that decide what decodes; a video that failed under others is tried again."""
     return f"av {version('av')}, decord2 {version('decord2')}, pillow {version('pillow')}, {platform.machine()}"
+
+
+class DecodingOptions(TypedDict, total=False):
+    """Keywords of the functions that decode videos in worker processes."""
+
+    workers: int | None
+    """Decoding processes, by default one per core; 0: decode in this one."""
+    timeout: float
+    """Seconds allowed to decode one video."""

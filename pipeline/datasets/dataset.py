@@ -30,7 +30,7 @@ Format = Literal[
     "jester",
     "videofolder",
 ]
-Protocol = Literal["official", "stratified", "random", "grouped"]
+Protocol = Literal["official", "grouped", "stratified", "random"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

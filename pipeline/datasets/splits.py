@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
@@ -12,8 +13,29 @@ from numpy.typing import NDArray
 from actionvit.errors import ActionVitError
 from actionvit.heads.folds import grouped_folds
 from actionvit.pipeline.datasets.dataset import Dataset, Protocol, Split
+from actionvit.settings import setting
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)  # no slots, so that a spec may inherit from another one as well
+class SplitSpec:
+    """Settings of the splits; see `make_splits`."""
+
+    protocol: Protocol | None = setting(
+        None,
+        "How videos are split."
+        "  [default: official if ROOT has lists, else grouped if sources are known, else stratified]",
+    )
+    folds: int = setting(5, "Number of folds, or of repeats.", minimum=2)
+    test_fraction: float = setting(
+        0.3,
+        "Fraction of videos in the test set of stratified and random splits.",
+        minimum=0,
+        above=True,
+        maximum=1,
+        below=True,
+    )
 
 
 def default_protocol(dataset: Dataset) -> Protocol:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Required, TypedDict, Unpack
 
 from actionvit.errors import ActionVitError
-from actionvit.features.decoding import DecodePolicy
+from actionvit.features.decoding.policy import DecodePolicy, DecodingOptions
 from actionvit.features.device import Precision
 from actionvit.features.encoder import EncoderJob, OutputSpec, VideoEncoder
 from actionvit.features.sampling import ClipSpec
@@ -92,10 +91,8 @@ class Job:
         )
 
 
-def _supported(
-    job: TransformersJob, views: Sequence[ViewSettings], note: Callable[[str], None]
-) -> list[TransformersJob]:
-    """Return one job per shape that an encoder supports; note the shapes that are left out, and raise if all are."""
+def _supported(job: TransformersJob, views: Sequence[ViewSettings]) -> list[TransformersJob]:
+    """Return one job per shape that an encoder supports; warn of shapes that are left out, and raise if all are."""
     jobs, refusals = [], []
     for each in views:
         frames, size = each.num_frames or job.spec.num_frames, each.size or job.spec.size
@@ -109,30 +106,25 @@ def _supported(
     if not jobs:
         raise refusals[0]
     for refusal in refusals:
-        note(f"left out: {refusal}")
+        logger.warning("left out: %s", refusal)
     return jobs
 
 
-class ExtractOptions(TypedDict, total=False):
+class ExtractOptions(DecodingOptions, total=False):
     """Keywords of `extract.extract` that an engine passes on to every shard."""
 
-    workers: int | None
-    timeout: float
     flush_seconds: float
     flush_bytes: int
 
 
 class CommonOptions(ExtractOptions):
-    """Keywords of `extract.extract`, and of `extract_on`, which runs it on an engine."""
+    """Keywords of `extract.extract` and of `extract_on`, which runs it on an engine, with options of their own."""
 
     cache: Required[Path]
     policy: DecodePolicy
-    device: str
     wait: bool
     verify: bool
     retry_failed: bool
-    on_plan: Callable[[int, int], None]
-    on_video: Callable[[int, int], None]
 
 
 class Outputs(TypedDict, total=False):
@@ -144,40 +136,50 @@ class Outputs(TypedDict, total=False):
     compile: bool
 
 
+class EncoderChoice(TypedDict):
+    """Keywords of `make_jobs` that choose the encoders."""
+
+    variants: Sequence[str]
+    weights: Mapping[str, str]
+    encoders: Sequence[tuple[str | None, str]]
+
+
 def make_jobs(
-    variants: Sequence[str],
     views: Sequence[ViewSettings],
     *,
-    weights: Mapping[str, str] = MappingProxyType({}),
+    variants: Sequence[str],
+    weights: Mapping[str, str],
     encoders: Sequence[tuple[str | None, str]] = (),
     precision: Precision,
-    note: Callable[[str], None] = logger.warning,
     **outputs: Unpack[Outputs],
 ) -> list[EncoderJob]:
     """Return a job per encoder and view setting: transformers encoders first, then TimeSformer variants.
 
     Parameters
     ----------
-    variants : sequence of str
-        TimeSformer variants.
     views : sequence of ViewSettings
         They differ in frames and size only.
+    variants : sequence of str
+        TimeSformer variants.
     weights : mapping
         Folder, file or hub id by variant; by default the variant's own.
     encoders : sequence of (name or None, source)
         Transformers encoders; `find_encoder` names those without a name.
     precision : str
         Resolved, as `resolve_device` returns it.
-    note : callable
-        Called with a line for each shape that a transformers encoder does not support.
 
     Raises
     ------
     ActionVitError
         If weights are missing, or settings do not fit the model.
     ValueError
-        If two encoders have one name.
+        If two encoders have one name, or outputs are chosen for transformers encoders.
     """
+    chosen = [name for name, value in outputs.items() if value not in ((), None, False, "cls")]
+    if encoders and chosen:
+        public = {"layers": "save_layers", "tokens_after": "save_tokens_after"}.get(chosen[0], chosen[0])
+        raise ValueError(f"{public}= is for TimeSformer variants, not for encoder=")
+    outputs["layers"] = tuple(sorted(outputs.get("layers", ())))
     jobs: list[EncoderJob] = []
     names = set(VARIANTS)
     for name, source in encoders:
@@ -185,7 +187,7 @@ def make_jobs(
         if job.variant in names:
             raise ValueError(f"encoder: the name {job.variant} is taken; give encoder=NAME={source}")
         names.add(job.variant)
-        jobs += _supported(job, views, note)
+        jobs += _supported(job, views)
     for variant in variants:
         of_variant = find_weights(variant, weights.get(variant))
         for each in views:

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from actionvit.features.timesformer.variants import clip_spec
 from actionvit.features.view_settings import ViewSettings
 from actionvit.heads.criteria import Criterion
-from actionvit.pipeline.datasets.dataset import Protocol
-from actionvit.pipeline.finetuning.spec import (
-    AugmentSpec,
-    FinetuneSpec,
-    HeadInit,
-    LossSpec,
-    OptimSpec,
-    SamplingSpec,
-    TokenDtype,
-    TrainSpec,
-)
-from actionvit.settings import check_settings, make_spec, public_names, setting
-
-S = TypeVar("S")
+from actionvit.pipeline.datasets.splits import SplitSpec
+from actionvit.pipeline.finetuning.spec import AugmentSpec, FinetuneSpec, HeadInit, TokenDtype, TrainSpec
+from actionvit.settings import check_settings, setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinetuneSettings:
-    """Settings of a fine-tuning beside those of its loop, loss and augmentation; None: depends on other settings."""
+class FinetuneSettings(SplitSpec):
+    """Settings of a fine-tuning as a user gives them; None: depends on other settings."""
 
     train: str = setting(
         "last:1",
@@ -65,29 +53,32 @@ class FinetuneSettings:
     selection_metric: Criterion | None = setting(
         None, "Metric that selection maximizes.  [default: accuracy; mean_class_accuracy if classes are balanced]"
     )
-    protocol: Protocol | None = setting(None, "How videos are split.")
-    folds: int = setting(5, "Number of folds, or of repeats.", minimum=2)
-    test_fraction: float = setting(
-        0.3, "Fraction of videos in the test set.", minimum=0, above=True, maximum=1, below=True
-    )
     split: tuple[str, ...] = setting((), "Only this split.  [default: all; repeatable]", metavar="NAME")
+    training: TrainSpec = field(default_factory=TrainSpec)
+    augmentation: AugmentSpec = field(default_factory=AugmentSpec)
 
     def __post_init__(self) -> None:
         """Check choices and ranges."""
         check_settings(self)
 
 
-def make_finetune_spec(
-    variant: str, settings: FinetuneSettings, training: TrainSpec, augmentation: AugmentSpec
-) -> FinetuneSpec:
-    """Return a checked spec; the criterion of `training` is set here.
+def make_finetune_spec(variant: str, settings: FinetuneSettings, *, bf16: bool) -> FinetuneSpec:
+    """Return a checked spec.
+
+    Parameters
+    ----------
+    variant : str
+        Encoder variant to start from.
+    settings : FinetuneSettings
+    bf16 : bool
+        Compute matmuls in bf16.
 
     Raises
     ------
     ActionVitError
         If settings contradict each other.
     """
-    loss, sampling = training.loss, training.sampling
+    loss, sampling = settings.training.loss, settings.training.sampling
     balances = loss.class_weight != "none" or sampling.sampler == "balanced" or loss.logit_adjust > 0
     tokens, views = settings.tokens, settings.cached_views
     if tokens is None:
@@ -102,7 +93,7 @@ def make_finetune_spec(
         variant=variant,
         train=settings.train,
         clip=clip_spec(variant, shape),
-        augment=augmentation if settings.augment else None,
+        augment=settings.augmentation if settings.augment else None,
         views=views,
         tokens=settings.token_precision if tokens else None,
         start=settings.head_init,
@@ -111,27 +102,9 @@ def make_finetune_spec(
         refit=settings.refit,
         final=settings.final,
         checkpointing=settings.activation_checkpointing,
-        training=replace(training, criterion=criterion),
+        training=replace(settings.training, criterion=criterion, autocast=bf16),
         protocol=settings.protocol,
         folds=settings.folds,
         test_fraction=settings.test_fraction,
         splits=settings.split,
     )
-
-
-def spec_from_settings(variant: str, settings: Mapping[str, Any], *, bf16: bool) -> FinetuneSpec:
-    """Return a checked spec from all settings in one mapping, under their public names.
-
-    Raises
-    ------
-    ActionVitError
-        If a setting does not exist or is out of range, or if settings contradict each other.
-    """
-    rest = dict(settings)
-
-    def part(spec: type[S], **more: Any) -> S:
-        return make_spec(spec, {name: rest.pop(name) for name in public_names(spec) if name in rest}, **more)
-
-    training = part(TrainSpec, autocast=bf16, sampling=part(SamplingSpec), optim=part(OptimSpec), loss=part(LossSpec))
-    augmentation = part(AugmentSpec)
-    return make_finetune_spec(variant, make_spec(FinetuneSettings, rest), training, augmentation)

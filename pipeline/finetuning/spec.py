@@ -9,7 +9,7 @@ from actionvit.errors import ActionVitError
 from actionvit.features.sampling import ClipSpec
 from actionvit.heads.criteria import Criterion
 from actionvit.heads.weighting import Sampler, WeightingSpec, sampler_setting
-from actionvit.pipeline.datasets.dataset import Protocol
+from actionvit.pipeline.datasets.splits import SplitSpec
 from actionvit.settings import check_settings, setting
 
 HeadInit = Literal["probe", "zero"]
@@ -155,7 +155,7 @@ class TrainSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinetuneSpec:
+class FinetuneSpec(SplitSpec):
     """Settings of a fine-tuning; together with the dataset and the weights they determine every number."""
 
     variant: str
@@ -181,9 +181,6 @@ class FinetuneSpec:
     checkpointing: bool = False
     """Activation checkpointing."""
     training: TrainSpec
-    protocol: Protocol | None = None
-    folds: int = 5
-    test_fraction: float = 0.3
     splits: tuple[str, ...] = ()
     """Names of the splits to train on; empty for all."""
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from actionvit.heads.criteria import Criterion
 from actionvit.heads.saving import HeadName
 from actionvit.heads.weighting import Sampler, WeightingSpec, sampler_setting
-from actionvit.pipeline.datasets.dataset import Protocol
+from actionvit.pipeline.datasets.splits import SplitSpec
 from actionvit.pipeline.probing.features import Quantity
 from actionvit.settings import Setting, check_settings, setting
 
@@ -17,7 +17,7 @@ Views = Literal["mean", "each"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeSpec(WeightingSpec):
+class ProbeSpec(WeightingSpec, SplitSpec):
     """Settings of a probe; together with the dataset and the cache they determine every number."""
 
     head: HeadName = setting("linear", "Classifier head.")
@@ -52,17 +52,6 @@ class ProbeSpec(WeightingSpec):
     )
     """With `val`, the head is then refitted on the training and the validation set."""
     calibrate: bool = setting(False, "Fit a temperature to out-of-fold predictions.")
-    protocol: Protocol | None = setting(None, "How videos are split.")
-    """By default official if the dataset has lists, else grouped if sources are known, else stratified."""
-    folds: int = setting(5, "Number of folds, or of repeats.", minimum=2)
-    test_fraction: float = setting(
-        0.3,
-        "Fraction of videos in the test set of stratified and random splits.",
-        minimum=0,
-        above=True,
-        maximum=1,
-        below=True,
-    )
     seeds: int | None = setting(
         None,
         "Number of repetitions with different seeds.  [default: 5, or 1 if nothing depends on the seed]",
