@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.heads.base import Head
+if TYPE_CHECKING:
+    from actionvit.heads.base import Head
 
 HeadName = Literal["linear", "attentive", "mlp", "knn", "centroid"]
 KINDS = {
@@ -81,6 +82,8 @@ def _dump(head: Head, prefix: str, tensors: Tensors) -> dict[str, Any]:
 
 def _encode(value: Any, name: str, tensors: Tensors) -> Any:
     """Turn a value into JSON; numeric arrays go to `tensors`, types unknown to JSON are tagged with `is`."""
+    from actionvit.heads.base import Head  # imports scikit-learn
+
     if isinstance(value, Head):
         return {"is": "head", **_dump(value, f"{name}.", tensors)}
     if isinstance(value, np.ndarray):
