@@ -13,15 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actionvit.errors import ActionVitError
+from actionvit.features import transforms
 from actionvit.features.device import Precision, resolve_device
 from actionvit.features.encoder import Arrays, VideoFrames
-from actionvit.features.preprocess import MeanStd, Preprocessor
+from actionvit.features.preprocess import Preprocessor
 from actionvit.features.sampling import ClipSpec, clip_indices
 from actionvit.features.timers import PhaseTimer
 from actionvit.features.transforms import Resize
 
 logger = logging.getLogger(__name__)
 
+MeanStd = tuple[Sequence[float], Sequence[float]]
+"""Mean and standard deviation of pixel values in [0, 1], per channel."""
 Forward = Callable[[Tensor], dict[str, Tensor]]
 """Views (B, T, 3, S, S) -> the arrays to store, except `index`, on the device in their stored types."""
 
@@ -114,9 +117,13 @@ class BatchedEncoder:
         self.device, self.dtype = torch.device(place), DTYPES[self.precision]
         self.across_videos = self.device.type != "cpu"
         self._timer = PhaseTimer(self.device)
+
+        def cut(frames: Tensor, positions: Tensor) -> Tensor:
+            return transforms.views(frames, positions, spec, *mean_std, self.dtype, resize)
+
         with self._device_context():
             self.embed_views = load(self.device, self.dtype)
-            self._preprocess = Preprocessor(self.device, self.dtype, spec, mean_std, self._timer, resize)
+            self._preprocess = Preprocessor(self.device, cut, self._timer)
         self.batch_views = self._initial_batch(tokens, view_values * self.dtype.itemsize)
 
     def _initial_batch(self, tokens: int, view_bytes: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,12 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actionvit.features.encoder import VideoFrames
-from actionvit.features.sampling import ClipSpec
 from actionvit.features.timers import PhaseTimer
-from actionvit.features.transforms import Resize, views
-
-MeanStd = tuple[Sequence[float], Sequence[float]]
-"""Mean and standard deviation of pixel values in [0, 1], per channel."""
 
 # Bytes of frames copied and resized together; the sums in a resize take several times as much.
 _MAX_GROUP_BYTES = 1 << 24
@@ -24,17 +19,8 @@ _MAX_GROUP_BYTES = 1 << 24
 class Preprocessor:
     """Copy frames to a device and cut their views; on CUDA through pinned memory, on a stream beside the forward."""
 
-    def __init__(
-        self,
-        device: torch.device,
-        dtype: torch.dtype,
-        spec: ClipSpec,
-        mean_std: MeanStd,
-        timer: PhaseTimer,
-        resize: Resize | None = None,
-    ) -> None:
-        self._device, self._dtype, self._spec, self._timer = device, dtype, spec, timer
-        self._mean_std, self._resize = mean_std, resize
+    def __init__(self, device: torch.device, cut: Callable[[Tensor, Tensor], Tensor], timer: PhaseTimer) -> None:
+        self._device, self._cut, self._timer = device, cut, timer  # `cut`: `transforms.views` of frames and positions
         if device.type == "cuda":
             self._copy_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
@@ -48,7 +34,7 @@ class Preprocessor:
         used = [np.unique(rows) for rows in positions]
         ends = np.cumsum([len(rows) for rows in used])
         data = self._empty_pinned((int(ends[-1]), *videos[0].data.shape[1:]), torch.uint8)
-        rows = self._empty_pinned((sum(map(len, positions)), self._spec.num_frames), torch.int64)
+        rows = self._empty_pinned((sum(map(len, positions)), positions[0].shape[1]), torch.int64)
         for frames, rows_used, end in zip(videos, used, ends, strict=True):
             out = data.numpy()[end - len(rows_used) : end]
             np.take(frames.data, rows_used, axis=0, out=out, mode="clip")  # "raise" would copy twice
@@ -59,7 +45,7 @@ class Preprocessor:
         np.concatenate(gathered, out=rows.numpy())
         data, rows = self._to_device(data), self._to_device(rows)
         with self._timer.time("prepare"):
-            return views(data, rows, self._spec, *self._mean_std, self._dtype, self._resize)
+            return self._cut(data, rows)
 
     def _empty_pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Return uninitialized host memory, on CUDA pinned, so that copies run beside the forward."""
