@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 def pluralize(count: int, noun: str, plural: str | None = None) -> str:
@@ -30,6 +31,14 @@ def file_size(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"
+
+
+def metric_line(name: str, value: Mapping[str, Any]) -> str:
+    """Return a metric of a run as `  top1   92.7 ± 3.1 %   95 % interval 76.1 to 99.1`."""
+    spread = "" if value["std"] is None else f" ± {100 * value['std']:.1f}"
+    low, high = (100 * end for end in value["ci95"])
+    mean = 100 * value["mean"]
+    return f"  {name.replace('_', ' '):20} {mean:5.1f}{spread} %   95 % interval {low:.1f} to {high:.1f}"
 
 
 def duration(seconds: float | None) -> str:

@@ -170,8 +170,9 @@ def merge(stores: tuple[Path, ...], out: Path | None, wait: bool, as_json: bool)
 def export(store: Path, form: Any, out: Path, root: Path | None, also: tuple[str, ...], as_json: bool) -> None:
     """Write a store for other tools: id, label, source, splits, clip (N, K, D), frame (N, K, T, D), index (N, K, T).
 
-    Rows are in id order. Labels, sources and splits are those of the dataset as it is now; without it they are left
-    out. npy-folder writes one .npy file per video.
+    clip and frame are the embeddings per view and per frame, index the numbers of the sampled frames, for N videos
+    with K views of T frames and embeddings of width D. Rows are in id order. Labels, sources and splits are those of
+    the dataset as it is now; without it they are left out. npy-folder writes one .npy file per video.
     """
     from actionvit.features.store.catalog import open_single
     from actionvit.features.store.export import export_store

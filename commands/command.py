@@ -205,8 +205,14 @@ def is_quiet(ctx: click.Context | None = None) -> bool:
     return bool(context and context.find_root().meta.get("actionvit.quiet"))
 
 
+def is_verbose() -> bool:
+    """Return whether `-v` was given to the running command."""
+    return bool(click.get_current_context().find_root().meta.get("actionvit.verbose"))
+
+
 def _verbose(ctx: click.Context, _param: click.Parameter, count: int) -> None:
     if count:
+        ctx.find_root().meta["actionvit.verbose"] = True
         set_level(logging.INFO if count == 1 else logging.DEBUG)
 
 

@@ -96,7 +96,12 @@ class _Steps(contextlib.ExitStack):
 @click.argument("out", type=PATH)
 @seed_option
 @click.option(
-    "--count", "clips", type=click.IntRange(60), default=130, show_default=True, help="Approximate number of clips."
+    "--count",
+    "clips",
+    type=click.IntRange(60),
+    default=130,
+    show_default=True,
+    help="Approximate number of clips; each class gets at least 5.",
 )
 def draw(out: Path, seed: int, clips: int) -> None:
     """Write a small synthetic dataset laid out like HMDB51, with split lists.
@@ -113,7 +118,8 @@ def draw(out: Path, seed: int, clips: int) -> None:
 
     drawn = draw_dataset(out, seed=seed, clips=clips, track=track)
     existing = len(plan_clips(seed=seed, clips=clips)) - drawn
-    click.echo(f"{pluralize(drawn, 'clip')} drawn, {existing} kept, in `{out}`")
+    kept = f", {existing} already there" if existing else ""
+    click.echo(f"{pluralize(drawn, 'clip')} drawn{kept}, in `{out}`")
 
 
 @command.command(examples="actionvit data splits videos/ --protocol grouped --folds 5")

@@ -31,7 +31,8 @@ def command(run: str, out: Path | None, form: str, push: str | None, dry_run: bo
     """Export RUN's model as a folder that `transformers.pipeline("video-classification", FOLDER)` loads.
 
     RUN is a fine-tuned model, or a linear probe on clip embeddings, whose head becomes the classifier. A repository
-    that --push creates is private.
+    that --push creates is private. To write cached embeddings as npz, HDF5, Parquet or safetensors, use
+    `actionvit cache export`.
     """
     from actionvit.pipeline.prediction import hub
     from actionvit.pipeline.prediction.export import export_hf

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from actionvit.commands.command import Command, command_warnings, usage_errors
+from actionvit.commands.command import Command, command_warnings, is_verbose, usage_errors
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.encoder_options import encoder_options
 from actionvit.commands.options import (
@@ -214,13 +214,13 @@ def _as_json(summary: Summary) -> dict[str, Any]:
 
 
 def _print(summary: Summary, dataset: str, dry_run: bool) -> None:
-    """Print the result, one line per variant, and the time per stage."""
+    """Print the result, one line per variant, and the speed."""
     for outcome in summary.outcomes:
         counts = {
             "to embed": outcome.pending,
             "embedded": outcome.embedded,
             "already cached": outcome.cached,
-            "copied from rows of the same content": outcome.reused,
+            "reused: identical files already embedded": outcome.reused,
             "flagged": outcome.flagged,
             "failed": outcome.failed,
         }
@@ -228,7 +228,7 @@ def _print(summary: Summary, dataset: str, dry_run: bool) -> None:
         click.echo(f"{dataset} {outcome.variant}: {outcome.rows} of {summary.videos} videos cached ({done})")
         click.echo(f"  {outcome.store}")
         for difference in outcome.other_keys[:3]:
-            click.echo(f"  new store; its key differs from {difference}")
+            click.echo(f"  new store, because its settings differ from those of {difference}")
         if outcome.failed:
             click.echo(f"  failed videos are listed in {outcome.store / 'failures.csv'}; --retry-failed retries them")
     for lost in summary.lost:
@@ -238,6 +238,7 @@ def _print(summary: Summary, dataset: str, dry_run: bool) -> None:
 
 
 def _print_times(summary: Summary) -> None:
+    """Print the speed and the bottleneck; with `-v` also the time per stage."""
     from actionvit.text import pluralize
 
     (bottleneck, fraction), busy = summary.limit, summary.stage_seconds
@@ -245,9 +246,12 @@ def _print_times(summary: Summary) -> None:
     workers = f"on {pluralize(summary.workers, 'worker')}" if summary.workers else "in this process"
     click.echo(
         f"{pluralize(summary.decoded, 'video')} in {summary.loop:.1f} s ({rate:.2f} per second)"
-        f" after {summary.start:.1f} s of start-up\n"
-        f"  time per stage (stages overlap): decode {busy.decode:.1f} s {workers}, copy {busy.copy:.1f} s,"
-        f" resize {busy.prepare:.1f} s,\n"
-        f"  forward {busy.forward:.1f} s at {summary.gmac_per_second:.0f} GMAC/s, write {busy.write:.1f} s\n"
-        f"  bottleneck: {bottleneck}, busy {fraction:.0%} of the run"
+        f" after {summary.start:.1f} s of start-up; bottleneck: {bottleneck}, busy {fraction:.0%} of the time"
     )
+    if is_verbose():
+        click.echo(
+            f"  time per stage (stages run in parallel): decode {busy.decode:.1f} s {workers}, copy {busy.copy:.1f} s,"
+            f" resize {busy.prepare:.1f} s,\n"
+            f"  forward {busy.forward:.1f} s at {summary.gmac_per_second:.0f} GMAC/s (10^9 multiply-adds),"
+            f" write {busy.write:.1f} s"
+        )

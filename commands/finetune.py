@@ -33,6 +33,7 @@ from actionvit.commands.progress import stages
 from actionvit.commands.spec_options import spec_object
 from actionvit.pipeline.finetuning.settings import FinetuneSettings, make_finetune_spec
 from actionvit.pipeline.finetuning.spec import AugmentSpec
+from actionvit.text import metric_line
 
 if TYPE_CHECKING:
     from actionvit.features.decoding.policy import DecodingOptions
@@ -235,13 +236,7 @@ def _print_run(run: Run) -> None:
     """Print the metrics of a run."""
     click.echo(f"\n{run.folder}")
     for metric in ("top1", "top5", "mean_class_accuracy", "macro_f1"):
-        value = run.metrics["summary"][metric]
-        low, high = value["ci95"]
-        spread = "" if value["std"] is None else f" ± {100 * value['std']:.1f}"
-        click.echo(
-            f"  {metric.replace('_', ' '):20} {100 * value['mean']:5.1f} %{spread:7}   95 % interval"
-            f" {100 * low:.1f} to {100 * high:.1f}"
-        )
+        click.echo(metric_line(metric, run.metrics["summary"][metric]))
     epochs = ", ".join(f"{row['chosen']} of {row['values'][-1]} ({row['split']})" for row in run.info["search"])
     click.echo(f"  best epoch on the validation set: {epochs}")
     if final := run.info["final"]:

@@ -28,7 +28,7 @@ from actionvit.commands.progress import progress
 from actionvit.commands.spec_options import spec_object, spec_option, spec_values
 from actionvit.pipeline.datasets.dataset import Protocol
 from actionvit.pipeline.probing.spec import ProbeSpec
-from actionvit.text import pluralize
+from actionvit.text import metric_line, pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,7 +134,7 @@ def command(
     with reserved_runs(runs, dataset, planned, name=run_name, overwrite=overwrite):
         results = probe_mveb(dataset, tables, specs[0]) if mveb else []
         for each in specs if not mveb else ():
-            with progress(f"probe {each.class_weight}", "head", delay=2) as advance:
+            with progress(f"probe, class weight {each.class_weight}", "head", delay=2) as advance:
                 results += probe(dataset, tables, each, fusion=fuse, jobs=jobs, on_task=advance)
         _publish(results, runs, run_name, overwrite=overwrite, as_json=as_json)
 
@@ -198,13 +198,7 @@ def _print(result: ProbeResult, folder: Path) -> None:
     if result.info["dataset"].get("test_set") == "val":
         click.echo("  scored on the validation set (val)")
     for metric in (name for name in metrics if name != "top5" or len(result.predictions.class_names) > 5):
-        value = summary[metric]
-        spread = "" if value["std"] is None else f" ± {100 * value['std']:.1f}"
-        low, high = value["ci95"]
-        name = metric.replace("_", " ")
-        click.echo(
-            f"  {name:20} {100 * value['mean']:5.1f}{spread} %   95 % interval {100 * low:.1f} to {100 * high:.1f}"
-        )
+        click.echo(metric_line(metric, summary[metric]))
     if mveb := result.info.get("mveb"):
         click.echo(f"  MVEB: accuracy {100 * mveb['accuracy']:.2f} %, macro F1 {100 * mveb['f1']:.2f} %, over 10 draws")
     chosen = Counter(chosen_in_words(search) for search in result.info["search"])

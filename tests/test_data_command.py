@@ -43,7 +43,7 @@ def test_draw_then_splits(sixty, tmp_path):
     shutil.copytree(sixty, tmp_path / "clips")
     next((tmp_path / "clips").glob("*/*.avi")).unlink()
     drawn = run("draw", tmp_path / "clips", "--count", 60)
-    assert drawn.exit_code == 0 and "1 clip drawn, 71 kept" in drawn.stdout
+    assert drawn.exit_code == 0 and "1 clip drawn, 71 already there" in drawn.stdout
     found = json.loads(run("splits", tmp_path / "clips", "--json").stdout)
     rows = {row["split"]: row for row in found["splits"]}
     assert found["sources_known"] and len(rows) == 3 + 5 + 5 + 5

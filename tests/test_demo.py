@@ -90,7 +90,7 @@ def test_a_second_demo_keeps_clips_and_cache(first):
     metrics = {file: file.read_bytes() for file in folder.glob("actionvit-demo/runs/*/metrics.json")}
     again = demo(folder)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert f"0 clips drawn, {len(plan_clips())} kept" in again.stdout
+    assert f"0 clips drawn, {len(plan_clips())} already there" in again.stdout
     assert again.stdout.count(f"{len(plan_clips())} already cached") == 2
     assert {file: file.stat().st_mtime_ns for file in kept} == before
     assert {file: file.read_bytes() for file in metrics} == metrics

@@ -299,6 +299,10 @@ def test_the_summary_says_where_the_time_went(clips: Path, tmp_path: Path) -> No
     assert told["gmac_per_second"] > 0 and 0 < told["share_of_limit"] <= 1
     assert told["bound_by"] in ("decoding", "copying", "forward pass", "writing")
     (tmp_path / "cache").rename(tmp_path / "away")
-    message = run(*command).stdout
+    message = run(*command, "-v").stdout
     for word in ("4 videos in", "per second", "decode", "copy", "resize", "forward", "GMAC/s", "bottleneck:"):
         assert word in message
+    (tmp_path / "cache").rename(tmp_path / "away-too")
+    short = run(*command).stdout
+    assert "per second" in short and "bottleneck:" in short
+    assert "GMAC/s" not in short and "time per stage" not in short

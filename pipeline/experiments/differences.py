@@ -103,8 +103,8 @@ def findings(compared: Sequence[Difference]) -> list[str]:
         lines.append(f"{question}, against {group[0].against}: {'; '.join(parts)}.")
     if compared:
         lines.append(
-            "In brackets: the smallest true difference that would be seen in 80 % of cases. A difference that is not"
-            " shown does not mean that there is none."
+            "In brackets: the smallest true difference that would be detected in 80 % of cases. A difference that is"
+            " not shown does not mean that there is none."
         )
     return lines
 

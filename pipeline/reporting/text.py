@@ -99,7 +99,8 @@ def verdict(comparison: Comparison) -> str:
         sentence += f"top-1 of {b} minus {a} {numbers} ({sample})."
     else:
         sentence = f"No significant difference in top-1 between {a} and {b}: {b} minus {a} {numbers} ({sample})."
-        sentence += f" A difference of {percent(top1.detectable)} points would have been seen in 80 % of cases."
+        sentence += f" With this much data, a true difference of {percent(top1.detectable)} points"
+        sentence += " would be detected 4 times in 5."
     if comparison.n_sources < FEW_SOURCES:
         sentence += f" With {sources} the interval itself is uncertain."
     return sentence + _other_metric(comparison) + _cost(comparison)
