@@ -140,3 +140,104 @@ def test_dives_in_the_vocabulary_may_be_words(tmp_path):
         put(root, f"Diving48_V2_{name}.json", json.dumps([{"vid_name": video, "label": label}]))
     put(root, "Diving48_vocab.json", json.dumps(["Back 15som", "Inward"]))
     assert load_dataset(root).class_names == ("Back 15som", "Inward")
+
+
+@pytest.mark.parametrize("name", ["clap_test_split1.txt", "trainlist01.txt"])
+def test_official_lists_are_not_read_as_labels(tmp_path, name):
+    root = tree(tmp_path, "clap/A_clap_u_nm_np1_fr_goo_0.avi", "clap/B_clap_u_nm_np1_fr_goo_0.avi")
+    file = put(root, name, "clap/A_clap_u_nm_np1_fr_goo_0.avi 1\nclap/B_clap_u_nm_np1_fr_goo_0.avi 2\n")
+    assert "root= and splits_dir=" in error(file)
+    assert "root= and splits_dir=" in error(root, lists={"train": file})
+    assert load_dataset(file, format="list").class_names == ("1", "2")
+
+
+@pytest.mark.parametrize("name", ["a_000001_000011", "a_1_11", "a_1.0_11.0", "a_000001_000011.mp4"])
+def test_kinetics_names_of_any_script_are_found(tmp_path, name):
+    header = "label,youtube_id,time_start,time_end,split\n"
+    root = tree(tmp_path, f"train/{name}.mkv", "val/b_000002_000012.mp4")
+    put(root, "train.csv", f"{header}run,a,1.0,11.0,train\n")
+    put(root, "val.csv", f"{header}clap,b,2.0,12.0,val\n")
+    dataset = load_dataset(root)
+    assert sizes(dataset) == [(1, 1, 0)] and not noted(dataset, "without times")
+
+
+def test_kinetics_videos_called_by_id_are_noted(tmp_path):
+    header = "label,youtube_id,time_start,time_end,split\n"
+    root = tree(tmp_path, "v/a.mp4", "v/b.mp4")
+    put(root, "train.csv", f"{header}run,a,1,11,train\n")
+    put(root, "val.csv", f"{header}clap,b,2,12,val\n")
+    assert noted(load_dataset(root), "names without times, read whole and not from time_start to time_end: `v/a.mp4`")
+
+
+def test_one_set_of_kinetics_on_disk_has_no_official_split(tmp_path):
+    header = "label,youtube_id,time_start,time_end,split\n"
+    root = tree(tmp_path, "val/b_000002_000012.mp4", "val/c_000002_000012.mp4")
+    put(root, "train.csv", f"{header}run,a,1,11,train\n")
+    put(root, "val.csv", f"{header}clap,b,2,12,val\nrun,c,2,12,val\n")
+    dataset = load_dataset(root)
+    assert dataset.official == () and noted(dataset, "all 2 videos on disk are in one set; protocol=grouped")
+
+
+def test_unlabeled_test_list_leaves_the_training_set(tmp_path):
+    root = tree(tmp_path, "v/1.mp4", "v/2.mp4", "v/3.mp4", train__txt="v/1.mp4 0\nv/2.mp4 1\n", test__txt="v/3.mp4\n")
+    dataset = load_dataset(root / "train.txt")
+    assert sizes(dataset) == [(2, 0, 0)] and noted(dataset, "no test set, but 2 training videos")
+    assert noted(dataset, "1 test video without a label left out")
+
+
+# Labels.
+
+
+@pytest.mark.parametrize("label", ["1;5", '"1, 5"', "0|2", "\"['run', 'walk']\"", '"[1, 2]"', "['run']"])
+def test_several_labels_in_a_cell_are_refused(tmp_path, label):
+    root = tree(tmp_path, "1.mp4", "2.mp4", a__csv=f"path,label\n1.mp4,{label}\n2.mp4,jump\n")
+    assert "line 2" in error(root / "a.csv") and "several labels; give a video one label" in error(root / "a.csv")
+
+
+def test_words_joined_in_a_label_are_noted(tmp_path):
+    root = tree(tmp_path, "1.mp4", "2.mp4", a__csv="path,label\n1.mp4,run;walk\n2.mp4,jump\n")
+    assert noted(load_dataset(root / "a.csv"), "read as one class each: `run;walk`")
+
+
+def test_templates_in_brackets_stay_labels(tmp_path):
+    label = "[Something] falling like [a feather]"
+    root = tree(tmp_path, "1.mp4", "2.mp4", a__csv=f"path,label\n1.mp4,{label}\n2.mp4,jump\n")
+    assert load_dataset(root / "a.csv").class_names == (label, "jump")
+
+
+def test_none_as_a_class_is_noted(tmp_path):
+    root = tree(tmp_path, "1.mp4", "2.mp4", a__csv="path,label\n1.mp4,None\n2.mp4,jump\n")
+    assert noted(load_dataset(root / "a.csv"), "`None` is read as a class")
+
+
+def test_sets_labeled_by_number_and_by_name_are_refused(tmp_path):
+    root = tree(tmp_path, "1.mp4", "2.mp4", "3.mp4", train__csv="path,label\n1.mp4,run\n2.mp4,jump\n")
+    put(root, "val.csv", "path,label\n3.mp4,0\n")
+    assert "`val.csv`" in error(root).replace(f"{root}/", "") and "by name" in error(root)
+
+
+def test_labels_that_contradict_folders_are_noted(tmp_path):
+    table = "path,label\nrun/1.mp4,jump\njump/2.mp4,run\nrun/3.mp4,run\n"
+    root = tree(tmp_path, "run/1.mp4", "jump/2.mp4", "run/3.mp4", a__csv=table)
+    text = "2 videos in folders called like another class than the label: `jump/2.mp4`, `run/1.mp4`"
+    assert noted(load_dataset(root / "a.csv"), text)
+
+
+def test_placeholders_for_test_labels_are_noted(tmp_path):
+    root = tree(tmp_path, *(f"{number}.mp4" for number in range(4)), train__txt="0.mp4 0\n1.mp4 1\n")
+    put(root, "test.txt", "2.mp4 0\n3.mp4 0\n")
+    assert noted(load_dataset(root / "train.txt"), "all 2 test videos are of one class, `0`: a placeholder?")
+
+
+# Copies.
+
+
+def test_listed_links_to_one_video_are_noted(tmp_path):
+    root = tree(tmp_path, "v/1.mp4", "v/2.mp4", train__txt="v/1.mp4 0\n", val__txt="link/1.mp4 0\nlink/2.mp4 1\n")
+    (root / "link").symlink_to(root / "v")
+    assert noted(load_dataset(root / "train.txt"), "1 path by a link to a video that is listed already: `link/1.mp4`")
+
+
+def test_one_video_in_two_containers_is_noted(tmp_path):
+    dataset = load_dataset(tree(tmp_path, "run/1.avi", "run/1.mp4", "jump/2.mp4"))
+    assert noted(dataset, "2 videos differ in the suffix alone: `run/1.avi`, `run/1.mp4`")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from actionvit.errors import ActionVitError
+from actionvit.features.media import VIDEO_SUFFIXES
 from actionvit.pipeline.datasets.dataset import Dataset, Format, Split, Video
 from actionvit.pipeline.datasets.folder_dataset import scan_tree
 from actionvit.pipeline.datasets.formats import sniffing
 from actionvit.pipeline.datasets.formats.class_names import name_classes
 from actionvit.pipeline.datasets.formats.rows import Listing, resolve
-from actionvit.pipeline.datasets.names import parse_metadata, stem
+from actionvit.pipeline.datasets.names import letters, parse_metadata, stem
 from actionvit.pipeline.datasets.official import find_lists, read_official
 from actionvit.pipeline.datasets.reading import SETS, Reading, set_of
 from actionvit.pipeline.datasets.sources import merge_sources
@@ -103,6 +104,7 @@ def load_dataset(
                     *reading.notes,
                     *_unread_notes(root, listing, format),
                     *_class_notes(reading),
+                    *_copy_notes(reading.videos),
                     *_source_notes(reading.videos),
                 )
             )
@@ -236,12 +238,43 @@ def _class_notes(reading: Reading) -> list[str]:
         )
     spellings: dict[str, list[str]] = {}
     for label in sorted(labels):
-        spellings.setdefault("".join(letter for letter in label.casefold() if letter.isalnum()) or label, []).append(
-            label
-        )
+        spellings.setdefault(letters(label) or label, []).append(label)
     if alike := [f"{' = '.join(names)}" for names in spellings.values() if len(names) > 1]:
         notes.append(f"classes differ in case or punctuation alone: {abbreviate(alike)}")
-    return notes
+    return [*notes, *_label_notes(reading, {key: names[0] for key, names in spellings.items()})]
+
+
+def _label_notes(reading: Reading, class_of: Mapping[str, str]) -> Iterator[str]:
+    """Yield notes on labels that contradict the folders, and on test sets whose labels may be placeholders.
+
+    `class_of` gives a class by the letters of its name.
+    """
+    label = {video.id: video.label for video in reading.videos}
+    folders = {id: id.rpartition("/")[0].rpartition("/")[2] for id in label}
+    called = {folder: class_of.get(letters(folder), "") for folder in set(folders.values())}
+    contradicted = [
+        id for id, folder in folders.items() if called[folder] and letters(called[folder]) != letters(label[id])
+    ]
+    if contradicted:
+        count = pluralize(len(contradicted), "video")
+        yield f"{count} in folders called like another class than the label: {abbreviate(contradicted)}"
+    for split in reading.splits[:1]:
+        for name, ids in (("test", split.test), ("validation", split.val)):
+            classes = {label[id] for id in ids}
+            if len(ids) > 1 and len(classes) == 1 and len({label[id] for id in split.train}) > 1:
+                yield f"all {len(ids):,} {name} videos are of one class, {abbreviate(classes)}: a placeholder?"
+
+
+def _copy_notes(videos: Sequence[Video]) -> list[str]:
+    """Return a note on videos whose paths differ in the suffix alone, often one video in two containers."""
+    ids: dict[str, list[str]] = {}
+    for video in videos:
+        if video.segment is None and video.id.lower().endswith(VIDEO_SUFFIXES):
+            ids.setdefault(video.id[: video.id.rindex(".")], []).append(video.id)
+    copies = [id for same in ids.values() if len(same) > 1 for id in same]
+    return (
+        [f"{len(copies):,} videos differ in the suffix alone: {abbreviate(copies)}; keep one of each"] if copies else []
+    )
 
 
 def _source_notes(videos: Sequence[Video]) -> tuple[str, ...]:

@@ -57,6 +57,11 @@ def stem(id: str) -> str:
     return name[: name.rindex(".")] if name.lower().endswith(VIDEO_SUFFIXES) else name
 
 
+def letters(name: str) -> str:
+    """Return the letters and digits of a class name, without case, to compare spellings: `Pick up` and `pick_up`."""
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
 def parse_metadata(stem: str) -> ClipMetadata | None:
     """Return the metadata in an HMDB51 name (without suffix), or None if the name follows another pattern."""
     if (match := _HMDB51.fullmatch(stem)) is None:

@@ -24,6 +24,13 @@ _SUFFIX = re.compile(r"\.[A-Za-z0-9]{2,4}\Z")
 _FILE = re.compile(r"(?P<label>.+)_test_split(?P<number>\d+)\.txt")
 
 
+def is_official_list(file: Path) -> bool:
+    """Return whether a file is a list of HMDB51 or UCF101, which needs its class folders to be read."""
+    if _FILE.fullmatch(file.name):
+        return all(line.rpartition(" ")[2] in ("0", "1", "2") for line in head(file))
+    return ucf101_file(file.name) is not None
+
+
 def find_lists(root: Path, labels: Iterable[str]) -> Path | None:
     """Return the folder inside or beside `root` that holds a list of one of these classes, or None.
 

@@ -12,6 +12,7 @@ from actionvit.errors import ActionVitError
 from actionvit.features.media import VIDEO_SUFFIXES
 from actionvit.pipeline.datasets.formats.rows import Listing
 from actionvit.pipeline.datasets.formats.tables import is_header
+from actionvit.pipeline.datasets.names import letters
 from actionvit.pipeline.datasets.reading import set_of
 from actionvit.pipeline.datasets.textfile import head, read_text
 from actionvit.text import abbreviate, pluralize, printable
@@ -21,6 +22,8 @@ _FILE = re.compile(
     rf"(({_CLASSES})|.*label_?map.*|.*_(labels|classes|class_?names|categories))\.(txt|csv|tsv)", re.IGNORECASE
 )
 _NUMBER = re.compile(r"(-?[0-9]{1,9})(?:\.0+)?")
+_SEVERAL = re.compile(r"-?[0-9]+(\s*[\s,;|]\s*-?[0-9]+)+|\[\s*(['\"0-9-].*)?\]|\{.*\}")
+"""Several labels: numbers, or a list or mapping of Python or JSON."""
 _DECIMAL = re.compile(r"-?[0-9]*\.[0-9]+")
 _NUMBER_NAME = re.compile(r"([0-9]{1,9})\s*[\s,:;|]\s*(\S.*)")
 _NAME_NUMBER = re.compile(r"(\S.*?)\s*[\s,:;|]\s*([0-9]{1,9})")
@@ -66,7 +69,14 @@ def name_classes(listing: Listing) -> list[str]:
         if all(_DECIMAL.fullmatch(word) for word in words):
             notes.append(f"labels are decimal numbers, each its own class: {abbreviate(words)}")
         elif mixed := sorted(labels & numbers.keys()):
+            _refuse_mixed_lists(listing, numbers)
             notes.append(f"labels are words and numbers: {abbreviate(words, 2)} and {abbreviate(mixed, 2)}")
+        if joined := [
+            word for word in words if all(map(str.strip, parts := re.split("[;|]", word))) and len(parts) > 1
+        ]:
+            notes.append(f"labels that hold `;` or `|` are read as one class each: {abbreviate(joined)}")
+        if "None" in words:
+            notes.append("`None` is read as a class; if it is a missing value, remove the lines")
     elif labels:
         named = _find_names(listing, {label: numbers[label] for label in labels})
         if named is not None:
@@ -87,12 +97,30 @@ def name_classes(listing: Listing) -> list[str]:
     return notes
 
 
+def _refuse_mixed_lists(listing: Listing, numbers: Mapping[str, int]) -> None:
+    """Raise if one list gives every label as a number and another gives every label as a word."""
+    by_kind: dict[bool, Path] = {}
+    for file, rows in listing.files:
+        kinds = {row.label in numbers for row in rows if row.label}
+        by_kind.update(dict.fromkeys(kinds, file) if len(kinds) == 1 else {})
+    if len(by_kind) == 2:
+        raise ActionVitError(
+            f"`{by_kind[True]}` labels videos by number, `{by_kind[False].name}` by name, so that they would be of"
+            " different classes; use numbers or names in both"
+        )
+
+
 def _check_labels(listing: Listing, numbers: Mapping[str, int]) -> None:
     for file, rows in listing.files:
         for row in rows:
             if len(row.label) > _LONGEST:
                 raise ActionVitError(
                     f"`{file}` line {row.line}: a label of {len(row.label):,} characters; expected a class name"
+                )
+            if _SEVERAL.fullmatch(row.label):
+                raise ActionVitError(
+                    f"`{file}` line {row.line}: `{printable(row.label[:60])}` is several labels; give a video one"
+                    " label, a word or a number"
                 )
             if row.label.lower() in _MISSING:
                 raise ActionVitError(
@@ -234,12 +262,12 @@ def _agree_with_folders(listing: Listing, numbers: Mapping[str, int], named: _Na
 
     Raises ActionVitError if most videos of a class lie in a folder called like another class: the names are shifted.
     """
-    key_of = {_letters(name): name for name in named.names.values()}
+    key_of = {letters(name): name for name in named.names.values()}
     folders: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for _, rows in listing.files:
         for row in rows:
             folder = row.path.rpartition("/")[0].rpartition("/")[2]
-            if row.label in numbers and (name := key_of.get(_letters(folder))) is not None:
+            if row.label in numbers and (name := key_of.get(letters(folder))) is not None:
                 folders[numbers[row.label]][name] += 1
     for number, counts in sorted(folders.items()):
         [(folder, _)] = counts.most_common(1)
@@ -249,7 +277,3 @@ def _agree_with_folders(listing: Listing, numbers: Mapping[str, int], named: _Na
                 f" called `{printable(folder)}`; number the lines as the list does: `{number} NAME`"
             )
     return bool(folders)
-
-
-def _letters(name: str) -> str:
-    return "".join(letter for letter in name.casefold() if letter.isalnum())

@@ -58,35 +58,57 @@ def _paths_by_name(root: Path) -> dict[str, list[str]]:
         prefix = "" if below == "." else f"{below}/"
         videos = [name for name in sorted(files) if name.lower().endswith(VIDEO_SUFFIXES) and name[0] != "."]
         for name in videos:
-            places.setdefault(name[: name.rindex(".")], []).append(f"{prefix}{name}")
+            places.setdefault(_without_suffixes(name), []).append(f"{prefix}{name}")
         if prefix and not videos and any(name.lower().endswith(IMAGE_SUFFIXES) for name in files):
             places.setdefault(os.path.basename(folder), []).append(below)  # noqa: PTH119
             folders.clear()
     return places
 
 
+def _without_suffixes(name: str) -> str:
+    """Return a file's name without the suffixes of videos: `ID_000001_000011.mp4.mkv` has two."""
+    while name.lower().endswith(VIDEO_SUFFIXES):
+        name = name[: name.rindex(".")]
+    return name
+
+
 def read_kinetics(root: Path, files: Sequence[Path]) -> Listing:
-    """Read Kinetics' CSV files, `label,youtube_id,time_start,time_end,split`: videos `<id>_<start>_<end>.mp4`."""
+    """Read Kinetics' CSV files, `label,youtube_id,time_start,time_end,split`: videos `<id>_<start>_<end>.mp4`.
+
+    The times in a name have six digits, or are written as in the list. A video called by its id alone is taken whole.
+    """
     places = _Index(root)
-    listed = []
+    listed, by_id = [], []
     for file in files:
         rows = []
         for line, cells in table_rows(file, needed=("id",), renamed=_KINETICS).rows:
-            name = f"{cells['id']}_{_six(cells.get('start', ''))}_{_six(cells.get('end', ''))}"
+            id, times = cells["id"], [cells.get("start", ""), cells.get("end", "")]
+            name, *others = dict.fromkeys("_".join([id, *map(write, times)]) for write in (_six, _whole, str))
             place = f"`{file}` line {line}"
-            path = places.find(place, name, cells["id"]) or f"{name}.mp4"
+            path = places.find(place, name, *others, id) or f"{name}.mp4"
+            if path.rpartition("/")[2].startswith(f"{id}."):
+                by_id.append(path)
             in_set = set_name(cells.get("split") or set_of(file.name)[0], place)
-            rows.append(Row(line, path, cells.get("label", ""), ((1, in_set),) if in_set else (), cells["id"]))
+            rows.append(Row(line, path, cells.get("label", ""), ((1, in_set),) if in_set else (), id))
         listed.append((file, rows))
-    return Listing(format="kinetics", description="Kinetics' CSV", base=root, files=listed, complete=False)
+    notes = (
+        [f"names without times, read whole and not from time_start to time_end: {abbreviate(by_id)}"] if by_id else []
+    )
+    return Listing(format="kinetics", description="Kinetics' CSV", base=root, files=listed, complete=False, notes=notes)
+
+
+def _whole(seconds: str) -> str:
+    """Return a time in whole seconds."""
+    try:
+        return str(int(float(seconds)))
+    except (ValueError, OverflowError):
+        return seconds
 
 
 def _six(seconds: str) -> str:
     """Return a time as in Kinetics' file names: whole seconds, six digits."""
-    try:
-        return f"{int(float(seconds)):06d}"
-    except (ValueError, OverflowError):
-        return seconds
+    whole = _whole(seconds)
+    return whole.zfill(6) if whole.isdecimal() else whole
 
 
 def read_ssv2(root: Path, files: Sequence[Path]) -> Listing:
@@ -148,7 +170,9 @@ def read_jester(root: Path, files: Sequence[Path]) -> Listing:
             path = places.find(f"`{file}` line {line}", name) or name
             rows.append(Row(line, path, label, ((1, in_set),) if in_set else ()))
         listed.append((file, rows))
-    return Listing(format="jester", description="Jester's CSV lists", base=root, files=listed, complete=False)
+    return Listing(
+        format="jester", description="CSV lists `id;label` as Jester's", base=root, files=listed, complete=False
+    )
 
 
 def _records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -93,6 +93,8 @@ class _Resolver:
         self.outside: list[str] = []
         self.unlabeled: list[str] = []
         self.own_sources: set[str] = set()
+        self.files: set[tuple[int, int]] = set()
+        self.linked: list[str] = []
         self.folders = 0
 
     def add(self, file: Path, row: Row) -> None:
@@ -105,15 +107,19 @@ class _Resolver:
         if id in self.missing:
             return
         try:
-            mode = os.stat(path).st_mode  # noqa: PTH116
+            status = os.stat(path)  # noqa: PTH116
         except (OSError, ValueError):
             self.missing[id] = (file, row.line)
             return
+        mode = status.st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             self.special.append(id)
             return
         self._check_kind(file, row, path, folder=stat.S_ISDIR(mode))
         self.folders += stat.S_ISDIR(mode)
+        if row.segment is None:
+            self.linked += [id] if (file_key := (status.st_dev, status.st_ino)) in self.files else []
+            self.files.add(file_key)
         if not row.label:
             self.unlabeled.append(id)
         if row.source:
@@ -184,6 +190,9 @@ class _Resolver:
             if not skip_missing or not self.videos:
                 raise ActionVitError(self._missing_error())
             notes.append(f"{pluralize(len(self.missing), 'listed video')} not on disk: {abbreviate(self.missing)}")
+        if self.linked:
+            count = pluralize(len(self.linked), "path")
+            notes.append(f"{count} by a link to a video that is listed already: {abbreviate(self.linked)}")
         if self.outside:
             count = pluralize(len(self.outside), "video")
             notes.append(f"{count} outside `{listing.base}`, named by the path as listed: {abbreviate(self.outside)}")
@@ -234,14 +243,22 @@ class _Resolver:
         for number in numbers:
             sets = self.sets[number]
             split = split_of(number, sets)
-            if not split.train or not (split.test or split.val):
+            lonely = not split.train or not (split.test or split.val)
+            if lonely and self.missing:
+                count = pluralize(sum(map(bool, sets.values())), "video")
+                notes.append(
+                    f"no official split: all {count} on disk are in one set; protocol=grouped or stratified divides"
+                    " them"
+                )
+                continue
+            if lonely and not (split.train and self.unlabeled):
                 missing_set = "test" if split.train else "train"
                 which = f" for split {number}" if len(numbers) > 1 else ""
                 raise ActionVitError(
                     f"{names}: {self.listing.sets_by} no {missing_set} video{which}; name some of each"
                 )
             reading.splits.append(split)
-        if len(numbers) == 1:
+        if len(numbers) == 1 and reading.splits:
             [split] = reading.splits
             if split.val and split.test:
                 count = pluralize(len(split.val), "validation video")

@@ -12,6 +12,7 @@ from actionvit.features.media import VIDEO_SUFFIXES
 from actionvit.pipeline.datasets.formats import lists, public, tables
 from actionvit.pipeline.datasets.formats.places import ListFile, existing, move_to_common_base
 from actionvit.pipeline.datasets.formats.rows import Listing
+from actionvit.pipeline.datasets.official import is_official_list
 from actionvit.pipeline.datasets.reading import SETS, is_hidden, set_of
 from actionvit.pipeline.datasets.textfile import head
 from actionvit.pipeline.datasets.ucf101 import ucf101_file
@@ -30,6 +31,8 @@ def is_list_file(path: Path) -> bool:
 
 def read_list_file(file: Path, format: str | None = None) -> Listing:
     """Read a list file given as ROOT, together with the lists of the other sets beside it."""
+    if format is None:
+        _refuse_official(file)
     first = head(file)
     name = format or _format_of(file, first)
     folder, group = file.parent, lists.siblings(file)
@@ -38,6 +41,15 @@ def read_list_file(file: Path, format: str | None = None) -> Listing:
     if name in ("list", "frame-list"):
         return lists.read_lists(group, _roots(folder), frames=_frames(format))
     return _read_public(name, folder, [path for path, _, _ in group])
+
+
+def _refuse_official(file: Path) -> None:
+    """Raise for a list of HMDB51 or UCF101, whose numbers are codes of sets, or whose test list has no labels."""
+    if is_official_list(file):
+        raise ActionVitError(
+            f"`{file}` is called like an official list of HMDB51 or UCF101; give the folder of the class folders as"
+            f" root= and splits_dir={file.parent}, or read it as a list `path label` with format=list"
+        )
 
 
 def _read_table_group(file: Path, group: Sequence[ListFile]) -> Listing:
@@ -91,6 +103,8 @@ def read_given_lists(root: Path, set_files: Mapping[str, Path], format: str | No
     for file, _, _ in files:
         if not file.is_file():
             raise ActionVitError(f"list: no file `{file}`; expected split=FILE")
+        if format is None:
+            _refuse_official(file)
     roots = (root, *_roots(root), *_roots(files[0][0].parent))
     headers = [tables.is_header(_first(file)) for file, _, _ in files]
     if format in (None, "csv") and all(headers):
