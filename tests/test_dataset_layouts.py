@@ -241,3 +241,116 @@ def test_listed_links_to_one_video_are_noted(tmp_path):
 def test_one_video_in_two_containers_is_noted(tmp_path):
     dataset = load_dataset(tree(tmp_path, "run/1.avi", "run/1.mp4", "jump/2.mp4"))
     assert noted(dataset, "2 videos differ in the suffix alone: `run/1.avi`, `run/1.mp4`")
+
+
+# Tables and lists of other programs.
+
+
+def test_sep_line_of_excel_is_read(tmp_path):
+    root = tree(tmp_path, "1.mp4", "2.mp4", a__csv="sep=;\npath;label\n1.mp4;jump, high\n2.mp4;run\n")
+    assert labels(load_dataset(root / "a.csv")) == {"1.mp4": "jump, high", "2.mp4": "run"}
+    put(root, "a.csv", "sep=;\npath;label\n1.mp4;jump\n2.mp4;\n")
+    assert "line 4: empty label" in error(root / "a.csv")
+
+
+@pytest.mark.parametrize("delimiter", [";", "|", "; ", ", ", "\t"])
+def test_lists_without_header_have_any_usual_delimiter(tmp_path, delimiter):
+    text = "".join(f"{number}.mp4{delimiter}{label}\n" for number, label in ((1, "jump high"), (2, "run")))
+    root = tree(tmp_path, "1.mp4", "2.mp4", a__csv=text)
+    assert labels(load_dataset(root / "a.csv")) == {"1.mp4": "jump high", "2.mp4": "run"}
+
+
+def test_blanks_before_quotes_are_harmless(tmp_path):
+    root = tree(tmp_path, "1.mp4", "2.mp4", a__csv='path, label\n1.mp4, "run, fast"\n2.mp4, "jump"\n')
+    assert labels(load_dataset(root / "a.csv")) == {"1.mp4": "run, fast", "2.mp4": "jump"}
+
+
+def test_quoted_paths_in_lists_are_read(tmp_path):
+    root = tree(tmp_path, "a b.mp4", "c.mp4", a__txt='"a b.mp4" 0\n"c.mp4" 1\n')
+    assert labels(load_dataset(root / "a.txt")) == {"a b.mp4": "0", "c.mp4": "1"}
+
+
+def test_unlabeled_test_lists_may_have_blanks_in_names(tmp_path):
+    root = tree(tmp_path, "v/1.mp4", "v/2.mp4", "v/a b.mp4", train__txt="v/1.mp4 0\nv/2.mp4 1\n")
+    put(root, "test.txt", "v/a b.mp4\n")
+    assert noted(load_dataset(root / "train.txt"), "without a label left out: `v/a b.mp4`")
+
+
+@pytest.mark.parametrize("given", ["", "train.csv"])
+def test_ucf101_of_kaggle_is_read_by_its_tables(tmp_path, given):
+    for name, group in (("train", "g08"), ("val", "g02"), ("test", "g01")):
+        rows = []
+        for label in ("Archery", "Biking"):
+            path = f"{name}/{label}/v_{label}_{group}_c01.avi"
+            put(tmp_path, path)
+            rows.append(f"v_{label}_{group}_c01,/{path},{label}\n")
+        put(tmp_path, f"{name}.csv", "".join(["clip_name,clip_path,label\n", *rows]))
+    dataset = load_dataset(tmp_path / given)
+    assert sizes(dataset) == [(2, 2, 2)] and dataset.sources_known
+    assert labels(dataset)["train/Archery/v_Archery_g08_c01.avi"] == "Archery"
+
+
+def test_tables_with_tags_are_read(tmp_path):
+    for name, video in (("train", "1"), ("test", "2")):
+        put(tmp_path, f"{name}/{video}.avi")
+        put(tmp_path, f"{name}.csv", f",video_name,tag\n0,{video}.avi,{name}ing\n")
+    assert labels(load_dataset(tmp_path)) == {"train/1.avi": "training", "test/2.avi": "testing"}
+
+
+def test_whole_numbers_as_seconds_are_noted(tmp_path):
+    root = tree(tmp_path, "1.mp4", a__csv="path,label,start,end\n1.mp4,run,0,30\n1.mp4,jump,40,100\n")
+    assert noted(load_dataset(root / "a.csv"), "are read as seconds; call columns of frames `start_frame`")
+    put(root, "a.csv", "path,label,start_frame,stop_frame\n1.mp4,run,0,30\n1.mp4,jump,40,100\n")
+    dataset = load_dataset(root / "a.csv")
+    assert [video.id for video in dataset.videos] == ["1.mp4@0-30f", "1.mp4@40-100f"]
+    assert not noted(dataset, "are read as seconds")
+
+
+# Ways out.
+
+
+@pytest.mark.parametrize("listed", ["v/1", "v/1.avi", "v/1.MP4", "v/für"])
+def test_path_in_another_spelling_names_the_file(tmp_path, listed):
+    stem = listed.removeprefix("v/").partition(".")[0].replace("ü", "u\u0308")
+    root = tree(tmp_path, f"v/{stem}.mp4", a__csv=f"path,label\n{listed},run\n")
+    assert "; `" in error(root / "a.csv") and error(root / "a.csv").endswith("is there")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("1.mp4 jump high\n2.mp4 run\n", "a label that holds blanks needs a comma or tab"),
+        ("/gone/data/1.mp4 run\n/gone/data/2.mp4 jump\n", "list paths relative to a folder and give it as root="),
+        ("other/1.mp4 run\nother/2.mp4 jump\n", "give it as root= and the list as lists="),
+        ("id,start,end,label\n1.mp4,0,2,run\n", "rename one of its columns: `end`, `id`, `label`, `start`"),
+    ],
+)
+def test_errors_of_lists_name_the_likely_cause(tmp_path, text, hint):
+    root = tree(tmp_path, "1.mp4", "2.mp4", a__txt=text)
+    assert hint in error(root / "a.txt")
+    assert "header, call" not in error(root / "a.txt")
+
+
+def test_test_list_that_copies_the_validation_list_gets_a_way_out(tmp_path):
+    root = tree(tmp_path, "1.mp4", "2.mp4", train__csv="1.mp4 0\n", val__csv="2.mp4 1\n", test__csv="2.mp4 1\n")
+    assert "choose test_split=val" in error(root / "train.csv")
+
+
+def test_flat_videos_beside_their_table_get_a_way_out(tmp_path):
+    root = tree(tmp_path, "1.mp4", "2.mp4", metadata__csv="filename,label\n1.mp4,run\n2.mp4,jump\n")
+    assert "give it as root=: `metadata.csv`" in error(root)
+
+
+def test_root_above_the_set_folders_gets_a_hint(tmp_path):
+    root = tree(tmp_path, *(f"videos/{name}/{label}/1.mp4" for name in ("train", "val") for label in ("clap", "run")))
+    assert f"did you mean `{root / 'videos'}`?" in error(root)
+
+
+def test_lists_that_cannot_be_read_leave_the_folders(tmp_path):
+    root = tree(
+        tmp_path, *(f"{name}/{label}/{name}.mp4" for name in ("training", "validation") for label in ("a", "b"))
+    )
+    for name in ("training", "validation"):
+        put(root, f"{name}Set.csv", f"a/{name}.mp4,a,3,0\nb/{name}.mp4,b,3,1\n")
+    assert "to read the folders alone, choose format=sets" in error(root)
+    assert sizes(load_dataset(root, format="sets")) == [(2, 2, 0)]

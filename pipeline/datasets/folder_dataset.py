@@ -275,8 +275,8 @@ def _class_folder_parents(entries: Sequence[os.DirEntry[str]], depth: int = 3) -
     folders = sorted(_folders(entries), key=lambda entry: entry.name)
     inner = {folder.path: _entries(folder.path) for folder in folders}
     likely = [path for path, below in inner.items() if any(_holds_videos(_entries(f.path)) for f in _folders(below))]
-    if likely or depth == 1:
-        return likely
+    if likely or depth == 1:  # `videos` for `videos/train` and `videos/test`
+        return list(dict.fromkeys(os.path.dirname(path) if set_of(Path(path).name)[0] else path for path in likely))  # noqa: PTH120
     return [path for below in inner.values() for path in _class_folder_parents(below, depth - 1)]
 
 

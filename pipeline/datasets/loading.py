@@ -80,11 +80,7 @@ def load_dataset(
         reading = resolve(listing, skip_missing=skip_missing)
         kind, description, base = listing.format, listing.description, listing.base
     else:
-        reading = scan_tree(
-            root,
-            frames=format == "frames" if format in ("frames", "folder") else None,
-            sets_are_classes=format == "folder",
-        )
+        reading = _scan_tree(root, format)
         kind = _read_folder(reading, root, splits_dir, format)
         description, base = FOLDER_FORMATS[kind], root
     reading.videos, merged = merge_sources(reading.videos, reading.own_sources)
@@ -117,6 +113,20 @@ def load_dataset(
         files=tuple(file for file, _ in listing.files) if listing else (),
     )
     return _choose_test_set(dataset, test_split)
+
+
+def _scan_tree(root: Path, format: Format | None) -> Reading:
+    """Read class folders; an error names the list files in ROOT that may be meant."""
+    frames = format == "frames" if format in ("frames", "folder") else None
+    try:
+        return scan_tree(root, frames=frames, sets_are_classes=format == "folder")
+    except ActionVitError as error:
+        files = sniffing.unread_lists(root) if root.is_dir() else []
+        if names := [os.path.relpath(file, root) for file in files if file.suffix.lower() != ".json"]:
+            raise ActionVitError(
+                f"{error}; to read a list file there, give it as root=: {abbreviate(names)}"
+            ) from error
+        raise
 
 
 def reload(record: Mapping[str, Any], root: Path | None = None) -> Dataset:

@@ -107,18 +107,25 @@ def looks_like_lists(files: Sequence[ListFile], roots: Sequence[Path]) -> bool:
     return 2 * sum(present) >= sum(map(len, heads))
 
 
-def _by_comma(text: str) -> list[str]:
-    try:
-        return [field.strip() for field in next(csv.reader([text]), [])]
-    except csv.Error:
-        return [text]
+def _by(delimiter: str) -> Separator:
+    """Return a function that splits a line at a delimiter outside quotes."""
+
+    def split(text: str) -> list[str]:
+        try:
+            return [field.strip() for field in next(csv.reader([text], delimiter=delimiter, skipinitialspace=True), [])]
+        except csv.Error:
+            return [text]
+
+    return split
 
 
 def _by_blank(text: str) -> list[str]:
     """Split `path label` or `path number number` from the right: a path may contain spaces."""
     fields = text.rsplit(None, 2)
     if len(fields) == 3 and not (_INTEGER.fullmatch(fields[1]) and _INTEGER.fullmatch(fields[2])):
-        return text.rsplit(None, 1)
+        fields = text.rsplit(None, 1)
+    if fields and len(fields[0]) > 2 and fields[0][0] == fields[0][-1] == '"':
+        fields[0] = fields[0][1:-1]
     return fields
 
 
@@ -141,8 +148,7 @@ def _separator_and_places(files: Sequence[ListFile], roots: Sequence[Path]) -> t
     ways: list[Separator] = [_alone, _by_blank]
     if all("\t" in line for line in lines):
         ways.append(_by_tab)
-    if all("," in line for line in lines):
-        ways.append(_by_comma)
+    ways += [_by(delimiter) for delimiter in "|;," if all(delimiter in line for line in lines)]
     split, shared = max(
         ((way, root) for root in roots for way in reversed(ways)),
         key=lambda pair: existing(_paths(lines, pair[0]), pair[1]),
@@ -208,8 +214,8 @@ def _frame_notes(kind: str, lines: Sequence[tuple[list[str], Path]]) -> list[str
 
 def _fields(file: Path, line: int, fields: list[str], text: str, kind: str, *, unlabeled: bool) -> tuple[str, str]:
     """Return path and label of a line."""
-    if kind == "label" and unlabeled and len(fields) == 1:
-        return fields[0], ""
+    if kind == "label" and unlabeled and (len(fields) == 1 or fields[-1].lower().endswith(VIDEO_SUFFIXES)):
+        return text.strip('"'), ""
     if kind != "path" and (len(fields) > 2 or fields[0][-1:].isdecimal()) and _SEVERAL_LABELS.search(text.lower()):
         raise ActionVitError(
             f"`{file}` line {line}: `{printable(text[:80])}`: several labels, or a number of frames for a file; give a"

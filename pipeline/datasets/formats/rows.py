@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import re
 import stat
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from actionvit.errors import ActionVitError
-from actionvit.features.media import IMAGE_SUFFIXES
+from actionvit.features.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from actionvit.features.sampling import Segment
 from actionvit.pipeline.datasets.dataset import Video
 from actionvit.pipeline.datasets.names import parse_source, stem
 from actionvit.pipeline.datasets.reading import Reading, split_of
 from actionvit.text import abbreviate, pluralize, printable
 
+_LABEL_IN_PATH = re.compile(rf"({'|'.join(map(re.escape, VIDEO_SUFFIXES))})[ \t]")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -137,6 +139,8 @@ class _Resolver:
             raise ActionVitError(f"`{file}` line {row.line}: empty path; fill it in or remove the line")
         refuse_url(f"`{file}` line {row.line}", written)
         # Not resolved: a link into another folder keeps the name that the list gives it.
+        if written[0] == "/" and not os.path.lexists(written) and os.path.lexists(self.base + written):
+            written = written.lstrip("/")  # Kaggle's UCF101 begins every path in its folder with `/`
         path = os.path.normpath(os.path.join(self.base, written))  # noqa: PTH118
         if path.startswith(self.prefix):
             return path[len(self.prefix) :], path
@@ -168,7 +172,11 @@ class _Resolver:
         where = f"line {line}" if first == file else f"`{first.name}` line {line}"
         place = f"`{file}` line {row.line}: `{printable(id)}`"
         if not row.sets or not numbers or numbers & {number for number, _ in row.sets}:
-            raise ActionVitError(f"{place} is already in {where}; keep one of the two")
+            new, old = {name for _, name in row.sets}, {sets[id] for sets in self.sets.values() if id in sets}
+            copied = (
+                "; of two equal lists keep `val` and choose test_split=val" if {*new, *old} == {"val", "test"} else ""
+            )
+            raise ActionVitError(f"{place} is already in {where}; keep one of the two{copied}")
         if row.label and self.videos[id].label and row.label != self.videos[id].label:
             labels = f"`{printable(row.label)}`, and `{printable(self.videos[id].label)}`"
             raise ActionVitError(f"{place} is {labels} in {where}; give a video one label")
@@ -211,12 +219,10 @@ class _Resolver:
         id, (file, line) = next(iter(self.missing.items()))
         count = pluralize(len(self.missing), "path")
         others = f", next {abbreviate(list(self.missing)[1:3])}" if len(self.missing) > 1 else ""
-        header = "; if this line is a header, call its columns path,label" if line == 1 else ""
-        header = "; write paths with / instead of \\" if "\\" in id else header
         skip = "" if not self.videos else ", or skip missing videos with skip_missing=True"
         return (
             f"`{file}` line {line}: no video `{printable(id)}` in `{self.listing.base}` ({count} missing){others};"
-            f" correct the path or remove the line{skip}{header}"
+            f" correct the path or remove the line{skip}{_hint(line, id, os.path.join(self.base, id))}"  # noqa: PTH118
         )
 
     def _drop_unlabeled(self, names: str) -> list[str]:
@@ -267,6 +273,34 @@ class _Resolver:
             if unused := [video.id for video in reading.videos if video.id not in used]:
                 notes.append(f"{pluralize(len(unused), 'video')} in no set: {abbreviate(unused)}")
         return notes
+
+
+def _hint(line: int, id: str, path: str) -> str:
+    """Return the likely cause of a path that does not exist, and the way out."""
+    if "\\" in id:
+        return "; write paths with / instead of \\"
+    if _LABEL_IN_PATH.search(id.lower()):
+        return "; a label that holds blanks needs a comma or tab before it, in every line of the list"
+    if other := _other_spelling(path):
+        return f"; `{printable(other)}` is there"
+    if line == 1 and not re.search(r"[/.]", id):
+        return "; if this line is a header, call its columns path,label"
+    if os.path.isabs(id):  # noqa: PTH117
+        return "; if the videos have moved, list paths relative to a folder and give it as root=, the list as lists="
+    return "; if the paths start at another folder, give it as root= and the list as lists="
+
+
+def _other_spelling(path: str) -> str:
+    """Return the name of the file beside a path that differs in suffix, case or Unicode form alone, or ''."""
+    folder, name = os.path.split(path)
+
+    def key(name: str) -> str:
+        return unicodedata.normalize("NFC", stem(name)).casefold()
+
+    try:
+        return next((other for other in sorted(os.listdir(folder)) if key(other) == key(name)), "")  # noqa: PTH208
+    except (OSError, ValueError):
+        return ""
 
 
 def holds_images(folder: str) -> bool:

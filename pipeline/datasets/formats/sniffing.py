@@ -33,7 +33,7 @@ def read_list_file(file: Path, format: str | None = None) -> Listing:
     """Read a list file given as ROOT, together with the lists of the other sets beside it."""
     if format is None:
         _refuse_official(file)
-    first = head(file)
+    first = [line for line in head(file) if not re.fullmatch("sep=.", line)]
     name = format or _format_of(file, first)
     folder, group = file.parent, lists.siblings(file)
     if name == "csv":
@@ -146,7 +146,12 @@ def _generic_lists(root: Path, files: list[Path], format: str | None) -> Listing
         if all(tables.is_header(_first(path)) for path, _, _ in group):
             return _read_tables(_one_split(group), roots)
         if format or lists.looks_like_lists(group, roots):
-            return lists.read_lists(group, roots, frames=_frames(format))
+            try:
+                return lists.read_lists(group, roots, frames=_frames(format))
+            except ActionVitError as error:
+                raise ActionVitError(
+                    f"{error}; to read the folders alone, choose format=sets or format=folder"
+                ) from error
     return None
 
 
@@ -196,14 +201,17 @@ def _format_of(file: Path, first: list[str]) -> str:
         return name
     if file.suffix.lower() == ".json":
         raise ActionVitError(f"`{file}`: a JSON list of an unknown set; expected Something-Something's or Diving48's")
-    header = not first or tables.is_header(first[0]) or _names_label(first[0])
+    header = not first or tables.is_header(first[0]) or _names_label(file, first[0])
     return "csv" if header and (first or file.suffix.lower() == ".csv") else "list"
 
 
-def _names_label(line: str) -> bool:
+def _names_label(file: Path, line: str) -> bool:
     """Return whether a line looks like a header without a column of paths: refused as a table, not read as a video."""
     names = tables.header_names(line)
-    return len(names) > 1 and len(tables.columns_of(names)) == len(names)
+    if len(names) < 2 or not tables.columns_of(names) or any(re.search(r"[/.]|^-?[0-9]+$", name) for name in names[1:]):
+        return False
+    first = line.split(tables.delimiter_of(line))[0].strip('" ')
+    return "/" not in first and not any(existing([first], root) for root in _roots(file.parent) if first)
 
 
 def _public_format(file: Path) -> str:
@@ -234,7 +242,7 @@ def _has_set(file: Path) -> bool:
 
 
 def _first(file: Path) -> str:
-    return next(iter(head(file, 1)), "")
+    return next((line for line in head(file, 2) if not re.fullmatch("sep=.", line)), "")
 
 
 def _set(name: str) -> str:

@@ -18,8 +18,21 @@ from actionvit.pipeline.datasets.textfile import read_lines, read_text
 from actionvit.text import abbreviate, pluralize, printable
 
 COLUMNS = {
-    "path": ("path", "video_path", "file_path", "filepath", "file_name", "filename", "video_name", "file", "video"),
-    "label": ("label_name", "class_name", "label", "class", "action", "category", "target"),
+    "path": (
+        *(
+            "path",
+            "video_path",
+            "clip_path",
+            "file_path",
+            "filepath",
+            "file_name",
+            "filename",
+            "video_name",
+            "clip_name",
+        ),
+        *("file", "video"),
+    ),
+    "label": ("label_name", "class_name", "label_text", "label", "class", "action", "category", "target", "tag"),
     "split": ("split", "set", "subset", "partition"),
     "source": ("source", "group"),
     "start": (
@@ -31,9 +44,11 @@ COLUMNS = {
         *("stop", "stop_time"),
     ),
     "start_frame": ("start_frame", "frame_start"),
-    "end_frame": ("end_frame", "frame_end"),
+    "end_frame": ("end_frame", "stop_frame", "frame_end"),
 }
 """Names of each column, the first present is read. A name comes before `label`, which may be its number."""
+_EXCEL = re.compile(r"sep=.(\r\n|\r|\n)")
+"""The first line with which Excel marks the delimiter."""
 _SPLIT = re.compile(r"split_?([0-9]{1,3})")
 _TIME = re.compile(
     r"(^|[\W_])((start|begin|onset|stop|end|offset)_?(s|ms|secs?|seconds?|time|frame|timestamp|idx|index)?"
@@ -93,7 +108,7 @@ def read_table(file: Path, *, label_needed: bool = True) -> Listing:
         description="a table with a header",
         base=file.parent,
         files=[(file, rows)],
-        notes=table.notes,
+        notes=[*_segment_notes(rows), *table.notes],
         sets_by="column `split` names",
     )
 
@@ -164,6 +179,14 @@ def _segment(place: str, cells: Mapping[str, str]) -> Segment | None:
     return None
 
 
+def _segment_notes(rows: Sequence[Row]) -> list[str]:
+    """Return a note if segments in seconds have whole numbers alone, as frames would."""
+    times = [time for row in rows if row.segment for time in (row.segment.start, row.segment.end)]
+    if not times or any(row.segment.unit == "frames" for row in rows if row.segment) or any(time % 1 for time in times):
+        return []
+    return ["`start` and `end` are read as seconds; call columns of frames `start_frame` and `end_frame`"]
+
+
 class Table(NamedTuple):
     """The rows of a table: line number and cells by role."""
 
@@ -185,10 +208,12 @@ def table_rows(file: Path, needed: Sequence[str], renamed: Mapping[str, str] | N
     """
     try:
         text = read_text(file, strict=True)
+        preamble = _EXCEL.match(text)
+        text = text[preamble.end() :] if preamble else text
         delimiter = delimiter_of(text[: text.find("\n") + 1] or text)
-        reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
         names = [_plain(name) for name in next(reader, [])]
-        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+        lines = [(reader.line_num + bool(preamble), [cell.strip() for cell in cells]) for cells in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ActionVitError(
             f"`{file}` is not a CSV in UTF-8 ({error}); save it as comma-separated UTF-8 text"
@@ -210,7 +235,8 @@ def table_rows(file: Path, needed: Sequence[str], renamed: Mapping[str, str] | N
     for role in needed:
         if role not in roles:
             raise ActionVitError(
-                f"`{file}` has no column `{role}`; its first line must read path,label[,split[,source]]"
+                f"`{file}` has no column `{role}`; its first line must read path,label[,split[,source]]; rename one of"
+                f" its columns: {abbreviate(set(names) - {''}, 8)}"
             )
     rows = [(line, {role: cells[places[name]] for role, name in roles.items()}) for line, cells in lines]
     return Table(rows, [] if renamed else _unread_notes(file, names, roles, labels))
