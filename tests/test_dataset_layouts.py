@@ -331,7 +331,7 @@ def test_errors_of_lists_name_the_likely_cause(tmp_path, text, hint):
     assert "header, call" not in error(root / "a.txt")
 
 
-def test_test_list_that_copies_the_validation_list_gets_a_way_out(tmp_path):
+def test_copy_of_the_validation_list_gets_a_way_out(tmp_path):
     root = tree(tmp_path, "1.mp4", "2.mp4", train__csv="1.mp4 0\n", val__csv="2.mp4 1\n", test__csv="2.mp4 1\n")
     assert "choose test_split=val" in error(root / "train.csv")
 
@@ -354,3 +354,36 @@ def test_lists_that_cannot_be_read_leave_the_folders(tmp_path):
         put(root, f"{name}Set.csv", f"a/{name}.mp4,a,3,0\nb/{name}.mp4,b,3,1\n")
     assert "to read the folders alone, choose format=sets" in error(root)
     assert sizes(load_dataset(root, format="sets")) == [(2, 2, 0)]
+
+
+# Names of classes.
+
+
+def test_unicode_forms_of_one_class_are_noted(tmp_path):
+    table = "path,label\n1.mp4,T\u00fcr\n2.mp4,Tu\u0308r\n3.mp4,auf\n"
+    root = tree(tmp_path, "1.mp4", "2.mp4", "3.mp4", a__csv=table)
+    assert noted(load_dataset(root / "a.csv"), "classes differ in case or punctuation alone")
+
+
+def test_labels_in_another_encoding_are_refused(tmp_path):
+    root = tree(tmp_path, "1.mp4", "2.mp4")
+    (root / "a.txt").write_bytes("1.mp4 Grüßen\n2.mp4 run\n".encode("cp1252"))
+    assert "line 1" in error(root / "a.txt") and "is not UTF-8" in error(root / "a.txt")
+
+
+def test_descriptions_as_labels_are_noted(tmp_path):
+    names = [f"{number}.mp4" for number in range(12)]
+    table = "".join(["path,label\n", *(f"{name},a man does {name}\n" for name in names)])
+    assert noted(load_dataset(tree(tmp_path, *names, a__csv=table) / "a.csv"), "are the labels descriptions")
+
+
+def test_sets_without_a_common_class_are_noted(tmp_path):
+    names = ("train/part_0/1", "train/part_1/2", "val/part_7/3", "val/part_8/4")
+    dataset = load_dataset(tree(tmp_path, *(f"{name}.mp4" for name in names)))
+    assert noted(dataset, "no class of the validation videos, as `part_7`, `part_8`, is in the training set")
+
+
+def test_notes_on_classes_come_before_notes_on_files(tmp_path):
+    table = "path,label,fps,note\nrun/1.mp4,jump,1,a\njump/2.mp4,run,1,b\n"
+    root = tree(tmp_path, "run/1.mp4", "jump/2.mp4", a__csv=table)
+    assert "called like another class" in load_dataset(root / "a.csv").notes[0]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from actionvit.errors import ActionVitError
 from actionvit.features.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from actionvit.pipeline.datasets.dataset import Video
-from actionvit.pipeline.datasets.names import parse_source, stem
+from actionvit.pipeline.datasets.names import is_text, parse_source, stem
 from actionvit.pipeline.datasets.reading import SETS, Reading, is_hidden, is_loop, set_of, split_of
 from actionvit.text import abbreviate, pluralize, printable
 
@@ -195,7 +195,7 @@ def _scan(root: Path, top: Sequence[os.DirEntry[str]], frames: bool | None, pref
     for label, entries in taken.items():
         for video in entries:
             name = f"{prefix}{label}/{video.name}"
-            if not _is_text(name):
+            if not is_text(name):
                 unreadable.append(name)
                 continue
             folder = name.rpartition("/")[0] if grouped and label in nested else name
@@ -256,15 +256,12 @@ def _holds(folder: os.PathLike[str] | str, suffixes: tuple[str, ...]) -> bool:
         return any(entry.name.lower().endswith(suffixes) and entry.name[0] != "." for entry in entries)
 
 
-def _is_text(name: str) -> bool:
-    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
-
-
 def _nothing_found(root: Path) -> str:
     """Return an error for a folder without class folders, which suggests where the videos may be instead."""
     contents = "videos (.avi, .mp4, .mkv, .webm and the like) or frame folders"
     if likely := _class_folder_parents(_entries(root)):
-        return f"dataset: no class folders with {contents} in `{root}`; did you mean {abbreviate(likely)}?"
+        classes = " If these are the classes, list the videos in a CSV file (path,label)" if len(likely) > 1 else ""
+        return f"dataset: no class folders with {contents} in `{root}`; did you mean {abbreviate(likely)}?{classes}"
     if _holds(root, VIDEO_SUFFIXES):
         return f"dataset: the videos lie in `{root}` itself; sort them into class folders, or list them in a CSV file"
     return f"dataset: no class folders with {contents} in `{root}`; expected `{root}/CLASS/VIDEO.avi`"

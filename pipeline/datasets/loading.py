@@ -97,10 +97,11 @@ def load_dataset(
         notes=tuple(
             dict.fromkeys(
                 (
+                    *_label_notes(reading),
+                    *_copy_notes(reading.videos),
                     *reading.notes,
                     *_unread_notes(root, listing, format),
                     *_class_notes(reading),
-                    *_copy_notes(reading.videos),
                     *_source_notes(reading.videos),
                 )
             )
@@ -251,14 +252,18 @@ def _class_notes(reading: Reading) -> list[str]:
         spellings.setdefault(letters(label) or label, []).append(label)
     if alike := [f"{' = '.join(names)}" for names in spellings.values() if len(names) > 1]:
         notes.append(f"classes differ in case or punctuation alone: {abbreviate(alike)}")
-    return [*notes, *_label_notes(reading, {key: names[0] for key, names in spellings.items()})]
+    return notes
 
 
-def _label_notes(reading: Reading, class_of: Mapping[str, str]) -> Iterator[str]:
-    """Yield notes on labels that contradict the folders, and on test sets whose labels may be placeholders.
-
-    `class_of` gives a class by the letters of its name.
-    """
+def _label_notes(reading: Reading) -> Iterator[str]:
+    """Yield notes on labels that may be wrong: descriptions, placeholders, contradicted by folders."""
+    labels = {video.label for video in reading.videos} - {""}
+    if len(labels) > len(reading.videos) / 2 and len(reading.videos) >= 10:
+        yield (
+            f"{pluralize(len(labels), 'class', 'classes')} of {len(reading.videos):,} videos, as"
+            f" {abbreviate(labels, 1)}: are the labels descriptions or names of videos?"
+        )
+    class_of = {letters(label): label for label in labels if letters(label)}
     label = {video.id: video.label for video in reading.videos}
     folders = {id: id.rpartition("/")[0].rpartition("/")[2] for id in label}
     called = {folder: class_of.get(letters(folder), "") for folder in set(folders.values())}
@@ -273,6 +278,8 @@ def _label_notes(reading: Reading, class_of: Mapping[str, str]) -> Iterator[str]
             classes = {label[id] for id in ids}
             if len(ids) > 1 and len(classes) == 1 and len({label[id] for id in split.train}) > 1:
                 yield f"all {len(ids):,} {name} videos are of one class, {abbreviate(classes)}: a placeholder?"
+            elif classes - {""} and not classes & {label[id] for id in split.train}:
+                yield f"no class of the {name} videos, as {abbreviate(classes)}, is in the training set: check root="
 
 
 def _copy_notes(videos: Sequence[Video]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import NamedTuple
 
 from actionvit.features.media import VIDEO_SUFFIXES
@@ -57,8 +58,15 @@ def stem(id: str) -> str:
     return name[: name.rindex(".")] if name.lower().endswith(VIDEO_SUFFIXES) else name
 
 
+def is_text(name: str) -> bool:
+    """Return whether a name was read from valid UTF-8: it holds no lone surrogate."""
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def letters(name: str) -> str:
     """Return the letters and digits of a class name, without case, to compare spellings: `Pick up` and `pick_up`."""
+    if not name.isascii():
+        name = unicodedata.normalize("NFKC", name)
     return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 

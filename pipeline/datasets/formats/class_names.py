@@ -12,7 +12,7 @@ from actionvit.errors import ActionVitError
 from actionvit.features.media import VIDEO_SUFFIXES
 from actionvit.pipeline.datasets.formats.rows import Listing
 from actionvit.pipeline.datasets.formats.tables import is_header
-from actionvit.pipeline.datasets.names import letters
+from actionvit.pipeline.datasets.names import is_text, letters
 from actionvit.pipeline.datasets.reading import set_of
 from actionvit.pipeline.datasets.textfile import head, read_text
 from actionvit.text import abbreviate, pluralize, printable
@@ -116,6 +116,10 @@ def _check_labels(listing: Listing, numbers: Mapping[str, int]) -> None:
             if len(row.label) > _LONGEST:
                 raise ActionVitError(
                     f"`{file}` line {row.line}: a label of {len(row.label):,} characters; expected a class name"
+                )
+            if not is_text(row.label):
+                raise ActionVitError(
+                    f"`{file}` line {row.line}: label `{printable(row.label)}` is not UTF-8; save the list as UTF-8"
                 )
             if _SEVERAL.fullmatch(row.label):
                 raise ActionVitError(

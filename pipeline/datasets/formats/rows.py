@@ -150,16 +150,18 @@ class _Resolver:
 
     def _check_kind(self, file: Path, row: Row, path: str, *, folder: bool) -> None:
         """Raise for a folder without images, an image, or a file where the list names folders of frames."""
-        place = f"`{file}` line {row.line}: `{printable(row.path)}`"
         if folder and not holds_images(path):
-            raise ActionVitError(f"{place} is a folder without images; list a video file or a folder of frames")
-        if not folder and path.lower().endswith(IMAGE_SUFFIXES):
-            raise ActionVitError(f"{place} is an image; list the folder of its video's frames, one line per video")
-        if not folder and self.listing.format == "frame-list":
-            raise ActionVitError(
-                f"{place} is a file, and a line `folder frames label` names a folder; if the numbers are two labels,"
-                " give the video one"
+            defect = "is a folder without images; list a video file or a folder of frames"
+        elif not folder and path.lower().endswith(IMAGE_SUFFIXES):
+            defect = "is an image; list the folder of its video's frames, one line per video"
+        elif not folder and self.listing.format == "frame-list":
+            defect = (
+                "is a file, and a line `folder frames label` names a folder; if the numbers are two labels, give the"
+                " video one"
             )
+        else:
+            return
+        raise ActionVitError(f"`{file}` line {row.line}: `{printable(row.path)}` {defect}")
 
     def _assign(self, id: str, row: Row) -> None:
         for number, name in row.sets:

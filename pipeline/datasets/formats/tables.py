@@ -32,7 +32,7 @@ COLUMNS = {
         ),
         *("file", "video"),
     ),
-    "label": ("label_name", "class_name", "label_text", "label", "class", "action", "category", "target", "tag"),
+    "label": ("label_name", "class_name", "label", "label_text", "class", "action", "category", "target", "tag"),
     "split": ("split", "set", "subset", "partition"),
     "source": ("source", "group"),
     "start": (
