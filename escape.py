@@ -23,7 +23,8 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\u00a0": "~",
 }
 # An underscore inside a word, as in `brush_hair`, is plain in Markdown; so are brackets that make no link or image.
-_MARKDOWN = re.compile(r"[\\|<>*`~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|!(?=\[)|(?<=\])[(\[]")
+# Dollars enclose formulas on GitHub and in notebooks.
+_MARKDOWN = re.compile(r"[\\|<>*`~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|!(?=\[)|(?<=\])[(\[]")
 # Control characters, marks that reverse the direction of writing, surrogates, and what XML 1.0 forbids.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 

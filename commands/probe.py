@@ -203,7 +203,7 @@ def _print(result: ProbeResult, folder: Path) -> None:
         click.echo(f"  MVEB: accuracy {100 * mveb['accuracy']:.2f} %, macro F1 {100 * mveb['f1']:.2f} %, over 10 draws")
     chosen = Counter(chosen_in_words(search) for search in result.info["search"])
     counts = "; ".join(f"{value or 'the default (too few clips)'} ({count}×)" for value, count in chosen.items())
-    click.echo(f"  chosen {counts}, over {len(splits)} splits")
+    click.echo(f"  chosen {counts}, over {pluralize(len(splits), 'split')}")
     if edges := sorted({name for search in result.info["search"] for name in search["at_edge"]}):
         click.echo(
             f"  note: {', '.join(edges)} was chosen at the edge of its grid; widen it with --grid and replace this run"

@@ -6,14 +6,17 @@ import csv
 import dataclasses
 import html
 import re
+import warnings
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fake_runs import embeddings, predictions, write
+from matplotlib.figure import Figure
 
 from actionvit import escape
-from actionvit.pipeline.reporting import ReportFiles, report
+from actionvit.pipeline.reporting import ReportFiles, drawing, report
 from actionvit.pipeline.runs import Run
 
 NAMES = ("make it rain $$", "from $5 to $10", "_x", "跳跃", "=1+1", "![a](http://b)", "\x1b[31mred\n", r"\input{x}_%&")
@@ -56,6 +59,69 @@ def test_legends_have_every_run(made: ReportFiles) -> None:
         assert set(RUNS) <= {text.strip("\u200a") for text in svg_texts(made, name)}
 
 
+def draw_title(text: str) -> dict[str, bytes]:
+    def draw(figure: Figure) -> None:
+        figure.text(0.1, 0.5, text)
+
+    return drawing.files(drawing.drawn((2, 1), draw), "title")
+
+
+def test_pdf_and_png_draw_dollars_as_text() -> None:
+    formula, plain = (draw_title(text) for text in ("$5 to $10", drawing.class_text("$5 to $10")))
+    assert b"DejaVuSans-Oblique" in formula[".pdf"] and b"DejaVuSans-Oblique" not in plain[".pdf"]
+    assert formula[".png"] != plain[".png"]
+
+
+def test_missing_characters_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    drawing._warn_of_boxes.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("\U00012000", "\U00012001 and more"):  # cuneiform
+            assert name in draw_title(name)[".svg"].decode()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "boxes in PNG and PDF" in caplog.text and "install a font" in caplog.text
+
+
+@pytest.fixture
+def cjk_font(tmp_path: Path) -> Iterator[None]:
+    """A font with squares for two characters, installed under the name of a CJK font."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+    from matplotlib.font_manager import fontManager
+
+    pen = TTGlyphPen(None)
+    for step, point in enumerate(((100, 0), (100, 800), (900, 800), (900, 0))):
+        (pen.lineTo if step else pen.moveTo)(point)
+    pen.closePath()
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", "square"])
+    builder.setupCharacterMap({ord(letter): "square" for letter in "跳跃"})
+    builder.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "square": pen.glyph()})
+    builder.setupHorizontalMetrics({".notdef": (1000, 0), "square": (1000, 100)})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Microsoft YaHei", "styleName": "Regular", "psName": "TestSquares"})
+    builder.setupOS2(usWeightClass=400)
+    builder.setupPost()
+    builder.save(tmp_path / "squares.ttf")
+    before = list(fontManager.ttflist)
+    fontManager.addfont(tmp_path / "squares.ttf")
+    drawing._fonts.cache_clear()
+    yield
+    fontManager.ttflist[:] = before
+    drawing._fonts.cache_clear()
+
+
+@pytest.mark.usefixtures("cjk_font")
+def test_installed_fonts_draw_what_dejavu_lacks(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(drawing, "CJK_FONTS", ("Microsoft YaHei",))
+    drawing._warn_of_boxes.cache_clear()
+    made = draw_title("jump 跳跃")
+    assert b"TestSquares" in made[".pdf"] and b"DejaVuSans" in made[".pdf"]
+    assert "jump 跳跃" in made[".svg"].decode() and not caplog.records
+
+
 def test_page_has_names_without_control_characters(made: ReportFiles) -> None:
     page = made.html.read_text()
     assert "\x1b" not in page
@@ -79,6 +145,11 @@ def test_markdown_has_no_images_links_or_control_characters(made: ReportFiles) -
     text = (made.html.parent / "report.md").read_text()
     assert "\x1b" not in text and not re.search(r"(?<!\\)!\[|\]\(", text)
     assert r"\![a]\(http://b)" in text
+
+
+def test_markdown_has_no_formulas(made: ReportFiles) -> None:
+    text = (made.html.parent / "report.md").read_text()
+    assert r"from \$5 to \$10" in text and r"\$hr\$" in text and not re.search(r"(?<!\\)\$", text)
 
 
 def test_latex_has_no_commands_from_names(made: ReportFiles) -> None:

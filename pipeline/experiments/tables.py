@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from actionvit.escape import mathtext
-from actionvit.pipeline.reporting.drawing import MARKERS, PALETTE, drawing
+from actionvit.pipeline.reporting.drawing import MARKERS, PALETTE, drawing, plain_text
 from actionvit.pipeline.reporting.figures import cost_figure
 from actionvit.pipeline.reporting.model import Summary
 from actionvit.pipeline.reporting.table import Cell, Column, Table, tidy, to_csv, to_markdown
@@ -102,7 +101,7 @@ def curves_figure(
                 markersize=4,
                 capsize=2,
                 linewidth=1,
-                label=mathtext(str(name)),
+                label=plain_text(str(name)),
             )
         if log:
             axes.set_xscale("log")
@@ -175,7 +174,7 @@ def histograms_figure(
             axes.set_yticks(range(len(rows)), [str(shard + 1) for shard in range(len(rows))])
             axes.set_ylabel("Shard")
             axes.set_title(how)
-        panels[-1].set_xticks(range(len(class_names)), [mathtext(name) for name in class_names], rotation=90)
+        panels[-1].set_xticks(range(len(class_names)), [plain_text(name) for name in class_names], rotation=90)
         panels[-1].set_xlabel("Class")
         figure.savefig(path, dpi=130)
     return path

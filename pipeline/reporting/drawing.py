@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -21,14 +23,22 @@ PALETTE = ("#2f6db3", "#c4570c", "#2c8060", "#8457a6", "#8f7a12", "#4a5560")
 MARKERS = "osD^vP"
 assert len(PALETTE) == len(MARKERS) == PALETTE_SIZE
 
-CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "Droid Sans Fallback")
+CJK_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Source Han Sans SC"),
+    *("WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "PingFang SC", "Hiragino Sans GB"),
+    *("Microsoft YaHei", "SimHei", "Arial Unicode MS"),
+)
 """Fonts for names that DejaVu Sans has no glyphs for, as far as they are installed."""
+
+logger = logging.getLogger(__name__)
+
+MISSING_GLYPH = re.compile(r"Glyph .* missing from")
+"""matplotlib's warning about a character that no font has."""
 
 RC: Any = {
     "svg.hashsalt": "actionvit",
     "svg.fonttype": "none",
     "pdf.fonttype": 42,  # text remains text
-    "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 8,
     "text.color": INK,
@@ -109,26 +119,47 @@ def drawn(size: tuple[float, float], draw: Draw, layout: str | None = "constrain
 
 @contextmanager
 def drawing(**settings: Any) -> Iterator[None]:
-    """Draw with the report's settings, without warnings for letters that no installed font has.
+    """Draw with the report's settings; warn once if names have characters that no installed font has.
 
-    Such letters are boxes in PNG and PDF; in SVG they are text.
+    Such characters are boxes in PNG and PDF; in SVG they are text.
     """
-    import warnings
-
     from matplotlib import rc_context
 
-    rc: Any = {**RC, "font.sans-serif": _fonts(), **settings}
-    with rc_context(rc), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
-        yield
+    fonts = logging.getLogger("matplotlib.font_manager")
+    level = fonts.level
+    with rc_context({**RC, "font.family": _fonts(), **settings}), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fonts.setLevel(logging.ERROR)  # a font that lacks a bold face is used as it is
+        try:
+            yield
+        finally:
+            fonts.setLevel(level)
+    missing = False
+    for warning in caught:
+        if MISSING_GLYPH.match(str(warning.message)):
+            missing = True
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if missing:
+        _warn_of_boxes()
+
+
+@cache
+def _warn_of_boxes() -> None:
+    """Warn of missing fonts, once per process."""
+    logger.warning(
+        "no installed font has all characters of the names: they are boxes in PNG and PDF files, and text in HTML and"
+        " SVG; install a font that has them, such as Noto Sans CJK, and run the command again"
+    )
 
 
 @cache
 def _fonts() -> list[str]:
+    """Return DejaVu Sans and the fonts that fill its gaps; a list, because a generic family has no fallback."""
     from matplotlib.font_manager import fontManager
 
     installed = set(fontManager.get_font_names())
-    return ["DejaVu Sans", *(name for name in CJK_FONTS if name in installed)]
+    return ["DejaVu Sans", *(name for name in CJK_FONTS if name in installed), "sans-serif"]
 
 
 def run_style(run: int, size: float = 4.5) -> dict[str, Any]:
