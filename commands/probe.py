@@ -165,10 +165,9 @@ def _warn_of_missing(dataset: Dataset, tables: Sequence[FeatureTable]) -> None:
     """Warn of stores that lack some videos."""
     for table in tables:
         if missing := len({video.id for video in dataset.videos} - set(table.store.ids)):
-            warn(
-                f"{missing} videos have no {table.variant} embedding and are left out: run"
-                f" `actionvit extract {dataset.root}`"
-            )
+            lacking, are = ("1 video has", "is") if missing == 1 else (f"{missing} videos have", "are")
+            command = f"actionvit extract {dataset.root}"
+            warn(f"{lacking} no {table.variant} embedding and {are} left out: run `{command}`")
 
 
 def _publish(

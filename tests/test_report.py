@@ -186,6 +186,25 @@ def test_what_is_missing_stands_at_the_top(made: ReportFiles) -> None:
     assert "Complete" not in top
 
 
+def test_no_file_of_a_report_holds_a_local_path(tmp_path: Path) -> None:
+    home = tmp_path / "home" / "user"
+    notes = [f"official split lists read from `{home}/lists`", "2,519 videos in the official lists, but not here"]
+    info = {
+        "dataset": {"name": "films", "root": f"{home}/films", "layout": "hmdb51", "videos": 122, "notes": notes},
+        "command": ["actionvit", "probe", f"{home}/films", f"--cache={home}/cache"],
+        "store": {"path": f"{home}/cache/films/base-1"},
+        "coverage": {"videos": 120, "cached": 120, "missing": 0, "failed": 0, "flagged": 0},
+    }
+    run = write(home / "runs" / "base", predictions(), info=info)
+    made = report([run], output=home / "report", root=home, command=["actionvit", "report", str(run.folder)])
+    for path in (made.html, *made.others):
+        assert str(tmp_path).encode() not in path.read_bytes(), path
+    page = made.html.read_text()
+    header = cell(page[page.index("<header>") : page.index("</header>")])
+    assert "official split lists read from `…/user/lists`" in header and "2,519 videos" in header
+    assert "Complete" not in header
+
+
 def test_provenance_stands_at_the_bottom_with_the_commands(made: ReportFiles, pair: list[Run]) -> None:
     page = made.html.read_text()
     bottom = cell(page[page.index('<section id="provenance"') :])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import PurePath
@@ -79,7 +80,7 @@ def describe(run: Run, name: str = "") -> RunSection:
         cost=Cost(
             **{key: v for key, v in {"gmac": info.get("gmac"), **info.get("timings", {})}.items() if key in costs}
         ),
-        coverage=info.get("coverage", {}),
+        coverage=_without_local_paths(info.get("coverage", {})),
         leaks=info.get("leaks", {}),
         search=info.get("search", []),
         curves=info.get("curves", []),
@@ -214,7 +215,7 @@ def _metadata(predictions: Predictions, row: int) -> dict[str, Any] | None:
 def _without_local_paths(value: Any) -> Any:
     """Return a value of JSON with absolute paths shortened: a report is passed on, and they hold private names."""
     if isinstance(value, str):
-        return shortened(value)
+        return re.sub("`([^`]*)`", lambda match: f"`{shortened(match[1])}`", shortened(value))
     if isinstance(value, Mapping):
         return {key: _without_local_paths(item) for key, item in value.items()}
     return [_without_local_paths(item) for item in value] if isinstance(value, list) else value
