@@ -77,7 +77,8 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Cache video-transformer embeddings of action videos once, then train and compare classifier heads in seconds.
 
-    Exit codes: 0 success; 1 error; 2 wrong usage; 3 finished, but some videos failed (listed in failures.csv).
+    Exit codes: 0 success; 1 error, or Ctrl-C; 2 wrong usage; 3 finished, but some videos failed (listed in
+    failures.csv).
     """
 
 

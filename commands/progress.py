@@ -110,15 +110,23 @@ class _Lines:
     def __init__(self, description: str, unit: str, total: int | None) -> None:
         self.description, self.unit, self.total = description, unit, total
         self.done, self.note, self.started = 0, "", time.monotonic()
+        self.before = (0, 0.0)  # finished units and seconds at an earlier line
 
     def advance(self, done: int, total: int, note: str = "") -> None:
         """Keep the state for the next line."""
         self.done, self.total, self.note = done, total, note
 
     def write(self) -> None:
-        """Write the number of finished units, the elapsed time and the estimated time left."""
+        """Write the number of finished units, the elapsed time and the estimated time left.
+
+        The estimate follows the latest units: earlier ones may have been read from runs that exist, or be cheaper.
+        """
         done, total, seconds = self.done, self.total, time.monotonic() - self.started
         count = f"{done} of {total} {self.unit}s" if total else "running"
-        remaining = f", about {duration(seconds / done * (total - done))} left" if total and 0 < done < total else ""
+        first, start = self.before
+        remaining = ""
+        if total and first < done < total:
+            remaining = f", about {duration((seconds - start) / (done - first) * (total - done))} left"
+            self.before = done, seconds
         note = f" ({self.note})" if self.note else ""
         write_line(f"{self.description}: {count} after {duration(seconds)}{remaining}{note}")

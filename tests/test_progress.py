@@ -51,6 +51,22 @@ def test_without_a_terminal_a_line_comes_before_the_first_unit(
     )
 
 
+def test_time_left_follows_the_latest_units(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[-1])
+    lines = module._Lines("heads", "head", 78)
+    for seconds, done in ((30.0, 54), (60.0, 57), (90.0, 57), (120.0, 60)):  # 54 were read from runs that exist
+        clock.append(seconds)
+        lines.advance(done, 78)
+        lines.write()
+    text = capsys.readouterr().err.splitlines()
+    assert text[1] == "heads: 57 of 78 heads after 60 s, about 4 min left"
+    assert text[2] == "heads: 57 of 78 heads after 90 s"
+    assert text[3] == "heads: 60 of 78 heads after 2 min, about 6 min left"
+
+
 def test_short_steps_write_no_line(capsys: pytest.CaptureFixture[str]) -> None:
     with stages() as advance:
         advance("figures", 1, 2)

@@ -127,7 +127,8 @@ def drawing(**settings: Any) -> Iterator[None]:
 
     fonts = logging.getLogger("matplotlib.font_manager")
     level = fonts.level
-    with rc_context({**RC, "font.family": _fonts(), **settings}), warnings.catch_warnings(record=True) as caught:
+    rc: Any = {**RC, "font.family": _fonts(), **settings}
+    with rc_context(rc), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fonts.setLevel(logging.ERROR)  # a font that lacks a bold face is used as it is
         try:

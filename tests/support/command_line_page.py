@@ -22,7 +22,7 @@ An option that takes several values may be repeated or take a comma list. ROOT, 
 `data/hmdb51`, `features-cache` and `runs`, to the environment variables `ACTIONVIT_ROOT`, `ACTIONVIT_CACHE` and
 `ACTIONVIT_RUNS`, or to `root`, `cache` and `runs` in an `actionvit.toml` in the working directory.
 
-Exit codes: 0 success; 1 error; 2 wrong usage; 3 finished, but some videos failed.
+Exit codes: 0 success; 1 error, or Ctrl-C; 2 wrong usage; 3 finished, but some videos failed.
 """
 
 
