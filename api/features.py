@@ -61,7 +61,7 @@ def extract(  # type: ignore[misc]  # its keywords are listed here only
     dataset : Dataset
         As from `load_dataset`.
     variant : str or sequence of str
-        Encoder variants: base, hr, large, tiny or tiny-hr. Several share one decode.
+        Encoder variants: base, hr, large, tiny or tiny-hr. Each video is decoded once for all of them.
     cache : path
         Folder of the cache.
     weights : str or dict, optional

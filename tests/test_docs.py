@@ -56,7 +56,7 @@ def test_the_example_of_the_readme_runs(tmp_path: Path, sixty: Path, monkeypatch
     (tmp_path / "clips").symlink_to(sixty)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    exec(compile(example.replace('"tiny",', '"tiny", num_frames=2, size=32,', 1), "README.md", "exec"), {})
+    exec(compile(example.replace('"tiny"', '"tiny", num_frames=2, size=32', 1), "README.md", "exec"), {})
 
 
 class _Record(dict):
