@@ -387,3 +387,35 @@ def test_notes_on_classes_come_before_notes_on_files(tmp_path):
     table = "path,label,fps,note\nrun/1.mp4,jump,1,a\njump/2.mp4,run,1,b\n"
     root = tree(tmp_path, "run/1.mp4", "jump/2.mp4", a__csv=table)
     assert "called like another class" in load_dataset(root / "a.csv").notes[0]
+
+
+def test_dives_outside_the_vocabulary_are_refused(tmp_path):
+    root = tree(tmp_path, "rgb/a_1.mp4", "rgb/b_1.mp4")
+    for name, video, label in (("train", "a_1", 0), ("test", "b_1", 2)):
+        put(root, f"Diving48_V2_{name}.json", json.dumps([{"vid_name": video, "label": label}]))
+    put(root, "Diving48_vocab.json", json.dumps([["Back", "15som"], ["Inward"]]))
+    assert "label 2, and" in error(root) and "names 0 to 1" in error(root)
+
+
+@pytest.mark.parametrize("blanks", [" ", "     "])
+def test_headers_separated_by_blanks_are_read(tmp_path, blanks):
+    rows = (("path", "label"), ("1.mp4", "jump"), ("2.mp4", "run"))
+    root = tree(tmp_path, "1.mp4", "2.mp4", a__txt="".join(f"{blanks.join(row)}\n" for row in rows))
+    assert labels(load_dataset(root / "a.txt")) == {"1.mp4": "jump", "2.mp4": "run"}
+
+
+def test_blanks_in_the_names_of_columns_are_no_delimiter(tmp_path):
+    root = tree(tmp_path, "a b.mp4", "2.mp4", a__csv="File Name,Class\na b.mp4,jump high\n2.mp4,run\n")
+    assert labels(load_dataset(root / "a.csv")) == {"a b.mp4": "jump high", "2.mp4": "run"}
+
+
+def test_groups_of_classes_are_no_sources(tmp_path):
+    rows = [("1", "squat", "legs"), ("2", "lunge", "legs"), ("3", "press", "arms"), ("4", "squat", "legs")]
+    table = "".join(["path,label,group\n", *(f"{name}.mp4,{label},{group}\n" for name, label, group in rows)])
+    root = tree(tmp_path, *(f"{name}.mp4" for name, _, _ in rows), a__csv=table)
+    text = "2 sources of 4 videos, each class in one, as `arms`, `legs`: if they are no films or recordings, rename"
+    assert noted(load_dataset(root / "a.csv"), text)
+
+
+def test_frame_folders_without_classes_get_a_way_out(tmp_path):
+    assert "folders of images lie in" in error(tree(tmp_path, "clip1/1.jpg", "clip2/1.jpg"))

@@ -264,6 +264,11 @@ def _nothing_found(root: Path) -> str:
         return f"dataset: no class folders with {contents} in `{root}`; did you mean {abbreviate(likely)}?{classes}"
     if _holds(root, VIDEO_SUFFIXES):
         return f"dataset: the videos lie in `{root}` itself; sort them into class folders, or list them in a CSV file"
+    if any(map(is_frame_folder, _entries(root))):
+        return (
+            f"dataset: folders of images lie in `{root}` itself; if each is a video, sort them into class folders, or"
+            " list them in a CSV file"
+        )
     return f"dataset: no class folders with {contents} in `{root}`; expected `{root}/CLASS/VIDEO.avi`"
 
 

@@ -263,6 +263,7 @@ def _label_notes(reading: Reading) -> Iterator[str]:
             f"{pluralize(len(labels), 'class', 'classes')} of {len(reading.videos):,} videos, as"
             f" {abbreviate(labels, 1)}: are the labels descriptions or names of videos?"
         )
+    yield from _column_source_notes(reading)
     class_of = {letters(label): label for label in labels if letters(label)}
     label = {video.id: video.label for video in reading.videos}
     folders = {id: id.rpartition("/")[0].rpartition("/")[2] for id in label}
@@ -280,6 +281,21 @@ def _label_notes(reading: Reading) -> Iterator[str]:
                 yield f"all {len(ids):,} {name} videos are of one class, {abbreviate(classes)}: a placeholder?"
             elif classes - {""} and not classes & {label[id] for id in split.train}:
                 yield f"no class of the {name} videos, as {abbreviate(classes)}, is in the training set: check root="
+
+
+def _column_source_notes(reading: Reading) -> Iterator[str]:
+    """Yield a note if the sources in a list group classes, or are too few to be films or recordings."""
+    own = [video for video in reading.videos if video.id in reading.own_sources]
+    sources = {video.source for video in own}
+    pairs = {(video.label, video.source) for video in own if video.label}
+    classes = {label for label, _ in pairs}
+    groups_classes = len(pairs) == len(classes) and len(sources) < len(classes)
+    if len(sources) > 1 and (groups_classes or (len(sources) < 5 and len(own) >= 20)):
+        detail = ", each class in one" if groups_classes else ""
+        yield (
+            f"{len(sources)} sources of {len(own):,} videos{detail}, as {abbreviate(sources)}: if they are no films or"
+            " recordings, rename the column"
+        )
 
 
 def _copy_notes(videos: Sequence[Video]) -> list[str]:

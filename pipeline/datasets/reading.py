@@ -48,7 +48,7 @@ def set_name(text: str, place: str) -> str:
     if (name := SETS.get(text.lower())) is None:
         raise ActionVitError(
             f"{place}: split `{printable(text)}`; expected train, test, val (or training; testing; valid, validation,"
-            " dev) or nothing"
+            " dev) or nothing; rename a column of something else"
         )
     return name
 

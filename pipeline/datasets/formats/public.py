@@ -142,7 +142,12 @@ def read_diving48(root: Path, files: Sequence[Path], vocabulary: Path | None = N
                 name, number = str(record["vid_name"]), int(record["label"])
             except (KeyError, TypeError, ValueError) as error:
                 raise ActionVitError(f"{place}: expected `vid_name` and a number as `label`; fix the list") from error
-            label = names[number] if 0 <= number < len(names) else f"{number:02}"
+            if names and not 0 <= number < len(names):
+                raise ActionVitError(
+                    f"`{file}` record {place}: label {number}, and `{vocabulary}` names 0 to {len(names) - 1}; get both"
+                    " of one version"
+                )
+            label = names[number] if names else f"{number:02}"
             in_set = set_of(file.name)[0]
             path = places.find(f"`{file}` record {place}", name) or f"{name}.mp4"
             rows.append(Row(place, path, label, ((1, in_set),) if in_set else (), name.rpartition("_")[0]))

@@ -178,6 +178,8 @@ class _Resolver:
             copied = (
                 "; of two equal lists keep `val` and choose test_split=val" if {*new, *old} == {"val", "test"} else ""
             )
+            if self.listing.format == "kinetics":
+                copied = "; cut the segments of one video into files called `ID_START_END`, six digits each"
             raise ActionVitError(f"{place} is already in {where}; keep one of the two{copied}")
         if row.label and self.videos[id].label and row.label != self.videos[id].label:
             labels = f"`{printable(row.label)}`, and `{printable(self.videos[id].label)}`"

@@ -59,7 +59,7 @@ _SEGMENTS: dict[Literal["seconds", "frames"], tuple[str, str]] = {
     "frames": ("start_frame", "end_frame"),
 }
 METADATA = ("metadata.csv", "metadata.jsonl")
-_DELIMITERS = ",\t;|"
+_DELIMITERS = ",\t;| "
 
 
 def _plain(name: str) -> str:
@@ -75,17 +75,20 @@ def columns_of(names: Sequence[str]) -> dict[str, str]:
 
 
 def delimiter_of(header: str) -> str:
-    """Return the delimiter under which a header has most columns with known names."""
+    """Return the delimiter under which a header has most columns with known names; a blank if all names are known."""
 
     def recognized(delimiter: str) -> int:
-        return len(columns_of([_plain(name) for name in header.split(delimiter)]))
+        names = [_plain(name) for name in header.split(delimiter) if name or delimiter != " "]
+        roles = columns_of(names)
+        return len(roles) if delimiter != " " or len(roles) == len(names) else 0
 
     return max(_DELIMITERS, key=recognized)
 
 
 def header_names(line: str) -> list[str]:
     """Return the names in a header."""
-    return [_plain(name) for name in line.split(delimiter_of(line))]
+    delimiter = delimiter_of(line)
+    return [_plain(name) for name in (line.split() if delimiter == " " else line.split(delimiter))]
 
 
 def is_header(line: str) -> bool:
@@ -210,7 +213,7 @@ def table_rows(file: Path, needed: Sequence[str], renamed: Mapping[str, str] | N
         text = read_text(file, strict=True)
         preamble = _EXCEL.match(text)
         text = text[preamble.end() :] if preamble else text
-        delimiter = delimiter_of(text[: text.find("\n") + 1] or text)
+        delimiter = delimiter_of(re.split(r"[\r\n]", text, maxsplit=1)[0])
         reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
         names = [_plain(name) for name in next(reader, [])]
         lines = [(reader.line_num + bool(preamble), [cell.strip() for cell in cells]) for cells in reader]
