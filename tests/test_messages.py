@@ -19,6 +19,7 @@ from actionvit.commands.command import Command, configure_logging, with_options
 from actionvit.errors import ActionVitError
 from actionvit.features.timesformer.variants import clip_spec
 from actionvit.features.view_settings import ViewSettings
+from actionvit.text import metric_line
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ("features", "heads", "evaluation", "pipeline")
@@ -165,3 +166,11 @@ def test_a_note_on_a_dataset_names_options(sixty: Path, tmp_path: Path) -> None:
     assert any("give their folder as splits_dir= to use them" in note for note in av.load_dataset(root).notes)
     result = CliRunner().invoke(cli, ["data", "check", str(root)])
     assert "give their folder as --splits-dir to use them" in result.stdout
+
+
+def test_metrics_are_printed_with_spread_before_the_unit() -> None:
+    value = {"mean": 0.927, "std": 0.031, "ci95": (0.761, 0.991)}
+    assert metric_line("mean_class_accuracy", value) == (
+        "  mean class accuracy   92.7 ± 3.1 %   95 % interval 76.1 to 99.1"
+    )
+    assert metric_line("top1", value | {"std": None}).split()[:3] == ["top1", "92.7", "%"]
