@@ -419,3 +419,14 @@ def test_groups_of_classes_are_no_sources(tmp_path):
 
 def test_frame_folders_without_classes_get_a_way_out(tmp_path):
     assert "folders of images lie in" in error(tree(tmp_path, "clip1/1.jpg", "clip2/1.jpg"))
+
+
+@pytest.mark.parametrize("name", ["2.f137.mp4", "2.temp.mkv", "2.part.webm"])
+def test_leftovers_of_a_download_are_noted(tmp_path, name):
+    dataset = load_dataset(tree(tmp_path, "run/1.mp4", f"run/{name}", "jump/3.mp4", "jump/4.final.mp4"))
+    assert noted(dataset, f"1 video called like leftovers of a download: `run/{name}`; remove")
+
+
+def test_header_that_begins_with_a_hash_is_read(tmp_path):
+    root = tree(tmp_path, "1.mp4", "2.mp4", a__tsv="#path\tlabel\n1.mp4\trun\n2.mp4\tjump\n")
+    assert labels(load_dataset(root / "a.tsv")) == {"1.mp4": "run", "2.mp4": "jump"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,9 @@ FOLDER_FORMATS = {
     "frames": "class folders of frame folders",
     "sets": "split folders of class folders",
 }
+
+_LEFTOVER = re.compile(r"\.(f[0-9]{2,4}|temp|tmp|part)\.[A-Za-z0-9]+\Z")
+"""End of the names that yt-dlp gives to parts of a download."""
 
 
 def load_dataset(
@@ -299,15 +303,20 @@ def _column_source_notes(reading: Reading) -> Iterator[str]:
 
 
 def _copy_notes(videos: Sequence[Video]) -> list[str]:
-    """Return a note on videos whose paths differ in the suffix alone, often one video in two containers."""
+    """Return notes on videos in two containers, whose paths differ in the suffix alone, and on broken downloads."""
     ids: dict[str, list[str]] = {}
     for video in videos:
         if video.segment is None and video.id.lower().endswith(VIDEO_SUFFIXES):
             ids.setdefault(video.id[: video.id.rindex(".")], []).append(video.id)
     copies = [id for same in ids.values() if len(same) > 1 for id in same]
-    return (
-        [f"{len(copies):,} videos differ in the suffix alone: {abbreviate(copies)}; keep one of each"] if copies else []
-    )
+    leftovers = [video.id for video in videos if _LEFTOVER.search(video.id)]
+    notes = []
+    if copies:
+        notes.append(f"{len(copies):,} videos differ in the suffix alone: {abbreviate(copies)}; keep one of each")
+    if leftovers:
+        count = pluralize(len(leftovers), "video")
+        notes.append(f"{count} called like leftovers of a download: {abbreviate(leftovers)}; remove them if they are")
+    return notes
 
 
 def _source_notes(videos: Sequence[Video]) -> tuple[str, ...]:

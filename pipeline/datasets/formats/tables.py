@@ -64,7 +64,7 @@ _DELIMITERS = ",\t;| "
 
 def _plain(name: str) -> str:
     """Return the name of a column in lower case, `File Name` as `file_name`."""
-    return re.sub(r"[\s-]+", "_", name.strip(' "\t').lower())
+    return re.sub(r"[\s-]+", "_", name.strip(' "\t#').lower())
 
 
 def columns_of(names: Sequence[str]) -> dict[str, str]:
