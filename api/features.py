@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.api.places import CACHE, PathLike
+from actionvit.errors import ActionVitError
 
 if TYPE_CHECKING:
     from actionvit.features.store.store import FeatureStore
@@ -52,6 +53,8 @@ def extract(  # type: ignore[misc]  # its keywords are listed here only
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto",
     workers: int | None = None,
     timeout: float = 60.0,
+    shard: tuple[int, int] | None = None,
+    wait: bool = False,
     retry_failed: bool = False,
 ) -> FeatureStore | dict[str, FeatureStore]:
     """Decode every video of a dataset once and cache its embeddings; cached videos are skipped.
@@ -82,6 +85,10 @@ def extract(  # type: ignore[misc]  # its keywords are listed here only
         Decoding processes; by default one per core, 0 for none.
     timeout : float
         Seconds allowed to decode one video.
+    shard : (i, n), optional
+        Embed only part i of n of the videos, into a store of its own; `actionvit cache merge` joins the parts.
+    wait : bool
+        Wait for another writer of the same store instead of failing.
     retry_failed : bool
         Retry videos that failed before.
 
@@ -100,16 +107,18 @@ def extract(  # type: ignore[misc]  # its keywords are listed here only
     from actionvit.features.store.store import FeatureStore
     from actionvit.features.view_settings import ViewSettings
     from actionvit.pipeline.extraction.extract import extract as run_stage
-    from actionvit.pipeline.extraction.job import make_jobs
+    from actionvit.pipeline.extraction.job import Outputs, make_jobs
     from actionvit.settings import make_spec
 
+    if shard and not 1 <= shard[0] <= shard[1]:
+        raise ActionVitError(f"shard: got {shard}, expected (i, n) with 1 <= i <= n, for example (2, 8)")
     names = [variant] if isinstance(variant, str) else list(dict.fromkeys(variant))
     sources = weights if isinstance(weights, dict) else dict.fromkeys(names, weights) if weights else {}
     device, resolved = resolve_device(device, precision)
     shape = {"num_frames": num_frames, "size": size, "sampling": sampling, "stride": stride}
     views = make_spec(ViewSettings, {**shape, "num_clips": num_clips, "crops": crops, "flip": flip})
-    layers = tuple(sorted(save_layers))
-    jobs = make_jobs([views], variants=names, weights=sources, precision=resolved, frame_pool=frame_pool, layers=layers)
+    outputs: Outputs = {"frame_pool": frame_pool, "layers": tuple(save_layers)}
+    jobs = make_jobs([views], variants=names, weights=sources, precision=resolved, **outputs)
     summary = run_stage(
         dataset,
         jobs,
@@ -117,6 +126,8 @@ def extract(  # type: ignore[misc]  # its keywords are listed here only
         device=device,
         workers=workers,
         timeout=timeout,
+        shard=shard,
+        wait=wait,
         retry_failed=retry_failed,
     )
     stores = {outcome.variant: FeatureStore.open(outcome.store) for outcome in summary.outcomes}

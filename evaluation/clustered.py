@@ -31,9 +31,6 @@ TRAINING_SHARE: Mapping[Kind, float] = {"hits": 0.5, "losses": 0.8}
 """Factor of Nadeau and Bengio's variance term; 1 is their own. Part of the variance of a hit or miss is the rounding to
 correct or wrong, which training sets do not share."""
 
-CORRECTION = "cluster-robust by source, with Nadeau & Bengio's correction for overlapping training sets"
-"""Name of the correction, for a report's methods."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:

@@ -70,10 +70,8 @@ def sign_flip_p(differences: ArrayLike, cluster: ArrayLike) -> float:
     return float(min(1.0, probability[np.abs(total) >= observed].sum()))
 
 
-def proportion_interval(
-    values: ArrayLike, cluster: ArrayLike, *, inflation: float = 1.0, level: float = 0.95
-) -> tuple[float, float]:
-    """Return an interval of a mean of clip values in 0 to 1; two hits and two misses are added (Agresti & Coull 1998).
+def proportion_interval(values: ArrayLike, cluster: ArrayLike, *, inflation: float = 1.0) -> tuple[float, float]:
+    """Return a 95 % interval of a mean of values in 0 to 1; two hits and two misses are added (Agresti & Coull 1998).
 
     Parameters
     ----------
@@ -83,18 +81,14 @@ def proportion_interval(
         The clip's source.
     inflation : float
         Factor of the standard error; see `clustered.Estimate`.
-    level : float
-        Confidence level.
     """
     mean, se, df = _adjusted_mean(values, cluster, (1.0, 1.0, 0.0, 0.0))
-    half = _t_quantile((1 + level) / 2, df) * se * inflation
+    half = _t_quantile(0.975, df) * se * inflation
     return max(0.0, mean - half), min(1.0, mean + half)
 
 
-def paired_interval(
-    differences: ArrayLike, cluster: ArrayLike, *, inflation: float = 1.0, level: float = 0.95
-) -> tuple[float, float]:
-    """Return an interval of a mean paired difference; one clip won and one lost are added (Bonett & Price 2012).
+def paired_interval(differences: ArrayLike, cluster: ArrayLike, *, inflation: float = 1.0) -> tuple[float, float]:
+    """Return a 95 % interval of a mean paired difference; one clip won and one lost are added (Bonett & Price 2012).
 
     Parameters
     ----------
@@ -104,11 +98,9 @@ def paired_interval(
         The clip's source.
     inflation : float
         Factor of the standard error; see `clustered.Estimate`.
-    level : float
-        Confidence level.
     """
     mean, se, df = _adjusted_mean(differences, cluster, (1.0, -1.0))
-    half = _t_quantile((1 + level) / 2, df) * se * inflation
+    half = _t_quantile(0.975, df) * se * inflation
     return max(-1.0, mean - half), min(1.0, mean + half)
 
 

@@ -72,6 +72,17 @@ def test_extract_gives_the_stores_of_the_command_line(sixty: Path, place: Path) 
     assert (outcome["store"], outcome["embedded"]) == (str(store.folder), 0)
 
 
+def test_shards_are_disjoint_stores(sixty: Path, tmp_path: Path) -> None:
+    dataset = av.load_dataset(sixty)
+    settings = {"cache": tmp_path / "cache", "workers": 1, **SMALL}
+    first = av.extract(dataset, "tiny", shard=(1, 2), **settings)
+    second = av.extract(dataset, "tiny", shard=(2, 2), wait=True, **settings)
+    assert len(first) and len(second)
+    assert sorted([*first.ids, *second.ids]) == sorted(video.id for video in dataset.videos)
+    with pytest.raises(av.ActionVitError, match="shard: got"):
+        av.extract(dataset, "tiny", shard=(3, 2), **settings)
+
+
 def test_features_are_joined_with_labels_ids_and_sources(sixty: Path, place: Path) -> None:
     dataset = av.load_dataset(sixty)
     X, y, ids, sources = av.load_features(dataset, "tiny", cache=place / "cache")

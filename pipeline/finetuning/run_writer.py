@@ -21,6 +21,7 @@ from actionvit.pipeline.datasets.splits import leaking_sources
 from actionvit.pipeline.finetuning.finetune import Finetuned
 from actionvit.pipeline.finetuning.spec import FinetuneSpec
 from actionvit.pipeline.finetuning.split import FinetuneResult
+from actionvit.pipeline.run_names import default_name
 from actionvit.pipeline.runs import Predictions, Run, measure, versions, write_run
 
 KIND = "finetuned"
@@ -167,7 +168,7 @@ def _info(dataset: Dataset, weights: Weights, spec: FinetuneSpec, finetuned: Fin
         "curves": [curve for result in results for curve in curves(result)],
         "ranks": _ranks(spec, results[0]),
         "leaks": {name: count for name, count in leaks.items() if count},
-        "seeds": {"splits, validation part, training": [spec.training.sampling.seed], "bootstrap": 0},
+        "seeds": {"splits, validation part, training": [spec.training.sampling.seed]},
         "final": final and {"videos": len(final.trained), "epochs": final.state.epoch},
         "timings": {"fit": round(sum(result.seconds for result in results) + (final.seconds if final else 0), 3)},
         "coverage": {
@@ -224,17 +225,7 @@ def _ranks(spec: FinetuneSpec, result: FinetuneResult) -> dict[str, Any]:
 
 
 def run_name(spec: FinetuneSpec) -> str:
-    """Return a name built from the non-default settings: `base-last1-balanced`."""
-    training = spec.training
-    parts = [
-        spec.variant,
-        spec.train.replace(":", ""),
-        training.loss.class_weight if training.loss.class_weight != "none" else "",
-        f"{training.sampling.sampler}-sampler" if training.sampling.sampler != "uniform" else "",
-        f"adjust{training.loss.logit_adjust:g}" if training.loss.logit_adjust else "",
-        f"focal{training.loss.focal:g}" if training.loss.focal else "",
-        "select-on-val" if spec.select_on == "val" else "",
-        f"seed{training.sampling.seed}" if training.sampling.seed else "",
-        spec.protocol or "",
-    ]
-    return "-".join(part for part in parts if part)
+    """Return the default name of a run."""
+    loss, sampling = spec.training.loss, spec.training.sampling
+    more = ["select-on-val" if spec.select_on == "val" else "", f"seed{sampling.seed}" if sampling.seed else ""]
+    return default_name([spec.variant, spec.train.replace(":", "")], loss, sampling.sampler, more, spec.protocol)

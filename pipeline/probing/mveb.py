@@ -33,27 +33,23 @@ DRAWS, SAMPLES, SEED = 10, 8, 42
 SUFFIX = "-mveb"
 
 
-def training_draws(
-    y: ArrayLike, *, draws: int = DRAWS, samples: int = SAMPLES, seed: int = SEED
-) -> Iterator[NDArray[np.intp]]:
+def training_draws(y: ArrayLike) -> Iterator[NDArray[np.intp]]:
     """Yield the training rows of each draw, in the order they are fitted.
 
     Parameters
     ----------
     y : array-like of shape (n,)
         Class of each training video.
-    draws, samples, seed : int
-        Number of draws, videos per class, and the seed that every shuffle starts from.
     """
     labels = np.asarray(y).tolist()
     order = list(range(len(labels)))
-    for _ in range(draws):
-        np.random.RandomState(seed).shuffle(order)
+    for _ in range(DRAWS):
+        np.random.RandomState(SEED).shuffle(order)
         counts: Counter[Any] = Counter()
         rows = []
         for row in order:
             counts[labels[row]] += 1
-            if counts[labels[row]] <= samples:
+            if counts[labels[row]] <= SAMPLES:
                 rows.append(row)
         yield np.array(rows, dtype=np.intp)
 

@@ -25,7 +25,17 @@ from actionvit.pipeline.datasets.splits import leaking_sources
 from actionvit.pipeline.probing.features import FeatureTable, coverage
 from actionvit.pipeline.probing.spec import ProbeSpec
 from actionvit.pipeline.probing.tasks import Fitted, Task, plan
-from actionvit.pipeline.runs import INFO, Predictions, Run, check_place, locked_run, measure, versions, write_run
+from actionvit.pipeline.run_names import default_name
+from actionvit.pipeline.runs import (
+    INFO,
+    Predictions,
+    Run,
+    check_place,
+    locked_run,
+    measure,
+    versions,
+    write_run,
+)
 
 VERSIONS = ("numpy", "scikit-learn", "scipy")
 IDENTITY = ("variant", "dataset", "input", "videos_digest")
@@ -120,7 +130,7 @@ def make_result(
         ],
         "final": final and {"videos": len(final.train), "setting": final.selected.best_params},
         "leaks": _leaks(dataset, fitted),
-        "seeds": {"splits, folds, training": sorted({fit.task.seed for fit in fitted}), "bootstrap": 0},
+        "seeds": {"splits, folds, training": sorted({fit.task.seed for fit in fitted})},
         "timings": {
             **timings([member.store.folder for member in tables], rows=len(table.id)),
             "fit": round(sum(fit.seconds[0] for fit in fitted), 3),
@@ -201,24 +211,17 @@ def _identity(
 
 
 def run_name(variant: str, spec: ProbeSpec) -> str:
-    """Return a run name built from the non-default settings: `base-linear-balanced`."""
-    parts = [
-        variant,
-        spec.head,
-        spec.features if spec.features != "clip" else "",
-        "each-view" if spec.views == "each" else "",
-        spec.class_weight if spec.class_weight != "none" else "",
-        f"{spec.sampler}-sampler" if spec.sampler != "uniform" else "",
-        f"adjust{spec.logit_adjust:g}" if spec.logit_adjust else "",
-        f"focal{spec.focal:g}" if spec.focal else "",
+    """Return the default name of a run."""
+    first = [variant, spec.head, spec.features if spec.features != "clip" else ""]
+    more = [
         f"tail{spec.long_tail:g}" if spec.long_tail is not None else "",
         "even" if spec.long_tail_even else "",
         f"{spec.shots}-shot" if spec.shots is not None else "",
         "calibrated" if spec.calibrate else "",
         "select-on-val" if spec.select_on == "val" else "",
-        spec.protocol or "",
     ]
-    return "-".join(part for part in parts if part)
+    views = "each-view" if spec.views == "each" else ""
+    return default_name([*first, views], spec, spec.sampler, more, spec.protocol)
 
 
 def _predictions(table: FeatureTable, fitted: Sequence[Fitted]) -> Predictions:

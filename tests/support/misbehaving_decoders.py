@@ -40,12 +40,6 @@ def open_by_name(path: Path, *arguments: Any, **keywords: Any) -> Iterator[Video
         yield video
 
 
-@contextmanager
-def hang_in_all(path: Path, *arguments: Any, **keywords: Any) -> Iterator[Video]:
-    ctypes.PyDLL(None).sleep(10_000)
-    raise AssertionError("unreachable")
-
-
 def misbehave(path: Path) -> None:
     match path.stem:
         case "sleeps":
