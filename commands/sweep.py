@@ -96,12 +96,14 @@ def command(
     from actionvit.pipeline.experiments.sweep_table import write_sweep
     from actionvit.pipeline.extraction.job import make_jobs
     from actionvit.pipeline.probing.probe import build_head
+    from actionvit.pipeline.probing.tasks import plan
 
     dataset = data.open()
     base = replace(base, criterion="accuracy")  # one criterion for all, so that scores can be compared
     specs = [replace(base, head=head, class_weight=weighting) for head in heads for weighting in weightings]
-    for spec in specs:
-        build_head(spec)  # refuse a head without the setting before hours of extraction
+    for spec in specs:  # refuse a head without the setting, and impossible splits, before hours of extraction
+        build_head(spec)
+        plan(dataset, spec)
     device, resolved = resolve_device(device, precision)
     shapes = [
         replace(views, num_frames=frames, size=size) for frames in num_frames or (None,) for size in sizes or (None,)

@@ -138,8 +138,9 @@ def test_bad_training_settings_are_refused_before_work(weights: Weights, tmp_pat
     with pytest.raises(ActionVitError, match="no training source can be spared"):
         train(two, weights, tmp_path, tokens="fp16", views=2, folds=2, splits=(), on_tokens=computed)
     one = tiny_model.write_clips(tmp_path / "one", motions=("grow",))
-    with pytest.raises(ActionVitError, match="has one class"):
-        train(one, weights, tmp_path, tokens="fp16", views=2, on_tokens=computed)
+    for folds in (2, 100):
+        with pytest.raises(ActionVitError, match="has one class"):
+            train(one, weights, tmp_path, tokens="fp16", views=2, folds=folds, splits=(), on_tokens=computed)
 
 
 def test_tokens_are_computed_once_for_all_splits_and_reruns(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 import tiny_model
 import torch
 from click.testing import CliRunner, Result
+from fake_store import environment
 from PIL import Image
 
 from actionvit.cli import cli
@@ -219,6 +222,14 @@ def test_a_run_named_like_a_folder_of_the_working_directory(
     monkeypatch.chdir(tmp_path)
     assert invoke("predict", dataset.videos[0].path, "--run", "tuned").exit_code == 0
     assert invoke("predict", dataset.videos[0].path, "--run", "runs/tuned").exit_code == 0
+
+
+def test_a_name_is_printed_on_a_terminal_that_is_not_utf8(dataset: Dataset, place: Path, tmp_path: Path) -> None:
+    shutil.copy(dataset.videos[0].path, tmp_path / "клип.avi")
+    command = [sys.executable, "-m", "actionvit", "predict", "клип.avi", "--run", str(place / "runs" / "tuned")]
+    env = environment(PYTHONIOENCODING="latin-1")
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=False)
+    assert done.returncode == 0 and rb"\u043a\u043b\u0438\u043f.avi: " in done.stdout, done.stderr
 
 
 def mutations(value: Any) -> Iterator[Any]:

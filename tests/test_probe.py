@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from fake_features import CLASSES, write_dataset, write_store
-from fake_store import failed
+from fake_store import environment, failed
 
 from actionvit.commands.probe import command
 from actionvit.errors import ActionVitError
@@ -446,8 +446,25 @@ def test_a_run_of_other_videos_is_not_replaced(dataset, cache, tmp_path) -> None
         pass
 
 
-def test_a_dataset_of_one_class_is_refused_as_such(tmp_path) -> None:
-    one = write_dataset(tmp_path / "one", classes=("clap",))
+@pytest.mark.parametrize("sources", [8, 3])  # 3 are too few for the folds
+def test_a_dataset_of_one_class_is_refused_as_such(tmp_path, sources: int) -> None:
+    one = write_dataset(tmp_path / "one", classes=("clap",), sources=sources)
     write_store(tmp_path / "cache", one)
     with pytest.raises(ActionVitError, match="has one class, `clap`: a classifier needs at least two"):
         probe(one, read_tables(one, ["base"], cache=tmp_path / "cache"), ProbeSpec())
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_odd_names_print_on_terminals_that_are_not_utf8(tmp_path, encoding: str) -> None:
+    named = write_dataset(tmp_path / "клипы", classes=("бег", "跳跃"))
+    write_store(tmp_path / "features-cache", named)
+    for arguments, printed in (
+        (["probe", "клипы", "--run-name", "пробег", "--seeds", "1", "--head", "centroid"], "пробег"),
+        (["cache", "ls"], "клипы"),
+        (["report", "пробег"], "пробег"),
+    ):
+        command = [sys.executable, "-m", "actionvit", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment(PYTHONIOENCODING=encoding), capture_output=True)
+        assert done.returncode == 0, (arguments, done.stderr)
+        escaped = ascii(printed)[1:-1].encode()
+        assert (printed.encode() if encoding == "ascii" else escaped) in done.stdout, "click writes UTF-8 for ASCII"

@@ -206,6 +206,9 @@ def test_an_impossible_setting_is_told_before_anything_is_done(clips, tmp_path) 
             [str(clips), "--variant", "tiny", "--head", "centroid", "--class-weight", "balanced", *where],
             catch_exceptions=False,
         )
+    with pytest.raises(ActionVitError, match="choose fewer folds"):
+        options = ["--variant", "tiny", "--protocol", "grouped", "--folds", "99"]
+        CliRunner().invoke(command, [str(clips), *options, *where], catch_exceptions=False)
     result = CliRunner().invoke(command, [str(clips), "--num-frames", "4,x", *where])
     assert result.exit_code == 2
     assert "expected numbers of at least 1" in result.output

@@ -43,6 +43,20 @@ def default_protocol(dataset: Dataset) -> Protocol:
     return "official" if dataset.official else "grouped" if dataset.sources_known else "stratified"
 
 
+def check_classes(dataset: Dataset) -> None:
+    """Refuse a dataset on which no classifier can be trained, whatever its splits.
+
+    Raises
+    ------
+    ActionVitError
+        If there is one class only.
+    """
+    if len(dataset.class_names) == 1:
+        raise ActionVitError(
+            f"dataset `{dataset.name}` has one class, `{dataset.class_names[0]}`: a classifier needs at least two"
+        )
+
+
 def make_splits(
     dataset: Dataset, protocol: Protocol, *, folds: int = 5, test_fraction: float = 0.3, seed: int = 0
 ) -> tuple[Split, ...]:

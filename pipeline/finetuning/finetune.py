@@ -11,7 +11,7 @@ from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.outputs import output_spec
 from actionvit.pipeline.datasets.dataset import Dataset, Split
-from actionvit.pipeline.datasets.splits import default_protocol, make_splits
+from actionvit.pipeline.datasets.splits import check_classes, default_protocol, make_splits
 from actionvit.pipeline.finetuning.checkpoints import has_checkpoint
 from actionvit.pipeline.finetuning.classifier import FrozenBlocks, num_frozen_blocks
 from actionvit.pipeline.finetuning.clips import Clips, FileClips, ViewSpec
@@ -64,8 +64,6 @@ def finetune(dataset: Dataset, weights: Weights, spec: FinetuneSpec, context: Tr
     output_spec(weights.config, spec.clip)  # raises if the size is not a multiple of the patch size
     if spec.augment and (unknown := sorted(set(spec.augment.keep_sides) - set(dataset.class_names))):
         raise ActionVitError(f"no_flip_class: got {unknown[0]}, expected one of {abbreviate(dataset.class_names)}")
-    if len(dataset.class_names) < 2:
-        raise ActionVitError(f"dataset `{dataset.name}`: has one class, expected at least two")
     for split in splits:  # an impossible split is reported before others are trained
         train_val_rows(dataset, split, dataset.y, spec)
     with oom_as_user_error():
@@ -76,7 +74,8 @@ def finetune(dataset: Dataset, weights: Weights, spec: FinetuneSpec, context: Tr
 
 
 def selected_splits(dataset: Dataset, spec: FinetuneSpec) -> list[Split]:
-    """Return the splits to train on, in order."""
+    """Return the splits to train on, in order; refuse a dataset of one class."""
+    check_classes(dataset)
     protocol = spec.protocol or default_protocol(dataset)
     seed = spec.training.sampling.seed
     splits = make_splits(dataset, protocol, folds=spec.folds, test_fraction=spec.test_fraction, seed=seed)

@@ -145,12 +145,8 @@ def _check_sets(dataset: Dataset, tasks: Sequence[Task], table: FeatureTable) ->
     Raises
     ------
     ActionVitError
-        If the data set or a training set has one class, or too few videos are cached.
+        If a training set has one class, or too few videos are cached.
     """
-    if len(dataset.class_names) < 2:
-        raise ActionVitError(
-            f"dataset `{dataset.name}` has one class, `{dataset.class_names[0]}`: a classifier needs at least two"
-        )
     for task in tasks:
         train, test = table.rows(task.split.train), table.rows(task.split.test)
         classes = len(np.unique(table.y[train]))

@@ -18,7 +18,7 @@ from actionvit.heads.fusion import FusionRule, LateFusion
 from actionvit.heads.saving import head_class
 from actionvit.heads.selection import SearchResult, grid_search
 from actionvit.pipeline.datasets.dataset import Dataset, Protocol, Split
-from actionvit.pipeline.datasets.splits import default_protocol, make_splits
+from actionvit.pipeline.datasets.splits import check_classes, default_protocol, make_splits
 from actionvit.pipeline.probing.features import FeatureTable
 from actionvit.pipeline.probing.spec import ProbeSpec, Views
 from actionvit.pipeline.probing.subsets import few_shot, long_tail
@@ -48,7 +48,8 @@ def default_seeds(protocol: Protocol, spec: ProbeSpec) -> int:
 
 
 def plan(dataset: Dataset, spec: ProbeSpec) -> list[Task]:
-    """Return every split of every seed."""
+    """Return every split of every seed; refuse a dataset of one class."""
+    check_classes(dataset)
     protocol = spec.protocol or default_protocol(dataset)
     seeds = spec.seeds or default_seeds(protocol, spec)
     return [
