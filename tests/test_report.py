@@ -29,7 +29,8 @@ from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 from actionvit.pipeline.reporting.curves import charts
 from actionvit.pipeline.reporting.documents import latex, markdown
 from actionvit.pipeline.reporting.embeddings import Embeddings
-from actionvit.pipeline.reporting.model import Report, RunSection, as_json
+from actionvit.pipeline.reporting.figures import projection_figure
+from actionvit.pipeline.reporting.model import Point, ProjectedClips, Report, RunSection, as_json
 from actionvit.pipeline.reporting.text import METRIC_TITLES, percent, short_names
 from actionvit.pipeline.reporting.writer import ReportFiles, assemble, report
 from actionvit.pipeline.runs import Run, read_run
@@ -203,6 +204,28 @@ def test_no_file_of_a_report_holds_a_local_path(tmp_path: Path) -> None:
     header = cell(page[page.index("<header>") : page.index("</header>")])
     assert "official split lists read from `…/user/lists`" in header and "2,519 videos" in header
     assert "Complete" not in header
+
+
+def test_every_chosen_value_and_the_chance_level_are_stated(tmp_path: Path) -> None:
+    search = [{**SEARCH[0], "split": f"official-{n + 1}", "chosen": value} for n, value in enumerate((0.01, 10.0))]
+    made = report([write(tmp_path / "a", predictions(), info={"search": search})], output=tmp_path / "report")
+    page = cell(made.html.read_text()).replace("\xa0", " ")
+    assert "C 0.01 in 1 split, 10 in 1 split" in page and "C 0.1" not in page
+    assert "chance level 16.7 %" in page, "six classes"
+    scale = made.html.parent / "figures" / "confusion-a.svg"
+    assert "% of the true class" in scale.read_text()
+
+
+def test_clips_of_a_class_share_a_color_in_the_projection() -> None:
+    clips = [
+        Point(id=f"{name}/{n}", x=n, y=len(name), true=name, correct=1.0)
+        for name in ("jump", "wave in")
+        for n in range(3)
+    ]
+    projection = ProjectedClips(method="pca", points=clips, shown=[], explained=[])
+    figure = projection_figure(projection, ["jump", "wave in"], {})
+    colors = [tuple(color) for color in figure.axes[0].collections[0].get_facecolor()]
+    assert len(set(colors[:3])) == len(set(colors[3:])) == 1 and colors[0] != colors[3]
 
 
 def test_provenance_stands_at_the_bottom_with_the_commands(made: ReportFiles, pair: list[Run]) -> None:
