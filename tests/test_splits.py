@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from actionvit.errors import ActionVitError
 from actionvit.pipeline.datasets import Dataset, Split, Video, load_dataset
+from actionvit.pipeline.datasets.loading import reload
 from actionvit.pipeline.datasets.splits import leaking_sources, leaking_videos, make_splits
 
 PROTOCOLS = ("grouped", "stratified", "random")
@@ -236,3 +238,16 @@ def test_errors(films):
             make_splits(films, "grouped", **wrong)
     with pytest.raises(ValueError, match="expected one of official, grouped, stratified, random"):
         make_splits(films, "loo")  # type: ignore[arg-type]
+
+
+def test_official_lists_are_read_again_if_they_are_there(tmp_path: Path, sixty: Path) -> None:
+    root = tmp_path / "clips"
+    shutil.copytree(sixty, root)
+    dataset = load_dataset(root)
+    record = {"layout": dataset.format, "root": str(root), "dataset": dataset.name}
+    assert dataset.format == "hmdb51" and reload(record, official=True).official == dataset.official
+    assert reload(record).official == ()
+    for lists in {file.parent for file in root.rglob("*_test_split1.txt")}:
+        shutil.rmtree(lists)
+    assert reload(record, official=True).official == ()
+    assert [video.label for video in reload(record, official=True).videos] == [video.label for video in dataset.videos]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -134,19 +135,24 @@ def _scan_tree(root: Path, format: Format | None) -> Reading:
         raise
 
 
-def reload(record: Mapping[str, Any], root: Path | None = None) -> Dataset:
+def reload(record: Mapping[str, Any], root: Path | None = None, *, official: bool = False) -> Dataset:
     """Read again the dataset that a store or run recorded, or the one at `root` in the same format.
 
-    Official lists are not read again, as they do not change labels.
+    The split lists of HMDB51 and UCF101 do not change labels. They are read with `official`, if they are still there.
     """
     format = record.get("layout")
     if root is None:
         root = Path(record.get("csv") or record["root"])
     if format == "csv" and root.is_dir():  # of the first edition, which recorded only the folder of the list
         root = root / f"{record['dataset']}.csv"
+    if format in ("hmdb51", "ucf101"):
+        if official:
+            with contextlib.suppress(ActionVitError):
+                return load_dataset(root, format=format, skip_missing=True)
+        format = "folder"
     return load_dataset(
         root,
-        format="folder" if format in ("hmdb51", "ucf101") else format,
+        format=format,
         lists=record.get("lists"),
         skip_missing=True,
     )

@@ -17,7 +17,7 @@ def dataset_columns(store: FeatureStore, root: Path | None = None) -> dict[str, 
     Returns
     -------
     dict
-        `label` and `source` by id; for each official split `split-NAME`, either `train` or `test`; and for segments
+        `label` and `source` by id; for each official split `split-NAME`, `train`, `val` or `test`; and for segments
         `start` and `end` in seconds or, as `start_frame` and `end_frame`, in frames.
 
     Raises
@@ -27,13 +27,14 @@ def dataset_columns(store: FeatureStore, root: Path | None = None) -> dict[str, 
     """
     if root is None and store.info.get("root") is None:
         raise ActionVitError(f"{store.folder}: does not record its dataset's folder; give root=FOLDER")
-    dataset = reload({"dataset": store.dataset, **store.info}, root)
+    dataset = reload({"dataset": store.dataset, **store.info}, root, official=True)
     columns = {
         "label": {video.id: video.label for video in dataset.videos},
         "source": {video.id: video.source for video in dataset.videos},
     }
     for split in dataset.official:
-        columns[f"split-{split.name}"] = {**dict.fromkeys(split.train, "train"), **dict.fromkeys(split.test, "test")}
+        sets = {"train": split.train, "val": split.val, "test": split.test}
+        columns[f"split-{split.name}"] = {id: name for name, ids in sets.items() for id in ids}
     for id, segment in dataset.segments.items():
         suffix = "_frame" if segment.unit == "frames" else ""
         columns.setdefault(f"start{suffix}", {})[id] = str(segment).split("-")[0]
