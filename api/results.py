@@ -70,7 +70,7 @@ def predict(
     Parameters
     ----------
     run : Run or path
-        Of `probe` or `finetune`; its first split's model predicts.
+        Of `probe` or `finetune`; its final model predicts, or that of its first split.
     videos : sequence of path
         Files, or folders of frames. A video that cannot be decoded gives an empty list.
     top : int

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from actionvit.commands.command import Command, command_warnings
+from actionvit.commands.command import Command, command_warnings, is_quiet
 from actionvit.commands.options import (
     decoding_options,
     device_option,
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from actionvit.pipeline.runs import Run
 
 
+def _single(_ctx: click.Context, _param: click.Parameter, names: tuple[str, ...]) -> str:
+    """Return the run's name; refuse several, of which click would take the last."""
+    if len(names) > 1:
+        raise click.UsageError(f"--run: got {', '.join(names)}, expected one run; predict with each in turn")
+    return names[0]
+
+
 @click.command(
     cls=Command,
     examples="""
@@ -36,7 +43,9 @@ if TYPE_CHECKING:
     """,
 )
 @click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True), metavar="VIDEO...")
-@click.option("--run", required=True, help="Run to predict with: its folder, or its name below runs/.")
+@click.option(
+    "--run", required=True, multiple=True, callback=_single, help="Run to predict with: its folder or name below runs/."
+)
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Number of classes shown per video.")
 @weights_option
 @device_option()
@@ -56,18 +65,26 @@ def command(
     decoding: DecodingOptions,
     as_json: bool,
 ) -> None:
-    """Predict the classes of each VIDEO, with calibrated probabilities.
+    """Predict the classes of each VIDEO, with their probabilities.
 
     VIDEO is a file, a folder of frames, or a folder of videos, which is searched recursively. The model is the run's
-    final model if it has one, otherwise that of its first split.
+    final model if it has one, otherwise that of its first split. Probabilities are as the head gives them; they are
+    calibrated if it was fine-tuned, or probed with --calibrate.
 
     Exit code 3: some videos did not decode.
     """
-    from actionvit.pipeline.prediction.predictor import expand_folders, load_predictor, predict
+    from actionvit.pipeline.prediction.predictor import expand_folders, load_predictor, predict, training_set
 
     opened = open_run(run)
     paths = expand_folders(videos)
     predictor = load_predictor(opened, weights=weights)
+    trained = training_set(opened)
+    seen = trained.count(paths)
+    if not as_json and not is_quiet():
+        click.echo(f"{opened.name}: {trained}", err=True)
+        if seen and trained.split is not None:
+            which = "the video was" if len(paths) == 1 else f"{seen} of these {len(paths)} videos were"
+            click.echo(f"note: {which} in its training set; --final trains one on all", err=True)
     stream = predict(predictor, paths, device=device, precision=precision, **decoding)
     predictions = []
     with progress("predict", "video", delay=2, total=len(paths)) as advance:
@@ -75,7 +92,7 @@ def command(
             predictions.append(prediction)
             advance(len(predictions), len(paths))
     if as_json:
-        echo_json(_as_json(opened, predictor, predictions, top))
+        echo_json({**_as_json(opened, predictor, predictions, top), "model": str(trained), "trained_on": seen})
     else:
         _print(predictor, predictions, top)
     if any(prediction.scores is None for prediction in predictions):
@@ -103,8 +120,7 @@ def _as_json(run: Run, predictor: Predictor, predictions: Sequence[Prediction], 
         videos.append(entry)
     return {
         "run": str(run.folder),
-        "temperature": round(predictor.temperature, 4),
-        "calibrated_on": predictor.calibrated_on,
+        "calibrated_on": predictor.calibrated_on or None,
         "videos": videos,
         "warnings": command_warnings(),
     }

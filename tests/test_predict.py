@@ -101,9 +101,11 @@ def test_predictions_are_the_runs_own(dataset: Dataset, place: Path, name: str) 
     ids, scores = own(run)
     predictor = load_predictor(run)
     found = np.stack([one.scores for one in predict(predictor, [dataset.root / id for id in ids], workers=0)])
-    if name not in ("tuned", "calibrated"):
-        scores = np.maximum(scores, np.finfo(np.float32).eps) ** (1 / predictor.temperature)
-        scores /= scores.sum(1, keepdims=True)
+    calibrated = {"tuned": "the validation part of its", "calibrated": "out-of-fold predictions of its training set"}
+    assert predictor.calibrated_on.startswith(calibrated.get(name, "")) and (
+        predictor.temperature == 1 or name == "tuned"
+    )
+    assert bool(predictor.calibrated_on) == (name in calibrated), "no temperature is fitted to test predictions"
     np.testing.assert_allclose(found, scores, atol=2e-5)
 
 
@@ -121,6 +123,24 @@ def test_several_videos_make_a_table_or_json(dataset: Dataset, place: Path, tmp_
     alone = json.loads(invoke("predict", videos[2], "--run", run, "--json").stdout)
     assert alone["videos"][0]["top"][:2] == found["videos"][2]["top"]
     assert sum(each["score"] for each in alone["videos"][0]["top"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_predict_names_its_model_and_training_videos(dataset: Dataset, place: Path) -> None:
+    run = read_run(place / "runs" / "linear")
+    trained = run.train["grouped-1"]
+    paths = [dataset.root / id for id in (*trained[:2], *own(run)[0][:1])]
+    result = invoke("predict", *paths, "--run", run.folder)
+    total = len(dataset.videos)
+    assert f"linear: head of split grouped-1, trained on {len(trained)} of {total} videos" in result.stderr
+    assert "2 of these 3 videos were in its training set; --final trains one on all" in result.stderr
+    report = json.loads(invoke("predict", *paths, "--run", run.folder, "--json").stdout)
+    assert report["trained_on"] == 2 and report["calibrated_on"] is None and "temperature" not in report
+    assert not invoke("predict", *paths, "--run", run.folder, "--quiet").stderr
+
+
+def test_predict_refuses_two_runs(dataset: Dataset) -> None:
+    result = invoke("predict", dataset.videos[0].path, "--run", "a", "--run", "b")
+    assert result.exit_code == 2 and "got a, b, expected one run" in result.output
 
 
 def test_one_video_is_decoded_under_supervision(

@@ -1,4 +1,4 @@
-"""Prediction of new videos with the model of a run: its encoders, its head, and a calibrated temperature."""
+"""Prediction of new videos with the model of a run: its encoders, its head, and the temperature fitted with it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.checkpoint import Weights, find_weights
 from actionvit.features.timesformer.outputs import FramePool
 from actionvit.features.transformers_encoder import TransformersJob, find_encoder
-from actionvit.heads.calibration import fit_temperature, mean_softmax
+from actionvit.heads.calibration import mean_softmax
 from actionvit.heads.fusion import LateFusion
 from actionvit.heads.saving import load_head
 from actionvit.pipeline.extraction.job import Job
@@ -36,7 +36,6 @@ from actionvit.pipeline.runs import Run, parsing
 Scores = NDArray[np.float64]
 BATCH_VIDEOS = 16
 """Videos decoded and embedded together; on the CPU each is computed alone."""
-OTHER_MODELS = "test clips of the splits, scored by models that were not trained on them"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +72,9 @@ class Predictor:
     classify: Callable[[Sequence[NDArray[np.float32]]], Scores]
     """Maps embeddings (N, K, ...), one array per encoder, to probabilities (N, C)."""
     temperature: float
-    """Divisor of the logits that calibrates the probabilities."""
+    """Divisor of the logits that calibrates the probabilities; 1 if none was fitted in training."""
     calibrated_on: str
-    """The clips that the temperature was fitted to."""
+    """The clips that the temperature was fitted to; empty if the head is not calibrated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +108,44 @@ def load_predictor(run: Run, *, weights: str | None = None) -> Predictor:
     with parsing(run):
         load = _load_finetuned if config["kind"] == KIND else _load_probe
         return load(run, tensors, config, weights)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSet:
+    """The videos that the model of `load_predictor` was trained on."""
+
+    split: str | None
+    """None for a final model, trained on all videos."""
+    number: int
+    of: int
+    """Videos of the dataset."""
+    root: Path
+    ids: frozenset[str]
+
+    def __str__(self) -> str:
+        """Return `head of split grouped-1, trained on 25 of 32 videos`."""
+        head = "final head" if self.split is None else f"head of split {self.split}"
+        return f"{head}, trained on {self.number} of {self.of} videos"
+
+    def count(self, paths: Sequence[Path]) -> int:
+        """Return how many of these videos are in the training set."""
+        root = self.root.resolve()
+        files = {root / id for id in self.ids}
+        return sum(path.resolve() in files or path.absolute() in files for path in paths)
+
+
+def training_set(run: Run) -> TrainingSet:
+    """Return the training set of the model that `load_predictor` returns. Raises ActionVitError for malformed runs."""
+    _, config = run.head()
+    with parsing(run):
+        split = config.get("split", run.predictions.split_names[0])
+        trained = run.train.values() if split is None else [run.train.get(split, ())]
+        ids = frozenset(id for part in trained for id in part)
+        if split is None:
+            ids |= frozenset(run.predictions.id.tolist())
+        number = config["trained_on"]["videos"] if "trained_on" in config else len(ids)
+        dataset = run.info["dataset"]
+        return TrainingSet(split=split, number=number, of=dataset["videos"], root=Path(dataset["root"]), ids=ids)
 
 
 def expand_folders(paths: Sequence[Path]) -> list[Path]:
@@ -209,23 +246,21 @@ def _load_probe(run: Run, tensors: dict[str, NDArray[Any]], config: dict[str, An
         _encoder_input(run, variant, store, config, source) for variant, store in zip(variants, stores, strict=True)
     ]
     stacked = isinstance(head, LateFusion) and head.rule == "stacked"
-    predictions = run.predictions
-    logs = np.log(np.maximum(predictions.scores.astype(np.float64), np.finfo(np.float32).eps))
-    temperature = 1.0 if stacked else fit_temperature(logs[:, None], predictions.true)
+    class_names = run.predictions.class_names
 
     def classify(embedded: Sequence[NDArray[np.float32]]) -> Scores:
         with parsing(run):
             log_proba = predict_views(head, embedded, views)
-            scores = np.zeros((len(log_proba), len(predictions.class_names)))
-            scores[:, head.classes_] = mean_softmax(log_proba[:, None], temperature)
+            scores = np.zeros((len(log_proba), len(class_names)))
+            scores[:, head.classes_] = mean_softmax(log_proba[:, None])
             return scores
 
     return Predictor(
-        class_names=predictions.class_names,
+        class_names=class_names,
         inputs=tuple(inputs),
         classify=classify,
-        temperature=temperature,
-        calibrated_on="out-of-fold predictions" if stacked else OTHER_MODELS,
+        temperature=1.0,  # a calibrated head applies its own
+        calibrated_on="out-of-fold predictions of its training set" if stacked else "",
     )
 
 
