@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
-from actionvit.commands.command import Command, command_warnings, warn
+from actionvit.commands.command import Command, command_warnings, warn, with_options
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.options import (
     VARIANT_HELP,
@@ -97,10 +97,12 @@ def command(
     """
     from actionvit.features.device import resolve_device
     from actionvit.heads.saving import head_class
+    from actionvit.pipeline.datasets.splits import untested_classes
     from actionvit.pipeline.probing.features import read_tables
     from actionvit.pipeline.probing.mveb import probe_mveb
     from actionvit.pipeline.probing.probe import probe
     from actionvit.pipeline.probing.results import PlannedRun, reserved_runs
+    from actionvit.pipeline.probing.tasks import plan
 
     dataset = data.open()
     mveb = protocol == "mveb"
@@ -125,6 +127,8 @@ def command(
     if not as_json:
         _print_task(dataset, specs[0], tables)
     _warn_of_missing(dataset, tables)
+    if not mveb and (untested := untested_classes(dataset, [task.split for task in plan(dataset, specs[0])])):
+        warn(with_options(untested))
     planned = []
     if not mveb:
         groups = [*(([table], "") for table in tables), *((tables, f"-fused-{rule}") for rule in fuse)]
@@ -162,12 +166,23 @@ def _print_task(dataset: Dataset, spec: ProbeSpec, tables: Sequence[FeatureTable
 
 
 def _warn_of_missing(dataset: Dataset, tables: Sequence[FeatureTable]) -> None:
-    """Warn of stores that lack some videos."""
+    """Warn of videos without an embedding: those that failed to decode, and those that were not extracted."""
+    from actionvit.pipeline.probing.features import extract_command
+
     for table in tables:
-        if missing := len({video.id for video in dataset.videos} - set(table.store.ids)):
-            lacking, are = ("1 video has", "is") if missing == 1 else (f"{missing} videos have", "are")
-            command = f"actionvit extract {dataset.root}"
-            warn(f"{lacking} no {table.variant} embedding and {are} left out: run `{command}`")
+        missing = {video.id for video in dataset.videos} - set(table.store.ids)
+        failed = missing & {failure.id for failure in table.store.failures()}
+        if failed:
+            verb = "is" if len(failed) == 1 else "are"
+            warn(
+                f"{pluralize(len(failed), 'video')} {verb} left out: not decodable ({table.store.folder}/failures.csv)"
+            )
+        if number := len(missing - failed):
+            verbs = ("has", "is") if number == 1 else ("have", "are")
+            warn(
+                f"{pluralize(number, 'video')} {verbs[0]} no {table.variant} embedding and {verbs[1]} left out:"
+                f" run `{extract_command(dataset, table.store)}`"
+            )
 
 
 def _publish(

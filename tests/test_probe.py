@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from fake_features import CLASSES, write_dataset, write_store
 from fake_store import environment, failed
 
+from actionvit.cli import cli
 from actionvit.commands.probe import command
 from actionvit.errors import ActionVitError
 from actionvit.features.store.writer import Writer
@@ -275,6 +276,48 @@ def test_clips_that_are_not_cached_are_counted_and_said(dataset, tmp_path) -> No
     assert (coverage["videos"], coverage["cached"], coverage["missing"], coverage["used"]) == (96, 96, 0, 89)
     coverage = read_run(tmp_path / "runs" / "hr-linear").info["coverage"]
     assert (coverage["cached"], coverage["missing"], coverage["used"]) == (89, 7, 89)
+
+
+def test_failed_and_missing_videos_get_separate_warnings(dataset, tmp_path) -> None:
+    with Writer(store := write_store(tmp_path / "cache", dataset, "tiny", skip=3)) as out:
+        out.add_failure(failed(dataset.videos[-1].id, "corrupt", "bad header"))
+    where = ["--cache", str(tmp_path / "cache"), "--runs", str(tmp_path / "runs"), "--seeds", "1", "--variant", "tiny"]
+    _, output = run_command(str(dataset.root), *where)
+    assert f"warning: 1 video is left out: not decodable ({store.folder}/failures.csv)\n" in output
+    remedy = f"run `actionvit extract {dataset.root} --variant tiny`\n"
+    assert f"warning: 2 videos have no tiny embedding and are left out: {remedy}" in output
+
+
+def test_classes_without_test_videos_are_warned_of_once(tmp_path) -> None:
+    dataset = write_dataset(tmp_path / "films", sources=6, clips=2)
+    for video in dataset.videos:  # two films of `jump` are left
+        if video.label == "jump" and video.source not in ("Filmjump0", "Filmjump1"):
+            video.path.unlink()
+    dataset = load_dataset(dataset.root)
+    write_store(tmp_path / "cache", dataset)
+    where = ["--cache", str(tmp_path / "cache"), "--runs", str(tmp_path / "runs"), "--seeds", "1"]
+    _, output = run_command(str(dataset.root), *where)
+    sentence = (
+        "3 of 5 splits test no video of some class (jump: 3 splits);"
+        " mean class accuracy averages the classes present; use --folds 2 or more sources"
+    )
+    assert output.count(f"warning: {sentence}\n") == 1
+    check = CliRunner().invoke(cli, ["data", "check", str(dataset.root)]).output
+    assert check.count(sentence.replace("--folds ", "folds=")) == 1
+    assert "splits test no" not in run_command(str(dataset.root), *where, "--folds", "2", "--overwrite")[1]
+
+
+def test_misspelled_variant_gets_a_suggestion(dataset, cache, tmp_path) -> None:
+    with pytest.raises(ActionVitError) as refused:
+        read_tables(dataset, ["bsae"], cache=cache)
+    assert str(refused.value) == (
+        f"variant: no embeddings of films for 'bsae' in {cache}; cached for films: base, hr; did you mean base?"
+    )
+    with pytest.raises(ActionVitError) as refused:
+        read_tables(dataset, ["base"], cache=tmp_path)
+    assert str(refused.value) == (
+        f"no embeddings of films in {tmp_path}; run `actionvit extract {dataset.root} --variant base`"
+    )
 
 
 def test_a_split_that_leaks_warns_with_the_count(dataset, cache, tmp_path) -> None:

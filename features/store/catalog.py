@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import logging
 import re
@@ -15,6 +16,7 @@ from actionvit.errors import ActionVitError
 from actionvit.features.store.keys import FeatureKey, describe, flatten
 from actionvit.features.store.parts import list_parts
 from actionvit.features.store.store import KEY, FeatureStore
+from actionvit.features.timesformer.variants import VARIANTS
 
 logger = logging.getLogger(__name__)
 
@@ -139,12 +141,23 @@ def find_store(
             f"{cache}: only shards of {dataset} {variant}: join them with `actionvit cache merge "
             f"{joined_folder(matching[:1])}.shard-*`"
         )
-    existing = ", ".join(sorted({f"{store.dataset} {store.variant}" for store in stores})) or "nothing"
     requested = "".join(f" {name.replace('__', '.')}={value}" for name, value in settings.items()) if of_dataset else ""
-    raise ActionVitError(
-        f"{cache}: no embeddings of {dataset} {variant}{requested}, only {existing}; "
-        f"run `actionvit extract {root or 'ROOT'} --variant {variant}`"
-    )
+    cached = sorted({store.variant for store in stores if store.dataset == dataset})
+    raise ActionVitError(_no_store(cache, dataset, variant, requested, cached, root))
+
+
+def _no_store(cache: Path, dataset: str, variant: str, requested: str, cached: Sequence[str], root: Path | None) -> str:
+    """Return the error for a variant without a store, given the dataset's variants that have one."""
+    known = variant in VARIANTS
+    advice = f"run `actionvit extract {root or 'ROOT'}" + (f" --variant {variant}`" if known else " --encoder SRC`")
+    if not cached:
+        return f"no embeddings of {dataset} in {cache}; {advice}"
+    others = f"cached for {dataset}: {', '.join(cached)}"
+    if known or variant in cached:
+        return f"{cache}: no embeddings of {dataset} {variant}{requested}, {others}; {advice}"
+    near = difflib.get_close_matches(variant, [*cached, *VARIANTS], n=1)
+    hint = f"did you mean {near[0]}?" if near else "choose one of these"
+    return f"variant: no embeddings of {dataset} for {variant!r} in {cache}; {others}; {hint}"
 
 
 def distinctions(stores: Sequence[FeatureStore]) -> dict[str, str]:

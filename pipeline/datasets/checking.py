@@ -17,7 +17,13 @@ from actionvit.features.fingerprint import fingerprint
 from actionvit.features.sampling import ClipSpec, clip_indices
 from actionvit.pipeline.datasets.dataset import Dataset, Split
 from actionvit.pipeline.datasets.duplicates import digests_where_sizes_agree, identical, near_duplicates, picture_hash
-from actionvit.pipeline.datasets.splits import default_protocol, leaking_sources, leaking_videos, make_splits
+from actionvit.pipeline.datasets.splits import (
+    default_protocol,
+    leaking_sources,
+    leaking_videos,
+    make_splits,
+    untested_classes,
+)
 
 SPEC = ClipSpec(num_frames=8, size=224)
 """The frames that are decoded and compared: those of `base`."""
@@ -134,6 +140,8 @@ def check(
         Called with the number of videos decoded.
     """
     splits, notes = _splits(dataset)
+    if untested := untested_classes(dataset, [split for split in splits if split.test]):
+        notes = (*notes, untested)
     counts = Counter(video.label for video in dataset.videos)
     findings = Findings(
         name=dataset.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -14,6 +15,7 @@ from actionvit.errors import ActionVitError
 from actionvit.heads.folds import grouped_folds
 from actionvit.pipeline.datasets.dataset import Dataset, Protocol, Split
 from actionvit.settings import setting
+from actionvit.text import pluralize
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +142,29 @@ def leaking_videos(dataset: Dataset, split: Split, *, within_class: bool = True)
     key = {video.id: (video.source, video.label if within_class else "") for video in dataset.videos}
     train = {key[id] for id in split.train}
     return tuple(id for id in sorted(split.test) if key[id] in train)
+
+
+def untested_classes(dataset: Dataset, splits: Sequence[Split]) -> str:
+    """Return a sentence about splits whose test set lacks a class, with the remedy; empty if there are none."""
+    label = {video.id: video.label for video in dataset.videos}
+    tested = [{label[id] for id in split.test if id in label} for split in splits]
+    lacking = Counter(name for classes in tested for name in dataset.class_names if name not in classes)
+    if not lacking:
+        return ""
+    number = sum(len(classes) < len(dataset.class_names) for classes in tested)
+    counts = [f"{name}: {pluralize(count, 'split')}" for name, count in lacking.most_common(3)]
+    more = [f"{len(lacking) - 3} more"] if len(lacking) > 3 else []
+    remedy = ""
+    if splits[0].name.startswith("grouped"):
+        folds = len({split.name for split in splits})
+        fewest = min(len({video.source for video in dataset.videos if video.label == name}) for name in lacking)
+        remedy = f"; use folds={fewest} or more sources" if 2 <= fewest < folds else "; add sources of these classes"
+    elif splits[0].name.startswith("random"):
+        remedy = "; protocol=stratified keeps every class in both sets"
+    return (
+        f"{number} of {pluralize(len(splits), 'split')} test no video of some class ({', '.join([*counts, *more])});"
+        f" mean class accuracy averages the classes present{remedy}"
+    )
 
 
 def _split(dataset: Dataset, name: str, test: NDArray[np.bool_]) -> Split:

@@ -17,7 +17,7 @@ from actionvit.heads.fusion import FusionRule
 from actionvit.heads.gradient import GradientHead
 from actionvit.heads.saving import head_class
 from actionvit.pipeline.datasets.dataset import Dataset
-from actionvit.pipeline.probing.features import FeatureTable
+from actionvit.pipeline.probing.features import FeatureTable, extract_command
 from actionvit.pipeline.probing.results import ProbeResult, make_result
 from actionvit.pipeline.probing.spec import ProbeSpec
 from actionvit.pipeline.probing.tasks import Fitted, Task, fit_final, fit_task, fuse_task, plan
@@ -155,5 +155,5 @@ def _check_sets(dataset: Dataset, tasks: Sequence[Task], table: FeatureTable) ->
         if classes < 2 or not len(test):
             raise ActionVitError(
                 f"split {task.name}: of {len(task.split.train)} training and {len(task.split.test)} test videos"
-                f" {len(train)} and {len(test)} are cached; run `actionvit extract {dataset.root}`"
+                f" {len(train)} and {len(test)} are cached; run `{extract_command(dataset, table.store)}`"
             )
