@@ -151,7 +151,7 @@ def finetune(
     from actionvit.pipeline.finetuning.run_writer import run_name as default_name
     from actionvit.pipeline.finetuning.settings import FinetuneSettings, make_finetune_spec
     from actionvit.pipeline.finetuning.split import TrainingContext
-    from actionvit.pipeline.runs import training_folder
+    from actionvit.pipeline.run_folder import training_folder
     from actionvit.settings import make_spec
 
     if balanced:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actionvit.commands.command import Group
+from actionvit.commands.command import Group, note
 from actionvit.commands.options import PATH, cache_option, echo_json, json_option, output_option, several, wait_option
 from actionvit.errors import ActionVitError
 from actionvit.text import file_size
@@ -152,7 +152,7 @@ def merge(stores: tuple[Path, ...], out: Path | None, wait: bool, as_json: bool)
         return
     click.echo(f"{folder}: {report['rows']:,} rows, {report['failed']:,} failed, digest {merged.digest()}")
     if missing:
-        click.echo(f"note: shards {', '.join(map(str, missing))} of {shards[0][1]} are missing", err=True)
+        note(f"note: shards {', '.join(map(str, missing))} of {shards[0][1]} are missing")
 
 
 @command.command(examples="actionvit cache export features-cache/hmdb51 --format npz -o all.npz")
@@ -196,7 +196,7 @@ def export(store: Path, form: Any, out: Path, root: Path | None, also: tuple[str
         return
     click.echo(f"{out}: {len(ids):,} rows, {file_size(size)}")
     if labels and unlabelled:
-        click.echo(f"note: {unlabelled:,} rows are not in the dataset; their label is empty", err=True)
+        note(f"note: {unlabelled:,} rows are not in the dataset; their label is empty")
 
 
 @command.command(examples="actionvit cache prune features-cache")

@@ -247,6 +247,12 @@ def warn(text: str) -> None:
         write_line(f"warning: {text}")
 
 
+def note(text: str) -> None:
+    """Write information to stderr, unless `-q` is given."""
+    if not is_quiet():
+        write_line(text)
+
+
 class _Lines(logging.Handler):
     """Write log records to stderr as `warning: text`, each text once, above a progress bar if there is one."""
 

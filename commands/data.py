@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from actionvit.commands.command import Group
+from actionvit.commands.command import Group, note
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.options import PATH, echo_json, json_option, output_option, seed_option
 from actionvit.commands.progress import Advance, progress
@@ -72,7 +72,7 @@ def fetch(name: str, out: Path | None, sources: tuple[str, ...]) -> None:
     contents = f"{pluralize(fetched.videos, 'video')} of {classes} in `{fetched.root}`"
     click.echo(contents if fetched.new else f"there already: {contents}; nothing to do")
     if fetched.videos != source.videos:
-        click.echo(f"note: the complete set has {source.videos:,} videos", err=True)
+        note(f"note: the complete set has {source.videos:,} videos")
     click.echo(f"next: actionvit extract {fetched.root}")
 
 
@@ -147,7 +147,7 @@ def splits(data: DatasetOptions, protocol: Protocol | None, settings: SplitSpec,
             if protocol:
                 raise
             why = error
-            click.echo(f"note: no {name} splits: {error}", err=True)
+            note(f"note: no {name} splits: {error}")
     if why and not drawn:
         raise why
     rows = [_row(dataset, split) for split in drawn]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from actionvit.commands.command import Command
+from actionvit.commands.command import Command, note
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.options import FiniteRange, decoding_options, output_option
 from actionvit.commands.progress import progress
@@ -61,5 +61,5 @@ def windows(
     videos = pluralize(len(dataset.videos) - len(failed), "video")
     click.echo(f"{pluralize(count, 'window')} of {videos} in `{out}`; next: actionvit extract {out}")
     if failed:
-        click.echo(f"note: {pluralize(len(failed), 'video')} without windows: {abbreviate(failed)}", err=True)
+        note(f"note: {pluralize(len(failed), 'video')} without windows: {abbreviate(failed)}")
         ctx.exit(3)

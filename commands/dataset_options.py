@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from actionvit.commands.command import with_options
+from actionvit.commands.command import note, with_options
 from actionvit.commands.options import PATH, packed, root_argument
 
 if TYPE_CHECKING:
@@ -54,11 +54,11 @@ class DatasetOptions:
             skip_missing=self.skip_missing,
         )
         if notes:
-            click.echo(f"{dataset.name}: {dataset.summary}", err=True)
-        for note in dataset.notes[:notes]:
-            click.echo(f"note: {with_options(note.partition(': `')[0])}", err=True)
+            note(f"{dataset.name}: {dataset.summary}")
+        for text in dataset.notes[:notes]:
+            note(f"note: {with_options(text.partition(': `')[0])}")
         if notes and (more := len(dataset.notes[notes:])):
-            click.echo(f"note: {more} more; `actionvit data check` lists all", err=True)
+            note(f"note: {more} more; `actionvit data check` lists all")
         return dataset
 
 

@@ -126,7 +126,7 @@ def command(
     from actionvit.pipeline.finetuning.run import finetune_run
     from actionvit.pipeline.finetuning.run_writer import run_name as default_name
     from actionvit.pipeline.finetuning.split import TrainingContext
-    from actionvit.pipeline.runs import training_folder
+    from actionvit.pipeline.run_folder import training_folder
 
     if resume and restart:
         raise click.UsageError("--resume and --restart exclude each other; give one of them")

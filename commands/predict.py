@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from actionvit.commands.command import Command, command_warnings, is_quiet
+from actionvit.commands.command import Command, command_warnings, note
 from actionvit.commands.options import (
     decoding_options,
     device_option,
@@ -80,11 +80,11 @@ def command(
     predictor = load_predictor(opened, weights=weights)
     trained = training_set(opened)
     seen = trained.count(paths)
-    if not as_json and not is_quiet():
-        click.echo(f"{opened.name}: {trained}", err=True)
+    if not as_json:
+        note(f"{opened.name}: {trained}")
         if seen and trained.split is not None:
             which = "the video was" if len(paths) == 1 else f"{seen} of these {len(paths)} videos were"
-            click.echo(f"note: {which} in its training set; --final trains one on all", err=True)
+            note(f"note: {which} in its training set; --final trains one on all")
     stream = predict(predictor, paths, device=device, precision=precision, **decoding)
     predictions = []
     with progress("predict", "video", delay=2, total=len(paths)) as advance:

@@ -26,17 +26,16 @@ from actionvit.errors import ActionVitError
 from actionvit.evaluation.clustered import Design
 from actionvit.evaluation.metrics import check_scores, evaluate
 from actionvit.evaluation.summary import summarize
-from actionvit.features.atomic import atomic_folder, make_folder, restore_folder, restore_folders
-from actionvit.features.store.locks import LOCK, locked
+from actionvit.features.atomic import atomic_folder, restore_folder, restore_folders
+from actionvit.pipeline.run_folder import INFO, check_place
 from actionvit.pipeline.tensor_file import dump_tensors, load_tensors
 from actionvit.text import first_line
 
 SCHEMA = 1
 """Version of the files of a run; a reader refuses a higher one."""
 
-INFO, METRICS, PREDICTIONS, HEAD = "run.json", "metrics.json", "predictions.npz", "head.safetensors"
+METRICS, PREDICTIONS, HEAD = "metrics.json", "predictions.npz", "head.safetensors"
 TRAIN, REPORT = "train.json", "report"
-BUSY = "is training under this run name; wait for it, or choose another run_name="
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -193,16 +192,6 @@ def training_sizes(*runs: Run) -> dict[str, int]:
     return sizes
 
 
-def check_place(folder: Path, *, overwrite: bool) -> None:
-    """Raise ActionVitError if the folder holds a run and `overwrite` is off, or holds anything else."""
-    if not folder.exists():
-        return
-    if not overwrite:
-        raise ActionVitError(f"run {folder} exists: choose another run_name=, or overwrite=True to replace it")
-    if not (folder / INFO).is_file():
-        raise ActionVitError(f"{folder} exists and is not a run (no {INFO}): choose another name")
-
-
 INFO_TYPES: dict[str, type] = {
     **dict.fromkeys(("variant", "protocol"), str),
     **dict.fromkeys(("dataset", "input", "spec", "head", "store", "leaks", "seeds", "timings"), dict),
@@ -210,30 +199,6 @@ INFO_TYPES: dict[str, type] = {
     **dict.fromkeys(("search", "stores", "command"), list),
 }
 """Types of the keys of run.json."""
-
-
-def training_folder(folder: Path) -> Path:
-    """Return the folder of a run's lock and checkpoints, `RUN.training` beside the run."""
-    return folder.with_name(f"{folder.name}.training")
-
-
-@contextmanager
-def locked_run(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock of a run's name; `RUN.training` beside the run is made for it and removed if it holds no more.
-
-    Raises
-    ------
-    ActionVitError
-        If another process trains under this name and `wait` is false, or the parent folder is not writable.
-    """
-    training = training_folder(folder)
-    make_folder(training)
-    with locked(training, wait=wait, busy=BUSY):
-        try:
-            yield
-        finally:
-            if training.is_dir() and [path.name for path in training.iterdir()] == [LOCK]:
-                shutil.rmtree(training, ignore_errors=True)
 
 
 def write_run(

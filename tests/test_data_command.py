@@ -165,6 +165,11 @@ def test_check_of_many_equal_files_is_bounded(tmp_path):
     assert len(group["ids"]) == 8000 and group["splits"]
 
 
+def test_quiet_prints_no_notes(planted):
+    done = run("splits", planted / "list.csv", "-q")
+    assert done.exit_code == 0 and done.stderr == "" and "official-1" in done.stdout
+
+
 def test_only_two_notes_are_printed_before_other_commands(real_data):
     done = run("splits", real_data / "jhmdb21", "--protocol", "official")
     notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]

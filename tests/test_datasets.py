@@ -12,6 +12,7 @@ import pytest
 
 from actionvit.errors import ActionVitError
 from actionvit.pipeline.datasets import load_dataset
+from actionvit.pipeline.datasets.checking import check
 from actionvit.pipeline.datasets.names import HMDB51_CLASSES, parse_metadata, parse_source, stem
 
 STRANGE = (
@@ -384,7 +385,8 @@ def test_metadata(tmp_path):
     dataset = load_dataset(root)
     assert dataset.sources_known
     assert "1 name without a source, each its own: `clap/free.avi`" in dataset.notes
-    assert "no official split lists" in dataset.notes[0]
+    assert not any("HMDB51" in note for note in dataset.notes)
+    assert "official split lists are not in or beside the folder" in check(dataset, decode=False).notes[-1]
 
 
 def test_loading_imports_no_heavy_packages():

@@ -461,6 +461,14 @@ def test_first_missing_videos_are_named(tmp_path):
     assert "(3 paths missing), next `c.mp4`, `d.mp4`; correct" in error(root / "list.txt")
 
 
+def test_missing_absolute_paths_are_named_as_written(tmp_path):
+    root = tree(tmp_path, list__csv="path,label\n/none/a.avi,x\n/none/b.avi,y\n")
+    message = error(root / "list.csv")
+    assert "line 2: no file `/none/a.avi` (all 2 paths are missing), next `/none/b.avi`; correct" in message
+    message = error(root / "list.csv", skip_missing=True)
+    assert "no video is left without the missing ones (2 paths); line 2: no file `/none/a.avi`" in message
+
+
 def test_images_in_lists_are_refused(tmp_path):
     root = tree(tmp_path, "clip/1.jpg", list__csv="path,label\nclip/1.jpg,clap\n")
     assert "line 2: `clip/1.jpg` is an image; list the folder" in error(root / "list.csv")

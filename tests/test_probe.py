@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -201,7 +202,7 @@ def test_other_run_of_that_name_is_refused_before_work(dataset, cache, tmp_path,
     assert run_command(*where, "--run-name", "mine")[0] == 0
     assert run_command(*where, "--run-name", "mine")[0] == 0  # the same question
     monkeypatch.setattr("actionvit.pipeline.probing.probe.probe", None)
-    with pytest.raises(ActionVitError, match="exists: choose another"):
+    with pytest.raises(ActionVitError, match=r"other settings: --class-weight none \(here balanced\)"):
         run_command(*where, "--run-name", "mine", "--balanced")
     code, output = run_command(*where, "--run-name", "both", "--class-weight", "none", "--class-weight", "balanced")
     assert (code, "--run-name names one run, and there are 2" in output) == (2, True)
@@ -217,7 +218,7 @@ def test_run_of_other_embeddings_is_not_replaced(dataset, cache, tmp_path) -> No
     assert run_command(*where, "--cache", str(cache))[0] == 0
     assert (tmp_path / "mine" / "report" / "report.html").read_text() == "of these numbers"
     before = (tmp_path / "mine" / "predictions.npz").read_bytes()
-    with pytest.raises(ActionVitError, match="exists: choose another --run-name, or --overwrite"):
+    with pytest.raises(ActionVitError, match="exists with other embeddings: choose another --run-name, or --overwrite"):
         run_command(*where, "--cache", str(other))
     assert (tmp_path / "mine" / "predictions.npz").read_bytes() == before
     assert run_command(*where, "--cache", str(other), "--overwrite")[0] == 0
@@ -351,8 +352,17 @@ def test_another_question_does_not_overwrite_a_run(dataset, cache, tmp_path) -> 
     where = [str(dataset.root), "--cache", str(cache), "--runs", str(tmp_path), "--seeds", "1"]
     run_command(*where)
     run_command(*where)  # the same settings: replaced by the same run
-    with pytest.raises(ActionVitError, match="base-linear exists: choose another --run-name"):
+    with pytest.raises(ActionVitError, match=r"base-linear exists with other settings: --folds 5 \(here 3\): choose"):
         run_command(*where, "--folds", "3")
+    with pytest.raises(ActionVitError, match=r"--grid default \(here C=0.1,1\): choose another --run-name, or"):
+        run_command(*where, "--grid", "C=0.1,1")
+    other = write_dataset(tmp_path / "others" / "films2")
+    write_store(tmp_path / "others", other)
+    again = [str(other.root), "--cache", str(tmp_path / "others"), *where[3:]]
+    name = "choose another --run-name, for example films2-base-linear, or"
+    with pytest.raises(ActionVitError, match=rf"exists, of dataset films \(this one: films2\): {name}"):
+        run_command(*again)
+    shutil.rmtree(tmp_path / "others")
     run_command(*where, "--folds", "3", "--run-name", "three")
     run_command(*where, "--folds", "3", "--overwrite")
     assert {path.name for path in tmp_path.iterdir()} == {"base-linear", "three"}

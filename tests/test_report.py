@@ -238,6 +238,13 @@ def test_provenance_stands_at_the_bottom_with_the_commands(made: ReportFiles, pa
         assert text in bottom
 
 
+def test_key_of_the_embeddings_is_shown_in_lines(pair: list[Run], tmp_path: Path) -> None:
+    info = {**pair[0].info, "store": {"path": "store", "digest": "0", "key": {"decoder": "test", "schema": 1}}}
+    page = report([dataclasses.replace(pair[0], info=info)], output=tmp_path / "report").html.read_text()
+    block = page[page.index("<summary>Key of the embeddings</summary>") :].partition("</details>")[0]
+    assert "\\n" not in block and len(block.splitlines()) >= 4
+
+
 def test_template_loads_and_computes_nothing(made: ReportFiles) -> None:
     page = made.html.read_text()
     assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?!#|data:)[a-z/]""", re.sub(r"<pre.*?</pre>", "", page))
@@ -317,6 +324,22 @@ def test_runs_of_one_name_and_of_other_clips_are_refused(pair: list[Run], tmp_pa
     with pytest.raises(ActionVitError, match="tested different clips: 20 only in the first, 0 only in the second"):
         report([pair[0], other], output=tmp_path / "report")
     assert not (tmp_path / "report").exists()
+
+
+def test_runs_of_different_folds_are_refused_in_one_line(pair: list[Run], tmp_path: Path, caplog: Any) -> None:
+    runs = []
+    for run, folds in zip(pair, (5, 3), strict=True):
+        names = [f"grouped-{number}" for number in range(1, 3 + (folds == 5))]
+        info = {**run.info, "protocol": "grouped", "spec": {"folds": folds}}
+        split = np.array([names[number % len(names)] for number in range(len(run.predictions.id))])
+        changed = dataclasses.replace(run.predictions, split=split)
+        runs.append(dataclasses.replace(run, info=info, predictions=changed))
+    with pytest.raises(ActionVitError) as refused:
+        report(runs, output=tmp_path / "report")
+    assert str(refused.value) == (
+        f"{runs[0].name} has 5 folds and {runs[1].name} 3, so their splits differ; probe both with the same folds="
+    )
+    assert not caplog.messages
 
 
 # Markdown and LaTeX

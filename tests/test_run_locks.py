@@ -20,7 +20,8 @@ from actionvit.cli import cli
 from actionvit.features.store.parts import list_parts
 from actionvit.features.store.writer import Writer
 from actionvit.pipeline.datasets import Dataset
-from actionvit.pipeline.runs import locked_run, read_run
+from actionvit.pipeline.run_folder import locked_run
+from actionvit.pipeline.runs import read_run
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_second_process_on_a_run_name_is_refused(dataset: Dataset, tmp_path: Pat
 
 def test_lock_of_a_killed_process_is_released_and_removed(tmp_path: Path) -> None:
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom actionvit.pipeline.runs import locked_run\n"
+        "import os, sys\nfrom pathlib import Path\nfrom actionvit.pipeline.run_folder import locked_run\n"
         "with locked_run(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "r")], env=environment(), check=False)

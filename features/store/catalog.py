@@ -16,7 +16,6 @@ from actionvit.errors import ActionVitError
 from actionvit.features.store.keys import FeatureKey, describe, flatten
 from actionvit.features.store.parts import list_parts
 from actionvit.features.store.store import KEY, FeatureStore
-from actionvit.features.timesformer.variants import VARIANTS
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +93,14 @@ def _open_all(key_files: Iterable[Path]) -> list[FeatureStore]:
 
 
 def find_store(
-    cache: Path, dataset: str, variant: str, *, names: Sequence[str] = (), root: Path | None = None, **settings: Leaf
+    cache: Path,
+    dataset: str,
+    variant: str,
+    *,
+    names: Sequence[str] = (),
+    root: Path | None = None,
+    known: Sequence[str] = (),
+    **settings: Leaf,
 ) -> FeatureStore:
     """Return the one store of a dataset and variant that has some settings.
 
@@ -109,6 +115,8 @@ def find_store(
         weights' recorded name. Names of other variants' stores are ignored.
     root : Path, optional
         Of the dataset, for the command that the error advises.
+    known : sequence of str, optional
+        The variants that `actionvit extract` takes, for the same.
     **settings
         Leaves of the key, dots as double underscores: `clip__num_frames=8, precision="fp32"`.
 
@@ -143,19 +151,22 @@ def find_store(
         )
     requested = "".join(f" {name.replace('__', '.')}={value}" for name, value in settings.items()) if of_dataset else ""
     cached = sorted({store.variant for store in stores if store.dataset == dataset})
-    raise ActionVitError(_no_store(cache, dataset, variant, requested, cached, root))
+    option = f"--variant {variant}" if variant in known else "--encoder SRC"
+    advice = f"run `actionvit extract {root or 'ROOT'} {option}`"
+    raise ActionVitError(_no_store(cache, dataset, f"{variant}{requested}", advice, cached, known))
 
 
-def _no_store(cache: Path, dataset: str, variant: str, requested: str, cached: Sequence[str], root: Path | None) -> str:
-    """Return the error for a variant without a store, given the dataset's variants that have one."""
-    known = variant in VARIANTS
-    advice = f"run `actionvit extract {root or 'ROOT'}" + (f" --variant {variant}`" if known else " --encoder SRC`")
+def _no_store(
+    cache: Path, dataset: str, requested: str, advice: str, cached: Sequence[str], known: Sequence[str]
+) -> str:
+    """Return the error for a variant (with settings) without a store, given the dataset's variants that have one."""
+    variant = requested.partition(" ")[0]
     if not cached:
         return f"no embeddings of {dataset} in {cache}; {advice}"
     others = f"cached for {dataset}: {', '.join(cached)}"
-    if known or variant in cached:
-        return f"{cache}: no embeddings of {dataset} {variant}{requested}, {others}; {advice}"
-    near = difflib.get_close_matches(variant, [*cached, *VARIANTS], n=1)
+    if variant in (*known, *cached):
+        return f"{cache}: no embeddings of {dataset} {requested}, {others}; {advice}"
+    near = difflib.get_close_matches(variant, [*cached, *known], n=1)
     hint = f"did you mean {near[0]}?" if near else "choose one of these"
     return f"variant: no embeddings of {dataset} for {variant!r} in {cache}; {others}; {hint}"
 

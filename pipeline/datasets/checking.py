@@ -17,6 +17,7 @@ from actionvit.features.fingerprint import fingerprint
 from actionvit.features.sampling import ClipSpec, clip_indices
 from actionvit.pipeline.datasets.dataset import Dataset, Split
 from actionvit.pipeline.datasets.duplicates import digests_where_sizes_agree, identical, near_duplicates, picture_hash
+from actionvit.pipeline.datasets.names import parse_metadata, stem
 from actionvit.pipeline.datasets.splits import (
     default_protocol,
     leaking_sources,
@@ -31,6 +32,11 @@ BINS = 8
 ROWS_SHOWN = 3
 MAX_PAIRS = 10_000
 """Pairs of look-alikes that are listed; thousands of black videos would make millions."""
+
+HMDB51_NAMES = (
+    "names are those of HMDB51; its official split lists are not in or beside the folder (splits_dir= reads them from"
+    " elsewhere)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +162,8 @@ def check(
         notes=(*dataset.notes, *notes),
         megabytes=histogram(_megabytes(dataset)),
     )
+    if not dataset.official and dataset.format in ("folder", "frames") and parse_metadata(stem(dataset.videos[0].id)):
+        findings.notes = (*findings.notes, HMDB51_NAMES)
     if decode:
         groups, pairs = _decode_all(dataset, findings, workers, timeout, on_video)
     else:

@@ -17,7 +17,7 @@ from actionvit.pipeline.datasets.folder_dataset import scan_tree
 from actionvit.pipeline.datasets.formats import sniffing
 from actionvit.pipeline.datasets.formats.class_names import name_classes
 from actionvit.pipeline.datasets.formats.rows import Listing, resolve
-from actionvit.pipeline.datasets.names import letters, parse_metadata, stem
+from actionvit.pipeline.datasets.names import letters
 from actionvit.pipeline.datasets.official import find_lists, read_official
 from actionvit.pipeline.datasets.reading import SETS, Reading, set_of
 from actionvit.pipeline.datasets.sources import merge_sources
@@ -198,11 +198,6 @@ def _read_folder(reading: Reading, root: Path, splits_dir: Path | None, format: 
         return "sets"
     if splits_dir is None and format != "folder":
         splits_dir = find_lists(root, reading.folders)
-        if splits_dir is None and parse_metadata(stem(reading.videos[0].id)) is not None:
-            reading.notes.append(
-                "names as in HMDB51, but no official split lists inside or beside the folder;"
-                " give their folder as splits_dir= to use them"
-            )
     if splits_dir is None:
         return format or ("frames" if reading.frames else "folder")
     certain = format == "hmdb51" or root in (splits_dir, *splits_dir.parents)

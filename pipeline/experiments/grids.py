@@ -23,7 +23,8 @@ from actionvit.pipeline.probing.results import ProbeResult, has_same_result, run
 from actionvit.pipeline.probing.spec import ProbeSpec, features_of
 from actionvit.pipeline.probing.subsets import tail_ranks
 from actionvit.pipeline.probing.tasks import plan
-from actionvit.pipeline.runs import Run, design_of, locked_run, read_run, training_folder
+from actionvit.pipeline.run_folder import locked_run, training_folder
+from actionvit.pipeline.runs import Run, design_of, read_run
 
 Row = dict[str, Any]
 

@@ -26,7 +26,8 @@ from actionvit.pipeline.probing.features import Quantity, shared_videos, table_o
 from actionvit.pipeline.probing.probe import probe
 from actionvit.pipeline.probing.results import has_same_result, run_name
 from actionvit.pipeline.probing.spec import ProbeSpec, features_of
-from actionvit.pipeline.runs import Run, locked_run, read_run, training_folder
+from actionvit.pipeline.run_folder import locked_run, training_folder
+from actionvit.pipeline.runs import Run, read_run
 
 MIN_VIDEOS = 20
 """If the work is less than this many videos of the most expensive setting, no rate is measured: that takes as long."""

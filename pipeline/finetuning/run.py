@@ -13,7 +13,8 @@ from actionvit.pipeline.finetuning.finetune import finetune
 from actionvit.pipeline.finetuning.run_writer import write_finetuned
 from actionvit.pipeline.finetuning.spec import FinetuneSpec
 from actionvit.pipeline.finetuning.split import TrainingContext
-from actionvit.pipeline.runs import Run, check_place, locked_run
+from actionvit.pipeline.run_folder import check_place, locked_run
+from actionvit.pipeline.runs import Run
 
 
 def finetune_run(
@@ -54,7 +55,7 @@ def finetune_run(
         If the run exists and `overwrite` is off, the folder is not writable, another process trains under this name, or
         for the reasons of `find_weights` and `finetune`.
     """
-    check_place(folder, overwrite=overwrite)
+    check_place(folder, overwrite=overwrite, dataset=dataset.name)
     ranks = context.ranks
     with locked_run(folder) if ranks.is_main else nullcontext():
         if restart and ranks.is_main:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
 from actionvit.features.fingerprint import NO_FILE
+from actionvit.features.timesformer.variants import VARIANTS
 
 if TYPE_CHECKING:
     from actionvit.features.store.store import FeatureStore
@@ -98,7 +99,8 @@ def read_tables(
     settings = {name: value for name, value in leaves.items() if value is not None}
     names = chosen.get("stores", ())
     stores = [
-        find_store(cache, dataset.name, variant, names=names, root=dataset.root, **settings) for variant in variants
+        find_store(cache, dataset.name, variant, names=names, root=dataset.root, known=list(VARIANTS), **settings)
+        for variant in variants
     ]
     return tables_of(dataset, stores, quantity)
 

@@ -25,17 +25,10 @@ from actionvit.pipeline.datasets.splits import leaking_sources
 from actionvit.pipeline.probing.features import FeatureTable, coverage
 from actionvit.pipeline.probing.spec import ProbeSpec
 from actionvit.pipeline.probing.tasks import Fitted, Task, plan
+from actionvit.pipeline.run_folder import INFO, check_place, locked_run
 from actionvit.pipeline.run_names import default_name
-from actionvit.pipeline.runs import (
-    INFO,
-    Predictions,
-    Run,
-    check_place,
-    locked_run,
-    measure,
-    versions,
-    write_run,
-)
+from actionvit.pipeline.runs import Predictions, Run, measure, versions, write_run
+from actionvit.settings import settings_of
 
 VERSIONS = ("numpy", "scikit-learn", "scipy")
 IDENTITY = ("variant", "dataset", "input", "videos_digest")
@@ -193,7 +186,12 @@ def reserved_runs(
             folder = runs / (name or run_name(identity["variant"], run.spec) + run.suffix)
             keys = [table.store.key.to_dict() for table in run.tables]
             locks.enter_context(locked_run(folder))
-            check_place(folder, overwrite=overwrite or _same_identity(folder, identity, keys))
+            check_place(
+                folder,
+                overwrite=overwrite or _same_identity(folder, identity, keys),
+                dataset=dataset.name,
+                differences=_differences(folder, identity, keys),
+            )
         yield
 
 
@@ -303,6 +301,33 @@ def has_same_result(
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _differences(folder: Path, identity: dict[str, Any], keys: Sequence[dict[str, Any]]) -> str:
+    """Return how an existing run differs from a new one: `other settings: folds=5 (here 3)`; empty if unreadable."""
+    try:
+        recorded = json.loads((folder / INFO).read_text(encoding="utf-8"))
+        old, new = _current(recorded["spec"]), {"select_on": "folds", **identity["spec"]}
+        names = {field: about.name or field for field, about in settings_of(ProbeSpec).items()}
+        changed = [
+            f"{names.get(name, name)}={_value(old.get(name))} (here {_value(value)})"
+            for name, value in new.items()
+            if name != "final" and old.get(name, "folds" if name == "select_on" else None) != value
+        ]
+        if changed:
+            return f"other settings: {', '.join(changed)}"
+        if [store["key"] for store in recorded["stores"]] != json.loads(json.dumps(keys)):
+            return "other embeddings"
+        return "" if recorded["videos_digest"] == identity["videos_digest"] else "other videos or splits"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
+
+
+def _value(value: Any) -> str:
+    """Return a setting as a word: the grid as `C=0.1,1`, and None or an empty grid as `default`."""
+    if isinstance(value, dict):
+        return " ".join(f"{name}={','.join(map(str, values))}" for name, values in value.items()) or "default"
+    return "default" if value is None else str(value)
 
 
 def _same_identity(folder: Path, identity: dict[str, Any], keys: Sequence[dict[str, Any]]) -> bool:

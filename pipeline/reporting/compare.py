@@ -47,7 +47,7 @@ def compare_all(runs: Sequence[Run], *, names: Sequence[str] | None = None) -> l
     runs = on_common_splits(runs)
     first = runs[0].predictions
     design = design_of(first, training_sizes(*runs))
-    scores = [_aligned(first, run.predictions, (names[0], name)) for run, name in zip(runs, names, strict=True)]
+    scores = [_aligned(first, run.predictions, (runs[0].name, run.name)) for run in runs]
     pairs = list(combinations(range(len(runs)), 2))
     comparisons = corrected([_compare(first, design, scores[i], scores[j], (names[i], names[j])) for i, j in pairs])
     costs = [float(run.info.get("gmac") or 0) for run in runs]
@@ -63,13 +63,32 @@ def on_common_splits(runs: Sequence[Run]) -> list[Run]:
     """Return runs with the predictions of the splits that all of them have; unchanged if there are none.
 
     A linear probe repeats its folds under several seeds by default; fine-tuning, which is expensive, does not.
+
+    Raises
+    ------
+    ActionVitError
+        If the runs divide the sources into different numbers of folds.
     """
+    _check_folds(runs)
     splits = [run.predictions.split_names for run in runs]
     common = [name for name in splits[0] if all(name in names for names in splits)]
     if not common or all(len(names) == len(common) for names in splits):
         return list(runs)
     logger.warning("compared on the %s that all runs have: %s", pluralize(len(common), "split"), ", ".join(common))
     return [replace(run, predictions=run.predictions.of_splits(common)) for run in runs]
+
+
+def _check_folds(runs: Sequence[Run]) -> None:
+    folds = {
+        run.name: (run.info.get("spec") or {}).get("folds") for run in runs if run.info.get("protocol") == "grouped"
+    }
+    numbers = [(name, number) for name, number in folds.items() if number is not None]
+    for name, number in numbers[1:]:
+        if number != numbers[0][1]:
+            raise ActionVitError(
+                f"{numbers[0][0]} has {numbers[0][1]} folds and {name} {number}, so their splits differ;"
+                " probe both with the same folds="
+            )
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:

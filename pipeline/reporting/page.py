@@ -249,7 +249,7 @@ def _provenance(run: RunSection, color: int) -> dict[str, Any]:
         "run": color,
         "lines": {key: value for key, value in lines.items() if value},
         "command": _shell(record["command"]) if record.get("command") else "",
-        "key": json.dumps(store.get("key"), indent=1, ensure_ascii=False) if store.get("key") else "",
+        "key": json.dumps(store.get("key"), indent=1, ensure_ascii=False).split("\n") if store.get("key") else [],
     }
 
 

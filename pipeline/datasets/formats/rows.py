@@ -200,7 +200,7 @@ class _Resolver:
         notes = list(listing.notes)
         if self.missing:
             if not skip_missing or not self.videos:
-                raise ActionVitError(self._missing_error())
+                raise ActionVitError(self._missing_error(skip_missing))
             notes.append(f"{pluralize(len(self.missing), 'listed video')} not on disk: {abbreviate(self.missing)}")
         if self.linked:
             count = pluralize(len(self.linked), "path")
@@ -219,13 +219,19 @@ class _Resolver:
         reading.notes += unused
         return reading
 
-    def _missing_error(self) -> str:
+    def _missing_error(self, skip_missing: bool) -> str:
         id, (file, line) = next(iter(self.missing.items()))
-        count = pluralize(len(self.missing), "path")
+        written = (
+            f"file `{printable(id)}`" if Path(id).is_absolute() else f"video `{printable(id)}` in `{self.listing.base}`"
+        )
+        total = pluralize(len(self.missing), "path")
+        if skip_missing:
+            return f"`{file}`: no video is left without the missing ones ({total}); line {line}: no {written}"
+        count = f"{total} missing" if self.videos or len(self.missing) == 1 else f"all {total} are missing"
         others = f", next {abbreviate(list(self.missing)[1:3])}" if len(self.missing) > 1 else ""
         skip = "" if not self.videos else ", or skip missing videos with skip_missing=True"
         return (
-            f"`{file}` line {line}: no video `{printable(id)}` in `{self.listing.base}` ({count} missing){others};"
+            f"`{file}` line {line}: no {written} ({count}){others};"
             f" correct the path or remove the line{skip}{_hint(line, id, os.path.join(self.base, id))}"  # noqa: PTH118
         )
 

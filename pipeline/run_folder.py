@@ -1,0 +1,72 @@
+"""The folder of a run's name: whether it is free, and the lock that one process holds while it trains."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from actionvit.errors import ActionVitError
+from actionvit.features.atomic import make_folder
+from actionvit.features.store.locks import LOCK, locked
+
+INFO = "run.json"
+BUSY = "is training under this run name; wait for it, or choose another run_name="
+
+
+def check_place(folder: Path, *, overwrite: bool, dataset: str = "", differences: str = "") -> None:
+    """Raise ActionVitError if the folder holds a run and `overwrite` is off, or holds anything else.
+
+    Parameters
+    ----------
+    folder : Path
+        `RUNS/NAME`.
+    overwrite : bool
+    dataset, differences : str
+        The dataset of the new run, and what else differs from the existing one, for the message.
+    """
+    if not folder.exists():
+        return
+    if not overwrite:
+        about, example = f" with {differences}" if differences else "", ""
+        if dataset and (recorded := _recorded_dataset(folder)) not in ("", dataset):
+            about, example = f", of dataset {recorded} (this one: {dataset})", f"for example {dataset}-{folder.name}, "
+        raise ActionVitError(
+            f"run {folder} exists{about}: choose another run_name=, {example}or overwrite=True to replace it"
+        )
+    if not (folder / INFO).is_file():
+        raise ActionVitError(f"{folder} exists and is not a run (no {INFO}): choose another name")
+
+
+def _recorded_dataset(folder: Path) -> str:
+    """Return the name of a run's dataset; empty if it cannot be read."""
+    try:
+        return str(json.loads((folder / INFO).read_text(encoding="utf-8"))["dataset"]["name"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+
+
+def training_folder(folder: Path) -> Path:
+    """Return the folder of a run's lock and checkpoints, `RUN.training` beside the run."""
+    return folder.with_name(f"{folder.name}.training")
+
+
+@contextmanager
+def locked_run(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of a run's name; `RUN.training` beside the run is made for it and removed if it holds no more.
+
+    Raises
+    ------
+    ActionVitError
+        If another process trains under this name and `wait` is false, or the parent folder is not writable.
+    """
+    training = training_folder(folder)
+    make_folder(training)
+    with locked(training, wait=wait, busy=BUSY):
+        try:
+            yield
+        finally:
+            if training.is_dir() and [path.name for path in training.iterdir()] == [LOCK]:
+                shutil.rmtree(training, ignore_errors=True)
