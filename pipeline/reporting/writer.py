@@ -164,10 +164,11 @@ def assemble(
     if len({run.name for run in runs}) < len(runs):
         raise ActionVitError("report: two runs have the same name; rename the folder of one")
     names = short_names([run.name for run in runs])
+    common = on_common_splits(runs)
     progress("statistics", 0, 3)
     sections = [describe(run, name) for run, name in zip(runs, names, strict=True)]
     progress("statistics", 1, 3)
-    runs = on_common_splits(runs)
+    runs = common
     comparisons = compare_all(runs, names=names) if len(runs) > 1 else []
     hard = hard_clips(runs, names=names)
     progress("statistics", 2, 3)
