@@ -466,7 +466,7 @@ def test_missing_absolute_paths_are_named_as_written(tmp_path):
     message = error(root / "list.csv")
     assert "line 2: no file `/none/a.avi` (all 2 paths are missing), next `/none/b.avi`; correct" in message
     message = error(root / "list.csv", skip_missing=True)
-    assert "no video is left without the missing ones (2 paths); line 2: no file `/none/a.avi`" in message
+    assert "none of its videos is on disk (2 paths); line 2: no file `/none/a.avi`" in message
 
 
 def test_images_in_lists_are_refused(tmp_path):

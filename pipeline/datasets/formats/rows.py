@@ -225,15 +225,13 @@ class _Resolver:
             f"file `{printable(id)}`" if Path(id).is_absolute() else f"video `{printable(id)}` in `{self.listing.base}`"
         )
         total = pluralize(len(self.missing), "path")
+        hint = _hint(line, id, os.path.join(self.base, id))  # noqa: PTH118
         if skip_missing:
-            return f"`{file}`: no video is left without the missing ones ({total}); line {line}: no {written}"
+            return f"`{file}`: none of its videos is on disk ({total}); line {line}: no {written}{hint}"
         count = f"{total} missing" if self.videos or len(self.missing) == 1 else f"all {total} are missing"
         others = f", next {abbreviate(list(self.missing)[1:3])}" if len(self.missing) > 1 else ""
         skip = "" if not self.videos else ", or skip missing videos with skip_missing=True"
-        return (
-            f"`{file}` line {line}: no {written} ({count}){others};"
-            f" correct the path or remove the line{skip}{_hint(line, id, os.path.join(self.base, id))}"  # noqa: PTH118
-        )
+        return f"`{file}` line {line}: no {written} ({count}){others}; correct the path or remove the line{skip}{hint}"
 
     def _drop_unlabeled(self, names: str) -> list[str]:
         """Leave out videos without a label if others have one; a list without any labels can be extracted."""
