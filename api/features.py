@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,8 +171,12 @@ def load_features(
     ActionVitError
         If nothing is cached, or several stores fit.
     """
-    from actionvit.pipeline.probing.features import read_tables
+    from actionvit.errors import ActionVitError
+    from actionvit.pipeline.probing.features import Quantity, read_tables
 
+    for name, value, choices in (("level", level, get_args(Quantity)), ("views", views, ("mean", "each"))):
+        if value not in choices:
+            raise ActionVitError(f"{name}: got {value!r}, expected one of {', '.join(choices)}")
     names = [variant] if isinstance(variant, str) else list(dict.fromkeys(variant))
     tables = read_tables(dataset, names, cache=Path(cache), quantity=level, num_frames=num_frames, size=size)
     arrays = {table.variant: table.X.mean(axis=1) if views == "mean" else table.X for table in tables}

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actionvit.commands.command import Group, note
-from actionvit.commands.options import PATH, cache_option, echo_json, json_option, output_option, several, wait_option
+from actionvit.commands.options import (
+    PATH,
+    cache_option,
+    echo_json,
+    json_option,
+    output_option,
+    overwrite_option,
+    several,
+    wait_option,
+)
 from actionvit.errors import ActionVitError
 from actionvit.text import file_size
 
@@ -166,13 +175,17 @@ def merge(stores: tuple[Path, ...], out: Path | None, wait: bool, as_json: bool)
 @output_option(required=True)
 @click.option("--root", type=PATH, help="Folder of the dataset.  [default: as recorded]")
 @several("--include", "also", metavar="NAME", help="Further quantity, such as layer9.  [repeatable]")
+@overwrite_option
 @json_option
-def export(store: Path, form: Any, out: Path, root: Path | None, also: tuple[str, ...], as_json: bool) -> None:
+def export(
+    store: Path, form: Any, out: Path, root: Path | None, also: tuple[str, ...], overwrite: bool, as_json: bool
+) -> None:
     """Write a store for other tools: id, label, source, splits, clip (N, K, D), frame (N, K, T, D), index (N, K, T).
 
     clip and frame are the embeddings per view and per frame, index the numbers of the sampled frames, for N videos
     with K views of T frames and embeddings of width D. Rows are in id order. Labels, sources and splits are those of
     the dataset as it is now; without it they are left out. npy-folder writes one .npy file per video.
+    An earlier export of the same store is replaced without --overwrite.
     """
     from actionvit.features.store.catalog import open_single
     from actionvit.features.store.export import export_store
@@ -187,7 +200,7 @@ def export(store: Path, form: Any, out: Path, root: Path | None, also: tuple[str
         if root:
             raise
         click.echo(f"warning: labels stay empty, the dataset is not where it was ({error}); give --root", err=True)
-    ids, labels = export_store(opened, out, form, columns=columns, also=also), columns["label"]
+    ids, labels = export_store(opened, out, form, columns=columns, also=also, overwrite=overwrite), columns["label"]
     unlabelled = sum(id not in labels for id in ids)
     files = [path for path in out.rglob("*") if path.is_file()] if out.is_dir() else [out]
     size = sum(path.stat().st_size for path in files)
@@ -195,6 +208,13 @@ def export(store: Path, form: Any, out: Path, root: Path | None, also: tuple[str
         echo_json({"file": str(out), "rows": len(ids), "unlabelled": unlabelled, "bytes": size})
         return
     click.echo(f"{out}: {len(ids):,} rows, {file_size(size)}")
+    names = [name for name in ("clip", "frame", "index", *also) if name in opened.quantities]
+    for name in ["frame"] if form == "npy-folder" else dict.fromkeys(names):
+        shape, dtype = opened.quantities[name]
+        click.echo(f"  {name}: ({', '.join(map(str, (len(ids), *shape)))}) {dtype}")
+    click.echo(f"  one text per row: id, {', '.join(columns)}")
+    if labels and not any(name.startswith("split-") for name in columns):
+        click.echo("  no splits: the dataset has no official ones")
     if labels and unlabelled:
         note(f"note: {unlabelled:,} rows are not in the dataset; their label is empty")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -57,6 +58,7 @@ def _print(findings: Findings) -> None:
     _lines([f"from {file}" for file in findings.files])
     if findings.classes:
         _bars(list(findings.classes.items()))
+    _print_plan(findings.splits)
     for split in findings.splits:
         _print_split(split)
     if findings.merged_sources:
@@ -76,6 +78,16 @@ def _print(findings: Findings) -> None:
         click.echo("Not decoded; --decode also finds broken, damaged and short videos, and look-alikes.")
 
 
+def _print_plan(splits: Sequence[SplitCheck]) -> None:
+    """Print how many splits `probe` makes, where it repeats those below with other seeds."""
+    from actionvit.pipeline.probing.tasks import SEEDS
+
+    protocol = splits[0].name.rpartition("-")[0] if splits else "official"
+    if protocol != "official":
+        parts = pluralize(len(splits), "fold" if protocol == "grouped" else "repeat")
+        click.echo(f"{protocol}: {parts} × {SEEDS} seeds = {len(splits) * SEEDS} splits; the first {len(splits)}:")
+
+
 def _print_split(split: SplitCheck) -> None:
     val = f", {split.val} val" if split.val else ""
     leaks = f", {_some(split.leaking_sources)} in both" if split.leaking_sources else ""
@@ -86,6 +98,8 @@ def _print_split(split: SplitCheck) -> None:
             f"  {split.leaking_videos} of {split.test} test videos have their source in training under the same class,"
             f" {split.shared_videos} under any class"
         )
+    if not logging.getLogger("actionvit").isEnabledFor(logging.INFO):  # the first rows only with -v
+        return
     for name, rows in split.first.items():
         for row in rows:
             source = f", source {row['source']}" if row["source"] != row["id"] else ""

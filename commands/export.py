@@ -11,6 +11,8 @@ from actionvit.commands.command import Command
 from actionvit.commands.options import output_option, weights_option
 from actionvit.commands.predict import open_run
 
+DATA_SUFFIXES = (".npz", ".npy", ".h5", ".hdf5", ".parquet", ".safetensors", ".csv")
+
 
 @click.command(
     cls=Command,
@@ -37,6 +39,11 @@ def command(run: str, out: Path | None, form: str, push: str | None, dry_run: bo
     from actionvit.pipeline.prediction import hub
     from actionvit.pipeline.prediction.export import export_hf
 
+    if out is not None and out.suffix in DATA_SUFFIXES:
+        raise click.UsageError(
+            f"-o/--output: got {out}, expected a folder for the model; `actionvit cache export STORE -o {out}` writes"
+            " embeddings"
+        )
     if out is None and push is None:
         raise click.UsageError("give -o/--output, --push, or both")
     if dry_run and push is None:

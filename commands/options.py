@@ -145,7 +145,7 @@ run_name_option = click.option(
     "--run-name",
     help="Name of the new run.  [default: built from the non-default options, e.g. base-linear-balanced]",
 )
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing run of that name.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing run or file of that name.")
 jobs_option = click.option(
     "--jobs", type=click.IntRange(1), default=2, show_default=True, help="Splits that are processed in parallel."
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
-from actionvit.commands.command import Command, command_warnings, warn, with_options
+from actionvit.commands.command import Command, command_warnings, note, warn, with_options
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.options import (
     VARIANT_HELP,
@@ -202,9 +202,7 @@ def _publish(
 
 def _print(result: ProbeResult, folder: Path) -> None:
     """Print the metrics of a run, the chosen hyper-parameters, and warnings."""
-    from collections import Counter
-
-    from actionvit.pipeline.experiments.tables import chosen_in_words
+    from actionvit.pipeline.experiments.tables import chosen_counts, edge_notes
 
     summary, splits = result.metrics["summary"], result.metrics["splits"]
     click.echo(f"\n{folder}")
@@ -215,15 +213,10 @@ def _print(result: ProbeResult, folder: Path) -> None:
         click.echo(metric_line(metric, summary[metric]))
     if mveb := result.info.get("mveb"):
         click.echo(f"  MVEB: accuracy {100 * mveb['accuracy']:.2f} %, macro F1 {100 * mveb['f1']:.2f} %, over 10 draws")
-    chosen = Counter(chosen_in_words(search) for search in result.info["search"])
-    counts = "; ".join(f"{value or 'the default (too few clips)'} ({count}×)" for value, count in chosen.items())
-    click.echo(f"  chosen {counts}, over {pluralize(len(splits), 'split')}")
-    if edges := sorted({name for search in result.info["search"] for name in search["at_edge"]}):
-        click.echo(
-            f"  note: {', '.join(edges)} was chosen at the edge of its grid; widen it with --grid and replace this run"
-            " with --overwrite",
-            err=True,
-        )
+    counts = [f"{value or 'the default (too few clips)'} ({n}×)" for value, n in chosen_counts(result.info["search"])]
+    click.echo(f"  chosen {'; '.join(counts)}, over {len(splits)} splits")
+    for text in edge_notes(result.info["search"]):
+        note(f"  note: {with_options(text)}, and replace this run with --overwrite")
     if final := result.info["final"]:
         click.echo(f"  final head: trained on all {final['videos']} videos; the figures above are of the splits' heads")
     if leaks := result.info["leaks"]:

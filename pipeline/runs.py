@@ -29,7 +29,7 @@ from actionvit.evaluation.summary import summarize
 from actionvit.features.atomic import atomic_folder, restore_folder, restore_folders
 from actionvit.pipeline.run_folder import INFO, check_place
 from actionvit.pipeline.tensor_file import dump_tensors, load_tensors
-from actionvit.text import first_line
+from actionvit.text import first_line, pluralize
 
 SCHEMA = 1
 """Version of the files of a run; a reader refuses a higher one."""
@@ -99,6 +99,13 @@ class Run:
     metrics: dict[str, Any]
     train: dict[str, list[str]]
     """Ids of the training clips by split name; empty if the run does not record them."""
+
+    def __repr__(self) -> str:
+        """Return `Run(runs/base-linear: 5 splits, 51 classes, top-1 61.2 %)`."""
+        predictions, top1 = self.predictions, self.metrics.get("summary", {}).get("top1")
+        figure = f", top-1 {100 * top1['mean']:.1f} %" if top1 else ""
+        splits = pluralize(len(predictions.split_names), "split")
+        return f"Run({self.folder}: {splits}, {len(predictions.class_names)} classes{figure})"
 
     @property
     def name(self) -> str:

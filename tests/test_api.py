@@ -177,6 +177,10 @@ def test_finetune_trains_a_head(sixty: Path, place: Path) -> None:
             lambda data, place: av.finetune(data, "tiny", train="all", tokens=True),
             "cannot be cached: add tokens=False",
         ),
+        (
+            lambda data, place: av.load_features(data, "tiny", cache=place, level="frames"),
+            "level: got 'frames', expected",
+        ),
         (lambda data, place: av.probe(data, cache=place, balanced=True, class_weight="effective"), "give one of them"),
     ],
 )

@@ -266,6 +266,27 @@ def test_export_gives_ids_labels_and_arrays_in_id_order(tmp_path: Path, form: st
         np.testing.assert_array_equal(found[name][1], numbered(0).arrays[name])
 
 
+@pytest.mark.parametrize("form", ["npz", "h5", "parquet", "safetensors", "npy-folder"])
+def test_export_replaces_only_earlier_exports_of_its_store(root: Path, tmp_path: Path, form: str) -> None:
+    file = tmp_path / "out"
+    arguments = ("export", root, "--format", form, "--output", file)
+    first = cache(*arguments)
+    assert first.exit_code == 0, first.exception
+    quantities = FeatureStore.open(root / "d" / "v-1").quantities
+    shape = ", ".join(map(str, quantities["frame"][0]))
+    assert f"  frame: (3, {shape}) float32" in first.stdout and "  one text per row: id, label" in first.stdout
+    assert cache(*arguments).exit_code == 0
+    if form == "npy-folder":
+        (file / "about.json").write_text("{}")
+    else:
+        file.write_bytes(b"somebody's notes")
+    refused = cache(*arguments)
+    message = "is no earlier export of"
+    assert isinstance(refused.exception, ActionVitError) and message in str(refused.exception)
+    assert "choose another --output, or --overwrite to replace it" in str(refused.exception)
+    assert cache(*arguments, "--overwrite").exit_code == 0 and cache(*arguments).exit_code == 0
+
+
 def read_npz(path: Path) -> dict[str, Any]:
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}

@@ -145,7 +145,8 @@ def test_check_without_decoding_opens_no_video(planted, monkeypatch):
 
 
 def test_check_explains_what_was_read(planted, tmp_path):
-    done = run("check", planted / "list.csv")
+    assert "class a, source" not in run("check", planted / "list.csv").stdout
+    done = run("check", planted / "list.csv", "-v")
     assert done.output.count("read as a table with a header: 16 videos, 2 classes, 1 official split") == 1
     assert "read as a table with a header: 16 videos, 2 classes, 1 official split" in done.stdout
     assert f"from {planted / 'list.csv'}" in done.stdout
@@ -212,6 +213,8 @@ def test_impossible_splits_do_not_stop_the_others(tmp_path):
 
 
 def test_check_without_lists_uses_the_default_splits(sixty):
+    plan = "grouped: 5 folds × 5 seeds = 25 splits; the first 5:\ngrouped-1: "
+    assert plan in run("check", sixty, "--format", "folder").stdout
     found = json.loads(run("check", sixty, "--format", "folder", "--json").stdout)
     assert [one["name"] for one in found["splits"]] == [f"grouped-{number}" for number in range(1, 6)]
     assert not any(one["leaking_sources"] for one in found["splits"])

@@ -97,6 +97,11 @@ def test_both_processors_have_the_run_s_mean_std_and_size(place: Path) -> None:
         assert config["size"] == {"shortest_edge": 32} and config["crop_size"] == {"height": 32, "width": 32}
 
 
+def test_a_data_file_as_output_is_refused() -> None:
+    result = invoke("export", "base-linear", "-o", "x.npz")
+    assert result.exit_code == 2 and "expected a folder" in result.output and "cache export" in result.output
+
+
 def front_matter(folder: Path) -> tuple[dict[str, Any], str]:
     _, head, body = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
     return yaml.safe_load(head), body

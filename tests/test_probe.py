@@ -21,6 +21,7 @@ from actionvit.features.store.writer import Writer
 from actionvit.heads.linear import LinearProbe
 from actionvit.heads.saving import load_head
 from actionvit.pipeline.datasets import Dataset, load_dataset
+from actionvit.pipeline.experiments.tables import chosen_counts, edge_notes
 from actionvit.pipeline.probing.features import coverage, read_tables
 from actionvit.pipeline.probing.probe import probe
 from actionvit.pipeline.probing.results import PlannedRun, ProbeResult, reserved_runs, videos_digest
@@ -319,6 +320,22 @@ def test_misspelled_variant_gets_a_suggestion(dataset, cache, tmp_path) -> None:
     assert str(refused.value) == (
         f"no embeddings of films in {tmp_path}; run `actionvit extract {dataset.root} --variant base`"
     )
+
+
+def test_parameters_at_an_edge_get_a_wider_grid() -> None:
+    search = {"parameter": "C", "values": [0.1, 1.0, 10.0], "chosen": 10.0, "at_edge": ["C"]}
+    inside = {**search, "chosen": 1.0, "at_edge": []}
+    (text,) = edge_notes([search, search, inside])
+    assert text == ("C 10, an edge of its grid, was chosen in 2 of 3 splits; widen it with grid=C=0.1,1,10,100,1000")
+    assert edge_notes([search, inside, inside]) == [], "rare"
+    (text,) = edge_notes([{**search, "chosen": 0.1}])
+    assert text.endswith("grid=C=0.001,0.01,0.1,1,10")
+    pairs = [{"k": k, "temperature": t} for k in (1, 3, 5) for t in (0.1, 0.2)]
+    several = {"parameter": "k × temperature", "values": pairs, "chosen": pairs[0], "at_edge": ["k", "temperature"]}
+    (text,) = edge_notes([several])
+    assert text.startswith("temperature 0.1, an edge"), "k is at least 1"
+    searches = [{**search, "chosen": value} for value in (10.0, 9.0, 10.0, 0.5)]
+    assert chosen_counts(searches) == [("C 0.5", 1), ("C 9", 1), ("C 10", 2)]
 
 
 def test_a_split_that_leaks_warns_with_the_count(dataset, cache, tmp_path) -> None:

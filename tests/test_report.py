@@ -241,6 +241,7 @@ def test_provenance_stands_at_the_bottom_with_the_commands(made: ReportFiles, pa
 def test_key_of_the_embeddings_is_shown_in_lines(pair: list[Run], tmp_path: Path) -> None:
     info = {**pair[0].info, "store": {"path": "store", "digest": "0", "key": {"decoder": "test", "schema": 1}}}
     page = report([dataclasses.replace(pair[0], info=info)], output=tmp_path / "report").html.read_text()
+    assert "Support: clips" in page
     block = page[page.index("<summary>Key of the embeddings</summary>") :].partition("</details>")[0]
     assert "\\n" not in block and len(block.splitlines()) >= 4
 
@@ -373,11 +374,14 @@ def test_latex_is_well_formed(content: Report) -> None:
     known = {
         *("begin", "end", "centering", "footnotesize", "caption", "label", "toprule", "midrule", "bottomrule"),
         *("cmidrule", "multicolumn", "pm", "Delta", "textbackslash", "textasciitilde", "textasciicircum", "times"),
-        *("usepackage", "small", "setlength", "tabcolsep"),
+        *("usepackage", "small", "setlength", "tabcolsep", "par"),
     }
     assert set(re.findall(r"\\([A-Za-z]+)", text)) <= known
     for title in METRIC_TITLES.values():
         assert title in text
+    captions = re.findall(r"\\caption\{(.*)\}", text)
+    assert len(captions) == 3 and not any(". " in caption for caption in captions)
+    assert "{\\footnotesize Fractions in percent." in text, "the other sentences stand below the table"
 
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")

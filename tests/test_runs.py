@@ -109,6 +109,13 @@ def test_what_is_written_is_read(run: Run) -> None:
     assert run.metrics == metrics(run)
 
 
+def test_a_run_prints_as_one_short_line(run: Run) -> None:
+    top1 = 100 * run.metrics["summary"]["top1"]["mean"]
+    splits = len(run.predictions.split_names)
+    names = len(run.predictions.class_names)
+    assert repr(run) == f"Run({run.folder}: {splits} splits, {names} classes, top-1 {top1:.1f} %)"
+
+
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     first, second = (write(tmp_path / name / "base", predictions()) for name in "ab")
     for path in sorted(first.folder.iterdir()):

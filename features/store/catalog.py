@@ -214,9 +214,10 @@ def single_store_folder(path: Path) -> Path:
     if (path / KEY).exists() or list(path.glob("part-*.h5")):  # without its key it is a damaged store
         return path
     folders = sorted(key_file.parent for below in ("*", "*/*") for key_file in path.glob(f"{below}/{KEY}"))
-    if len(folders) != 1:
-        names = ", ".join(map(str, folders)) or "`actionvit extract` makes one"
-        raise ActionVitError(f"{path}: not a store; it contains {len(folders)} stores, expected one: {names}")
+    if not folders:
+        raise ActionVitError(f"{path}: contains no store; `actionvit extract` makes one")
+    if len(folders) > 1:
+        raise ActionVitError(f"{path}: contains {len(folders)} stores; name one: {', '.join(map(str, folders))}")
     return folders[0]
 
 

@@ -30,6 +30,7 @@ def export_store(
     *,
     columns: Mapping[str, Mapping[str, str]],
     also: Sequence[str] = (),
+    overwrite: bool = False,
 ) -> list[str]:
     """Write a store's rows, in id order; return their ids.
 
@@ -38,7 +39,7 @@ def export_store(
     store : FeatureStore
         Its `id (N,)`, `clip (N, K, D)`, `frame (N, K, T, D)` and `index (N, K, T)` are written.
     out : Path
-        The file, or the folder for `npy-folder`; it appears complete, and replaces an existing one.
+        The file, or the folder for `npy-folder`; it appears complete, and replaces an earlier export of the store.
     format : {"npz", "h5", "parquet", "safetensors", "npy-folder"}
         `parquet` has one row per video, arrays as nested lists of fixed size, and needs pyarrow; `safetensors` has the
         texts as JSON in its metadata; `npy-folder` has `frame` only, one file per video.
@@ -46,11 +47,14 @@ def export_store(
         Further texts per video, such as `label` and `source`; empty where an id is absent.
     also : sequence of str
         Further quantities of the store, such as `layer9`.
+    overwrite : bool
+        Replace an existing file or folder of other content.
 
     Raises
     ------
     ActionVitError
-        If a quantity does not exist, the file cannot be written, or pyarrow is needed and not installed.
+        If a quantity does not exist, the file cannot be written or exists with other content, or pyarrow is needed and
+        not installed.
     """
     if unknown := [name for name in also if name not in store.quantities]:
         existing = ", ".join(sorted(store.quantities))
@@ -62,8 +66,22 @@ def export_store(
     about = {"dataset": store.dataset, "variant": store.variant, "digest": store.digest(), "key": store.key.to_dict()}
     arrays = {name: formats.Blocks(store, ids, name) for name in dict.fromkeys(names)}
     restore_folder(out)  # remove the leftovers of a killed export
+    if not overwrite:
+        _check_replaceable(out, store, about)
     with (atomic_folder if format == "npy-folder" else atomic_path)(out) as temporary:
         WRITERS[format](temporary, texts, arrays, json.dumps(about))
         if store.digest_of(ids) != about["digest"]:
             raise ActionVitError(f"{store.folder}: rows changed while they were exported; run this again")
     return ids
+
+
+def _check_replaceable(out: Path, store: FeatureStore, about: Mapping[str, object]) -> None:
+    """Raise ActionVitError if `out` exists and is neither an earlier export of the store nor an empty folder."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    new, old = json.loads(json.dumps(about)), formats.read_about(out)
+    if any(old.get(name) != new[name] for name in ("dataset", "variant", "key")):
+        raise ActionVitError(
+            f"{out} exists and is no earlier export of {store.folder}; choose another output=, or overwrite=True to"
+            " replace it"
+        )

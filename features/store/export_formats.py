@@ -191,3 +191,33 @@ def write_npy_folder(folder: Path, texts: Texts, arrays: Arrays, about: str) -> 
         writer.writerow(["file", *texts])
         writer.writerows(zip(names, *texts.values(), strict=True))
     (folder / "about.json").write_text(about + "\n", encoding="utf-8")
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """Return the origin that an export states, as given to its writer; empty if the path is no export."""
+    try:
+        about = json.loads(_about_text(path))
+        return about if isinstance(about, dict) else {}
+    except (OSError, ValueError, LookupError, TypeError, ImportError, zipfile.BadZipFile):
+        return {}
+
+
+def _about_text(path: Path) -> str | bytes:
+    if path.is_dir():
+        return (path / "about.json").read_text(encoding="utf-8")
+    if h5py.is_hdf5(path):
+        with h5py.File(path, "r") as file:
+            return str(file.attrs["actionvit"])
+    with path.open("rb") as opened:
+        start = opened.read(8)
+        if start.startswith(b"PAR1"):
+            import pyarrow.parquet as pq
+
+            return bytes(pq.read_schema(path).metadata[b"actionvit"])
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return archive.comment
+        size = int.from_bytes(start, "little")
+        if size > path.stat().st_size:
+            raise ValueError("not a safetensors file")
+        return str(json.loads(opened.read(size))["__metadata__"]["actionvit"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,55 @@ def chosen_in_words(search: Mapping[str, Any]) -> str:
     chosen = search["chosen"]
     named = chosen if isinstance(chosen, Mapping) else {search["parameter"]: chosen}
     return ", ".join(f"{name} {_plain(value)}" for name, value in named.items() if value is not None)
+
+
+def chosen_counts(searches: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
+    """Return each chosen setting in words with its number of searches, sorted by value."""
+    counts: Counter[str] = Counter()
+    order: dict[str, list[tuple[bool, Any]]] = {}
+    for search in searches:
+        counts[words := chosen_in_words(search)] += 1
+        values = _values(search["chosen"], search["parameter"]).values()
+        order[words] = [(isinstance(value, str), value) for value in values if value is not None]
+    return sorted(counts.items(), key=lambda item: order[item[0]])
+
+
+def edge_notes(searches: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return one sentence per parameter that at least half of the searches chose at an edge of its grid.
+
+    It names a grid with two more values beyond that edge; whole numbers do not go below 1.
+    """
+    notes = []
+    for name in sorted({name for search in searches for name in search["at_edge"]}):
+        chosen = Counter(_values(s["chosen"], s["parameter"])[name] for s in searches if name in s["at_edge"])
+        if 2 * chosen.total() < len(searches):
+            continue
+        tried = sorted({_values(value, s["parameter"])[name] for s in searches for value in s["values"]})
+        value, count = chosen.most_common(1)[0]
+        grid = [*tried, *_beyond(tried[-2:])] if value == tried[-1] else [*_beyond(tried[1::-1])[::-1], *tried]
+        if len(grid) == len(tried):
+            continue
+        notes.append(
+            f"{name} {_plain(value)}, an edge of its grid, was chosen in {count} of {len(searches)} splits;"
+            f" widen it with grid={name}={','.join(map(_plain, grid))}"
+        )
+    return notes
+
+
+def _values(value: Any, parameter: str) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {parameter: value}
+
+
+def _beyond(ends: Sequence[float]) -> list[float]:
+    """Return two values that continue a series with these last two, the outermost last."""
+    before, last = ends
+    factor = last / before if before else 0.0
+    if factor <= 0:
+        return []
+    more = [float(f"{last * factor**power:.3g}") for power in (1, 2)]
+    if isinstance(last, int):
+        return [value for value in dict.fromkeys(map(round, more)) if value >= 1 and value != last]
+    return more
 
 
 def _plain(value: Any) -> str:

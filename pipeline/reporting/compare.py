@@ -55,7 +55,7 @@ def compare_all(runs: Sequence[Run], *, names: Sequence[str] | None = None) -> l
     for comparison, (i, j) in zip(comparisons, pairs, strict=True):
         ratio = costs[j] / costs[i] if costs[i] and costs[j] else None
         comparison = replace(comparison, cost_ratio=ratio)
-        finished.append(replace(comparison, verdict=verdict(comparison)))
+        finished.append(replace(comparison, verdict=verdict(comparison, len(pairs))))
     return finished
 
 

@@ -142,7 +142,7 @@ def classes(report: Report) -> Table:
         rows.append(cells)
     columns = [Column(title="Class", words=True), Column(title="Support")]
     columns += [Column(title=title) for title in shown] * len(report.runs)
-    caption = "Every class, pooled over the splits, in percent; – is 0/0."
+    caption = f"Every class, pooled over the splits, in percent; – is 0/0. {_support(report)}"
     if "Precision" not in shown:
         caption += " Precision is in the CSV file."
     if not several:
@@ -192,6 +192,17 @@ def class_differences(report: Report, result: Comparison, number: int) -> Table:
         bodies=[("", rows)],
         sortable=True,
         source="per_class_differences",
+    )
+
+
+def _support(report: Report) -> str:
+    """Return what the column Support counts, and how often each clip is tested."""
+    times = {row.tests / row.support for row in report.runs[0].per_class if row.support}
+    if times == {1.0}:
+        return "Support: clips."
+    count = times.pop() if len(times) == 1 else 0.5
+    return (
+        f"Support: clips; each is tested {count:g} times." if count % 1 == 0 else "Support: clips, tested repeatedly."
     )
 
 

@@ -264,9 +264,17 @@ def _chosen(run: RunSection) -> dict[str, str]:
     return {
         name: next(iter(values))
         if len(values) == 1
-        else ", ".join(f"{value} in {pluralize(n, 'split')}" for value, n in sorted(values.items()))
+        else ", ".join(f"{value} in {pluralize(n, 'split')}" for value, n in sorted(values.items(), key=_by_number))
         for name, values in counts.items()
     }
+
+
+def _by_number(item: tuple[str, int]) -> tuple[bool, float, str]:
+    """Return a sort key of a value and its count: numbers in order, then words."""
+    try:
+        return (False, float(item[0]), "")
+    except ValueError:
+        return (True, 0.0, item[0])
 
 
 def _shell(command: Sequence[str]) -> str:

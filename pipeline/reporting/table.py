@@ -110,11 +110,15 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """Return a floating table for the package booktabs; small lines of a row make a row of their own."""
+    """Return a floating table for the package booktabs; small lines of a row make a row of their own.
+
+    The caption is the first sentence of the table's; the others stand below the table.
+    """
+    first, end, others = table.caption.partition(". ")
     alignment = "".join("l" if column.words else "r" for column in table.columns)
     size = "\\scriptsize" if sum(1 for _ in table.rows) > MANY_ROWS else "\\small"
     lines = ["\\begin{table}", "\\centering", size, "\\setlength{\\tabcolsep}{4pt}"]
-    lines += [f"\\caption{{{escape.latex(table.caption)}}}", f"\\label{{tab:{table.id}}}"]
+    lines += [f"\\caption{{{escape.latex(first + end.strip())}}}", f"\\label{{tab:{table.id}}}"]
     lines += [f"\\begin{{tabular}}{{{alignment}}}", "\\toprule"]
     lines += _latex_groups(table.groups) if table.groups else []
     lines += [_latex_row([column.title for column in table.columns]), "\\midrule"]
@@ -123,7 +127,8 @@ def to_latex(table: Table) -> str:
         notes = [" ".join(_notes(cell)) for cell in row]
         if any(notes):
             lines.append(" & ".join(f"\\footnotesize {escape.latex(note)}" if note else "" for note in notes) + " \\\\")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"]) + "\n"
+    below = [f"\n{{\\footnotesize {escape.latex(others)}\\par}}"] if others else []
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *below, "\\end{table}"]) + "\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

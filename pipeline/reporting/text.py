@@ -69,10 +69,11 @@ def p_value(p: float | None) -> str:
     return "–" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
 
 
-def p_equals(p: float) -> str:
-    """Return `p = 0.031`, or `p < 0.001`."""
+def p_equals(p: float, comparisons: int = 1) -> str:
+    """Return `p = 0.031`, or `p < 0.001`; of several comparisons, `p = 0.53 after Holm’s correction over 3 ...`."""
     text = p_value(p)
-    return f"p {text.replace('<', '< ')}" if text[0] == "<" else f"p = {text}"
+    after = f" after Holm’s correction over {comparisons} comparisons" if comparisons > 1 else ""
+    return (f"p {text.replace('<', '< ')}" if text[0] == "<" else f"p = {text}") + after
 
 
 def from_to(interval: Interval) -> str:
@@ -87,12 +88,12 @@ def is_shown(comparison: Comparison, name: str = "top1") -> bool:
     return delta.p_holm is not None and delta.p_holm < ALPHA and (low > 0 or high < 0)
 
 
-def verdict(comparison: Comparison) -> str:
-    """Return the conclusion that a paired comparison supports."""
+def verdict(comparison: Comparison, comparisons: int = 1) -> str:
+    """Return the conclusion that a paired comparison, one of several, supports."""
     a, b, top1 = comparison.a, comparison.b, comparison.delta["top1"]
     sources = pluralize(comparison.n_sources, "source")
     numbers = f"{signed(top1.value)} points, {INTERVAL} {from_to(top1.ci95)}"
-    sample = f"n = {pluralize(comparison.n_clips, 'clip')} from {sources}, {p_equals(comparison.p_holm)}"
+    sample = f"n = {pluralize(comparison.n_clips, 'clip')} from {sources}, {p_equals(comparison.p_holm, comparisons)}"
     if is_shown(comparison):
         better, worse = (b, a) if top1.value > 0 else (a, b)
         sentence = f"{better} is better than {worse}, trained as here, on new videos from new sources: "
@@ -103,10 +104,10 @@ def verdict(comparison: Comparison) -> str:
         sentence += " would be detected 4 times in 5."
     if comparison.n_sources < FEW_SOURCES:
         sentence += f" With {sources} the interval itself is uncertain."
-    return sentence + _other_metric(comparison) + _cost(comparison)
+    return sentence + _other_metric(comparison, comparisons) + _cost(comparison)
 
 
-def _other_metric(comparison: Comparison) -> str:
+def _other_metric(comparison: Comparison, comparisons: int) -> str:
     """Return the finding for mean class accuracy where it differs from that for top-1."""
     delta, shown = comparison.delta["mean_class_accuracy"], is_shown(comparison, "mean_class_accuracy")
     if is_shown(comparison) == shown:
@@ -114,7 +115,7 @@ def _other_metric(comparison: Comparison) -> str:
     tail = "is significant" if shown else "is not significant"
     return (
         f" The difference in mean class accuracy, {signed(delta.value)} points, {from_to(delta.ci95)}, {tail}"
-        f" ({p_equals(1.0 if delta.p_holm is None else delta.p_holm)})."
+        f" ({p_equals(1.0 if delta.p_holm is None else delta.p_holm, comparisons)})."
     )
 
 
@@ -146,7 +147,7 @@ def tests(comparison: Comparison, comparisons: int) -> str:
     top1 = comparison.delta["top1"]
     text = f"Corrected t test of top-1, clustered by source: {p_equals(1.0 if top1.p is None else top1.p)}"
     if comparisons > 1:
-        text += f"; after Holm’s correction over {comparisons} comparisons {p_equals(comparison.p_holm)}"
+        text += f"; {p_equals(comparison.p_holm, comparisons)}"
     shown = ", ".join(comparison.classes.shown)
     text += (
         f". Classes that differ significantly after correction: {shown}."
