@@ -104,7 +104,8 @@ def main() -> None:
         print(world, *(f"{row['protocol']}: {row['top1']}" for row in rows), sep="\n  ", flush=True)
     every = sorted(options.output.glob("[0-9][0-9].json"))
     rows = [row for file in every for row in json.loads(file.read_text(encoding="utf-8"))]
-    options.output.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    lines = ",\n".join(" " + json.dumps(row, ensure_ascii=False) for row in rows)
+    options.output.with_suffix(".json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

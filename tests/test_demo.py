@@ -42,7 +42,7 @@ def test_it_is_done_in_two_minutes_and_says_what_it_did(first):
     _, output, seconds = first
     assert seconds < 120
     assert f"{len(plan_clips())} clips drawn" in output
-    assert "learned motions from drawn clips" in output
+    assert "trained only on synthetic clips like these" in output
     commands = re.findall(r"^\$ (actionvit .+)$", output, re.MULTILINE)
     assert [shlex.split(line)[1] for line in commands] == ["data", "extract", "probe", "probe", "report"]
 
