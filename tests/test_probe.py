@@ -524,7 +524,7 @@ def test_a_dataset_of_one_class_is_refused_as_such(tmp_path, sources: int) -> No
         probe(one, read_tables(one, ["base"], cache=tmp_path / "cache"), ProbeSpec())
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+@pytest.mark.parametrize("encoding", ["latin-1", pytest.param("ascii", marks=pytest.mark.slow)])
 def test_odd_names_print_on_terminals_that_are_not_utf8(tmp_path, encoding: str) -> None:
     named = write_dataset(tmp_path / "клипы", classes=("бег", "跳跃"))
     write_store(tmp_path / "features-cache", named)
