@@ -181,7 +181,7 @@ def _warn_of_missing(dataset: Dataset, tables: Sequence[FeatureTable]) -> None:
             verbs = ("has", "is") if number == 1 else ("have", "are")
             warn(
                 f"{pluralize(number, 'video')} {verbs[0]} no {table.variant} embedding and {verbs[1]} left out:"
-                f" run `{extract_command(dataset, table.store)}`"
+                f" run {extract_command(dataset, table.store)}"
             )
 
 

@@ -163,9 +163,9 @@ def test_a_warning_names_keywords_and_options(
 
 def test_a_note_on_a_dataset_names_options(sixty: Path, tmp_path: Path) -> None:
     root = shutil.copytree(sixty, tmp_path / "clips", ignore=shutil.ignore_patterns("testTrain*"))
-    assert any("give their folder as splits_dir= to use them" in note for note in av.load_dataset(root).notes)
+    assert not any("splits" in note for note in av.load_dataset(root).notes)
     result = CliRunner().invoke(cli, ["data", "check", str(root)])
-    assert "give their folder as --splits-dir to use them" in result.stdout
+    assert "(--splits-dir reads them from" in result.stdout and "splits_dir" not in result.stdout
 
 
 def test_metrics_are_printed_with_spread_before_the_unit() -> None:

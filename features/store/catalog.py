@@ -151,8 +151,9 @@ def find_store(
         )
     requested = "".join(f" {name.replace('__', '.')}={value}" for name, value in settings.items()) if of_dataset else ""
     cached = sorted({store.variant for store in stores if store.dataset == dataset})
-    option = f"--variant {variant}" if variant in known else "--encoder SRC"
-    advice = f"run `actionvit extract {root or 'ROOT'} {option}`"
+    root = root or Path("ROOT")
+    command = f"`actionvit extract {root} --variant {variant}`"
+    advice = f"run {command if variant in known else f'`actionvit extract {root} --encoder SRC`'}"
     raise ActionVitError(_no_store(cache, dataset, f"{variant}{requested}", advice, cached, known))
 
 

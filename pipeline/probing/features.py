@@ -177,11 +177,11 @@ def table_of(dataset: Dataset, store: FeatureStore, videos: Sequence[Video], qua
 
 
 def extract_command(dataset: Dataset, store: FeatureStore) -> str:
-    """Return the command that embeds a dataset's missing videos with the encoder of a store."""
+    """Return the command, in backquotes, that embeds a dataset's missing videos with the encoder of a store."""
     root, source = shlex.quote(str(dataset.origin or dataset.root)), str(store.info.get("weights", "SRC"))
     if "family" in store.key.model:  # not a TimeSformer
-        return f"actionvit extract {root} --encoder {shlex.quote(f'{store.variant}={source}')}"
-    return f"actionvit extract {root} --variant {store.variant}"
+        return f"`actionvit extract {root} --encoder {shlex.quote(f'{store.variant}={source}')}`"
+    return f"`actionvit extract {root} --variant {store.variant}`"
 
 
 def coverage(dataset: Dataset, table: FeatureTable) -> dict[str, Any]:

@@ -155,5 +155,5 @@ def _check_sets(dataset: Dataset, tasks: Sequence[Task], table: FeatureTable) ->
         if classes < 2 or not len(test):
             raise ActionVitError(
                 f"split {task.name}: of {len(task.split.train)} training and {len(task.split.test)} test videos"
-                f" {len(train)} and {len(test)} are cached; run `{extract_command(dataset, table.store)}`"
+                f" {len(train)} and {len(test)} are cached; run {extract_command(dataset, table.store)}"
             )
