@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from actionvit.errors import ActionVitError
@@ -68,5 +67,6 @@ def locked_run(folder: Path, *, wait: bool = False) -> Iterator[None]:
         try:
             yield
         finally:
-            if training.is_dir() and [path.name for path in training.iterdir()] == [LOCK]:
-                shutil.rmtree(training, ignore_errors=True)
+            with suppress(OSError):  # checkpoints of an unfinished training keep the folder
+                (training / LOCK).unlink()
+                training.rmdir()
