@@ -3,43 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
+from file_trees import error, labels, put, sizes, tree
 
-from actionvit.errors import ActionVitError
 from actionvit.pipeline.datasets import load_dataset
 from actionvit.pipeline.datasets.dataset import Dataset
-
-
-def tree(root: Path, *names: str, **texts: str) -> Path:
-    """Make empty files, or list files with the text given by a name whose `.` and `/` are written `__` and `___`."""
-    for name in names:
-        put(root, name)
-    for name, text in texts.items():
-        put(root, name.replace("___", "/").replace("__", "."), text)
-    return root
-
-
-def put(root: Path, name: str, text: str = "") -> Path:
-    (root / name).parent.mkdir(parents=True, exist_ok=True)
-    (root / name).write_text(text, encoding="utf-8")
-    return root / name
-
-
-def error(root: Path, **options) -> str:
-    with pytest.raises(ActionVitError) as caught:
-        load_dataset(root, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def labels(dataset: Dataset) -> dict[str, str]:
-    return {video.id: video.label for video in dataset.videos}
-
-
-def sizes(dataset: Dataset) -> list[tuple[int, int, int]]:
-    return [(len(split.train), len(split.val), len(split.test)) for split in dataset.official]
 
 
 def noted(dataset: Dataset, text: str) -> bool:

@@ -5,43 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from file_trees import error, labels, put, sizes, tree
 
-from actionvit.errors import ActionVitError
 from actionvit.pipeline.datasets import load_dataset
-
-
-def tree(root: Path, *names: str, **texts: str) -> Path:
-    """Make empty files, or files with the text given by a name whose `.` and `/` are written `__` and `___`."""
-    for name in names:
-        put(root, name)
-    for name, text in texts.items():
-        put(root, name.replace("___", "/").replace("__", "."), text)
-    return root
-
-
-def put(root: Path, name: str, text: str = "") -> Path:
-    (root / name).parent.mkdir(parents=True, exist_ok=True)
-    (root / name).write_text(text, encoding="utf-8")
-    return root / name
-
-
-def error(root: Path, **options) -> str:
-    with pytest.raises(ActionVitError) as caught:
-        load_dataset(root, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def notes(root: Path, **options) -> str:
     return "\n".join(load_dataset(root, **options).notes)
-
-
-def labels(root: Path, **options) -> dict[str, str]:
-    return {video.id: video.label for video in load_dataset(root, **options).videos}
-
-
-def sizes(root: Path, **options) -> list[tuple[int, int, int]]:
-    return [(len(s.train), len(s.val), len(s.test)) for s in load_dataset(root, **options).official]
 
 
 # Folders called like sets.
@@ -58,12 +28,12 @@ def sizes(root: Path, **options) -> list[tuple[int, int, int]]:
 def test_set_folders_are_sets_by_any_usual_name(tmp_path, train, test, below):
     root = tree(tmp_path, *(f"{name}/{label}/{below}{name}.mp4" for name in (train, test) for label in ("clap", "run")))
     assert load_dataset(root).class_names == ("clap", "run") and load_dataset(root).format == "sets"
-    assert sizes(root) == [(2, 0, 2)]
+    assert sizes(load_dataset(root)) == [(2, 0, 2)]
 
 
 def test_sets_of_mixed_depth_are_kept(tmp_path):
     root = tree(tmp_path, "train/clap/1.mp4", "train/run/2.mp4", "test/clap/sub/3.mp4", "test/run/sub/4.mp4")
-    assert sizes(root) == [(2, 0, 2)]
+    assert sizes(load_dataset(root)) == [(2, 0, 2)]
 
 
 def test_class_names_that_contain_a_set_stay_classes(tmp_path):
@@ -116,7 +86,7 @@ NAMED = {"clips/a.mp4": "clap", "clips/b.mp4": "run", "clips/c.mp4": "walk"}
 )
 def test_class_names_are_read_in_any_usual_form(tmp_path, name, text):
     put(tmp_path, name, text)
-    assert labels(put(tree(tmp_path, *CLIPS), "list.txt", LIST)) == NAMED
+    assert labels(load_dataset(put(tree(tmp_path, *CLIPS), "list.txt", LIST))) == NAMED
 
 
 @pytest.mark.parametrize(
@@ -141,7 +111,7 @@ def test_two_files_of_class_names_that_disagree_are_refused(tmp_path):
     message = error(root / "list.txt")
     assert "classes.txt` and `labels.txt` name class 1 `run` and `walk`; keep" in message
     put(root, "labels.txt", "clap\nrun\nwalk\njump\n")
-    assert labels(root / "list.txt") == NAMED
+    assert labels(load_dataset(root / "list.txt")) == NAMED
 
 
 def test_names_that_contradict_the_class_folders_are_refused(tmp_path):
@@ -155,7 +125,7 @@ def test_names_without_numbers_need_a_label_0(tmp_path):
     root = tree(tmp_path, *CLIPS, list__txt=text, classes__txt="clap\nrun\nwalk\n")
     assert "count from 0 or from 1?" in error(root / "list.txt")
     put(root, "classes.txt", "1 clap\n2 run\n3 walk\n")
-    assert labels(root / "list.txt") == {"clips/a.mp4": "clap", "clips/b.mp4": "run"}
+    assert labels(load_dataset(root / "list.txt")) == {"clips/a.mp4": "clap", "clips/b.mp4": "run"}
 
 
 def test_per_video_labels_are_no_class_names(tmp_path):
@@ -167,7 +137,7 @@ def test_numbers_in_headed_tables_get_names_or_a_note(tmp_path):
     root = tree(tmp_path, *CLIPS, list__csv="path,label\n" + LIST.replace(" ", ","))
     assert "labels are numbers without names (3 classes)" in notes(root / "list.csv")
     put(root, "classes.txt", "clap\nrun\nwalk\n")
-    assert labels(root / "list.csv") == NAMED
+    assert labels(load_dataset(root / "list.csv")) == NAMED
     folder = tree(tmp_path / "hf", "a.mp4", "b.mp4", metadata__csv="file_name,label\na.mp4,0\nb.mp4,1\n")
     assert "labels are numbers without names (2 classes)" in notes(folder)
 
@@ -206,7 +176,7 @@ def test_rows_of_another_length_are_refused(tmp_path, text, line):
 
 def test_empty_cells_at_the_end_are_harmless(tmp_path):
     root = tree(tmp_path, "a.mp4", "b.mp4", list__csv="path,label\na.mp4,clap,,\nb.mp4,run\n,,\n")
-    assert labels(root / "list.csv") == {"a.mp4": "clap", "b.mp4": "run"}
+    assert labels(load_dataset(root / "list.csv")) == {"a.mp4": "clap", "b.mp4": "run"}
 
 
 # Columns.
@@ -215,14 +185,17 @@ def test_empty_cells_at_the_end_are_harmless(tmp_path):
 @pytest.mark.parametrize("name", ["class", "label_name", "category"])
 def test_a_column_of_names_comes_before_numbers(tmp_path, name):
     text = f"path,label,{name}\na.mp4,0,clap\nb.mp4,1,run\n"
-    assert labels(tree(tmp_path, "a.mp4", "b.mp4", list__csv=text) / "list.csv") == {"a.mp4": "clap", "b.mp4": "run"}
+    assert labels(load_dataset(tree(tmp_path, "a.mp4", "b.mp4", list__csv=text) / "list.csv")) == {
+        "a.mp4": "clap",
+        "b.mp4": "run",
+    }
     assert "not read" not in notes(tmp_path / "list.csv")
 
 
 def test_a_coarser_column_does_not_replace_numbers(tmp_path):
     text = "path,label,category\na.mp4,0,sport\nb.mp4,1,sport\nc.mp4,2,home\n"
     root = tree(tmp_path, "a.mp4", "b.mp4", "c.mp4", list__csv=text)
-    assert set(labels(root / "list.csv").values()) == {"0", "1", "2"}
+    assert set(labels(load_dataset(root / "list.csv")).values()) == {"0", "1", "2"}
     assert "columns of `list.csv` not read: `category`" in notes(root / "list.csv")
 
 
@@ -238,7 +211,7 @@ def test_unknown_columns_of_times_are_refused(tmp_path, column):
 )
 def test_usual_columns_of_times_are_read(tmp_path, start, end):
     root = tree(tmp_path, "a.mp4", list__csv=f"path,label,{start},{end}\na.mp4,clap,1,2.5\na.mp4,run,3,4\n")
-    assert labels(root / "list.csv") == {"a.mp4@1-2.5": "clap", "a.mp4@3-4": "run"}
+    assert labels(load_dataset(root / "list.csv")) == {"a.mp4@1-2.5": "clap", "a.mp4@3-4": "run"}
     assert "two numbers" in error(put(root, "b.csv", f"path,label,{start}\na.mp4,clap,1\n"))
 
 
@@ -277,11 +250,11 @@ def test_table_of_a_set_is_read_with_its_siblings(tmp_path):
     put(root, "train.csv", f"{header}a.mp4,clap\nb.mp4,run\n")
     put(root, "val.csv", f"{header}c.mp4,clap\n")
     put(root, "test.csv", "path\nd.mp4\n")
-    assert sizes(root / "train.csv") == [(2, 1, 0)] and "1 test video without a label left out" in notes(
+    assert sizes(load_dataset(root / "train.csv")) == [(2, 1, 0)] and "1 test video without a label left out" in notes(
         root / "val.csv"
     )
     put(root, "test.csv", f"{header}d.mp4,run\n")
-    assert sizes(root / "train.csv") == sizes(root) == [(2, 1, 1)]
+    assert sizes(load_dataset(root / "train.csv")) == sizes(load_dataset(root)) == [(2, 1, 1)]
     put(root, "val.csv", "c.mp4,clap\n")
     assert "has a header, and `val.csv` beside it has none" in error(root / "train.csv")
     put(root, "train.csv", "path,label,split\na.mp4,clap,train\nb.mp4,run,test\n")
@@ -294,8 +267,12 @@ def test_each_list_has_a_folder_of_its_own(tmp_path, header):
     put(root, "drawn_train_list.csv", f"{header}clap/a.mp4,clap\nrun/b.mp4,run\n")
     put(root, "drawn_val_list.csv", f"{header}clap/a.mp4,clap\n")
     for place in (root, root / "drawn_train_list.csv"):
-        assert sizes(place) == [(2, 1, 0)]
-        assert set(labels(place)) == {"videos_train/clap/a.mp4", "videos_train/run/b.mp4", "videos_val/clap/a.mp4"}
+        assert sizes(load_dataset(place)) == [(2, 1, 0)]
+        assert set(labels(load_dataset(place))) == {
+            "videos_train/clap/a.mp4",
+            "videos_train/run/b.mp4",
+            "videos_val/clap/a.mp4",
+        }
 
 
 def test_paths_in_two_folders_are_noted(tmp_path):
@@ -324,7 +301,7 @@ def test_lists_of_another_dataset_beside_root_are_not_named(tmp_path):
 def test_second_pair_of_lists_is_named(tmp_path):
     root = tree(tmp_path, "videos/a.mp4", "videos/b.mp4", train__txt="a.mp4 x\n", val__txt="b.mp4 y\n")
     put(root, "other.txt", "videos/a.mp4 y\n")
-    assert sizes(root) == [(1, 1, 0)] and "1 list file in" in notes(root) and "`other.txt`" in notes(root)
+    assert sizes(load_dataset(root)) == [(1, 1, 0)] and "1 list file in" in notes(root) and "`other.txt`" in notes(root)
 
 
 # Videofolders and public sets.
@@ -381,7 +358,7 @@ def test_lists_of_minus_one_are_unlabeled(tmp_path):
 
 def test_numbers_written_in_two_ways_are_one_class(tmp_path):
     root = tree(tmp_path, "a.mp4", "b.mp4", "c.mp4", list__csv="path,label\na.mp4,1\nb.mp4,1.0\nc.mp4,02\n")
-    assert labels(root / "list.csv") == {"a.mp4": "1", "b.mp4": "1", "c.mp4": "2"}
+    assert labels(load_dataset(root / "list.csv")) == {"a.mp4": "1", "b.mp4": "1", "c.mp4": "2"}
 
 
 @pytest.mark.parametrize("text", ["path,label\na.mp4,{}\nb.mp4,1\n", "a.mp4 {}\nb.mp4 1\n"])
@@ -407,7 +384,9 @@ def test_missing_values_are_no_class(tmp_path):
 
 def test_lists_of_paths_take_their_classes_from_folders(tmp_path):
     root = tree(tmp_path, "clap/a.mp4", "run/b.mp4", train__txt="clap/a.mp4\n", test__txt="run/b.mp4\n")
-    assert labels(root) == {"clap/a.mp4": "clap", "run/b.mp4": "run"} and sizes(root) == [(1, 0, 1)]
+    assert labels(load_dataset(root)) == {"clap/a.mp4": "clap", "run/b.mp4": "run"} and sizes(load_dataset(root)) == [
+        (1, 0, 1)
+    ]
     assert load_dataset(root).description == "a list of paths, classes by folder"
     one = tree(tmp_path / "b", "v/a.mp4", "v/b.mp4", train__txt="v/a.mp4\n", test__txt="v/b.mp4\n")
     assert load_dataset(one).class_names == ()
@@ -415,7 +394,7 @@ def test_lists_of_paths_take_their_classes_from_folders(tmp_path):
 
 def test_column_names_with_blanks_are_read(tmp_path):
     root = tree(tmp_path, "a.mp4", "b.mp4", list__csv="File Name,Class-Name\na.mp4,clap\nb.mp4,run\n")
-    assert labels(root / "list.csv") == {"a.mp4": "clap", "b.mp4": "run"}
+    assert labels(load_dataset(root / "list.csv")) == {"a.mp4": "clap", "b.mp4": "run"}
 
 
 def test_classes_of_frame_folders_beside_videos_are_noted(tmp_path):
@@ -439,7 +418,7 @@ def test_json_lines_of_sets_are_read_together(tmp_path):
     record = '{{"video": "{}", "label": "{}"}}\n'
     root = tree(tmp_path, "a.mp4", "b.mp4", train__jsonl=record.format("a.mp4", "x"))
     put(root, "test.jsonl", record.format("b.mp4", "y"))
-    assert sizes(root / "train.jsonl") == [(1, 0, 1)]
+    assert sizes(load_dataset(root / "train.jsonl")) == [(1, 0, 1)]
 
 
 @pytest.mark.parametrize("folder", ["splits", "annotations", "meta"])
@@ -447,7 +426,7 @@ def test_lists_in_usual_folders_are_read(tmp_path, folder):
     root = tree(tmp_path, "clap/a.mp4", "run/b.mp4")
     put(root, f"{folder}/train.txt", "clap/a.mp4\n")
     put(root, f"{folder}/test.txt", "run/b.mp4\n")
-    assert sizes(root) == [(1, 0, 1)] and load_dataset(root).class_names == ("clap", "run")
+    assert sizes(load_dataset(root)) == [(1, 0, 1)] and load_dataset(root).class_names == ("clap", "run")
 
 
 def test_decimal_labels_are_noted(tmp_path):
