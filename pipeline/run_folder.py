@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from actionvit.errors import ActionVitError
 from actionvit.features.atomic import make_folder
@@ -30,7 +31,7 @@ def check_place(folder: Path, *, overwrite: bool, dataset: str = "", differences
         return
     if not overwrite:
         about, example = f" with {differences}" if differences else "", ""
-        if dataset and (recorded := _recorded_dataset(folder)) not in ("", dataset):
+        if dataset and (recorded := _dataset_name(recorded_info(folder))) not in ("", dataset):
             about, example = f", of dataset {recorded} (this one: {dataset})", f"for example {dataset}-{folder.name}, "
         raise ActionVitError(
             f"run {folder} exists{about}: choose another run_name=, {example}or overwrite=True to replace it"
@@ -39,12 +40,19 @@ def check_place(folder: Path, *, overwrite: bool, dataset: str = "", differences
         raise ActionVitError(f"{folder} exists and is not a run (no {INFO}): choose another name")
 
 
-def _recorded_dataset(folder: Path) -> str:
-    """Return the name of a run's dataset; empty if it cannot be read."""
+def recorded_info(folder: Path) -> dict[str, Any]:
+    """Return a run's `run.json`; empty if it is missing or cannot be read."""
     try:
-        return str(json.loads((folder / INFO).read_text(encoding="utf-8"))["dataset"]["name"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return ""
+        info = json.loads((folder / INFO).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return info if isinstance(info, dict) else {}
+
+
+def _dataset_name(info: dict[str, Any]) -> str:
+    """Return the name of a run's dataset; empty if it is not recorded."""
+    dataset = info.get("dataset")
+    return str(dataset.get("name", "")) if isinstance(dataset, dict) else ""
 
 
 def training_folder(folder: Path) -> Path:

@@ -25,7 +25,7 @@ from actionvit.pipeline.datasets.splits import leaking_sources
 from actionvit.pipeline.probing.features import FeatureTable, coverage
 from actionvit.pipeline.probing.spec import ProbeSpec
 from actionvit.pipeline.probing.tasks import Fitted, Task, plan
-from actionvit.pipeline.run_folder import INFO, check_place, locked_run
+from actionvit.pipeline.run_folder import check_place, locked_run, recorded_info
 from actionvit.pipeline.run_names import default_name
 from actionvit.pipeline.runs import Predictions, Run, measure, versions, write_run
 from actionvit.settings import settings_of
@@ -59,6 +59,7 @@ class ProbeResult:
         """
         folder = runs / (name or self.name)
         tensors, config = dump_head(self.head)
+        keys = [store["key"] for store in self.info["stores"]]
         return write_run(
             folder,
             info=self.info,
@@ -73,7 +74,7 @@ class ProbeResult:
                 "trained_on": self.trained_on,
             },
             train=self.train,
-            overwrite=overwrite or _same_identity(folder, self.info, [store["key"] for store in self.info["stores"]]),
+            overwrite=overwrite or _same_identity(recorded_info(folder), self.info, keys),
         )
 
 
@@ -186,12 +187,10 @@ def reserved_runs(
             folder = runs / (name or run_name(identity["variant"], run.spec) + run.suffix)
             keys = [table.store.key.to_dict() for table in run.tables]
             locks.enter_context(locked_run(folder))
-            check_place(
-                folder,
-                overwrite=overwrite or _same_identity(folder, identity, keys),
-                dataset=dataset.name,
-                differences=_differences(folder, identity, keys),
-            )
+            recorded = recorded_info(folder)
+            replaced = overwrite or _same_identity(recorded, identity, keys)
+            differences = "" if replaced else _differences(recorded, identity, keys)
+            check_place(folder, overwrite=replaced, dataset=dataset.name, differences=differences)
         yield
 
 
@@ -291,22 +290,21 @@ def has_same_result(
     folder: Path, spec: ProbeSpec, dataset: Dataset, stores: Sequence[FeatureStore], ids: Sequence[str]
 ) -> bool:
     """Return whether a run has this spec, these embeddings and videos, and was made with these versions."""
+    recorded = recorded_info(folder)
     try:
-        recorded = json.loads((folder / INFO).read_text(encoding="utf-8"))
         return bool(
             _current(recorded["spec"]) == _spec(spec)
             and [entry["digest"] for entry in recorded["stores"]] == [store.digest() for store in stores]
             and recorded["videos_digest"] == videos_digest(dataset, ids, plan(dataset, spec))
             and recorded["versions"] == versions(*VERSIONS)
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return False
 
 
-def _differences(folder: Path, identity: dict[str, Any], keys: Sequence[dict[str, Any]]) -> str:
+def _differences(recorded: dict[str, Any], identity: dict[str, Any], keys: Sequence[dict[str, Any]]) -> str:
     """Return how an existing run differs from a new one: `other settings: folds=5 (here 3)`; empty if unreadable."""
     try:
-        recorded = json.loads((folder / INFO).read_text(encoding="utf-8"))
         old, new = _current(recorded["spec"]), {"select_on": "folds", **identity["spec"]}
         names = {field: about.name or field for field, about in settings_of(ProbeSpec).items()}
         changed = [
@@ -319,7 +317,7 @@ def _differences(folder: Path, identity: dict[str, Any], keys: Sequence[dict[str
         if [store["key"] for store in recorded["stores"]] != json.loads(json.dumps(keys)):
             return "other embeddings"
         return "" if recorded["videos_digest"] == identity["videos_digest"] else "other videos or splits"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         return ""
 
 
@@ -330,15 +328,14 @@ def _value(value: Any) -> str:
     return "default" if value is None else str(value)
 
 
-def _same_identity(folder: Path, identity: dict[str, Any], keys: Sequence[dict[str, Any]]) -> bool:
-    """Return whether a run has the same videos, splits, settings and store keys; False if it cannot be read."""
+def _same_identity(recorded: dict[str, Any], identity: dict[str, Any], keys: Sequence[dict[str, Any]]) -> bool:
+    """Return whether a run.json has the same videos, splits, settings and store keys; False if it is malformed."""
     try:
-        recorded = json.loads((folder / INFO).read_text(encoding="utf-8"))
         same = [store["key"] for store in recorded["stores"]] == json.loads(json.dumps(keys))
         return (
             same
             and all(recorded[key] == identity[key] for key in IDENTITY)
             and {**_current(recorded["spec"]), "final": None} == {**identity["spec"], "final": None}
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return False
