@@ -72,7 +72,7 @@ def probe(
     """
     from actionvit.pipeline.probing.features import read_tables
     from actionvit.pipeline.probing.probe import probe as run_stage
-    from actionvit.pipeline.probing.results import PlannedRun, reserved_runs
+    from actionvit.pipeline.probing.results import planned_runs, reserved_runs
     from actionvit.pipeline.probing.spec import ProbeSpec
     from actionvit.settings import make_spec
 
@@ -83,10 +83,10 @@ def probe(
     tables = read_tables(dataset, names, cache=Path(cache), quantity=spec.features, num_frames=num_frames, size=size)
     if run_name is not None and (len(tables) > 1 or fuse):
         raise ActionVitError(f"run_name: got {run_name!r} for several runs, expected one variant and no fusion")
-    groups = [([table], "") for table in tables] + ([(tables, f"-fused-{fuse}")] if fuse else [])
-    planned = [PlannedRun(tables=used, spec=spec, suffix=suffix) for used, suffix in groups]
+    fusion = [fuse] if fuse else []
+    planned = planned_runs(tables, [spec], fusion)
     with reserved_runs(Path(runs), dataset, planned, name=run_name, overwrite=overwrite):
-        results = run_stage(dataset, tables, spec, fusion=[fuse] if fuse else [], jobs=jobs)
+        results = run_stage(dataset, tables, spec, fusion=fusion, jobs=jobs)
         written = [result.write(Path(runs), name=run_name, overwrite=overwrite) for result in results]
     return written[0] if isinstance(variant, str) else written
 

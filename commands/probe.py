@@ -101,7 +101,7 @@ def command(
     from actionvit.pipeline.probing.features import read_tables
     from actionvit.pipeline.probing.mveb import probe_mveb
     from actionvit.pipeline.probing.probe import probe
-    from actionvit.pipeline.probing.results import PlannedRun, reserved_runs
+    from actionvit.pipeline.probing.results import planned_runs, reserved_runs
     from actionvit.pipeline.probing.tasks import plan
 
     dataset = data.open()
@@ -129,12 +129,9 @@ def command(
     _warn_of_missing(dataset, tables)
     if not mveb and (untested := untested_classes(dataset, [task.split for task in plan(dataset, specs[0])])):
         warn(with_options(untested))
-    planned = []
-    if not mveb:
-        groups = [*(([table], "") for table in tables), *((tables, f"-fused-{rule}") for rule in fuse)]
-        if run_name and len(specs) * len(groups) > 1:
-            raise click.UsageError(f"--run-name names one run, and there are {len(specs) * len(groups)}; leave it out")
-        planned = [PlannedRun(tables=used, spec=each, suffix=suffix) for each in specs for used, suffix in groups]
+    planned = [] if mveb else planned_runs(tables, specs, fuse)
+    if run_name and len(planned) > 1:
+        raise click.UsageError(f"--run-name names one run, and there are {len(planned)}; leave it out")
     with reserved_runs(runs, dataset, planned, name=run_name, overwrite=overwrite):
         results = probe_mveb(dataset, tables, specs[0]) if mveb else []
         for each in specs if not mveb else ():

@@ -18,7 +18,7 @@ from actionvit.heads.gradient import GradientHead
 from actionvit.heads.saving import head_class
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.probing.features import FeatureTable, extract_command
-from actionvit.pipeline.probing.results import ProbeResult, make_result
+from actionvit.pipeline.probing.results import ProbeResult, fused_suffix, make_result
 from actionvit.pipeline.probing.spec import ProbeSpec
 from actionvit.pipeline.probing.tasks import Fitted, Task, fit_final, fit_task, fuse_task, plan
 from actionvit.settings import settings_of
@@ -77,7 +77,7 @@ def probe(
         for rule in fusion:
             fused = [fuse_task(members, rule) for members in zip(*by_table, strict=True)]
             members = [final for final in finals if final]
-            outcomes.append((list(tables), fused, fuse_task(members, rule) if members else None, f"-fused-{rule}"))
+            outcomes.append((list(tables), fused, fuse_task(members, rule) if members else None, fused_suffix(rule)))
     return [make_result(dataset, used, fitted, spec, suffix, final=final) for used, fitted, final, suffix in outcomes]
 
 

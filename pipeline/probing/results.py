@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.config import TimeSformerConfig
 from actionvit.features.timesformer.variants import gmac
 from actionvit.heads.base import Head
-from actionvit.heads.fusion import LateFusion
+from actionvit.heads.fusion import FusionRule, LateFusion
 from actionvit.heads.saving import dump_head
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import leaking_sources
@@ -156,6 +156,19 @@ class PlannedRun:
     spec: ProbeSpec
     suffix: str = ""
     """Of the default name, for fused runs."""
+
+
+def planned_runs(
+    tables: Sequence[FeatureTable], specs: Sequence[ProbeSpec], fusion: Iterable[FusionRule] = ()
+) -> list[PlannedRun]:
+    """Return the runs of `probe`: each table and each fusion of them, with each spec."""
+    groups = [([table], "") for table in tables] + [(list(tables), fused_suffix(rule)) for rule in fusion]
+    return [PlannedRun(tables=used, spec=spec, suffix=suffix) for spec in specs for used, suffix in groups]
+
+
+def fused_suffix(rule: FusionRule) -> str:
+    """Return the end of the name of a fused run."""
+    return f"-fused-{rule}"
 
 
 @contextmanager
