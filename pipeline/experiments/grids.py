@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -19,12 +18,11 @@ from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import default_protocol
 from actionvit.pipeline.probing.features import FeatureTable, Quantity, StoreChoice, read_tables
 from actionvit.pipeline.probing.probe import probe
-from actionvit.pipeline.probing.results import ProbeResult, has_same_result, run_name
+from actionvit.pipeline.probing.results import ProbeResult, ensure_run, run_name
 from actionvit.pipeline.probing.spec import ProbeSpec, features_of
 from actionvit.pipeline.probing.subsets import tail_ranks
 from actionvit.pipeline.probing.tasks import plan
-from actionvit.pipeline.run_folder import locked_run, training_folder
-from actionvit.pipeline.runs import Run, design_of, read_run
+from actionvit.pipeline.runs import Run, design_of
 
 Row = dict[str, Any]
 
@@ -158,19 +156,19 @@ def run_cells(
         if quantity not in stores:
             stores[quantity] = read_tables(dataset, [variant], cache=cache, quantity=quantity, **chosen)[0]
         table = stores[quantity]
+
+        def make(cell: Cell = cell, table: FeatureTable = table, before: int = before) -> ProbeResult:
+            (result,) = probe(
+                *(dataset, [table], cell.spec),
+                jobs=jobs,
+                on_task=lambda done, _: on_head(before + done, sum(sizes)),
+            )
+            return result
+
         folder = runs / run_name(variant, cell.spec)
-        is_done = partial(has_same_result, folder, cell.spec, dataset, [table.store], table.id.tolist())
-        if not is_done() or training_folder(folder).exists():  # a killed process leaves its lock
-            with locked_run(folder, wait=True):
-                if not is_done():  # by another process meanwhile
-                    (result,) = probe(
-                        *(dataset, [table], cell.spec),
-                        jobs=jobs,
-                        on_task=lambda done, _, before=before: on_head(before + done, sum(sizes)),  # type: ignore[misc]
-                    )
-                    result.write(runs, name=folder.name, overwrite=True)
+        run, _ = ensure_run(folder, cell.spec, dataset, table.store, table.id.tolist(), make)
         on_head(before + sizes[number], sum(sizes))
-        yield cell, read_run(folder)
+        yield cell, run
 
 
 def row_of(cell: Cell, result: Run | ProbeResult) -> Row:

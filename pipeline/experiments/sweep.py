@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 
@@ -22,15 +22,16 @@ from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.extraction.extract import extract
 from actionvit.pipeline.extraction.job import ExtractOptions
 from actionvit.pipeline.extraction.summary import Outcome, Summary
-from actionvit.pipeline.probing.features import Quantity, shared_videos, table_of
+from actionvit.pipeline.probing.features import FeatureTable, Quantity, shared_videos, table_of
 from actionvit.pipeline.probing.probe import probe
-from actionvit.pipeline.probing.results import has_same_result, run_name
+from actionvit.pipeline.probing.results import ProbeResult, ensure_run, run_name
 from actionvit.pipeline.probing.spec import ProbeSpec, features_of
-from actionvit.pipeline.run_folder import locked_run, training_folder
-from actionvit.pipeline.runs import Run, read_run
+from actionvit.pipeline.runs import Run
 
 MIN_VIDEOS = 20
 """If the work is less than this many videos of the most expensive setting, no rate is measured: that takes as long."""
+
+Tables = dict[Quantity, FeatureTable]
 
 TOGETHER = 4
 """Settings that are embedded from one decoding of the videos: each holds its weights in memory."""
@@ -198,19 +199,16 @@ def probe_all(
     videos = shared_videos(dataset, stores)
     ids = [video.id for video in videos]
     for setting, store in zip(planned, stores, strict=True):
-        tables: dict[Quantity, Any] = {}
+        tables: Tables = {}
         for spec in specs:
             spec = replace(spec, features=features_of(spec.head))
-            folder = runs / run_name(setting.name, spec)
-            # A killed process may leave the lock's folder beside a finished run; taking the lock removes it.
-            if has_same_result(folder, spec, dataset, [store], ids) and not training_folder(folder).exists():
-                yield Probed(planned=setting, spec=spec, run=read_run(folder), reused=True)
-                continue
-            if spec.features not in tables:
-                tables[spec.features] = table_of(dataset, store, videos, spec.features)
-            with locked_run(folder, wait=True):
-                if not (reused := has_same_result(folder, spec, dataset, [store], ids)):  # by another process meanwhile
-                    result = probe(dataset, [tables[spec.features]], spec, jobs=jobs)[0]
-                    result.info["command"] = list(command)
-                    result.write(runs, name=folder.name, overwrite=True)
-            yield Probed(planned=setting, spec=spec, run=read_run(folder), reused=reused)
+
+            def make(store: FeatureStore = store, spec: ProbeSpec = spec, tables: Tables = tables) -> ProbeResult:
+                if spec.features not in tables:
+                    tables[spec.features] = table_of(dataset, store, videos, spec.features)
+                (result,) = probe(dataset, [tables[spec.features]], spec, jobs=jobs)
+                result.info["command"] = list(command)
+                return result
+
+            run, reused = ensure_run(runs / run_name(setting.name, spec), spec, dataset, store, ids, make)
+            yield Probed(planned=setting, spec=spec, run=run, reused=reused)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from actionvit.pipeline.probing.spec import ProbeSpec
 from actionvit.pipeline.probing.tasks import Fitted, Task, plan
 from actionvit.pipeline.run_folder import check_place, locked_run, recorded_info
 from actionvit.pipeline.run_names import default_name
-from actionvit.pipeline.runs import Predictions, Run, measure, versions, write_run
+from actionvit.pipeline.runs import Predictions, Run, measure, read_run, versions, write_run
 from actionvit.settings import settings_of
 
 VERSIONS = ("numpy", "scikit-learn", "scipy")
@@ -313,6 +313,23 @@ def has_same_result(
         )
     except (KeyError, TypeError):
         return False
+
+
+def ensure_run(
+    folder: Path,
+    spec: ProbeSpec,
+    dataset: Dataset,
+    store: FeatureStore,
+    ids: Sequence[str],
+    make: Callable[[], ProbeResult],
+) -> tuple[Run, bool]:
+    """Return the run of a folder, and whether it was there with this result; otherwise `make` makes it.
+
+    If another process is making it, wait for that. The lock also removes the leftovers of a killed process.
+    """
+    with locked_run(folder, wait=True):
+        reused = has_same_result(folder, spec, dataset, [store], ids)
+        return read_run(folder) if reused else make().write(folder.parent, name=folder.name, overwrite=True), reused
 
 
 def _differences(recorded: dict[str, Any], identity: dict[str, Any], keys: Sequence[dict[str, Any]]) -> str:
