@@ -171,7 +171,6 @@ def load_features(
     ActionVitError
         If nothing is cached, or several stores fit.
     """
-    from actionvit.errors import ActionVitError
     from actionvit.pipeline.probing.features import Quantity, read_tables
 
     for name, value, choices in (("level", level, get_args(Quantity)), ("views", views, ("mean", "each"))):

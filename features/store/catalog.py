@@ -149,24 +149,29 @@ def find_store(
             f"{cache}: only shards of {dataset} {variant}: join them with `actionvit cache merge "
             f"{joined_folder(matching[:1])}.shard-*`"
         )
-    requested = "".join(f" {name.replace('__', '.')}={value}" for name, value in settings.items()) if of_dataset else ""
+    requested = [f"{name.replace('__', '.')}={value}" for name, value in settings.items()] if of_dataset else []
     cached = sorted({store.variant for store in stores if store.dataset == dataset})
     root = root or Path("ROOT")
     command = f"`actionvit extract {root} --variant {variant}`"
     advice = f"run {command if variant in known else f'`actionvit extract {root} --encoder SRC`'}"
-    raise ActionVitError(_no_store(cache, dataset, f"{variant}{requested}", advice, cached, known))
+    raise ActionVitError(_no_store(cache, dataset, variant, requested, advice, cached, known))
 
 
 def _no_store(
-    cache: Path, dataset: str, requested: str, advice: str, cached: Sequence[str], known: Sequence[str]
+    cache: Path,
+    dataset: str,
+    variant: str,
+    settings: Sequence[str],
+    advice: str,
+    cached: Sequence[str],
+    known: Sequence[str],
 ) -> str:
     """Return the error for a variant (with settings) without a store, given the dataset's variants that have one."""
-    variant = requested.partition(" ")[0]
     if not cached:
         return f"no embeddings of {dataset} in {cache}; {advice}"
     others = f"cached for {dataset}: {', '.join(cached)}"
     if variant in (*known, *cached):
-        return f"{cache}: no embeddings of {dataset} {requested}, {others}; {advice}"
+        return f"{cache}: no embeddings of {' '.join((dataset, variant, *settings))}, {others}; {advice}"
     near = difflib.get_close_matches(variant, [*cached, *known], n=1)
     hint = f"did you mean {near[0]}?" if near else "choose one of these"
     return f"variant: no embeddings of {dataset} for {variant!r} in {cache}; {others}; {hint}"

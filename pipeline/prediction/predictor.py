@@ -63,6 +63,30 @@ class EncoderInput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSet:
+    """The videos that a run's model was trained on."""
+
+    split: str | None
+    """None for a final model, trained on all videos."""
+    number: int
+    of: int
+    """Videos of the dataset."""
+    root: Path
+    ids: frozenset[str]
+
+    def __str__(self) -> str:
+        """Return `head of split grouped-1, trained on 25 of 32 videos`."""
+        head = "final head" if self.split is None else f"head of split {self.split}"
+        return f"{head}, trained on {self.number} of {self.of} videos"
+
+    def count(self, paths: Sequence[Path]) -> int:
+        """Return how many of these videos are in the training set."""
+        root = self.root.resolve()
+        files = {root / id for id in self.ids}
+        return sum(path.resolve() in files or path.absolute() in files for path in paths)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Predictor:
     """The model of a run."""
 
@@ -75,6 +99,7 @@ class Predictor:
     """Divisor of the logits that calibrates the probabilities; 1 if none was fitted in training."""
     calibrated_on: str
     """The clips that the temperature was fitted to; empty if the head is not calibrated."""
+    training: TrainingSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,42 +135,15 @@ def load_predictor(run: Run, *, weights: str | None = None) -> Predictor:
         return load(run, tensors, config, weights)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingSet:
-    """The videos that the model of `load_predictor` was trained on."""
-
-    split: str | None
-    """None for a final model, trained on all videos."""
-    number: int
-    of: int
-    """Videos of the dataset."""
-    root: Path
-    ids: frozenset[str]
-
-    def __str__(self) -> str:
-        """Return `head of split grouped-1, trained on 25 of 32 videos`."""
-        head = "final head" if self.split is None else f"head of split {self.split}"
-        return f"{head}, trained on {self.number} of {self.of} videos"
-
-    def count(self, paths: Sequence[Path]) -> int:
-        """Return how many of these videos are in the training set."""
-        root = self.root.resolve()
-        files = {root / id for id in self.ids}
-        return sum(path.resolve() in files or path.absolute() in files for path in paths)
-
-
-def training_set(run: Run) -> TrainingSet:
-    """Return the training set of the model that `load_predictor` returns. Raises ActionVitError for malformed runs."""
-    _, config = run.head()
-    with parsing(run):
-        split = config.get("split", run.predictions.split_names[0])
-        trained = run.train.values() if split is None else [run.train.get(split, ())]
-        ids = frozenset(id for part in trained for id in part)
-        if split is None:
-            ids |= frozenset(run.predictions.id.tolist())
-        number = config["trained_on"]["videos"] if "trained_on" in config else len(ids)
-        dataset = run.info["dataset"]
-        return TrainingSet(split=split, number=number, of=dataset["videos"], root=Path(dataset["root"]), ids=ids)
+def _training_set(run: Run, config: dict[str, Any]) -> TrainingSet:
+    split = config.get("split", run.predictions.split_names[0])
+    trained = run.train.values() if split is None else [run.train.get(split, ())]
+    ids = frozenset(id for part in trained for id in part)
+    if split is None:
+        ids |= frozenset(run.predictions.id.tolist())
+    number = config["trained_on"]["videos"] if "trained_on" in config else len(ids)
+    dataset = run.info["dataset"]
+    return TrainingSet(split=split, number=number, of=dataset["videos"], root=Path(dataset["root"]), ids=ids)
 
 
 def expand_folders(paths: Sequence[Path]) -> list[Path]:
@@ -234,6 +232,7 @@ def _load_finetuned(
         classify=classify,
         temperature=temperature,
         calibrated_on=config.get("calibrated_on", "the validation part of its training set"),
+        training=_training_set(run, config),
     )
 
 
@@ -261,6 +260,7 @@ def _load_probe(run: Run, tensors: dict[str, NDArray[Any]], config: dict[str, An
         classify=classify,
         temperature=1.0,  # a calibrated head applies its own
         calibrated_on="out-of-fold predictions of its training set" if stacked else "",
+        training=_training_set(run, config),
     )
 
 
