@@ -40,6 +40,9 @@ DISK_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE
 """Errors of the machine, which may come without the name of a file."""
 
 
+WRONG_USAGE = click.UsageError.exit_code
+
+
 class _Interrupted(BaseException):
     """Ctrl-C while a command ran."""
 
@@ -83,7 +86,10 @@ def cli() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line. An `ActionVitError`, or an unusable file, becomes one line and exit code 1."""
+    """Run the command line. An `ActionVitError`, or an unusable file, becomes one line and an exit code.
+
+    The code is 2 if the line begins with an option, whose value is then wrong, and otherwise 1.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=ENCODE_ERRORS)
     configure_logging()
@@ -92,7 +98,7 @@ def main(args: Sequence[str] | None = None) -> None:
     except _Interrupted:
         _leave()
     except ActionVitError as error:
-        _fail(str(error))
+        _fail(str(error), WRONG_USAGE if str(error).startswith("--") else 1)
     except OSError as error:
         if error.filename is not None:
             _fail(f"{os.fsdecode(error.filename)}: {error.strerror}; fix this, or choose another path")
@@ -113,6 +119,6 @@ def _leave() -> NoReturn:
     os._exit(1)
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, code: int = 1) -> NoReturn:
     click.echo(f"error: {message}", err=True)
-    sys.exit(1)
+    sys.exit(code)

@@ -84,7 +84,7 @@ def probe(
     if run_name is not None and (len(tables) > 1 or fuse):
         raise ActionVitError(f"run_name: got {run_name!r} for several runs, expected one variant and no fusion")
     fusion = [fuse] if fuse else []
-    planned = planned_runs(tables, [spec], fusion)
+    planned = planned_runs(dataset, tables, [spec], fusion)
     with reserved_runs(Path(runs), dataset, planned, name=run_name, overwrite=overwrite):
         results = run_stage(dataset, tables, spec, fusion=fusion, jobs=jobs)
         written = [result.write(Path(runs), name=run_name, overwrite=overwrite) for result in results]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actionvit.commands.command import Group, note
+from actionvit.commands.command import Group, note, warn
 from actionvit.commands.options import (
     PATH,
     cache_option,
@@ -45,6 +45,9 @@ def ls(cache: Path, as_json: bool) -> None:
     from actionvit.features.store.catalog import summarize_all
 
     summaries = summarize_all(cache)
+    for summary in summaries:
+        if summary.damage:
+            warn(summary.damage)
     if as_json:
         echo_json([{**asdict(summary), "coverage": summary.coverage} for summary in summaries])
     elif summaries:
@@ -53,9 +56,6 @@ def ls(cache: Path, as_json: bool) -> None:
         for summary in summaries:
             if summary.differs:
                 click.echo(f"{summary.store}: {summary.differs}")
-        for summary in summaries:
-            if summary.damage:
-                click.echo(f"warning: {summary.damage}", err=True)
     else:
         click.echo(f"{cache}: no stores; `actionvit extract` makes one")
 
@@ -199,7 +199,7 @@ def export(
     except ActionVitError as error:
         if root:
             raise
-        click.echo(f"warning: labels stay empty, the dataset is not where it was ({error}); give --root", err=True)
+        warn(f"labels stay empty, the dataset is not where it was ({error}); give --root")
     ids, labels = export_store(opened, out, form, columns=columns, also=also, overwrite=overwrite), columns["label"]
     unlabelled = sum(id not in labels for id in ids)
     files = [path for path in out.rglob("*") if path.is_file()] if out.is_dir() else [out]

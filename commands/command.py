@@ -77,7 +77,7 @@ GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 
 
 WARNINGS = "actionvit.warnings"
-"""Key of the context's `meta` that holds a command's warnings."""
+"""Key of the context's `meta` that holds the collector of a command's warnings."""
 
 
 def long_name(option: click.Parameter) -> str:
@@ -157,7 +157,7 @@ class Command(click.Command):
         """Run the command, collecting the warnings that it logs; the library's errors name its options."""
         Command.running = self
         collector, logger = _Collector(), logging.getLogger("actionvit")
-        ctx.meta[WARNINGS] = collector.texts
+        ctx.meta[WARNINGS] = collector
         logger.addHandler(collector)
         try:
             return super().invoke(ctx)
@@ -222,6 +222,11 @@ def _quiet(ctx: click.Context, _param: click.Parameter, quiet: bool) -> None:
         set_level(logging.ERROR)
 
 
+def message_line(text: str) -> str:
+    """Return a message as one line that names the command's options."""
+    return with_options(" ".join(text.splitlines()))
+
+
 class _Collector(logging.Handler):
     """Keep the texts of a command's warnings, each once."""
 
@@ -230,21 +235,26 @@ class _Collector(logging.Handler):
         self.texts: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = " ".join(record.getMessage().splitlines())
-        if text not in self.texts:
-            self.texts.append(text)
+        self.add(message_line(record.getMessage()))
+
+    def add(self, line: str) -> bool:
+        """Keep a warning; return whether it is new."""
+        if new := line not in self.texts:
+            self.texts.append(line)
+        return new
 
 
 def command_warnings() -> list[str]:
-    """Return the warnings of the running command so far, for the field `warnings` of its JSON."""
-    return list(click.get_current_context().meta.get(WARNINGS, ()))
+    """Return the warnings of the running command so far."""
+    collector: _Collector = click.get_current_context().meta[WARNINGS]
+    return list(collector.texts)
 
 
 def warn(text: str) -> None:
-    """Write a warning to stderr, and keep it for `command_warnings`."""
-    click.get_current_context().meta.setdefault(WARNINGS, []).append(text)
-    if not is_quiet():
-        write_line(f"warning: {text}")
+    """Write a warning to stderr once, and keep it for the command's JSON."""
+    line = message_line(text)
+    if click.get_current_context().meta[WARNINGS].add(line) and not is_quiet():
+        write_line(f"warning: {line}")
 
 
 def note(text: str) -> None:
@@ -261,7 +271,7 @@ class _Lines(logging.Handler):
         self.written: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = with_options(" ".join(record.getMessage().splitlines()))
+        text = message_line(record.getMessage())
         if text in self.written:
             return
         self.written.add(text)

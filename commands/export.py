@@ -9,7 +9,7 @@ import click
 
 from actionvit.commands.command import Command
 from actionvit.commands.options import output_option, weights_option
-from actionvit.commands.predict import open_run
+from actionvit.commands.run_name import RUN, open_run
 
 DATA_SUFFIXES = (".npz", ".npy", ".h5", ".hdf5", ".parquet", ".safetensors", ".csv")
 
@@ -21,7 +21,7 @@ DATA_SUFFIXES = (".npz", ".npy", ".h5", ".hdf5", ".parquet", ".safetensors", ".c
     actionvit export base-last1 --push OWNER/my-model --dry-run
     """,
 )
-@click.argument("run")
+@click.argument("run", type=RUN)
 @output_option()
 @click.option(
     "--format", "form", type=click.Choice(["hf"]), default="hf", show_default=True, help="Format of the files."

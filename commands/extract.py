@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from actionvit.commands.command import Command, command_warnings, is_verbose, usage_errors
+from actionvit.commands.command import Command, is_verbose, usage_errors
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.encoder_options import encoder_options
 from actionvit.commands.options import (
@@ -189,7 +189,7 @@ def command(
                 **common,
             )
     if as_json:
-        echo_json({**_as_json(summary), "warnings": command_warnings()})
+        echo_json(_as_json(summary))
     else:
         _print(summary, dataset.name, dry_run)
     if summary.failed:

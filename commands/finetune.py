@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 from click.core import ParameterSource
 
-from actionvit.commands.command import Command, command_warnings, long_name, warn, write_line
+from actionvit.commands.command import Command, long_name, warn, write_line
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.options import (
     FiniteRange,
@@ -33,7 +33,7 @@ from actionvit.commands.progress import stages
 from actionvit.commands.spec_options import spec_object
 from actionvit.pipeline.finetuning.settings import FinetuneSettings, make_finetune_spec
 from actionvit.pipeline.finetuning.spec import AugmentSpec
-from actionvit.text import metric_line
+from actionvit.text import metric_line, pluralize
 
 if TYPE_CHECKING:
     from actionvit.features.decoding.policy import DecodingOptions
@@ -165,11 +165,11 @@ def command(
             )
     if run is None:
         return
-    if as_json:
-        record = {"run": str(run.folder), "summary": run.metrics["summary"], "search": run.info["search"]}
-        echo_json({**record, "warnings": command_warnings()})
-    else:
+    if not as_json:
         _print_run(run)
+    _warn_of_run(run)
+    if as_json:
+        echo_json({"run": str(run.folder), "summary": run.metrics["summary"], "search": run.info["search"]})
     if run.info["coverage"]["failed"] and group.world == 1:  # torchrun would take any code but 0 for a crash
         ctx.exit(3)
 
@@ -241,11 +241,14 @@ def _print_run(run: Run) -> None:
     click.echo(f"  best epoch on the validation set: {epochs}")
     if final := run.info["final"]:
         click.echo(f"  final model: trained on all {final['videos']} videos for {final['epochs']} epochs")
+
+
+def _warn_of_run(run: Run) -> None:
+    """Warn of a run's undecodable videos, and of sources in both training and test set."""
     if failed := run.info["coverage"]["failed"]:
-        click.echo(f"  warning: {failed} videos did not decode and were left out", err=True)
+        warn(f"{pluralize(failed, 'video')} did not decode and {'was' if failed == 1 else 'were'} left out")
     if leaks := run.info["leaks"]:
-        click.echo(
-            f"  warning: up to {max(leaks.values())} sources have clips of one class in both training and test set:"
-            " these numbers are too high; --protocol grouped keeps sources apart",
-            err=True,
+        warn(
+            f"up to {max(leaks.values())} sources have clips of one class in both training and test set: these numbers"
+            " are too high; --protocol grouped keeps sources apart"
         )

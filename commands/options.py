@@ -6,12 +6,13 @@ import functools
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from actionvit.commands.command import command_warnings
 from actionvit.errors import ActionVitError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -224,6 +225,11 @@ wait_option = click.option("--wait", is_flag=True, help="Wait for another writer
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
-def echo_json(value: object) -> None:
-    """Print a value as JSON, keys in the given order; undecodable bytes of paths are escaped."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+def echo_json(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+    """Print a record, or a list of them, as JSON, each with the command's warnings in the field `warnings`.
+
+    Keys keep their order; undecodable bytes of paths are escaped.
+    """
+    warnings = {"warnings": command_warnings()}
+    full = {**value, **warnings} if isinstance(value, Mapping) else [{**record, **warnings} for record in value]
+    click.echo(json.dumps(full, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from actionvit.commands.command import Command, command_warnings, note
+from actionvit.commands.command import Command, note
 from actionvit.commands.options import (
     decoding_options,
     device_option,
     echo_json,
     json_option,
     precision_option,
-    setting,
     weights_option,
 )
 from actionvit.commands.progress import progress
+from actionvit.commands.run_name import RUN, open_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,12 @@ def _single(_ctx: click.Context, _param: click.Parameter, names: tuple[str, ...]
 )
 @click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True), metavar="VIDEO...")
 @click.option(
-    "--run", required=True, multiple=True, callback=_single, help="Run to predict with: its folder or name below runs/."
+    "--run",
+    required=True,
+    multiple=True,
+    type=RUN,
+    callback=_single,
+    help="Run to predict with: its folder or name below runs/.",
 )
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Number of classes shown per video.")
 @weights_option
@@ -73,13 +78,12 @@ def command(
 
     Exit code 3: some videos did not decode.
     """
-    from actionvit.pipeline.prediction.predictor import expand_folders, load_predictor, predict, training_set
+    from actionvit.pipeline.prediction.predictor import expand_folders, load_predictor, predict
 
     opened = open_run(run)
     paths = expand_folders(videos)
     predictor = load_predictor(opened, weights=weights)
-    trained = training_set(opened)
-    seen = trained.count(paths)
+    trained, seen = predictor.training, predictor.training.count(paths)
     if not as_json:
         note(f"{opened.name}: {trained}")
         if seen and trained.split is not None:
@@ -99,13 +103,6 @@ def command(
         ctx.exit(3)
 
 
-def open_run(name: str) -> Run:
-    """Read a run by its folder, or by its name below the folder of runs."""
-    from actionvit.pipeline.runs import find_run
-
-    return find_run(name, setting("runs"))
-
-
 def _as_json(run: Run, predictor: Predictor, predictions: Sequence[Prediction], top: int) -> dict[str, Any]:
     from actionvit.pipeline.prediction.predictor import top_classes
 
@@ -122,7 +119,6 @@ def _as_json(run: Run, predictor: Predictor, predictions: Sequence[Prediction], 
         "run": str(run.folder),
         "calibrated_on": predictor.calibrated_on or None,
         "videos": videos,
-        "warnings": command_warnings(),
     }
 
 

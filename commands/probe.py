@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
-from actionvit.commands.command import Command, command_warnings, note, warn, with_options
+from actionvit.commands.command import Command, note, warn, with_options
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.options import (
     VARIANT_HELP,
@@ -99,15 +99,16 @@ def command(
     from actionvit.heads.saving import head_class
     from actionvit.pipeline.datasets.splits import untested_classes
     from actionvit.pipeline.probing.features import read_tables
-    from actionvit.pipeline.probing.mveb import probe_mveb
+    from actionvit.pipeline.probing.mveb import planned_mveb, probe_mveb
     from actionvit.pipeline.probing.probe import probe
     from actionvit.pipeline.probing.results import planned_runs, reserved_runs
-    from actionvit.pipeline.probing.tasks import plan
 
     dataset = data.open()
-    mveb = protocol == "mveb"
-    if mveb:
+    if protocol == "mveb":
         _refuse_fixed()
+        mveb, spec = True, replace(spec, protocol="official", seeds=1)
+    else:
+        mveb, spec = False, replace(spec, protocol=protocol)
     if fuse and len(variants) < 2:
         raise click.UsageError("--fuse joins several variants' heads; name them with --variant A --variant B")
     if balanced and class_weights:
@@ -115,25 +116,20 @@ def command(
     if run_name and Path(run_name).name != run_name:
         raise click.UsageError(f"--run-name: got {run_name!r}, expected a name; --runs sets the folder")
     automatic = spec.device == "auto" and "device" not in head_class(spec.head)().get_params()
-    spec = replace(
-        spec,
-        protocol="official" if protocol == "mveb" else protocol,
-        seeds=1 if mveb else spec.seeds,
-        device=resolve_device("cpu" if automatic else spec.device, "fp32")[0],
-    )
+    spec = replace(spec, device=resolve_device("cpu" if automatic else spec.device, "fp32")[0])
     weightings = dict.fromkeys(("balanced",) if balanced else class_weights or ("none",))
     specs = [replace(spec, class_weight=weighting) for weighting in weightings]
     tables = read_tables(dataset, variants, cache=cache, quantity=spec.features, **stored)
     if not as_json:
         _print_task(dataset, specs[0], tables)
     _warn_of_missing(dataset, tables)
-    if not mveb and (untested := untested_classes(dataset, [task.split for task in plan(dataset, specs[0])])):
-        warn(with_options(untested))
-    planned = [] if mveb else planned_runs(tables, specs, fuse)
+    planned = planned_mveb(dataset, tables, spec) if mveb else planned_runs(dataset, tables, specs, fuse)
+    if untested := untested_classes(dataset, [task.split for task in planned[0].tasks]):
+        warn(untested)
     if run_name and len(planned) > 1:
         raise click.UsageError(f"--run-name names one run, and there are {len(planned)}; leave it out")
     with reserved_runs(runs, dataset, planned, name=run_name, overwrite=overwrite):
-        results = probe_mveb(dataset, tables, specs[0]) if mveb else []
+        results = [probe_mveb(dataset, run) for run in planned] if mveb else []
         for each in specs if not mveb else ():
             with progress(f"probe, class weight {each.class_weight}", "head", delay=2) as advance:
                 results += probe(dataset, tables, each, fusion=fuse, jobs=jobs, on_task=advance)
@@ -193,12 +189,13 @@ def _publish(
         rows.append({"run": str(run.folder), "summary": result.metrics["summary"], "leaks": result.info["leaks"]})
         if not as_json:
             _print(result, run.folder)
+        _warn_of_leaks(result)
     if as_json:
-        echo_json([{**row, "warnings": command_warnings()} for row in rows])
+        echo_json(rows)
 
 
 def _print(result: ProbeResult, folder: Path) -> None:
-    """Print the metrics of a run, the chosen hyper-parameters, and warnings."""
+    """Print the metrics of a run and the chosen hyper-parameters."""
     from actionvit.pipeline.experiments.tables import chosen_counts, edge_notes
 
     summary, splits = result.metrics["summary"], result.metrics["splits"]
@@ -216,10 +213,13 @@ def _print(result: ProbeResult, folder: Path) -> None:
         note(f"  note: {with_options(text)}, and replace this run with --overwrite")
     if final := result.info["final"]:
         click.echo(f"  final head: trained on all {final['videos']} videos; the figures above are of the splits' heads")
+
+
+def _warn_of_leaks(result: ProbeResult) -> None:
+    """Warn of sources in both the training and the test set of a split."""
     if leaks := result.info["leaks"]:
-        most = max(leaks.values())
-        click.echo(
-            f"  warning: in {len(leaks)} of {len(splits)} splits up to {most} sources have clips of one class in both"
-            " the training and the test set, so these numbers are too high; --protocol grouped keeps sources apart",
-            err=True,
+        warn(
+            f"in {len(leaks)} of {len(result.metrics['splits'])} splits up to {max(leaks.values())}"
+            " sources have clips of one class in both the training and the test set, so these numbers are too high;"
+            " --protocol grouped keeps sources apart"
         )

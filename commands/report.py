@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from actionvit.commands.command import Command, command_warnings, warn
+from actionvit.commands.command import Command, warn
 from actionvit.commands.options import (
     PATH,
     device_option,
@@ -18,6 +18,7 @@ from actionvit.commands.options import (
     weights_option,
 )
 from actionvit.commands.progress import stages
+from actionvit.commands.run_name import RUN, open_run
 
 if TYPE_CHECKING:
     from actionvit.pipeline.reporting.analysis import Projection
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     actionvit report base-linear hr-linear -o report/ --attention
     """,
 )
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, type=RUN, metavar="RUN...")
 @output_option("report/ in the first run")
 @click.option("--root", type=PATH, help="Folder of the dataset.  [default: as recorded]")
 @click.option("--thumbnails/--no-thumbnails", "clips", default=True, help="Show frames of the hardest clips.")
@@ -66,7 +67,6 @@ def command(
     Markdown, LaTeX, CSV tables and every figure as SVG, PDF and PNG.
     """
     from actionvit import escape
-    from actionvit.commands.predict import open_run
     from actionvit.pipeline.reporting import dataset_folder, encoder_attention, read_embeddings, report
 
     opened = [open_run(name) for name in runs]
@@ -91,8 +91,7 @@ def command(
             progress=progress,
         )
     if as_json:
-        others = [str(path) for path in files.others]
-        echo_json({"html": str(files.html), "others": others, "warnings": command_warnings()})
+        echo_json({"html": str(files.html), "others": [str(path) for path in files.others]})
         return
     html = escape.terminal(str(files.html))
     click.echo(f"{html} (and {len(files.others)} files beside it: JSON, Markdown, LaTeX, tables, figures)")

@@ -132,7 +132,7 @@ def test_shards_merge_into_their_sibling_and_other_keys_do_not(tmp_path: Path) -
     result = cache("merge", *shards[:2])
     assert "shards 3 of 3" in result.stderr
     merged = {"store": str(tmp_path / "v-1"), "rows": 6, "failed": 0, "lacking": [], "digest": whole.digest()}
-    assert as_json("merge", *shards) == merged
+    assert as_json("merge", *shards) == {**merged, "warnings": []}
     assert FeatureStore.open(tmp_path / "v-1").digest() == whole.digest()
     other = fill(tmp_path / "other", (9,), precision="bf16").folder
     refused = cache("merge", shards[0], other, "--output", tmp_path / "never").exception

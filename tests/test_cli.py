@@ -13,8 +13,12 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from fake_features import write_dataset, write_store
+from fake_runs import predictions
+from fake_runs import write as write_run
 
-from actionvit.cli import COMMANDS, cli
+import actionvit.cli as cli_module
+from actionvit.cli import COMMANDS, cli, main
 from actionvit.commands.command import GROUP_OF, GROUPS, Command, long_name
 from actionvit.commands.options import FiniteRange, several_numbers
 
@@ -152,6 +156,37 @@ def test_settings_that_are_none_are_one_line(
     (tmp_path / "actionvit.toml").write_bytes(content)
     result = CliRunner().invoke(cli, ["data", "check"])
     assert result.exit_code == 2 and message in result.output, result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["extract", "films", "--variant", "bse"], 2, "error: --variant: got 'bse', expected one of base, "),
+        (["finetune", "films", "--variant", "bse"], 2, "error: --variant: got 'bse', expected one of base, "),
+        (["probe", "films", "--head", "liner"], 2, "'liner' is not one of 'linear', "),
+        (["probe", "films", "--variant", "bse"], 2, "error: --variant: no embeddings of films for 'bse'"),
+        (["probe", "films", "--variant", "hr"], 1, "error: features-cache: no embeddings of films hr, cached"),
+        (["report"], 2, "Missing argument 'RUN...'. runs holds these runs: a, b"),
+        (["predict", "films"], 2, "Missing option '--run'. runs holds these runs: a, b"),
+        (["export"], 2, "Missing argument 'RUN'. runs holds these runs: a, b"),
+        (["export", "c", "-o", "model"], 1, "runs beside it: a, b"),
+    ],
+)
+def test_wrong_values_of_options_are_wrong_usage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    arguments: list[str], code: int, message: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(cli_module, "configure_logging", lambda: None)  # it would outlast this test
+    monkeypatch.chdir(tmp_path)
+    for name in ("ROOT", "CACHE", "RUNS"):
+        monkeypatch.delenv(f"ACTIONVIT_{name}", raising=False)
+    write_store(tmp_path / "features-cache", write_dataset(tmp_path / "films"), "base")
+    for name in ("a", "b"):
+        write_run(tmp_path / "runs" / name, predictions())
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    error = capsys.readouterr().err
+    assert (end.value.code, message in error) == (code, True), error
 
 
 @pytest.mark.timing

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import json
 import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -159,6 +161,44 @@ def test_a_warning_names_keywords_and_options(
     finally:
         logger.handlers, logger.propagate = before, propagated
     assert result.exit_code == 0 and "choose --sampling dense" in result.stderr
+
+
+def json_of(*arguments: object) -> Any:
+    result = CliRunner().invoke(cli, [*map(str, arguments), "--json"])
+    assert result.exit_code in (0, 3), (result.output, result.exception)
+    return json.loads(result.stdout)
+
+
+def test_warnings_in_json_name_options(sixty: Path, tmp_path: Path) -> None:
+    record = json_of("extract", sixty, "--variant", "tiny", "--stride", 4, "--cache", tmp_path, "--dry-run")
+    assert any("choose --sampling dense" in text for text in record["warnings"]), record["warnings"]
+
+
+def test_leaks_and_failures_are_in_the_json(sixty: Path, cached: Path) -> None:
+    root = shutil.copytree(sixty, cached.parent / "clips")
+    (next(root.glob("*/*.avi")).parent / "broken.avi").write_bytes(b"no video")
+    places = ["--variant", "tiny", "--cache", cached, "--runs", cached.parent / "runs", "--protocol", "random"]
+    (record,) = json_of("probe", root, *places, "--folds", 2, "--seeds", 1, "--head", "centroid")
+    assert any("sources have clips of one class in both" in text for text in record["warnings"])
+    small = ["--num-frames", 2, "--size", 32, "--crops", 1, "--workers", 1, "--device", "cpu"]
+    once = ["--split", "random-1", "--epochs", 1, "--train", "head", "--cached-views", 1]
+    record = json_of("finetune", root, *places, *small, *once)
+    assert any("sources have clips of one class in both" in text for text in record["warnings"])
+    assert "1 video did not decode and was left out" in record["warnings"]
+
+
+def test_warnings_of_cache_commands_are_in_the_json(sixty: Path, tmp_path: Path) -> None:
+    root, cache = shutil.copytree(sixty, tmp_path / "clips"), tmp_path / "cache"
+    for variant in ("tiny", "tiny-hr"):
+        av.extract(av.load_dataset(root), variant, cache=cache, num_frames=2, size=32, workers=0, device="cpu")
+    broken, sound = sorted(path.parent for path in cache.glob("clips/*/key.json"))
+    root.rename(tmp_path / "moved")
+    record = json_of("cache", "export", sound, "-o", tmp_path / "all.npz")
+    assert any(text.startswith("labels stay empty") and "give --root" in text for text in record["warnings"])
+    (broken / "failures.csv").write_bytes(b"\xff")
+    records = json_of("cache", "ls", "--cache", cache)
+    assert [bool(record["damage"]) for record in records] == [True, False]
+    assert all(records[0]["damage"] in record["warnings"] for record in records)
 
 
 def test_a_note_on_a_dataset_names_options(sixty: Path, tmp_path: Path) -> None:

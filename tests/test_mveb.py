@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from fake_features import write_store
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 
 from actionvit.cli import cli
+from actionvit.errors import ActionVitError
 from actionvit.features.store.store import FeatureStore
 from actionvit.pipeline.datasets import Dataset, load_dataset
+from actionvit.pipeline.probing import mveb
 from actionvit.pipeline.probing.mveb import training_draws
+from actionvit.pipeline.run_folder import locked_run
 from actionvit.pipeline.runs import read_run
 
 
@@ -39,7 +44,7 @@ def place(tmp_path: Path) -> tuple[Path, Dataset]:
     return tmp_path, dataset
 
 
-def probe(place: Path, *more: str) -> object:
+def probe(place: Path, *more: str) -> Result:
     where = [str(place / "data"), "--splits-dir", str(place / "lists"), "--cache", str(place / "cache")]
     return CliRunner().invoke(cli, ["probe", *where, "--runs", str(place / "runs"), "--protocol", "mveb", *more])
 
@@ -87,6 +92,27 @@ def test_draws_differ_and_hold_eight_of_each_class() -> None:
 def test_options_that_the_protocol_fixes_are_refused(place: tuple[Path, Dataset]) -> None:
     result = probe(place[0], "--head", "knn")
     assert result.exit_code == 2 and "--protocol mveb fixes" in result.output
+
+
+def test_second_mveb_process_on_a_run_name_is_refused(place: tuple[Path, Dataset]) -> None:
+    folder, _ = place
+    with locked_run(folder / "runs" / "r"):
+        result = probe(folder, "--run-name", "r")
+    assert isinstance(result.exception, ActionVitError)
+    holder = f"process {os.getpid()} on {socket.gethostname()} is training under this run name"
+    assert holder in str(result.exception) and "choose another --run-name" in str(result.exception)
+    assert not list((folder / "runs").iterdir())
+    assert probe(folder, "--run-name", "r").exit_code == 0
+    assert [path.name for path in (folder / "runs").iterdir()] == ["r"]
+
+
+def test_only_the_same_mveb_run_is_replaced(place: tuple[Path, Dataset], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, dataset = place
+    assert probe(folder, "--run-name", "r").exit_code == probe(folder, "--run-name", "r").exit_code == 0
+    write_store(folder / "other", dataset, "hr", noise=4.0)
+    monkeypatch.setattr(mveb, "probe_mveb", lambda *_: pytest.fail("computed before the run's folder is checked"))
+    result = probe(folder, "--run-name", "r", "--cache", str(folder / "other"), "--variant", "hr")
+    assert isinstance(result.exception, ActionVitError) and "choose another --run-name" in str(result.exception)
 
 
 def test_mveb_runs_are_reported(place: tuple[Path, Dataset]) -> None:

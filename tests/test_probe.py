@@ -507,12 +507,12 @@ def test_a_run_of_other_videos_is_not_replaced(dataset, cache, tmp_path) -> None
     fewer = [replace(tables[0], **columns)]
     with (
         pytest.raises(ActionVitError, match="exists"),
-        reserved_runs(tmp_path, dataset, [PlannedRun(tables=fewer, spec=spec)]),
+        reserved_runs(tmp_path, dataset, [PlannedRun(tables=fewer, spec=spec, tasks=plan(dataset, spec))]),
     ):
         pass
     with pytest.raises(ActionVitError, match="exists"):
         probe(dataset, fewer, spec)[0].write(tmp_path)
-    with reserved_runs(tmp_path, dataset, [PlannedRun(tables=tables, spec=spec)]):
+    with reserved_runs(tmp_path, dataset, [PlannedRun(tables=tables, spec=spec, tasks=plan(dataset, spec))]):
         pass
 
 

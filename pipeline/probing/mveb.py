@@ -25,7 +25,7 @@ from actionvit.heads.selection import SearchResult
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import make_splits
 from actionvit.pipeline.probing.features import FeatureTable
-from actionvit.pipeline.probing.results import ProbeResult, make_result
+from actionvit.pipeline.probing.results import PlannedRun, ProbeResult, make_result
 from actionvit.pipeline.probing.spec import ProbeSpec
 from actionvit.pipeline.probing.tasks import Fitted, Task
 
@@ -54,13 +54,12 @@ def training_draws(y: ArrayLike) -> Iterator[NDArray[np.intp]]:
         yield np.array(rows, dtype=np.intp)
 
 
-def probe_mveb(dataset: Dataset, tables: Sequence[FeatureTable], spec: ProbeSpec) -> list[ProbeResult]:
-    """Return one run per table, on the first official split, or else the first split of the default protocol.
+def planned_mveb(dataset: Dataset, tables: Sequence[FeatureTable], spec: ProbeSpec) -> list[PlannedRun]:
+    """Return one run per table, on the first official split; MVEB's HMDB51 task is split 1.
 
     Parameters
     ----------
     dataset : Dataset
-        With official lists; MVEB's HMDB51 task is split 1.
     tables : sequence of FeatureTable
         Clip embeddings; a video's views are averaged.
     spec : ProbeSpec
@@ -69,24 +68,32 @@ def probe_mveb(dataset: Dataset, tables: Sequence[FeatureTable], spec: ProbeSpec
     Raises
     ------
     ActionVitError
-        If the dataset has no official lists, or no training or test video of the split is cached.
+        If the dataset has no official lists.
     """
-    splits = make_splits(dataset, "official", folds=spec.folds, test_fraction=spec.test_fraction, seed=0)
+    split = make_splits(dataset, "official", folds=spec.folds, test_fraction=spec.test_fraction, seed=0)[0]
     spec = replace(spec, protocol="official", shots=SAMPLES, seeds=DRAWS)
-    results = []
-    for table in tables:
-        train, test = table.rows(splits[0].train), table.rows(splits[0].test)
-        if not len(test) or len(np.unique(table.y[train])) < 2:
-            raise ActionVitError(f"split {splits[0].name}: too few cached videos; run `actionvit extract` for the rest")
-        fitted = [
-            _fit(table, Task(splits[0], number), train[rows], test)
-            for number, rows in enumerate(training_draws(table.y[train]))
-        ]
-        result = make_result(dataset, [table], fitted, spec, SUFFIX)
-        result.info["protocol"] = "mveb"
-        result.info["mveb"] = _scores(table, fitted)
-        results.append(result)
-    return results
+    tasks = [Task(split, number) for number in range(DRAWS)]
+    return [PlannedRun(tables=[table], spec=spec, tasks=tasks, suffix=SUFFIX) for table in tables]
+
+
+def probe_mveb(dataset: Dataset, run: PlannedRun) -> ProbeResult:
+    """Fit and score the draws of a run of `planned_mveb`.
+
+    Raises
+    ------
+    ActionVitError
+        If too few videos of the split are cached.
+    """
+    (table,), split = run.tables, run.tasks[0].split
+    train, test = table.rows(split.train), table.rows(split.test)
+    if not len(test) or len(np.unique(table.y[train])) < 2:
+        raise ActionVitError(f"split {split.name}: too few cached videos; run `actionvit extract` for the rest")
+    draws = zip(run.tasks, training_draws(table.y[train]), strict=True)
+    fitted = [_fit(table, task, train[rows], test) for task, rows in draws]
+    result = make_result(dataset, [table], fitted, run.spec, run.suffix)
+    result.info["protocol"] = "mveb"
+    result.info["mveb"] = _scores(table, fitted)
+    return result
 
 
 def _fit(table: FeatureTable, task: Task, train: NDArray[np.intp], test: NDArray[np.intp]) -> Fitted:

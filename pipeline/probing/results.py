@@ -154,16 +154,21 @@ class PlannedRun:
 
     tables: Sequence[FeatureTable]
     spec: ProbeSpec
+    tasks: Sequence[Task]
     suffix: str = ""
-    """Of the default name, for fused runs."""
+    """Added to the run's name, such as `-fused-mean`."""
 
 
 def planned_runs(
-    tables: Sequence[FeatureTable], specs: Sequence[ProbeSpec], fusion: Iterable[FusionRule] = ()
+    dataset: Dataset, tables: Sequence[FeatureTable], specs: Sequence[ProbeSpec], fusion: Iterable[FusionRule] = ()
 ) -> list[PlannedRun]:
     """Return the runs of `probe`: each table and each fusion of them, with each spec."""
     groups = [([table], "") for table in tables] + [(list(tables), fused_suffix(rule)) for rule in fusion]
-    return [PlannedRun(tables=used, spec=spec, suffix=suffix) for spec in specs for used, suffix in groups]
+    return [
+        PlannedRun(tables=used, spec=spec, tasks=tasks, suffix=suffix)
+        for spec, tasks in [(spec, plan(dataset, spec)) for spec in specs]
+        for used, suffix in groups
+    ]
 
 
 def fused_suffix(rule: FusionRule) -> str:
@@ -196,7 +201,7 @@ def reserved_runs(
     """
     with ExitStack() as locks:
         for run in planned:
-            identity = _identity(dataset, run.tables, run.spec, plan(dataset, run.spec))
+            identity = _identity(dataset, run.tables, run.spec, run.tasks)
             folder = runs / (name or run_name(identity["variant"], run.spec) + run.suffix)
             keys = [table.store.key.to_dict() for table in run.tables]
             locks.enter_context(locked_run(folder))
