@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,7 +15,9 @@ from actionvit.commands.command import Group
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.options import (
     cache_option,
+    echo_json,
     jobs_option,
+    json_option,
     output_option,
     packed,
     several_numbers,
@@ -29,6 +31,7 @@ from actionvit.pipeline.probing.spec import ProbeSpec
 
 if TYPE_CHECKING:
     from actionvit.pipeline.experiments.comparisons import Experiment
+    from actionvit.pipeline.experiments.tables import WrittenTable
     from actionvit.pipeline.probing.features import StoreChoice
 
 
@@ -52,6 +55,7 @@ class ExperimentOptions:
     seeds: int
     out: Path | None
     jobs: int
+    as_json: bool
 
     @contextmanager
     def open(self, name: str) -> Iterator[Experiment]:
@@ -72,6 +76,13 @@ class ExperimentOptions:
                 on_head=advance,
             )
 
+    def show(self, experiment: Experiment, tables: Sequence[WrittenTable]) -> None:
+        """Print the tables of an experiment."""
+        if self.as_json:
+            echo_json({"folder": str(experiment.folder), "tables": [table.record for table in tables]})
+        else:
+            click.echo("\n\n".join(table.markdown for table in tables) + f"\n{experiment.folder}")
+
 
 experiment_options = packed(
     "options",
@@ -85,6 +96,7 @@ experiment_options = packed(
     spec_option(ProbeSpec, "seeds", default=5, show_default=True, help="Number of repetitions with different seeds."),
     output_option("experiments-output/DATASET-NAME"),
     jobs_option,
+    json_option,
 )
 head_option = spec_option(ProbeSpec, "head")
 
@@ -96,8 +108,8 @@ head_option = spec_option(ProbeSpec, "head")
 def heads(options: ExperimentOptions, heads: tuple[HeadName, ...], shots: tuple[int, ...]) -> None:
     """Compare heads × class weightings × training clips per class."""
     with options.open("heads") as experiment:
-        text = experiment.compare_heads(heads, shots)
-    click.echo(f"{text}\n{experiment.folder}")
+        tables = experiment.compare_heads(heads, shots)
+    options.show(experiment, tables)
 
 
 @command.command(examples="actionvit experiment shots videos/ --head linear --shots 1,2,4,8,16")
@@ -107,8 +119,8 @@ def heads(options: ExperimentOptions, heads: tuple[HeadName, ...], shots: tuple[
 def shots(options: ExperimentOptions, head: HeadName, shots: tuple[int, ...]) -> None:
     """Plot a learning curve: accuracy against training clips per class."""
     with options.open("shots") as experiment:
-        text = experiment.learning_curve(head, shots)
-    click.echo(f"{text}\n{experiment.folder}")
+        tables = experiment.learning_curve(head, shots)
+    options.show(experiment, tables)
 
 
 @command.command(examples="actionvit experiment imbalance videos/ --factors 1,4,16")
@@ -120,8 +132,8 @@ def shots(options: ExperimentOptions, head: HeadName, shots: tuple[int, ...]) ->
 def imbalance(options: ExperimentOptions, head: HeadName, factors: tuple[float, ...]) -> None:
     """Compare class weighting, sampling and logit adjustment under long-tailed training sets."""
     with options.open("imbalance") as experiment:
-        text = experiment.compare_weightings(head, factors)
-    click.echo(f"{text}\n{experiment.folder}")
+        tables = experiment.compare_weightings(head, factors)
+    options.show(experiment, tables)
 
 
 @command.command(examples="actionvit experiment splits videos/ --shards 4")
@@ -131,5 +143,5 @@ def imbalance(options: ExperimentOptions, head: HeadName, factors: tuple[float, 
 def splits(options: ExperimentOptions, head: HeadName, shards: int) -> None:
     """Compare split protocols (leaks, class balance) and the class mix of data-parallel shards."""
     with options.open("splits") as experiment:
-        text = experiment.compare_splits(head, shards)
-    click.echo(f"{text}\n{experiment.folder}")
+        tables = experiment.compare_splits(head, shards)
+    options.show(experiment, tables)

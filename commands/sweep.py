@@ -7,19 +7,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from actionvit.commands.command import Command, usage_errors
+from actionvit.commands.command import Command, usage_errors, warn
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.encoder_options import encoder_options
 from actionvit.commands.options import (
     cache_option,
     decoding_options,
     device_option,
+    echo_json,
     flush_option,
     jobs_option,
+    json_option,
     output_option,
     precision_option,
 )
@@ -27,7 +29,7 @@ from actionvit.commands.progress import progress, stages
 from actionvit.commands.spec_options import spec_object, spec_values
 from actionvit.features.view_settings import ViewSettings
 from actionvit.pipeline.probing.spec import ProbeSpec
-from actionvit.text import duration
+from actionvit.text import duration, pluralize
 
 if TYPE_CHECKING:
     from actionvit.features.decoding.policy import DecodingOptions
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from actionvit.heads.saving import HeadName
     from actionvit.heads.weighting import ClassWeight
     from actionvit.pipeline.datasets.dataset import Dataset
-    from actionvit.pipeline.experiments.sweep import Planned
+    from actionvit.pipeline.experiments.sweep import Estimate, Planned
     from actionvit.pipeline.extraction.job import EncoderChoice
 
 
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
 @jobs_option
 @output_option("experiments-output/DATASET-sweep")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
+@json_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -82,6 +85,7 @@ def command(
     jobs: int,
     out: Path | None,
     dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Compare cost and accuracy over frames, sizes, variants and heads.
 
@@ -92,7 +96,7 @@ def command(
     """
     from actionvit.features.decoding import DecodePolicy
     from actionvit.features.device import resolve_device
-    from actionvit.pipeline.experiments.sweep import embed, plan_sweep, probe_all
+    from actionvit.pipeline.experiments.sweep import embed, plan_sweep, probe_all, remaining_work
     from actionvit.pipeline.experiments.sweep_table import write_sweep
     from actionvit.pipeline.extraction.job import make_jobs
     from actionvit.pipeline.probing.probe import build_head
@@ -111,7 +115,12 @@ def command(
     with usage_errors():
         encoder_jobs = make_jobs(shapes, precision=resolved, **encoders)
     planned = plan_sweep(dataset, encoder_jobs, cache=cache, policy=DecodePolicy())
-    _print_plan(dataset, planned, device)
+    estimate = remaining_work(planned, device)
+    record = _plan_record(planned, estimate)
+    if not as_json:
+        _print_plan(dataset, planned, estimate, device)
+    elif dry_run:
+        echo_json(record)
     if dry_run:
         return
     with stages("video", delay=0) as show:
@@ -131,26 +140,45 @@ def command(
         for entry in probe_all(dataset, planned, specs, runs=folder / "runs", jobs=jobs, command=typed):
             probed.append(entry)
             advance(len(probed), count)
-    click.echo(f"\n{write_sweep(folder, dataset, probed, command=typed)}\n{folder}")
+    table = write_sweep(folder, dataset, probed, command=typed)
+    if not as_json:
+        click.echo(f"\n{table.markdown}\n{folder}")
     failed = [outcome for summary in summaries for outcome in summary.outcomes if outcome.failed]
     for outcome in failed:
-        click.echo(f"{outcome.failed} videos failed: {outcome.store / 'failures.csv'} lists them", err=True)
+        warn(f"{pluralize(outcome.failed, 'video')} failed: {outcome.store / 'failures.csv'} lists them")
+    if as_json:
+        echo_json({**record, "folder": str(folder), "tables": [table.record]})
     if failed:
         ctx.exit(3)
 
 
-def _print_plan(dataset: Dataset, planned: Sequence[Planned], device: str) -> None:
-    """Print cached and missing videos per setting, and an estimate of the time from a rate measured here."""
-    from actionvit.pipeline.experiments.sweep import remaining_work
+def _plan_record(planned: Sequence[Planned], estimate: Estimate | None) -> dict[str, Any]:
+    """Return the plan as plain values."""
+    settings = [
+        {
+            "setting": setting.name,
+            "store": str(setting.store),
+            "gmac_per_video": setting.gmac,
+            "cached": setting.rows,
+            "to_embed": setting.todo,
+        }
+        for setting in planned
+    ]
+    total, _, seconds = estimate or (0.0, None, (0.0, 0.0))
+    measured = None if math.isnan(seconds[0]) else seconds
+    return {"settings": settings, "gmac_to_embed": total, "seconds_to_embed": measured}
 
+
+def _print_plan(dataset: Dataset, planned: Sequence[Planned], estimate: Estimate | None, device: str) -> None:
+    """Print cached and missing videos per setting, and an estimate of the time from a rate measured here."""
     click.echo(f"{dataset.name}: {len(dataset.videos)} videos, {len(planned)} settings")
     for setting in planned:
         todo = (
             f"{setting.todo} to embed, {setting.todo * setting.gmac:,.0f} GMAC" if setting.todo else "nothing to embed"
         )
         click.echo(f"  {setting.name:16} {setting.gmac:8.2f} GMAC per video: {setting.rows} cached, {todo}")
-    if work := remaining_work(planned, device):
-        total, most, (shortest, longest) = work
+    if estimate:
+        total, most, (shortest, longest) = estimate
         if math.isnan(shortest):
             click.echo(f"to embed: {total:,.1f} GMAC")
         else:

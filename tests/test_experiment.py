@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from fake_features import write_dataset, write_store
+from fake_store import environment
 from planted_runs import planted
 
 from actionvit.commands.experiment import command
@@ -73,15 +77,64 @@ def test_a_table_says_the_same_in_every_form(tmp_path) -> None:
         {"head": "linear", "shots": 4, "top1": metric},
         {"head": "knn", "shots": 4, "top1": {**metric, "std": None}},
     ]
-    files = write_table(tmp_path, "heads", rows, caption="Heads.", about={"dataset": "films"})
-    assert [file.name for file in files] == ["heads.json", "heads.csv", "heads.md"]
-    assert json.loads(files[0].read_text())["rows"] == rows
-    with files[1].open() as stream:
+    table = write_table(tmp_path, "heads", rows, caption="Heads.", about={"dataset": "films"})
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["heads.csv", "heads.json", "heads.md"]
+    assert json.loads((tmp_path / "heads.json").read_text()) == table.record and table.record["rows"] == rows
+    assert (tmp_path / "heads.md").read_text() == table.markdown
+    with (tmp_path / "heads.csv").open() as stream:
         read = list(csv.DictReader(stream))
     assert (read[0]["top1"], read[0]["top1_low"], read[1]["top1_std"]) == ("0.721", "0.656", "")
     assert markdown(rows).splitlines()[2] == "| linear | 4 | 72.1 ± 8.3 [65.6, 79.5] |"
     picture = curves_figure(rows, tmp_path / "curves.png", x="shots", y="top1", series="head", names=("shots", "top-1"))
     assert picture.stat().st_size > 1000
+
+
+WRITE = """
+import resource, signal, sys
+from pathlib import Path
+from actionvit.errors import ActionVitError
+from actionvit.pipeline.experiments.tables import curves_figure, write_table
+
+folder, rows = Path(sys.argv[1]), []
+for shots in range(1, 40):
+    rows.append({"head": "linear", "shots": shots, "top1": {"mean": 0.7, "std": None, "ci95": [0.6, 0.8]}})
+names = {"x": "shots", "y": "top1", "series": "head", "names": ("shots", "top-1")}
+if sys.argv[2] == "killed":
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+if sys.argv[2]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+for write in (
+    lambda: write_table(folder, "heads", rows, caption="Heads.", about={}),
+    lambda: curves_figure(rows, folder / "curves.png", **names),
+):
+    try:
+        write()
+    except ActionVitError as error:
+        print(error)
+"""
+"""Writes 39 rows and their figure; `full`: onto a disk that takes 1,000 bytes per file, `killed`: killed there."""
+
+
+@pytest.mark.parametrize("end", ["full", "killed"])
+def test_full_disk_or_kill_leaves_earlier_tables(tmp_path: Path, end: str) -> None:
+    row = {"head": "linear", "shots": 1, "top1": {"mean": 0.7, "std": None, "ci95": [0.6, 0.8]}}
+    write_table(tmp_path, "heads", [row], caption="Heads.", about={})
+    curves_figure([row], tmp_path / "curves.png", x="shots", y="top1", series="head", names=("shots", "top-1"))
+    earlier = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    command = [sys.executable, "-c", WRITE, str(tmp_path)]
+    done = subprocess.run([*command, end], env=environment(), capture_output=True, text=True, check=False)
+    assert {name: (tmp_path / name).read_bytes() for name in earlier} == earlier
+    if end == "killed":
+        assert done.returncode == -signal.SIGXFSZ, done.stderr
+    else:
+        assert (done.returncode, set(earlier)) == (0, {path.name for path in tmp_path.iterdir()}), done.stderr
+        assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
+            str(tmp_path / "heads.json"),
+            str(tmp_path / "curves.png"),
+        ]
+    subprocess.run([*command, ""], env=environment(), check=True)
+    assert {path.name for path in tmp_path.iterdir()} == set(earlier), "temporary files of the killed process stay"
+    assert all((tmp_path / name).read_bytes() != data for name, data in earlier.items())
 
 
 def test_rows_are_compared_with_the_plain_one() -> None:
@@ -162,6 +215,16 @@ def test_the_heads_table_says_what_probe_says(films, tmp_path) -> None:
     assert rows[7]["Δ top-1"]["value"] == pytest.approx(few["top1"]["mean"] - plain["top1"]["mean"])
     assert "against" not in rows[1]
     assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+def test_json_of_an_experiment_is_that_of_its_files(films, tmp_path) -> None:
+    dataset, cache = films
+    where = ["--cache", str(cache), "--output", str(tmp_path), "--seeds", "1", "--folds", "2", "--head", "centroid"]
+    result = CliRunner().invoke(command, ["splits", str(dataset.root), *where, "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    assert (record["folder"], record["warnings"]) == (str(tmp_path), [])
+    assert record["tables"] == [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("splits", "shards")]
 
 
 def test_a_stopped_experiment_reads_the_runs_that_are_there(films, tmp_path) -> None:

@@ -194,6 +194,25 @@ def test_a_video_that_fails_is_left_out_under_all_settings(clips, tmp_path) -> N
     assert (coverage["videos"], coverage["used"], coverage["failed"]) == (21, 20, 1)
 
 
+def test_json_of_a_sweep_has_its_table_and_warnings(clips: Path, whole: tuple[Path, str], tmp_path: Path) -> None:
+    root = tmp_path / "some"
+    shutil.copytree(clips, root)
+    shutil.copytree(whole[0], tmp_path / "place")
+    (min(root.iterdir()) / "broken.avi").write_bytes(b"RIFF no film")
+    runner, options = CliRunner(), [*arguments(root, tmp_path / "place"), "--json"]
+    plan = json.loads(runner.invoke(command, [*options, "--dry-run"], catch_exceptions=False).stdout)
+    assert [(setting["cached"], setting["to_embed"]) for setting in plan["settings"]] == [(20, 1)] * 4
+    assert plan["gmac_to_embed"] == pytest.approx(sum(setting["gmac_per_video"] for setting in plan["settings"]))
+    assert plan["seconds_to_embed"] is None and "tables" not in plan
+    result = runner.invoke(command, options, catch_exceptions=False)
+    assert result.exit_code == 3
+    record = json.loads(result.stdout)
+    assert record["folder"] == str(tmp_path / "place" / "out")
+    assert record["tables"] == [json.loads((tmp_path / "place" / "out" / "sweep.json").read_text())]
+    failures = [text for text in record["warnings"] if "failures.csv lists them" in text]
+    assert len(failures) == 4 and all(text.startswith("1 video failed: ") for text in failures)
+
+
 def test_an_impossible_setting_is_told_before_anything_is_done(clips, tmp_path) -> None:
     where = ["--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "out")]
     with pytest.raises(ActionVitError, match="size: got 50, expected a multiple of the model's patch"):

@@ -24,7 +24,7 @@ from actionvit.pipeline.experiments.grids import (
     unevenness_of,
 )
 from actionvit.pipeline.experiments.sharding import shard_row
-from actionvit.pipeline.experiments.tables import curves_figure, histograms_figure, write_table
+from actionvit.pipeline.experiments.tables import WrittenTable, curves_figure, histograms_figure, write_table
 from actionvit.pipeline.probing.features import StoreChoice, read_tables
 from actionvit.pipeline.probing.spec import ProbeSpec, features_of
 from actionvit.pipeline.runs import Run
@@ -50,25 +50,25 @@ class Experiment:
     on_head: Callable[[int, int], None] = lambda done, total: None
     """Called with (probes done, probes to do)."""
 
-    def compare_heads(self, heads: Sequence[HeadName], shots: Sequence[int]) -> str:
-        """Compare heads × class weightings × training clips per class; return the table in Markdown."""
+    def compare_heads(self, heads: Sequence[HeadName], shots: Sequence[int]) -> list[WrittenTable]:
+        """Compare heads × class weightings × training clips per class; write and return the table."""
         cells = heads_cells(self.base, heads=heads, strategies=tuple(STRATEGIES), shots=shots)
         rows, lines = self._run(cells, row_of, "top1")
         self._draw_curve(
             [row for row in rows if row["shots"] != "all"]
             + [self._at_mean_shots(row) for row in rows if row["shots"] == "all" and row["weighting"] == "none"]
         )
-        return self._write("heads", rows, "Heads, weightings and training clips per class.", lines)
+        return [self._write("heads", rows, "Heads, weightings and training clips per class.", lines)]
 
-    def learning_curve(self, head: HeadName, shots: Sequence[int]) -> str:
-        """Measure accuracy against training clips per class; return the table in Markdown."""
+    def learning_curve(self, head: HeadName, shots: Sequence[int]) -> list[WrittenTable]:
+        """Measure accuracy against training clips per class; write and return the table."""
         cells = heads_cells(self.base, heads=(head,), strategies=("none",), shots=shots)
         rows, _ = self._run(cells, row_of)
         self._draw_curve([self._at_mean_shots(row) for row in rows])
-        return self._write("shots", rows, f"The head `{head}` with few training clips per class.")
+        return [self._write("shots", rows, f"The head `{head}` with few training clips per class.")]
 
-    def compare_weightings(self, head: HeadName, factors: Sequence[float]) -> str:
-        """Compare class weighting, sampling and logit adjustment under long tails; return the table in Markdown."""
+    def compare_weightings(self, head: HeadName, factors: Sequence[float]) -> list[WrittenTable]:
+        """Compare class weighting, sampling and logit adjustment under long tails; write and return the table."""
         base = replace(self.base, head=head, features=features_of(head))
         cells = imbalance_cells(base, factors=factors, strategies=tuple(STRATEGIES))
         rows, lines = self._run(
@@ -85,15 +85,15 @@ class Experiment:
             f"The head `{head}` under long tails: accuracy on the third of classes with most, middling and fewest"
             " training clips; test sets are unchanged."
         )
-        return self._write("imbalance", rows, caption, lines)
+        return [self._write("imbalance", rows, caption, lines)]
 
-    def compare_splits(self, head: HeadName, shards: int) -> str:
-        """Compare split protocols and the class mix of data-parallel shards; return both tables in Markdown."""
+    def compare_splits(self, head: HeadName, shards: int) -> list[WrittenTable]:
+        """Compare split protocols and the class mix of data-parallel shards; write and return both tables."""
         base = replace(self.base, head=head, features=features_of(head), protocol=None)
         rows, _ = self._run(
             splits_cells(self.dataset, base), lambda cell, run: {**row_of(cell, run), **unevenness_of(run)}
         )
-        text = self._write("splits", rows, "One head under every protocol; leaking sources raise its accuracy.")
+        protocols = self._write("splits", rows, "One head under every protocol; leaking sources raise its accuracy.")
         (table,) = read_tables(self.dataset, [self.variant], cache=self.cache, quantity=base.features, **self.stored)
         spec = replace(base, protocol=self.base.protocol, seeds=1)
         results = [
@@ -102,7 +102,7 @@ class Experiment:
         ]
         histograms = {row["sharding"]: counts.tolist() for row, counts in results}
         names = self.dataset.class_names
-        files = write_table(
+        sharded = write_table(
             self.folder,
             "shards",
             [row for row, _ in results],
@@ -110,7 +110,7 @@ class Experiment:
             about={**self._about, "class_names": list(names), "histograms": histograms},
         )
         histograms_figure(histograms, self.folder / "shards.png", class_names=names)
-        return f"{text}\n\n{files[-1].read_text(encoding='utf-8')}"
+        return [protocols, sharded]
 
     @property
     def _about(self) -> dict[str, object]:
@@ -146,8 +146,7 @@ class Experiment:
             rows[difference.row] = {**rows[difference.row], **difference.columns}
         return rows, findings(compared_rows)
 
-    def _write(self, name: str, rows: Sequence[Row], caption: str, lines: Sequence[str] = ()) -> str:
-        """Write the table; return it in Markdown."""
+    def _write(self, name: str, rows: Sequence[Row], caption: str, lines: Sequence[str] = ()) -> WrittenTable:
         protocol = protocol_of(self.dataset, self.base) if name != "splits" else "several"
         full = (
             f"{caption} {self.dataset.name}, {self.variant}, protocol {protocol},"
@@ -159,5 +158,4 @@ class Experiment:
                 " Δ: points, paired by clip with the row of the setting in `against`, all else equal. p: corrected t"
                 " test, Holm's correction over the table."
             )
-        files = write_table(self.folder, name, rows, caption=full, about=self._about, findings=lines)
-        return files[-1].read_text(encoding="utf-8")
+        return write_table(self.folder, name, rows, caption=full, about=self._about, findings=lines)

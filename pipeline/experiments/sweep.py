@@ -89,14 +89,15 @@ def _planned(job: EncoderJob, outcome: Outcome) -> Planned:
     return Planned(job=job, store=outcome.store, rows=outcome.rows, todo=outcome.pending, copies=outcome.reused)
 
 
-def remaining_work(planned: Sequence[Planned], device: str) -> tuple[float, Planned, tuple[float, float]] | None:
-    """Estimate the forward passes of the missing videos.
+Estimate = tuple[float, Planned, tuple[float, float]]
+"""Forward passes in 10⁹ multiply-adds, the most expensive setting, and the shortest and longest time in seconds.
 
-    Returns
-    -------
-    tuple of (10⁹ multiply-adds, most expensive setting, (shortest, longest) time in seconds), or None
-        The times are NaN if the work is too small to be measured. None if nothing is missing.
-    """
+The times are NaN if the work is too small to be measured.
+"""
+
+
+def remaining_work(planned: Sequence[Planned], device: str) -> Estimate | None:
+    """Estimate the forward passes of the missing videos; None if nothing is missing."""
     incomplete = [setting for setting in planned if setting.todo]
     if not incomplete:
         return None

@@ -19,7 +19,7 @@ import numpy as np
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.experiments.grids import Row, protocol_of
 from actionvit.pipeline.experiments.sweep import Probed
-from actionvit.pipeline.experiments.tables import accuracy_by_cost, chosen_in_words, write_table
+from actionvit.pipeline.experiments.tables import WrittenTable, accuracy_by_cost, chosen_in_words, write_table
 from actionvit.pipeline.runs import Predictions, Run, measure, training_sizes
 
 ARRAYS = tuple(field for field in fields(Predictions) if field.name != "class_names")
@@ -27,8 +27,10 @@ UNJUDGED = "–"
 """Entry of a row whose setting cannot be scored inside the training sets."""
 
 
-def write_sweep(folder: Path, dataset: Dataset, probed: Sequence[Probed], *, command: Sequence[str] = ()) -> str:
-    """Write the table and the plot of a sweep, with the result of the nested choice.
+def write_sweep(
+    folder: Path, dataset: Dataset, probed: Sequence[Probed], *, command: Sequence[str] = ()
+) -> WrittenTable:
+    """Write the table and the plot of a sweep, with the result of the nested choice; return the table.
 
     Parameters
     ----------
@@ -39,16 +41,11 @@ def write_sweep(folder: Path, dataset: Dataset, probed: Sequence[Probed], *, com
         The rows; all with the same splits.
     command : sequence of str
         The command line, for the table's provenance.
-
-    Returns
-    -------
-    str
-        The table in Markdown.
     """
     rows = [row_of(entry) for entry in probed]
     choice = choose_per_split([entry.run for entry in probed], [entry.planned.gmac for entry in probed])
     nested = None if choice is None else {"summary": choice.summary, "chosen": dict(choice.chosen)}
-    files = write_table(
+    table = write_table(
         folder,
         "sweep",
         rows,
@@ -62,7 +59,7 @@ def write_sweep(folder: Path, dataset: Dataset, probed: Sequence[Probed], *, com
     )
     points = [{**row, "series": _series(row), "setting": f"{row['frames']}×{row['size']}"} for row in rows]
     accuracy_by_cost(points, folder / "accuracy.png", x="GMAC", y="top1")
-    return files[-1].read_text(encoding="utf-8")
+    return table
 
 
 def _place(probed: Sequence[Probed]) -> str:

@@ -5,16 +5,31 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from actionvit.features.atomic import atomic_path, atomic_write, make_folder, remove_leftovers
 from actionvit.pipeline.reporting.drawing import MARKERS, PALETTE, drawing, plain_text
 from actionvit.pipeline.reporting.figures import cost_figure
 from actionvit.pipeline.reporting.model import Summary
 from actionvit.pipeline.reporting.table import Cell, Column, Table, tidy, to_csv, to_markdown
 from actionvit.pipeline.reporting.text import p_value, signed
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenTable:
+    """A table in the two forms that a command prints."""
+
+    record: Mapping[str, Any]
+    """The content of the JSON file: `caption`, `about`, `rows` and `findings`."""
+    markdown: str
+    """The content of the Markdown file."""
 
 
 def write_table(
@@ -25,8 +40,8 @@ def write_table(
     caption: str,
     about: Mapping[str, Any],
     findings: Sequence[str] = (),
-) -> list[Path]:
-    """Write `STEM.json` (full numbers and their origin), `STEM.csv` and `STEM.md`; return the files.
+) -> WrittenTable:
+    """Write `STEM.json` (full numbers and their origin), `STEM.csv` and `STEM.md`, each atomically; return the table.
 
     Parameters
     ----------
@@ -42,22 +57,43 @@ def write_table(
         Origin of the rows: dataset, command, options.
     findings : sequence of str
         Conclusions from the rows, in words.
+
+    Raises
+    ------
+    ActionVitError
+        If a file cannot be written; earlier ones of that name are then unchanged.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{stem}{suffix}" for suffix in (".json", ".csv", ".md")]
-    value = {
+    record = {
         "caption": caption,
         "about": dict(about),
         "rows": [dict(row) for row in rows],
         "findings": list(findings),
     }
-    files[0].write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     flat = [_flat(row) for row in rows]
     names = list(dict.fromkeys(name for row in flat for name in row))
-    files[1].write_text(to_csv(tidy(names, [[row.get(name) for name in names] for row in flat])), encoding="utf-8")
     listed = "".join(f"\n- {line}" for line in findings)
-    files[2].write_text(f"{caption}\n\n{markdown(rows)}{listed and listed + chr(10)}", encoding="utf-8")
-    return files
+    texts = {
+        ".json": json.dumps(record, indent=1, ensure_ascii=False) + "\n",
+        ".csv": to_csv(tidy(names, [[row.get(name) for name in names] for row in flat])),
+        ".md": f"{caption}\n\n{markdown(rows)}{listed and listed + chr(10)}",
+    }
+    _clean(folder)
+    for suffix, text in texts.items():
+        atomic_write(folder / f"{stem}{suffix}", text.encode("utf-8"))
+    return WrittenTable(record=record, markdown=texts[".md"])
+
+
+def _clean(folder: Path) -> None:
+    """Make a folder if it does not exist, and remove temporary files of killed processes."""
+    make_folder(folder)
+    remove_leftovers(folder)
+
+
+def _write_figure(figure: Figure, path: Path) -> None:
+    """Write an image atomically, in the format of the path's suffix."""
+    _clean(path.parent)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], dpi=130)
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -82,7 +118,6 @@ def curves_figure(
     """
     from matplotlib.figure import Figure
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     with drawing():
         figure = Figure(figsize=(5.2, 3.6), layout="constrained")
         axes = figure.subplots()
@@ -113,7 +148,7 @@ def curves_figure(
         axes.set_ylabel(names[1])
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-        figure.savefig(path, dpi=130)
+        _write_figure(figure, path)
     return path
 
 
@@ -129,7 +164,6 @@ def accuracy_by_cost(rows: Sequence[Row], path: Path, *, x: str, y: str) -> Path
     x, y : str
         Columns of the cost and of the metric.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     points: dict[str, list[tuple[float, Summary]]] = {}
     for row in rows:
         value = Summary(mean=row[y]["mean"], std=row[y].get("std"), ci95=tuple(row[y]["ci95"]))
@@ -142,7 +176,7 @@ def accuracy_by_cost(rows: Sequence[Row], path: Path, *, x: str, y: str) -> Path
         settings={row["setting"]: row[x] for row in rows},
     )
     with drawing():
-        figure.savefig(path, dpi=130)
+        _write_figure(figure, path)
     return path
 
 
@@ -161,7 +195,6 @@ def histograms_figure(
     """
     from matplotlib.figure import Figure
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     most = max(count for rows in histograms.values() for row in rows for count in row)
     with drawing():
         figure = Figure(figsize=(max(5.2, 0.32 * len(class_names) + 1), 6.0), layout="constrained")
@@ -177,7 +210,7 @@ def histograms_figure(
             axes.set_title(how)
         panels[-1].set_xticks(range(len(class_names)), [plain_text(name) for name in class_names], rotation=90)
         panels[-1].set_xlabel("Class")
-        figure.savefig(path, dpi=130)
+        _write_figure(figure, path)
     return path
 
 
