@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -38,3 +39,17 @@ def test_failing_system_calls_cost_one_line_and_no_data(tmp_path: Path, count: i
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["violations"] == []
     assert result["injections"] >= count and result["ended"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(86400)
+def test_killed_commands_are_completed_by_running_again(tmp_path: Path) -> None:
+    """The environment variable `ACTIONVIT_TEST_KILLS` sets another number of kills than 50."""
+    count = int(os.environ.get("ACTIONVIT_TEST_KILLS", "50"))
+    (tmp_path / "work").mkdir()
+    command = [sys.executable, str(SUPPORT / "kill_commands.py"), str(tmp_path / "work"), str(count), "1"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["violations"] == []
+    assert result["kills"] == count and len(result["by_command"]) == 7
