@@ -7,11 +7,13 @@ things make the estimate vary, and the variance has a term for each:
 1. The test clips. Clips of one source share people, place and camera, and the same clip may be tested in several splits
    and under several seeds. The contributions of a source are summed over all its clips and splits before they are
    squared: a cluster-robust (linearization) variance, residuals divided by the root of 1 - a source's
-   share of the weight (CR2; Bell & McCaffrey 2002).
+   share of the weight (CR2; Bell & McCaffrey 2002). A dataset has a given number of sources of each class, so the
+   sums of a metric of one run vary around the mean of their class (stratified clusters; Cochran 1977, chapter 5). For
+   differences and losses they vary around the mean of all: which class a run wins depends on the training sets, too.
 2. The training sets. They overlap, and each source that tests one head trains the others, so no comparison between
    splits shows this variance (Bengio & Grandvalet 2004). Nadeau & Bengio (2003) estimate it as n_test / n_train times
    the variance of one split's result. That variance is clustered by source here, and the term is multiplied by a factor
-   that was fitted by simulation with trained heads: `TRAINING_SHARE`; see `docs/explanation/statistics.md`.
+   that was fitted by simulation with trained heads: `hit_share` and `LOSS_SHARE`; see `docs/explanation/statistics.md`.
 """
 
 from __future__ import annotations
@@ -21,15 +23,31 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from actionvit.evaluation.metrics import Floats, cluster_codes
 
 Kind = Literal["hits", "losses"]
 
-TRAINING_SHARE: Mapping[Kind, float] = {"hits": 0.5, "losses": 0.8}
-"""Factor of Nadeau and Bengio's variance term; 1 is their own. Part of the variance of a hit or miss is the rounding to
-correct or wrong, which training sets do not share."""
+LOSS_SHARE = 0.8
+"""Factor of Nadeau and Bengio's variance term for losses; 1 is their own."""
+
+HIT_SHARE = 0.9
+"""Factor for hits and misses before their rounding; see `hit_share`."""
+
+
+def hit_share(accuracy: float) -> float:
+    """Return the factor of Nadeau and Bengio's variance term for a fraction of hits: φ(z)² / p(1 - p) · `HIT_SHARE`.
+
+    Training sets move a clip's margin, which is rounded to a hit or a miss. If margins are normal, this is the fraction
+    of the variance of hits that a common shift of the margins explains; z is the normal quantile of the accuracy p.
+    Outside of 0.06 to 0.94 p is not estimated well enough, and its nearest end is taken.
+    """
+    from scipy.special import ndtri
+
+    p = min(0.94, max(0.06, accuracy))
+    density = np.exp(-(ndtri(p) ** 2) / 2) / np.sqrt(2 * np.pi)
+    return float(HIT_SHARE * density**2 / (p * (1 - p)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +57,7 @@ class Estimate:
     value: float
     se: float
     df: float
-    """Degrees of freedom of Student's t: the effective number of sources (Kish 1965) - 1."""
+    """Degrees of freedom of Student's t: the effective number of sources (Kish 1965) less that of strata."""
     clips: int
     sources: int
     inflation: float
@@ -133,6 +151,8 @@ class Design:
         self.split = np.array([number[name] for name in names], dtype=np.int64)
         self.sources, self.source = cluster_codes(cluster)
         self.clips, self.clip = cluster_codes(clip)
+        self.stratum = self._strata()
+        """Number of each source's stratum, (S,): its most frequent class."""
         self.tests = np.bincount(self.split)
         """Test clips of each split, (J,)."""
         self.clip_weight: Floats = 1 / (len(self.tests) * self.tests[self.split])
@@ -141,6 +161,18 @@ class Design:
         """Weight of each result in a mean over classes, then over splits, (M,); sums to 1."""
         self.ratio, self.thinned = self._training(n_train)
         """n_test / n_train, averaged over splits, and whether training sets were made smaller on purpose."""
+
+    def _strata(self) -> NDArray[np.int64]:
+        """Return the stratum of each source; classes with a single source share one, as it shows no variance."""
+        classes = int(self.true.max()) + 1
+        counts = np.bincount(self.source * classes + self.true, minlength=self.sources * classes)
+        stratum = counts.reshape(self.sources, classes).argmax(axis=1)
+        single = np.bincount(stratum)[stratum] == 1
+        stratum[single] = classes
+        if single.sum() == 1 and self.sources > 1:
+            sizes = np.bincount(stratum[~single])
+            stratum[single] = np.flatnonzero(sizes == sizes[sizes > 0].min())[0]
+        return np.asarray(np.unique(stratum, return_inverse=True)[1], dtype=np.int64)
 
     def _class_weight(self) -> Floats:
         classes, splits = int(self.true.max()) + 1, len(self.tests)
@@ -163,18 +195,42 @@ class Design:
         return float(np.mean(self.tests / np.maximum(1, full))), bool((training < 0.9 * others).any())
 
     def mean(self, values: Floats, kind: Kind = "hits") -> Estimate:
-        """Return the mean of values (M,) over the clips of each split, averaged over the splits."""
-        return self._of_values(values, self.clip_weight, kind)
+        """Return the mean of hits or losses (M,) over the clips of each split, averaged over the splits."""
+        value = float((self.clip_weight * values).sum())
+        hits = kind == "hits"
+        return self.linearized(
+            value,
+            values - value,
+            self.clip_weight,
+            share=hit_share(value) if hits else LOSS_SHARE,
+            stratified=hits,
+        )
 
-    def class_mean(self, values: Floats) -> Estimate:
-        """Return the mean of values (M,) over the classes of each split, averaged over the splits."""
-        return self._of_values(values, self.class_weight, "hits")
+    def class_mean(self, hits: Floats) -> Estimate:
+        """Return the mean of hits (M,) over the classes of each split, averaged over the splits."""
+        weight = self.class_weight
+        value = float((weight * hits).sum())
+        total = np.maximum(np.bincount(self.true, weights=weight), 1e-300)
+        recall = np.bincount(self.true, weights=weight * hits) / total
+        return self.linearized(value, hits - recall[self.true], weight, share=hit_share(value), stratified=True)
 
-    def _of_values(self, values: Floats, weight: Floats, kind: Kind) -> Estimate:
+    def difference(self, values: Floats, *, accuracy: float, by_class: bool = False) -> Estimate:
+        """Return the mean of differences of hits (M,) over clips, or over classes, of each split and over the splits.
+
+        Parameters
+        ----------
+        values : ndarray of shape (M,)
+            -1, 0 or 1.
+        accuracy : float
+            Mean accuracy of the two runs.
+        by_class : bool
+            Whether classes have the same weight, as in the mean class accuracy.
+        """
+        weight = self.class_weight if by_class else self.clip_weight
         value = float((weight * values).sum())
-        return self.linearized(value, values - value, weight, kind)
+        return self.linearized(value, values - value, weight, share=hit_share(accuracy), stratified=False)
 
-    def linearized(self, value: float, residual: Floats, weight: Floats, kind: Kind) -> Estimate:
+    def linearized(self, value: float, residual: Floats, weight: Floats, *, share: float, stratified: bool) -> Estimate:
         """Return the estimate of a statistic whose error is, to first order, a weighted sum of residuals.
 
         Parameters
@@ -183,27 +239,41 @@ class Design:
             The statistic.
         residual, weight : ndarray of shape (M,)
             Residual and weight of each test result.
-        kind : {"hits", "losses"}
-            A fraction of hits, or a mean loss; see `TRAINING_SHARE`.
+        share : float
+            Factor of the variance over training sets: `hit_share` or `LOSS_SHARE`.
+        stratified : bool
+            Whether the sums of the sources vary around the mean of their stratum, or of all.
         """
         splits, size = len(self.tests), np.bincount(self.source, weights=weight)
         leverage = np.minimum(size, 0.75)[self.source]
         part = weight * residual / np.sqrt(1 - leverage)
-        by_split = np.bincount(self.split * self.sources + self.source, weights=part * splits)
-        one_split = float((by_split**2).sum()) / splits
-        test = float((np.bincount(self.source, weights=part) ** 2).sum())
-        training = self.ratio * TRAINING_SHARE[kind] * one_split
+        cell, cells = self.split * self.sources + self.source, (splits, self.sources)
+        tested = np.bincount(cell, minlength=splits * self.sources).reshape(cells) > 0
+        sums = splits * np.bincount(cell, weights=part, minlength=splits * self.sources).reshape(cells)
+        one_split = self._sum_of_squares(sums, tested, stratified) / splits
+        test = self._sum_of_squares(sums.mean(axis=0, keepdims=True), tested.any(axis=0, keepdims=True), stratified)
+        training = self.ratio * share * one_split
         if self.thinned and splits > 1:
             between = float(np.var(np.bincount(self.split, weights=weight * residual * splits), ddof=1))
             training += max(0.0, between - one_split) / splits
+        strata = int(self.stratum.max()) + 1 if stratified else 1
         return Estimate(
             value=value,
             se=float(np.sqrt(test + training)),
-            df=max(1.0, float(size.sum() ** 2 / (size**2).sum()) - 1),
+            df=max(1.0, float(size.sum() ** 2 / (size**2).sum()) - strata),
             clips=self.clips,
             sources=self.sources,
             inflation=float(np.sqrt(1 + training / test)) if test > 1e-15 else 1.0,
         )
+
+    def _sum_of_squares(self, sums: Floats, tested: NDArray[np.bool_], stratified: bool) -> float:
+        """Return the summed squares of the tested cells (J, S), around the mean of their stratum where stratified."""
+        if not stratified:
+            return float((sums**2).sum())
+        sources, cells = np.bincount(self.stratum), np.bincount(self.stratum, weights=tested.sum(axis=0))
+        mean = np.where(sources > 1, np.bincount(self.stratum, weights=sums.sum(axis=0)) / cells, 0.0)
+        correction = sources / np.maximum(1, sources - 1)
+        return float((np.where(tested, sums - mean[self.stratum], 0.0) ** 2 * correction[self.stratum]).sum())
 
     def over_splits(self, values: Floats, weight: Floats) -> Floats:
         """Return the weighted mean of values (M,) in each split, (J,)."""

@@ -36,9 +36,10 @@ def compare_scores(design: Design, a: Floats, b: Floats, class_names: Sequence[s
     losses_a, losses_b = clip_losses(design.true, a), clip_losses(design.true, b)
     correct_a, correct_b = losses_a["top1"] > 0, losses_b["top1"] > 0
     hits = losses_b["top1"] - losses_a["top1"]
+    accuracy = float(design.clip_weight @ (losses_a["top1"] + losses_b["top1"]) / 2)
     estimates = {
-        "top1": _widened(design.mean(hits)),
-        "mean_class_accuracy": _widened(design.class_mean(hits)),
+        "top1": _widened(design.difference(hits, accuracy=accuracy)),
+        "mean_class_accuracy": _widened(design.difference(hits, accuracy=accuracy, by_class=True)),
         "log_loss": design.mean(losses_b["log_loss"] - losses_a["log_loss"], "losses"),
     }
     weight = {"mean_class_accuracy": design.class_weight}

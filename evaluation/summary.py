@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from actionvit.evaluation.clustered import Design, Estimate, clopper_pearson
+from actionvit.evaluation.clustered import Design, Estimate, clopper_pearson, hit_share
 from actionvit.evaluation.metrics import METRICS, Floats, clip_losses, debiased_ece, macro_f1, predicted
 
 PROPORTIONS = ("top1", "top5", "mean_class_accuracy", "macro_f1")
@@ -95,13 +95,15 @@ def _macro_f1(design: Design, scores: Floats) -> Estimate:
     residual = (
         2 * (best == design.true) * slope[design.true] - f1[design.true] * slope[design.true] - f1[best] * slope[best]
     )
-    return design.linearized(macro_f1(cells), residual, weight, "hits")
+    value = macro_f1(cells)
+    return design.linearized(value, residual, weight, share=hit_share(value), stratified=True)
 
 
 def _ece(design: Design, scores: Floats) -> Estimate:
     """Return the debiased expected calibration error of all splits' results together."""
     value, se = debiased_ece(design.true, scores, design.clip_weight, design.source)
-    gap = design.mean(scores.max(axis=1) - (predicted(scores) == design.true))
+    correct = (predicted(scores) == design.true).astype(np.float64)
+    gap = design.difference(scores.max(axis=1) - correct, accuracy=float(design.clip_weight @ correct))
     return replace(gap, value=value, se=se * gap.inflation)
 
 

@@ -102,7 +102,7 @@ def test_standard_error_is_cluster_robust_with_leverage() -> None:
     """CR2 by hand: each source's sum of residuals, divided by the root of 1 less its share of the clips."""
     a, b = predictions(splits=1, clips=118), predictions(seed=5, splits=1, clips=118)
     hits = right(b).astype(float) - right(a).astype(float)
-    estimate = design_of(a).mean(hits)
+    estimate = design_of(a).difference(hits, accuracy=0.5)
     own = [a.source == name for name in np.unique(a.source)]
     parts = [(hits[rows] - hits.mean()).sum() ** 2 / (1 - rows.mean()) for rows in own]
     assert estimate.se == pytest.approx(np.sqrt(sum(parts)) / len(hits))

@@ -8,7 +8,7 @@ from scipy.stats import binomtest, t
 from threadpoolctl import threadpool_limits
 from trained_worlds import World, class_means, trained_runs
 
-from actionvit.evaluation.clustered import Design, clopper_pearson
+from actionvit.evaluation.clustered import Design, clopper_pearson, hit_share
 from actionvit.evaluation.intervals import clip_means, paired_interval, proportion_interval
 from actionvit.evaluation.metrics import METRICS, clip_losses, compute_metrics, debiased_ece
 from actionvit.evaluation.summary import summarize
@@ -102,10 +102,37 @@ def test_interval_of_independent_clips_is_the_textbooks() -> None:
     true, scores, split, _ = sides(rng, 240, 6, 1)
     design = Design(split=split, true=true, cluster=np.arange(len(true)), clip=np.arange(len(true)))
     values = ((scores - np.eye(6)[true]) ** 2).sum(axis=1)
-    estimate = design.mean(values)
+    estimate = design.mean(values, "losses")
     assert estimate.se == pytest.approx(np.std(values, ddof=1) / np.sqrt(len(values)))
     half = t.ppf(0.975, len(values) - 1) * estimate.se
     assert estimate.interval() == pytest.approx((values.mean() - half, values.mean() + half))
+
+
+def test_hits_vary_around_the_accuracy_of_their_class() -> None:
+    """One clip per source, one split: the standard error of a stratified proportion (Cochran 1977, equation 5.7)."""
+    true = np.repeat([0, 1, 2], [60, 80, 100])
+    hits = (np.random.default_rng(4).random(240) < np.array([0.2, 0.6, 0.95])[true]).astype(float)
+    design = Design(split=["one"] * 240, true=true, cluster=np.arange(240), clip=np.arange(240))
+    of_class = [hits[true == number] for number in range(3)]
+    expected = sum((len(k) / 240) ** 2 * np.var(k, ddof=1) / len(k) for k in of_class)
+    assert design.mean(hits).se == pytest.approx(np.sqrt(expected), rel=0.003)  # 1 - 1/240 of each clip's leverage
+    by_class = sum(np.var(k, ddof=1) / len(k) for k in of_class) / 9
+    assert design.class_mean(hits).se == pytest.approx(np.sqrt(by_class), rel=0.005)
+    assert design.mean(hits).se < 0.8 * design.difference(hits, accuracy=0.6).se
+    assert design.mean(hits).df == pytest.approx(240 - 3)
+
+
+def test_classes_with_one_source_share_a_stratum() -> None:
+    design = Design(split=["one"] * 7, true=[0, 0, 1, 2, 3, 3, 3], cluster=list("abcdeef"), clip=range(7))
+    assert design.stratum.tolist() == [0, 0, 2, 2, 1, 1]
+    lone = Design(split=["one"] * 4, true=[0, 0, 1, 1], cluster=list("abcc"), clip=range(4))
+    assert lone.stratum.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("accuracy", "share"), [(0.5, 0.573), (0.85, 0.3838), (0.97, 0.2264), (0.15, 0.3838)])
+def test_training_sets_share_falls_with_rounding(accuracy: float, share: float) -> None:
+    """0.9 φ(z)² / p(1 - p) by a table of the normal distribution; 2 / π at one half."""
+    assert hit_share(accuracy) == pytest.approx(share, abs=5e-4)
 
 
 @pytest.mark.parametrize("wrong", [0, 1])
