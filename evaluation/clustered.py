@@ -247,11 +247,13 @@ class Design:
         splits, size = len(self.tests), np.bincount(self.source, weights=weight)
         leverage = np.minimum(size, 0.75)[self.source]
         part = weight * residual / np.sqrt(1 - leverage)
-        cell, cells = self.split * self.sources + self.source, (splits, self.sources)
-        tested = np.bincount(cell, minlength=splits * self.sources).reshape(cells) > 0
-        sums = splits * np.bincount(cell, weights=part, minlength=splits * self.sources).reshape(cells)
+        cell, shape = self.split * self.sources + self.source, (splits, self.sources)
+        tested = np.bincount(cell, minlength=splits * self.sources).reshape(shape) > 0
+        sums = (
+            np.bincount(cell, weights=splits * part, minlength=splits * self.sources).reshape(shape).astype(np.float64)
+        )
         one_split = self._sum_of_squares(sums, tested, stratified) / splits
-        test = self._sum_of_squares(sums.mean(axis=0, keepdims=True), tested.any(axis=0, keepdims=True), stratified)
+        test = self._sum_of_squares(sums.mean(axis=0, keepdims=True), tested.max(axis=0, keepdims=True), stratified)
         training = self.ratio * share * one_split
         if self.thinned and splits > 1:
             between = float(np.var(np.bincount(self.split, weights=weight * residual * splits), ddof=1))
