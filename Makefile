@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 # One single-threaded process per core; tests of one file share fixtures and stay together. Tests marked `timing` run
 # afterwards, alone.
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow and not gpu and not timing"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu and not timing"
 	$(BIN)/pytest -m timing
 
 lint: $(VENV)/.installed-dev

@@ -83,6 +83,7 @@ def test_both_variants_with_and_without_weights_have_metrics(first):
         assert 0 < metrics["summary"]["top1"]["mean"] < 1
 
 
+@pytest.mark.slow
 def test_a_second_demo_keeps_clips_and_cache(first):
     folder, _, _ = first
     kept = [*folder.glob("actionvit-demo/clips/*/*.avi"), *folder.glob("actionvit-demo/features-cache/**/*.h5")]

@@ -78,6 +78,7 @@ def test_a_refit_of_no_epochs_is_the_probe_of_all_clips(dataset: Dataset, weight
     assert np.abs(heads[0] - heads[1]).max() > 0
 
 
+@pytest.mark.slow
 def test_killed_in_the_refit_a_training_ends_in_the_same_bits(
     dataset: Dataset, weights: Weights, tmp_path: Path
 ) -> None:

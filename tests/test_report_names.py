@@ -158,6 +158,7 @@ def test_latex_has_no_commands_from_names(made: ReportFiles) -> None:
     assert r"make it rain \$\$" in text
 
 
+@pytest.mark.slow
 def test_latex_tables_fit_a_page_whatever_is_compared(tmp_path: Path) -> None:
     names = [f"some class number {number}" for number in range(130)]
     runs = [write(tmp_path / f"run{seed}", predictions(names=names, seed=seed, clips=400)) for seed in range(4)]
@@ -185,6 +186,7 @@ def test_everything_correct_is_reported(tmp_path: Path) -> None:
     assert "Top-1 100.0" in report([run], output=tmp_path / "report").html.read_text()
 
 
+@pytest.mark.slow
 def test_bounds_hold_for_many_classes_and_runs(tmp_path: Path) -> None:
     names = [f"class{number}" for number in range(150)]
     runs = [write(tmp_path / f"run{seed}", predictions(names=names, seed=seed, clips=600)) for seed in range(2)]

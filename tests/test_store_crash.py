@@ -52,7 +52,8 @@ SLOW = (pytest.mark.slow, pytest.mark.timeout(3600))
     ("arguments", "least"),
     [
         (["--every", "7", "--random", "4"], 18),
-        (["--command", "--every", "2", "--random", "3"], 30),
+        (["--command", "--every", "6", "--random", "1"], 10),
+        pytest.param(["--command", "--every", "2", "--random", "3"], 30, marks=SLOW),
         pytest.param(["--every", "1", "--random", "60"], 150, marks=SLOW),
         pytest.param(["--command", "--every", "1", "--random", "150"], 200, marks=SLOW),
     ],

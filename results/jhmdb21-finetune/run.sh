@@ -3,14 +3,15 @@
 # vision tower, ROOT the clips in class folders, DEVICE cpu, cuda, cuda:1 or auto. Trains a linear probe, the last block, the last
 # four blocks and, if DEVICE is cuda, the whole encoder, on the same grouped splits; on cuda the last three run in parallel.
 # Commit README.md, report/ and runs/. Do not commit features-cache/, clip-inflated/ (both are reused) and work/ (complete
-# runs, logs). Environment variables override the settings below; VARIANT=tiny tests the script.
+# runs, logs). One center view is tested, as by the probe. Environment variables override the settings below; VARIANT=tiny
+# tests the script.
 set -euo pipefail
 clip=$1 root=$2 device=${3:-auto} here=$(cd "$(dirname "$0")" && pwd) given=
-for name in PRECISION VARIANT FOLDS VIEWS BATCH MEMORY EPOCHS PATIENCE LR ALL_EPOCHS ALL_LR TRAIN SIDE_BY_SIDE; do
+for name in PRECISION VARIANT FOLDS VIEWS CROPS BATCH MEMORY EPOCHS PATIENCE LR ALL_EPOCHS ALL_LR TRAIN SIDE_BY_SIDE; do
   [ -z "${!name-}" ] || given+="$name='${!name}' "
 done
 . "$here/../made.sh"
-precision=${PRECISION:-auto} variant=${VARIANT:-base} folds=${FOLDS:-5} views=${VIEWS:-4} batch=${BATCH:-16} memory=${MEMORY:-16}
+precision=${PRECISION:-auto} variant=${VARIANT:-base} folds=${FOLDS:-5} views=${VIEWS:-4} crops=${CROPS:-1} batch=${BATCH:-16} memory=${MEMORY:-16}
 epochs=${EPOCHS:-8} patience=${PATIENCE:-4} lr=${LR:-1e-4} # of the last blocks
 all_epochs=${ALL_EPOCHS:-4} all_lr=${ALL_LR:-3e-5}
 case $device in cuda*) default='last:1 last:4 all' side=1 ;; *) default='last:1 last:4' side='' ;; esac
@@ -39,8 +40,8 @@ said "${runs[0]}" actionvit extract "${dataset[@]}" "${weights[@]}" --device "$d
 said "${runs[0]}" actionvit probe "${dataset[@]}" "${splits[@]}" --seeds 1 --run-name "${runs[0]}"
 for each in $train; do
   run=$variant-${each/:/}-grouped
-  steps=(--epochs "$epochs" --patience "$patience" --lr "$lr" --cached-views "$views")
-  [ "$each" != all ] || steps=(--epochs "$all_epochs" --patience "$patience" --lr "$all_lr")
+  steps=(--epochs "$epochs" --patience "$patience" --lr "$lr" --cached-views "$views" --crops "$crops")
+  [ "$each" != all ] || steps=(--epochs "$all_epochs" --patience "$patience" --lr "$all_lr" --crops "$crops")
   said "$run" actionvit finetune "${dataset[@]}" "${weights[@]}" "${splits[@]}" --train "$each" "${steps[@]}" \
     --batch-size "$batch" --frame-cache-gib "$memory" --checkpoint-every 60 --device "$device" --precision "$precision" --run-name "$run" &
   runs+=("$run")
