@@ -190,11 +190,11 @@ def design_of(predictions: Predictions, n_train: Mapping[str, int] | None = None
     )
 
 
-def training_sizes(*runs: Run) -> dict[str, int]:
-    """Return the smallest number of training clips of each split over the runs, by the split's name."""
+def training_sizes(*metrics: Mapping[str, Any]) -> dict[str, int]:
+    """Return the smallest number of training clips of each split over the metrics of runs, by the split's name."""
     sizes: dict[str, int] = {}
-    for run in runs:
-        for split in run.metrics.get("splits", []):
+    for of_run in metrics:
+        for split in of_run.get("splits", []):
             sizes[split["name"]] = min(split["n_train"], sizes.get(split["name"], split["n_train"]))
     return sizes
 

@@ -177,7 +177,7 @@ def test_comparisons_are_corrected_together_and_cost_is_a_ratio(tmp_path: Path) 
     assert [one.cost_ratio for one in found] == pytest.approx([8.5, 0.5, 1 / 17])
     assert "hr needs 8.5 times the multiply-adds of base." in found[0].verdict
     assert "large needs 0.5 times the multiply-adds of base." in found[1].verdict
-    sizes = training_sizes(*runs)
+    sizes = training_sizes(*(run.metrics for run in runs))
     alone = compare(runs[1].predictions, runs[2].predictions, names=("hr", "large"), n_train=sizes)
     assert found[2].per_class == alone.per_class and found[2].clips == alone.clips
     for name, delta in alone.delta.items():

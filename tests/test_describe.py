@@ -90,7 +90,7 @@ def adjusted(values: np.ndarray, source: np.ndarray, imaginary: list[float], inf
 
 def inflation(run: Run) -> float:
     hits = (run.predictions.scores.argmax(1) == run.predictions.true).astype(float)
-    return design_of(run.predictions, training_sizes(run)).mean(hits).inflation
+    return design_of(run.predictions, training_sizes(run.metrics)).mean(hits).inflation
 
 
 def test_recall_intervals_by_hand(pair: list[Run]) -> None:

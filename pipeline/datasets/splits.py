@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -135,6 +135,12 @@ def leaking_sources(dataset: Dataset, split: Split, *, within_class: bool = True
     """
     key = {video.id: (video.source, video.label if within_class else "") for video in dataset.videos}
     return tuple(sorted({source for source, _ in {key[id] for id in split.train} & {key[id] for id in split.test}}))
+
+
+def count_leaks(dataset: Dataset, splits: Mapping[str, Split]) -> dict[str, int]:
+    """Return the number of leaking sources of each split by name, as in `run.json`; splits without any are left out."""
+    counts = {name: len(leaking_sources(dataset, split)) for name, split in splits.items()}
+    return {name: count for name, count in counts.items() if count}
 
 
 def leaking_videos(dataset: Dataset, split: Split, *, within_class: bool = True) -> tuple[str, ...]:

@@ -15,7 +15,6 @@ from actionvit.pipeline.experiments.grids import (
     Row,
     heads_cells,
     imbalance_cells,
-    n_train_of,
     protocol_of,
     row_of,
     run_cells,
@@ -27,7 +26,7 @@ from actionvit.pipeline.experiments.sharding import shard_row
 from actionvit.pipeline.experiments.tables import WrittenTable, curves_figure, histograms_figure, write_table
 from actionvit.pipeline.probing.features import StoreChoice, read_tables
 from actionvit.pipeline.probing.spec import ProbeSpec, features_of
-from actionvit.pipeline.runs import Run
+from actionvit.pipeline.runs import Run, training_sizes
 from actionvit.text import pluralize
 
 CLIPS_AXES = ("training clips per class", "top-1, %")
@@ -138,7 +137,7 @@ class Experiment:
             **self.stored,
         ):
             rows.append(make_row(cell, run))
-            predicted.append((cell.labels, run.predictions, n_train_of(run)))
+            predicted.append((cell.labels, run.predictions, training_sizes(run.metrics)))
         if compared is None:
             return rows, []
         compared_rows = differences(predicted, metric=compared)

@@ -22,7 +22,7 @@ from actionvit.pipeline.probing.results import ProbeResult, ensure_run, run_name
 from actionvit.pipeline.probing.spec import ProbeSpec, features_of
 from actionvit.pipeline.probing.subsets import tail_ranks
 from actionvit.pipeline.probing.tasks import plan
-from actionvit.pipeline.runs import Run, design_of
+from actionvit.pipeline.runs import Run, design_of, training_sizes
 
 Row = dict[str, Any]
 
@@ -191,7 +191,7 @@ def thirds_of(dataset: Dataset, result: Run | ProbeResult) -> Row:
         rows = predictions.split == name
         third[rows] = rank[predictions.true[rows]] * 3 // len(rank)
     correct = (predicted(predictions.scores) == predictions.true).astype(np.float64)
-    inflation = design_of(predictions, n_train_of(result)).mean(correct).inflation
+    inflation = design_of(predictions, training_sizes(result.metrics)).mean(correct).inflation
     row: Row = {}
     for place, name in enumerate(("head", "middle", "tail")):
         inside = third == place
@@ -215,11 +215,6 @@ def _ranks(dataset: Dataset, result: Run | ProbeResult, split: str) -> NDArray[n
         rank[np.argsort(-counts, kind="stable")] = np.arange(len(names))
         return rank
     return tail_ranks(len(names), int(split.partition("~seed")[2] or 0))
-
-
-def n_train_of(result: Run | ProbeResult) -> dict[str, int]:
-    """Return the number of training clips by split name."""
-    return {split["name"]: split["n_train"] for split in result.metrics["splits"]}
 
 
 def unevenness_of(result: Run | ProbeResult) -> Row:

@@ -128,7 +128,9 @@ def choose_per_split(runs: Sequence[Run], costs: Sequence[float]) -> NestedChoic
         parts.append({field.name: getattr(predictions, field.name)[predictions.split == name] for field in ARRAYS})
     joined = {field.name: np.concatenate([part[field.name] for part in parts]) for field in ARRAYS}
     predictions = Predictions(**joined, class_names=runs[0].predictions.class_names)
-    return NestedChoice(chosen=chosen, summary=measure(predictions, n_train=training_sizes(*runs))["summary"])
+    return NestedChoice(
+        chosen=chosen, summary=measure(predictions, n_train=training_sizes(*(run.metrics for run in runs)))["summary"]
+    )
 
 
 def nested_line(choice: NestedChoice | None, rows: Sequence[Row], *, where: str = "inside each training set") -> str:

@@ -17,7 +17,7 @@ from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.variants import gmac
 from actionvit.heads.calibration import mean_softmax
 from actionvit.pipeline.datasets.dataset import Dataset
-from actionvit.pipeline.datasets.splits import leaking_sources
+from actionvit.pipeline.datasets.splits import count_leaks
 from actionvit.pipeline.finetuning.finetune import Finetuned
 from actionvit.pipeline.finetuning.spec import FinetuneSpec
 from actionvit.pipeline.finetuning.split import FinetuneResult
@@ -151,7 +151,6 @@ def _predictions(dataset: Dataset, results: Sequence[FinetuneResult]) -> Predict
 
 def _info(dataset: Dataset, weights: Weights, spec: FinetuneSpec, finetuned: Finetuned) -> dict[str, Any]:
     results, final = finetuned.splits, finetuned.final
-    leaks = {result.split.name: len(leaking_sources(dataset, result.split)) for result in results}
     failures = {id: reason for result in results for id, reason in result.failures.items()}
     videos = len(dataset.videos)
     plain: dict[str, Any] = json.loads(json.dumps(asdict(spec)))
@@ -167,7 +166,7 @@ def _info(dataset: Dataset, weights: Weights, spec: FinetuneSpec, finetuned: Fin
         "temperature": {result.split.name: round(result.temperature, 4) for result in results},
         "curves": [curve for result in results for curve in curves(result)],
         "ranks": _ranks(spec, results[0]),
-        "leaks": {name: count for name, count in leaks.items() if count},
+        "leaks": count_leaks(dataset, {result.split.name: result.split for result in results}),
         "seeds": {"splits, validation part, training": [spec.training.sampling.seed]},
         "final": final and {"videos": len(final.trained), "epochs": final.state.epoch},
         "timings": {"fit": round(sum(result.seconds for result in results) + (final.seconds if final else 0), 3)},

@@ -21,7 +21,7 @@ from actionvit.heads.base import Head
 from actionvit.heads.fusion import FusionRule, LateFusion
 from actionvit.heads.saving import dump_head
 from actionvit.pipeline.datasets.dataset import Dataset
-from actionvit.pipeline.datasets.splits import leaking_sources
+from actionvit.pipeline.datasets.splits import count_leaks
 from actionvit.pipeline.probing.features import FeatureTable, coverage
 from actionvit.pipeline.probing.spec import ProbeSpec
 from actionvit.pipeline.probing.tasks import Fitted, Task, plan
@@ -123,7 +123,7 @@ def make_result(
             for of, search in zip(tables, fit.searches, strict=True)
         ],
         "final": final and {"videos": len(final.train), "setting": final.selected.best_params},
-        "leaks": _leaks(dataset, fitted),
+        "leaks": count_leaks(dataset, {fit.task.name: fit.task.split for fit in fitted}),
         "seeds": {"splits, folds, training": sorted({fit.task.seed for fit in fitted})},
         "timings": {
             **timings([member.store.folder for member in tables], rows=len(table.id)),
@@ -255,12 +255,6 @@ def _predictions(table: FeatureTable, fitted: Sequence[Fitted]) -> Predictions:
         source=table.source[rows],
         class_names=table.class_names,
     )
-
-
-def _leaks(dataset: Dataset, fitted: Sequence[Fitted]) -> dict[str, int]:
-    """Return the number of sources in both the training and the test set, by split; splits without any are left out."""
-    counts = {fit.task.name: len(leaking_sources(dataset, fit.task.split)) for fit in fitted}
-    return {name: count for name, count in counts.items() if count}
 
 
 def _store(table: FeatureTable) -> dict[str, Any]:

@@ -202,7 +202,7 @@ def _classes(run: Run, cells: NDArray[np.int64]) -> list[ClassRow]:
 
 def _inflation(run: Run) -> float:
     """Return the factor by which training sets widen the interval of a run's top-1; also used for groups of clips."""
-    design = design_of(run.predictions, training_sizes(run) or None)
+    design = design_of(run.predictions, training_sizes(run.metrics) or None)
     correct = predicted(run.predictions.scores) == run.predictions.true
     return design.mean(correct.astype(np.float64)).inflation
 
