@@ -32,11 +32,11 @@ METRICS = ("top1", "mean_class_accuracy", "log_loss")
 
 
 def grid() -> list[World]:
-    """Return the worlds, in which heads and correlations alternate."""
+    """Return the worlds; heads and correlations are balanced against each of the other factors (a fraction of 2⁷)."""
     worlds = []
     cells = product((0.6, 0.3, 0.97, 0.85), (80, 200), (10, 25), ("even", "skewed"))
     for number, (accuracy, sources, classes, sizes) in enumerate(cells):
-        head, correlation = ("ridge", "centroid")[number % 2], (0.7, 0.0)[(number // 2) % 2]
+        head, correlation = ("ridge", "centroid")[_mixed(number, 0b10011)], (0.7, 0.0)[_mixed(number, 0b01110)]
         common = {"sources": sources, "classes": classes, "sizes": sizes, "accuracy": accuracy}
         worlds.append(World(**common, correlation=correlation, head=head))
     same = {"classes": 10, "correlation": 0.7}
@@ -44,6 +44,11 @@ def grid() -> list[World]:
     for sources, gain in product((80, 200), (1.1, 1.25)):
         worlds.append(World(sources=sources, sizes="even", accuracy=0.6, head="ridge", gain=gain, **same))
     return worlds
+
+
+def _mixed(number: int, factors: int) -> int:
+    """Return the parity of a world's levels of some two-level factors, given as bits of its number."""
+    return (number & factors).bit_count() % 2
 
 
 def measure(world: World, tries: int) -> list[dict[str, object]]:

@@ -57,7 +57,7 @@ class Estimate:
     value: float
     se: float
     df: float
-    """Degrees of freedom of Student's t: the effective number of sources (Kish 1965) less that of strata."""
+    """Degrees of freedom of Student's t; see `Design.linearized`."""
     clips: int
     sources: int
     inflation: float
@@ -166,7 +166,9 @@ class Design:
         """Return the stratum of each source; classes with a single source share one, as it shows no variance."""
         classes = int(self.true.max()) + 1
         counts = np.bincount(self.source * classes + self.true, minlength=self.sources * classes)
-        stratum = counts.reshape(self.sources, classes).argmax(axis=1)
+        counts = counts.reshape(self.sources, classes)
+        larger = counts.sum(axis=0) / (counts.sum() + 1)  # decides between classes of the same count
+        stratum = (counts + larger).argmax(axis=1)
         single = np.bincount(stratum)[stratum] == 1
         stratum[single] = classes
         if single.sum() == 1 and self.sources > 1:
@@ -208,11 +210,8 @@ class Design:
 
     def class_mean(self, hits: Floats) -> Estimate:
         """Return the mean of hits (M,) over the classes of each split, averaged over the splits."""
-        weight = self.class_weight
-        value = float((weight * hits).sum())
-        total = np.maximum(np.bincount(self.true, weights=weight), 1e-300)
-        recall = np.bincount(self.true, weights=weight * hits) / total
-        return self.linearized(value, hits - recall[self.true], weight, share=hit_share(value), stratified=True)
+        value = float((self.class_weight * hits).sum())
+        return self.linearized(value, hits - value, self.class_weight, share=hit_share(value), stratified=True)
 
     def difference(self, values: Floats, *, accuracy: float, by_class: bool = False) -> Estimate:
         """Return the mean of differences of hits (M,) over clips, or over classes, of each split and over the splits.
@@ -243,6 +242,12 @@ class Design:
             Factor of the variance over training sets: `hit_share` or `LOSS_SHARE`.
         stratified : bool
             Whether the sums of the sources vary around the mean of their stratum, or of all.
+
+        Returns
+        -------
+        Estimate
+            Its degrees of freedom are the effective number of sources (Kish 1965) less 1, or that number reduced in the
+            proportion of strata to sources.
         """
         splits, size = len(self.tests), np.bincount(self.source, weights=weight)
         leverage = np.minimum(size, 0.75)[self.source]
@@ -259,10 +264,11 @@ class Design:
             between = float(np.var(np.bincount(self.split, weights=weight * residual * splits), ddof=1))
             training += max(0.0, between - one_split) / splits
         strata = int(self.stratum.max()) + 1 if stratified else 1
+        effective = float(size.sum() ** 2 / (size**2).sum())  # number of sources (Kish 1965)
         return Estimate(
             value=value,
             se=float(np.sqrt(test + training)),
-            df=max(1.0, float(size.sum() ** 2 / (size**2).sum()) - strata),
+            df=max(1.0, effective * (self.sources - strata) / self.sources if stratified else effective - 1),
             clips=self.clips,
             sources=self.sources,
             inflation=float(np.sqrt(1 + training / test)) if test > 1e-15 else 1.0,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.evaluation.clustered import Design, Estimate
-from actionvit.evaluation.intervals import clip_means, holm, paired_interval, paired_p
+from actionvit.evaluation.intervals import clip_means, holm, paired_detectable, paired_interval, paired_p
 from actionvit.evaluation.metrics import Floats, clip_losses
 from actionvit.evaluation.summary import rounded
 
@@ -21,15 +21,25 @@ COMPARED = ("top1", "mean_class_accuracy", "log_loss")
 """Metrics whose difference is tested."""
 
 
-def compare_scores(design: Design, a: Floats, b: Floats, class_names: Sequence[str]) -> dict[str, Any]:
+def compare_scores(
+    design: Design, a: Floats, b: Floats, class_names: Sequence[str], *, comparisons: int = 1
+) -> dict[str, Any]:
     """Compare two sets of scores, both of shape (M, C), for the results of a design; every difference is b - a.
+
+    Parameters
+    ----------
+    design : Design
+    a, b : ndarray of shape (M, C)
+    class_names : sequence of C names
+    comparisons : int
+        Number of comparisons that Holm's method corrects together; `detectable` follows its strictest level.
 
     Returns
     -------
     dict
         `n_clips`, `n_results`, `n_sources`; `delta`: for each metric of `COMPARED` the `value`, `ci95`, `se`, `p` (t
         test, corrected as in `clustered`), `std` between the splits, and `detectable`, the smallest true difference
-        that such an interval leaves 0 out for in 80 % of cases; `clips`: test results by which run was correct;
+        that the test would show in 80 % of cases; `clips`: test results by which run was correct;
         `classes`: where b wins, ties, loses by recall, and in which the difference is `shown`; `per_class`: see
         `compare_classes`.
     """
@@ -38,8 +48,10 @@ def compare_scores(design: Design, a: Floats, b: Floats, class_names: Sequence[s
     hits = losses_b["top1"] - losses_a["top1"]
     accuracy = float(design.clip_weight @ (losses_a["top1"] + losses_b["top1"]) / 2)
     estimates = {
-        "top1": _widened(design.difference(hits, accuracy=accuracy)),
-        "mean_class_accuracy": _widened(design.difference(hits, accuracy=accuracy, by_class=True)),
+        "top1": _widened(design.difference(hits, accuracy=accuracy), design, design.clip_weight),
+        "mean_class_accuracy": _widened(
+            design.difference(hits, accuracy=accuracy, by_class=True), design, design.class_weight
+        ),
         "log_loss": design.mean(losses_b["log_loss"] - losses_a["log_loss"], "losses"),
     }
     weight = {"mean_class_accuracy": design.class_weight}
@@ -54,7 +66,7 @@ def compare_scores(design: Design, a: Floats, b: Floats, class_names: Sequence[s
             "se": round(estimate.se, 6),
             "std": float(np.std(of_split, ddof=1)) if splits > 1 else None,
             "p": estimate.p,
-            "detectable": round(estimate.detectable(), 6),
+            "detectable": round(estimate.detectable(level=1 - ALPHA / comparisons), 6),
         }
     classes = compare_classes(design, correct_a, correct_b, class_names, inflation=estimates["top1"].inflation)
     sign = [np.sign(row["delta"]) for row in classes if row["support"]]
@@ -79,12 +91,14 @@ def compare_scores(design: Design, a: Floats, b: Floats, class_names: Sequence[s
     }
 
 
-def _widened(estimate: Estimate) -> Estimate:
+def _widened(estimate: Estimate, design: Design, weight: Floats) -> Estimate:
     """Return a difference of hits with the variance of one clip won and one lost added (Bonett & Price 2012).
 
-    Otherwise two runs that agree on all tested clips would have a standard error of 0.
+    Otherwise two runs that agree on all tested clips would have a standard error of 0. The two are as heavy as the
+    heaviest clip.
     """
-    return replace(estimate, se=float(np.sqrt(estimate.se**2 + 2 / (estimate.clips + 2) ** 2)))
+    heaviest = float(np.bincount(design.clip, weights=weight).max()) * design.clips / (design.clips + 2)
+    return replace(estimate, se=float(np.sqrt(estimate.se**2 + 2 * heaviest**2)))
 
 
 def compare_classes(
@@ -110,7 +124,7 @@ def compare_classes(
     -------
     list of dict
         For each class `class`, `support` (clips), `tests` (results), `sources`, recalls `a` and `b`, `delta`, `ci95`,
-        `p`, `p_holm` (over the classes), `detectable` (the half width of `ci95`), and `testable`: whether p could fall
+        `p`, `p_holm` (over the classes), `detectable` (as for all clips), and `testable`: whether p could fall
         below 0.05 after the correction if one run were always correct and the other always wrong. None without clips.
     """
     rows: list[dict[str, Any]] = []
@@ -138,7 +152,9 @@ def compare_classes(
                 "ci95": rounded((low, high)),
                 "p": paired_p(difference, source, multiple=multiple, inflation=inflation),
                 "p_holm": None,
-                "detectable": round((high - low) / 2, 6),
+                "detectable": round(
+                    paired_detectable(difference, source, inflation=inflation, comparisons=len(numbers)), 6
+                ),
                 "testable": bool(extreme * len(numbers) < ALPHA),
             }
         )

@@ -10,7 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from actionvit.evaluation.clustered import clopper_pearson
 from actionvit.evaluation.metrics import Floats, cluster_codes
+
+FEW_SOURCES = 5
+"""Number of sources with an error (or a hit) from which their variance is trusted."""
+
+MAX_TOTAL = 100_000
+"""Largest total of the sign-flip test; larger ones are rounded to this resolution."""
 
 
 def clip_means(values: ArrayLike, clip: ArrayLike, cluster: ArrayLike) -> tuple[Floats, NDArray[np.int64], int]:
@@ -56,7 +63,11 @@ def sign_flip_p(differences: ArrayLike, cluster: ArrayLike) -> float:
     sums = np.bincount(code, weights=np.asarray(differences, dtype=np.float64), minlength=count)
     steps = np.abs(np.rint(sums)).astype(np.int64)
     steps //= max(1, int(np.gcd.reduce(steps))) if len(steps) else 1
-    observed = abs(int(np.sum(np.sign(np.rint(sums)).astype(np.int64) * steps)))
+    scale = max(1.0, steps.sum() / MAX_TOTAL)
+    rounded = np.rint(np.sign(np.rint(sums)) * steps / scale).astype(np.int64)
+    steps, observed = np.abs(rounded), abs(int(rounded.sum()))
+    if scale > 1:  # each rounding moves the total by half a step at most, in either pattern
+        observed = max(0, observed - len(steps))
     if observed == 0:
         return 1.0
     probability = np.ones(1)  # of the totals -reach, ..., reach of the steps so far
@@ -82,9 +93,37 @@ def proportion_interval(values: ArrayLike, cluster: ArrayLike, *, inflation: flo
     inflation : float
         Factor of the standard error; see `clustered.Estimate`.
     """
+    values = np.asarray(values, dtype=np.float64)
     mean, se, df = _adjusted_mean(values, cluster, (1.0, 1.0, 0.0, 0.0))
     half = _t_quantile(0.975, df) * se * inflation
-    return max(0.0, mean - half), min(1.0, mean + half)
+    ends = max(0.0, mean - half), min(1.0, mean + half)
+    return bounded_by_sources(ends, float(values.mean()), values, cluster) if len(values) else ends
+
+
+def bounded_by_sources(
+    ends: tuple[float, float], value: float, correct: ArrayLike, cluster: ArrayLike
+) -> tuple[float, float]:
+    """Return an interval of a proportion, no narrower than few sources allow.
+
+    With fewer than `FEW_SOURCES` sources that have an error (or a hit), the lower (upper) end is at least that of the
+    exact binomial interval with sources as trials (Clopper & Pearson 1934).
+
+    Parameters
+    ----------
+    ends : (float, float)
+    value : float
+        The proportion.
+    correct : array_like of shape (n,)
+        Fraction of correct results, 0 to 1, or whether a result is correct.
+    cluster : array_like of shape (n,)
+        The source of each.
+    """
+    correct, (count, code) = np.asarray(correct, dtype=np.float64), cluster_codes(cluster)
+    low, high = clopper_pearson(min(1.0, max(0.0, value)), count)
+    return (
+        min(ends[0], low) if len(np.unique(code[correct < 1])) < FEW_SOURCES else ends[0],
+        max(ends[1], high) if len(np.unique(code[correct > 0])) < FEW_SOURCES else ends[1],
+    )
 
 
 def paired_interval(differences: ArrayLike, cluster: ArrayLike, *, inflation: float = 1.0) -> tuple[float, float]:
@@ -102,6 +141,22 @@ def paired_interval(differences: ArrayLike, cluster: ArrayLike, *, inflation: fl
     mean, se, df = _adjusted_mean(differences, cluster, (1.0, -1.0))
     half = _t_quantile(0.975, df) * se * inflation
     return max(-1.0, mean - half), min(1.0, mean + half)
+
+
+def paired_detectable(
+    differences: ArrayLike, cluster: ArrayLike, *, inflation: float = 1.0, comparisons: int = 1
+) -> float:
+    """Return the smallest true mean difference that the t test would show in 80 % of cases, at most 1.
+
+    Parameters
+    ----------
+    differences, cluster, inflation
+        As for `paired_interval`.
+    comparisons : int
+        Number of tests that Holm's method corrects together.
+    """
+    _, se, df = _adjusted_mean(differences, cluster, (1.0, -1.0))
+    return min(1.0, (_t_quantile(1 - 0.025 / comparisons, df) + _t_quantile(0.8, df)) * se * inflation)
 
 
 def paired_p(differences: ArrayLike, cluster: ArrayLike, *, multiple: int = 1, inflation: float = 1.0) -> float:
@@ -124,8 +179,10 @@ def paired_p(differences: ArrayLike, cluster: ArrayLike, *, multiple: int = 1, i
     return max(by_t, sign_flip_p(np.asarray(differences) * multiple, cluster))
 
 
-def _adjusted_mean(values: ArrayLike, cluster: ArrayLike, added: Sequence[float]) -> tuple[float, float, int]:
+def _adjusted_mean(values: ArrayLike, cluster: ArrayLike, added: Sequence[float]) -> tuple[float, float, float]:
     """Return mean, standard error and degrees of freedom with imaginary clips added, each a cluster of its own.
+
+    Where sources have several clips, an imaginary clip adds a corresponding part of a degree of freedom.
 
     Without the added clips, ten clips without an error, or without a disagreement, would have a standard error of 0.
     With one clip per cluster this is the interval of the paper cited by the caller, with Student's t.
@@ -137,10 +194,11 @@ def _adjusted_mean(values: ArrayLike, cluster: ArrayLike, added: Sequence[float]
     n, units = sizes.sum(), len(sums)
     mean = sums.sum() / n
     variance = units / (units - 1) * ((sums - mean * sizes) ** 2).sum() / n**2
-    return float(mean), float(np.sqrt(variance)), units - 1
+    clips = max(1.0, n - len(extra))
+    return float(mean), float(np.sqrt(variance)), max(1.0, count - 1 + len(extra) * count / clips)
 
 
-def _t_quantile(probability: float, df: int) -> float:
+def _t_quantile(probability: float, df: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(df, probability))

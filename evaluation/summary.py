@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from actionvit.evaluation.clustered import Design, Estimate, clopper_pearson, hit_share
+from actionvit.evaluation.clustered import Design, Estimate, hit_share
+from actionvit.evaluation.intervals import bounded_by_sources
 from actionvit.evaluation.metrics import METRICS, Floats, clip_losses, debiased_ece, macro_f1, predicted
 
 PROPORTIONS = ("top1", "top5", "mean_class_accuracy", "macro_f1")
@@ -18,8 +19,8 @@ PROPORTIONS = ("top1", "top5", "mean_class_accuracy", "macro_f1")
 POOLED = ("macro_f1", "ece")
 """Metrics that are computed once from all splits' results."""
 
-FEW_SOURCES = 5
-"""With fewer sources that have an error (or a hit), the exact binomial bound with sources as trials applies."""
+LARGEST = {"ece": 1.0, "brier": 2.0}
+"""Upper bounds of losses that have one."""
 
 
 def summarize(splits: Sequence[Mapping[str, Any]], design: Design, *, scores: ArrayLike) -> dict[str, dict[str, Any]]:
@@ -48,7 +49,7 @@ def summarize(splits: Sequence[Mapping[str, Any]], design: Design, *, scores: Ar
         "top1": design.mean(losses["top1"]),
         "top5": design.mean(losses["top5"]),
         "mean_class_accuracy": design.class_mean(losses["top1"]),
-        "macro_f1": _macro_f1(design, scores),
+        "macro_f1": _macro_f1(design, scores, losses["top1"]),
         "ece": _ece(design, scores),
         "log_loss": design.mean(losses["log_loss"], "losses"),
         "brier": design.mean(losses["brier"], "losses"),
@@ -73,18 +74,16 @@ def _interval(
 ) -> tuple[float, float]:
     if correct is None:
         low, high = estimate.interval() if metric == "ece" else estimate.positive_interval()
-        return max(0.0, low), min(1.0, high) if metric == "ece" else high
-    low, high = estimate.proportion_interval()
-    exact = clopper_pearson(estimate.value, design.sources)
-    if len(np.unique(design.source[~correct])) < FEW_SOURCES:
-        low = min(low, exact[0])
-    if len(np.unique(design.source[correct])) < FEW_SOURCES:
-        high = max(high, exact[1])
-    return low, high
+        return max(0.0, low), min(LARGEST.get(metric, np.inf), high)
+    return bounded_by_sources(estimate.proportion_interval(), estimate.value, correct, design.source)
 
 
-def _macro_f1(design: Design, scores: Floats) -> Estimate:
-    """Return macro F1 of all splits' results together; a result moves its true and its predicted class's F1."""
+def _macro_f1(design: Design, scores: Floats, hits: Floats) -> Estimate:
+    """Return macro F1 of all splits' results together; a result moves its true and its predicted class's F1.
+
+    The error of a class with a single source is invisible to this linearization, so the standard error is at least that
+    of the mean class accuracy.
+    """
     classes, best, weight = scores.shape[1], predicted(scores), design.clip_weight
     cells = np.bincount(design.true * classes + best, weights=weight, minlength=classes**2).reshape(classes, classes)
     support, chosen = cells.sum(axis=1), cells.sum(axis=0)
@@ -96,7 +95,8 @@ def _macro_f1(design: Design, scores: Floats) -> Estimate:
         2 * (best == design.true) * slope[design.true] - f1[design.true] * slope[design.true] - f1[best] * slope[best]
     )
     value = macro_f1(cells)
-    return design.linearized(value, residual, weight, share=hit_share(value), stratified=True)
+    estimate = design.linearized(value, residual, weight, share=hit_share(value), stratified=False)
+    return replace(estimate, se=max(estimate.se, design.class_mean(hits).se))
 
 
 def _ece(design: Design, scores: Floats) -> Estimate:

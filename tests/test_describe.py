@@ -84,7 +84,7 @@ def adjusted(values: np.ndarray, source: np.ndarray, imaginary: list[float], inf
     n, units = sum(map(len, groups)), len(groups)
     mean = sum(group.sum() for group in groups) / n
     spread = sum((group - mean).sum() ** 2 for group in groups) * units / (units - 1) / n**2
-    half = t.ppf(0.975, units - 1) * spread**0.5 * inflation
+    half = t.ppf(0.975, len(names) - 1 + len(imaginary) * len(names) / len(values)) * spread**0.5 * inflation
     return mean - half, mean + half
 
 

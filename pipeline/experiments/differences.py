@@ -62,12 +62,15 @@ def differences(
         The metric that is compared.
     """
     plain, place = rows[0][0], {tuple(labels.items()): number for number, (labels, _, _) in enumerate(rows)}
-    compared = []
-    for row, (labels, predictions, n_train) in enumerate(rows):
+    pairs = []
+    for row, (labels, _, _) in enumerate(rows):
         column = next((name for name in ("weighting", "head") if labels.get(name) != plain.get(name)), None)
-        if column is None or (other := place.get(tuple({**labels, column: plain[column]}.items()))) is None:
-            continue
-        delta = compare(rows[other][1], predictions, n_train=n_train).delta[metric]
+        if column is not None and (other := place.get(tuple({**labels, column: plain[column]}.items()))) is not None:
+            pairs.append((row, other, column))
+    compared = []
+    for row, other, column in pairs:
+        labels, predictions, n_train = rows[row]
+        delta = compare(rows[other][1], predictions, n_train=n_train, comparisons=len(pairs)).delta[metric]
         low, high = delta.ci95
         compared.append(
             Difference(

@@ -49,7 +49,9 @@ def compare_all(runs: Sequence[Run], *, names: Sequence[str] | None = None) -> l
     design = design_of(first, training_sizes(*(run.metrics for run in runs)))
     scores = [_aligned(first, run.predictions, (runs[0].name, run.name)) for run in runs]
     pairs = list(combinations(range(len(runs)), 2))
-    comparisons = corrected([_compare(first, design, scores[i], scores[j], (names[i], names[j])) for i, j in pairs])
+    comparisons = corrected(
+        [_compare(first, design, (scores[i], scores[j]), (names[i], names[j]), len(pairs)) for i, j in pairs]
+    )
     costs = [float(run.info.get("gmac") or 0) for run in runs]
     finished = []
     for comparison, (i, j) in zip(comparisons, pairs, strict=True):
@@ -109,6 +111,7 @@ def compare(
     *,
     names: tuple[str, str] = ("a", "b"),
     n_train: Mapping[str, int] | None = None,
+    comparisons: int = 1,
 ) -> Comparison:
     """Compare two sets of predictions of the same clips; every difference is b − a.
 
@@ -120,6 +123,8 @@ def compare(
         Display names.
     n_train : mapping, optional
         Training clips by split name. Without it the heads count as given, and only the test clips vary.
+    comparisons : int
+        Number of comparisons that Holm's method will correct together; `detectable` follows its strictest level.
 
     Raises
     ------
@@ -127,7 +132,7 @@ def compare(
         If the two tested different clips, or disagree on classes or labels.
     """
     scores = [_aligned(a, predictions, names) for predictions in (a, b)]
-    return corrected([_compare(a, design_of(a, n_train), scores[0], scores[1], names)])[0]
+    return corrected([_compare(a, design_of(a, n_train), (scores[0], scores[1]), names, comparisons)])[0]
 
 
 def _aligned(a: Predictions, b: Predictions, names: tuple[str, str]) -> NDArray[np.float64]:
@@ -158,9 +163,13 @@ def _aligned(a: Predictions, b: Predictions, names: tuple[str, str]) -> NDArray[
 
 
 def _compare(
-    a: Predictions, design: Design, first: NDArray[np.float64], second: NDArray[np.float64], names: tuple[str, str]
+    a: Predictions,
+    design: Design,
+    scores: tuple[NDArray[np.float64], NDArray[np.float64]],
+    names: tuple[str, str],
+    comparisons: int,
 ) -> Comparison:
-    compared: dict[str, Any] = compare_scores(design, first, second, a.class_names)
+    compared: dict[str, Any] = compare_scores(design, *scores, a.class_names, comparisons=comparisons)
     return Comparison(
         a=names[0],
         b=names[1],
