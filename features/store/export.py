@@ -48,13 +48,13 @@ def export_store(
     also : sequence of str
         Further quantities of the store, such as `layer9`.
     overwrite : bool
-        Replace an existing file or folder of other content.
+        Replace an existing file, or an export folder of other content; never a folder with files of other origin.
 
     Raises
     ------
     ActionVitError
-        If a quantity does not exist, the file cannot be written or exists with other content, or pyarrow is needed and
-        not installed.
+        If a quantity does not exist, the file cannot be written or exists with other content, `out` is, contains or
+        lies in the store or is a link or device, or pyarrow is needed and not installed.
     """
     if unknown := [name for name in also if name not in store.quantities]:
         existing = ", ".join(sorted(store.quantities))
@@ -65,7 +65,9 @@ def export_store(
     texts = {"id": ids, **{name: [column.get(id, "") for id in ids] for name, column in columns.items()}}
     about = {"dataset": store.dataset, "variant": store.variant, "digest": store.digest(), "key": store.key.to_dict()}
     arrays = {name: formats.Blocks(store, ids, name) for name in dict.fromkeys(names)}
+    _check_place(out, store, is_folder=format == "npy-folder")
     restore_folder(out)  # remove the leftovers of a killed export
+    _check_content(out)
     if not overwrite:
         _check_replaceable(out, store, about)
     with (atomic_folder if format == "npy-folder" else atomic_path)(out) as temporary:
@@ -73,6 +75,26 @@ def export_store(
         if store.digest_of(ids) != about["digest"]:
             raise ActionVitError(f"{store.folder}: rows changed while they were exported; run this again")
     return ids
+
+
+def _check_place(out: Path, store: FeatureStore, *, is_folder: bool) -> None:
+    """Raise ActionVitError if `out` overlaps the store or is something else than a regular file or folder."""
+    place, folder = out.resolve(), store.folder.resolve()
+    if place.is_relative_to(folder) or folder.is_relative_to(place):
+        raise ActionVitError(f"{out}: is, contains or lies in the store {store.folder}; choose another output=")
+    kind = "folder" if is_folder else "regular file"
+    if out.is_symlink() or (out.exists() and not (out.is_dir() if is_folder else out.is_file())):
+        raise ActionVitError(f"{out}: exists and is not a {kind}; choose another output=")
+
+
+def _check_content(out: Path) -> None:
+    """Raise ActionVitError if `out` is a folder with anything that an export does not write."""
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    written = formats.npy_folder_files(out)
+    for path in sorted(out.rglob("*")):
+        if path.is_symlink() or not (path.is_dir() or path.relative_to(out).as_posix() in written):
+            raise ActionVitError(f"{path}: was not written by an export; move it, or choose another output=")
 
 
 def _check_replaceable(out: Path, store: FeatureStore, about: Mapping[str, object]) -> None:

@@ -193,6 +193,17 @@ def write_npy_folder(folder: Path, texts: Texts, arrays: Arrays, about: str) -> 
     (folder / "about.json").write_text(about + "\n", encoding="utf-8")
 
 
+def npy_folder_files(folder: Path) -> set[str]:
+    """Return the files that `write_npy_folder` wrote, relative to the folder; empty if it is not such a folder."""
+    try:
+        with (folder / "videos.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            names = {str(PurePosixPath(row["file"])) for row in csv.DictReader(file)}
+    except (OSError, ValueError, LookupError, TypeError, csv.Error):
+        return set()
+    own = {"videos.csv", "about.json"}
+    return own | {name for name in names if name.endswith(".npy")} if (folder / "about.json").is_file() else set()
+
+
 def read_about(path: Path) -> dict[str, Any]:
     """Return the origin that an export states, as given to its writer; empty if the path is no export."""
     try:
