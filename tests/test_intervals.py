@@ -187,7 +187,7 @@ def test_sign_flips_of_large_sums_need_little_memory() -> None:
     assert exact <= large == pytest.approx(exact, abs=2e-3)
 
 
-def test_detectable_difference_of_a_class_is_detected_in_80_percent() -> None:
+def test_detectable_class_difference_is_detected_in_80_percent() -> None:
     rng = np.random.default_rng(8)
     noise = rng.choice([-1.0, 0.0, 1.0], size=(2000, 40), p=[0.1, 0.6, 0.3])
     effect = [paired_detectable(row, np.arange(40)) for row in noise]
