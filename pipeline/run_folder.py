@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,16 @@ def locked_run(folder: Path, *, wait: bool = False) -> Iterator[None]:
         If another process trains under this name and `wait` is false, or the parent folder is not writable.
     """
     training = training_folder(folder)
-    make_folder(training)
-    with locked(training, wait=wait, busy=BUSY):
+    with ExitStack() as stack:
+        while True:
+            try:
+                make_folder(training)
+                stack.enter_context(locked(training, wait=wait, busy=BUSY))
+                break
+            except ActionVitError as error:
+                blocked = os.path.lexists(training) and not training.is_dir()
+                if blocked or not isinstance(error.__cause__, (FileNotFoundError, FileExistsError)):
+                    raise  # otherwise the holder removed the folder meanwhile
         try:
             yield
         finally:

@@ -17,6 +17,7 @@ from fake_features import write_dataset, write_store
 from fake_store import environment
 
 from actionvit.cli import cli
+from actionvit.errors import ActionVitError
 from actionvit.features.store.parts import list_parts
 from actionvit.features.store.writer import Writer
 from actionvit.pipeline.datasets import Dataset
@@ -75,6 +76,33 @@ def test_lock_of_a_killed_process_is_released_and_removed(tmp_path: Path) -> Non
     with locked_run(tmp_path / "r"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_waiting_processes_take_turns_on_a_run_name(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom actionvit.features.store import locks\n"
+        "from actionvit.pipeline.run_folder import locked_run\nlocks.POLL_SECONDS = 0.0005\n"
+        "folder, end, turns = Path(sys.argv[1]), time.monotonic() + 3, 0\n"
+        "while time.monotonic() < end:\n"
+        "    with locked_run(folder / 'r', wait=True):\n"
+        "        (folder / 'held').touch(exist_ok=False)\n"
+        "        (folder / 'held').unlink()\n"
+        "    turns += 1\n"
+        "print(turns)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    processes = [subprocess.Popen(command, env=environment(), text=True, **pipes) for _ in range(3)]
+    for process in processes:
+        stdout, stderr = process.communicate(timeout=60)
+        assert process.returncode == 0 and int(stdout) > 0, stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_file_in_place_of_the_lock_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.training").touch()
+    with pytest.raises(ActionVitError, match="cannot be made: File exists"), locked_run(tmp_path / "r", wait=True):
+        pass
 
 
 def test_checkpoints_survive_a_released_lock(tmp_path: Path) -> None:

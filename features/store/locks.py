@@ -103,7 +103,9 @@ def _open(path: Path) -> int:
 def _not_writable(path: Path, error: OSError) -> ActionVitError:
     if error.errno == errno.ELOOP:
         return ActionVitError(f"{path}: is a symbolic link; remove it, the next writer creates the file again")
-    return ActionVitError(f"{path.parent}: cannot be written: {error.strerror}; choose another cache=")
+    return ActionVitError(
+        f"{path.parent}: cannot be written: {error.strerror}; make it writable, or choose another place"
+    )
 
 
 def _excludes(path: Path) -> bool:
