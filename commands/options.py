@@ -55,6 +55,10 @@ def setting(name: str) -> Path:
     return Path(DEFAULTS[name])
 
 
+MAXIMUM = 1_000_000
+"""Of the numbers in a comma list."""
+
+
 def numbers(kind: Callable[[str], Any], minimum: float = 1) -> Callable[..., tuple[Any, ...]]:
     """Return a callback for a repeatable option of numbers that also takes comma lists, such as `4,8,16`."""
 
@@ -64,8 +68,8 @@ def numbers(kind: Callable[[str], Any], minimum: float = 1) -> Callable[..., tup
             values = tuple(dict.fromkeys(kind(text) for text in texts))
         except ValueError:
             values = ()
-        if words and (not values or min(values) < minimum):
-            expected = f"numbers of at least {minimum:g}, such as 4,8"
+        if words and (not values or not all(minimum <= value <= MAXIMUM for value in values)):
+            expected = f"numbers of at least {minimum:g} and at most {MAXIMUM:,}, such as 4,8"
             raise click.BadParameter(f"got {','.join(words)!r}, expected {expected}")
         return values
 

@@ -272,6 +272,16 @@ def test_two_classes_have_no_tail(tmp_path) -> None:
     assert all("head" in row and "tail" not in row for row in rows)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [*(("imbalance", "--factors", text) for text in ("nan", "inf", "1e400")), ("heads", "--shots", "9" * 20)],
+)
+def test_numbers_out_of_range_are_usage_errors(films, arguments: tuple[str, ...]) -> None:
+    name, *options = arguments
+    result = CliRunner().invoke(command, [name, str(films[0].root), "--cache", str(films[1]), *options])
+    assert result.exit_code == 2 and "expected numbers of at least 1 and at most 1,000,000" in result.output
+
+
 def test_two_rows_at_one_place_are_drawn(tmp_path) -> None:
     rows = [{"of": "a", "x": 16.0, "y": {"mean": mean, "ci95": [mean - 0.1, mean + 0.1]}} for mean in (0.5, 0.6)]
     assert curves_figure(rows, tmp_path / "c.png", x="x", y="y", series="of", names=("x", "y")).is_file()
