@@ -81,8 +81,8 @@ def _interval(
 def _macro_f1(design: Design, scores: Floats, hits: Floats) -> Estimate:
     """Return macro F1 of all splits' results together; a result moves its true and its predicted class's F1.
 
-    The error of a class with a single source is invisible to this linearization, so the standard error is at least that
-    of the mean class accuracy.
+    The error of a class with a single source is invisible to this linearization; the standard error is then at least
+    that of the mean class accuracy.
     """
     classes, best, weight = scores.shape[1], predicted(scores), design.clip_weight
     cells = np.bincount(design.true * classes + best, weights=weight, minlength=classes**2).reshape(classes, classes)
@@ -96,7 +96,8 @@ def _macro_f1(design: Design, scores: Floats, hits: Floats) -> Estimate:
     )
     value = macro_f1(cells)
     estimate = design.linearized(value, residual, weight, share=hit_share(value), stratified=False)
-    return replace(estimate, se=max(estimate.se, design.class_mean(hits).se))
+    sources = np.bincount(np.unique(design.true * design.sources + design.source) // design.sources)
+    return replace(estimate, se=max(estimate.se, design.class_mean(hits).se)) if (sources == 1).any() else estimate
 
 
 def _ece(design: Design, scores: Floats) -> Estimate:
