@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from actionvit.commands.options import setting
+from actionvit.errors import ActionVitError
+from actionvit.text import printable
 
 if TYPE_CHECKING:
     from actionvit.pipeline.runs import Run
@@ -19,8 +21,11 @@ class RunName(click.types.StringParamType):
         """Name the runs that exist."""
         from actionvit.pipeline.runs import find_runs
 
-        folder = setting("runs")
-        return f"{folder} holds these runs: {', '.join(run.name for run in find_runs(folder)) or 'none'}"
+        try:
+            folder = setting("runs")
+        except (click.UsageError, ActionVitError) as error:
+            return str(error)
+        return f"{folder} holds these runs: {', '.join(printable(run.name) for run in find_runs(folder)) or 'none'}"
 
 
 RUN = RunName()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
@@ -63,10 +64,16 @@ def segment_digest(digest: str, segment: Segment) -> str:
 
 def file_digest(path: Path) -> str:
     """Return the sha256 of a regular file's bytes, in hex. Raises OSError."""
-    if not S_ISREG(path.stat().st_mode):
-        raise OSError(f"{path}: not a regular file")
+    require_file(path)
     _update(digest := hashlib.sha256(), path)
     return digest.hexdigest()
+
+
+def require_file(path: Path) -> None:
+    """Raise OSError if a path is neither a regular file nor a folder: opening a named pipe may wait forever."""
+    mode = path.stat().st_mode
+    if not (S_ISREG(mode) or S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def _update(digest: hashlib._Hash, path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from actionvit.errors import ActionVitError
 from actionvit.features.atomic import atomic_write
+from actionvit.features.fingerprint import require_file
 from actionvit.text import first_line
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], object]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        require_file(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -11,6 +11,7 @@ from typing import Any
 
 from actionvit.errors import ActionVitError
 from actionvit.features.atomic import make_folder
+from actionvit.features.fingerprint import require_file
 from actionvit.features.store.locks import LOCK, locked
 
 INFO = "run.json"
@@ -44,8 +45,9 @@ def check_place(folder: Path, *, overwrite: bool, dataset: str = "", differences
 def recorded_info(folder: Path) -> dict[str, Any]:
     """Return a run's `run.json`; empty if it is missing or cannot be read."""
     try:
+        require_file(folder / INFO)
         info = json.loads((folder / INFO).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return info if isinstance(info, dict) else {}
 

@@ -27,9 +27,10 @@ from actionvit.evaluation.clustered import Design
 from actionvit.evaluation.metrics import check_scores, evaluate
 from actionvit.evaluation.summary import summarize
 from actionvit.features.atomic import atomic_folder, restore_folder, restore_folders
+from actionvit.features.fingerprint import require_file
 from actionvit.pipeline.run_folder import INFO, check_place
 from actionvit.pipeline.tensor_file import dump_tensors, load_tensors
-from actionvit.text import first_line, pluralize
+from actionvit.text import first_line, pluralize, printable
 
 SCHEMA = 1
 """Version of the files of a run; a reader refuses a higher one."""
@@ -278,7 +279,7 @@ def read_run(folder: Path) -> Run:
     if not folder.exists():
         restore_folder(folder)  # a process may have been killed while it replaced the run
     if not (folder / INFO).is_file():
-        near = ", ".join(run.name for run in find_runs(folder.parent)) or "none"
+        near = ", ".join(printable(run.name) for run in find_runs(folder.parent)) or "none"
         raise ActionVitError(f"{folder} is not a run (no {INFO}); runs beside it: {near}")
     return Run(
         folder=folder,
@@ -324,12 +325,14 @@ def find_runs(root: Path) -> list[Path]:
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    # Bytes of names that are not UTF-8 are lone surrogates; backslashreplace writes JSON's escape of them.
+    path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _read_json(path: Path, *needed: str, **types: type) -> dict[str, Any]:
     """Read an object with the keys `needed`; other keys may be absent or null, else they have the type given."""
     try:
+        require_file(path)
         value = json.loads(path.read_text(encoding="utf-8"))
         schema = int(value["schema"])
         for key in needed if schema <= SCHEMA else ():
@@ -359,6 +362,7 @@ def _write_predictions(path: Path, predictions: Predictions) -> None:
 
 def _read_predictions(path: Path) -> Predictions:
     try:
+        require_file(path)
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays: dict[str, Any] = {field.name: file[field.name] for field in fields(Predictions)}
         return Predictions(**{**arrays, "class_names": tuple(arrays["class_names"].tolist())})

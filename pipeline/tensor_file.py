@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from actionvit.features.fingerprint import require_file
 from actionvit.text import first_line
 
 DIGEST = "tensors_sha256"
@@ -50,11 +51,12 @@ def load_tensors(path: Path, key: str) -> tuple[dict[str, NDArray[Any]], dict[st
     from safetensors import SafetensorError, safe_open
 
     try:
+        require_file(path)
         with safe_open(path, framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             value = json.loads(file.metadata()[key])
         digest = value.pop(DIGEST, None)
-    except (SafetensorError, KeyError, TypeError, AttributeError) as error:
+    except (SafetensorError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(first_line(error)) from error
     if digest is not None and digest != tensors_digest(tensors):
         raise ValueError("its tensors do not match their digest: bytes were changed after it was written")

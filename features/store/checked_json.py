@@ -21,5 +21,5 @@ def parse_checked(data: bytes) -> dict[str, Any] | None:
         value: dict[str, Any] = json.loads(decode_text(data))
         value.pop("sha256")
         return value if render_checked(value) == data else None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError, one_line
-from actionvit.features.fingerprint import Fingerprint
+from actionvit.features.fingerprint import Fingerprint, require_file
 from actionvit.features.store.keys import FeatureKey, describe
 from actionvit.features.video_record import VideoRecord
 
@@ -264,6 +264,7 @@ def open_part(path: Path) -> h5py.File:
         If permissions forbid reading.
     """
     try:
+        require_file(path)
         # Parts never change, so no lock is needed; read-only and network disks may have none.
         with contextlib.suppress(OSError):
             return h5py.File(path, "r", locking=False)
@@ -287,6 +288,7 @@ def read_file(path: Path) -> bytes:
         If permissions or the disk prevent reading, which does not mean that the file is damaged.
     """
     try:
+        require_file(path)
         return path.read_bytes()
     except FileNotFoundError:
         raise

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from actionvit.errors import ActionVitError
 from actionvit.features.atomic import TEMPORARY_PREFIX, atomic_write, make_folder, remove_stale_temporaries
 from actionvit.features.failures import Failure
+from actionvit.features.fingerprint import require_file
 from actionvit.features.store.checked_json import parse_checked, render_checked
 from actionvit.features.store.failures import FAILURES, load
 from actionvit.features.store.index import Index
@@ -107,6 +108,7 @@ class FeatureStore:
     def open(cls, folder: Path) -> FeatureStore:
         """Open a store for reading. Raises ActionVitError if there is none or its `key.json` was altered."""
         try:
+            require_file(folder / KEY)
             data = (folder / KEY).read_bytes()
         except OSError as error:
             raise ActionVitError(

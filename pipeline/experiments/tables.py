@@ -79,7 +79,7 @@ def write_table(
     }
     _clean(folder)
     for suffix, text in texts.items():
-        atomic_write(folder / f"{stem}{suffix}", text.encode("utf-8"))
+        atomic_write(folder / f"{stem}{suffix}", text.encode("utf-8", "backslashreplace"))
     return WrittenTable(record=record, markdown=texts[".md"])
 
 

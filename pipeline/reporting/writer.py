@@ -142,7 +142,7 @@ def _files(
     }
     data |= {f"{TABLES}/{name}.csv": to_csv(table).encode() for name, table in csv_tables(content).items()}
     text = json.dumps({**as_json(content), "files": sorted(data)}, indent=1, ensure_ascii=False, allow_nan=False)
-    return {**data, "report.json": f"{text}\n".encode()}
+    return {**data, "report.json": f"{text}\n".encode("utf-8", "backslashreplace")}
 
 
 def assemble(
