@@ -41,7 +41,7 @@ def test_a_pipe_in_a_store_is_refused(tmp_path: Path) -> None:
         FeatureStore.open(tmp_path)
 
 
-def test_a_pipe_or_nested_json_as_run_json_is_no_record(tmp_path: Path) -> None:
+def test_pipe_or_nested_json_is_no_record(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("[" * 100_000)
     assert recorded_info(tmp_path) == {}
     (tmp_path / "run.json").unlink()
@@ -69,7 +69,7 @@ def test_a_missing_run_lists_printable_names(tmp_path: Path, monkeypatch: pytest
     assert all("a\\x1b[31m\\nb" in text and "\n" not in text for text in texts)
 
 
-def test_a_missing_run_with_wrong_settings_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_run_with_wrong_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("actionvit.toml").write_text("runs = 5\n")
     assert "actionvit.toml: runs: got 5" in RUN.get_missing_message(click.Argument(["run"]), None)
