@@ -96,10 +96,11 @@ def command(
     """
     from actionvit.features.decoding import DecodePolicy
     from actionvit.features.device import resolve_device
-    from actionvit.pipeline.experiments.sweep import embed, plan_sweep, probe_all, remaining_work
+    from actionvit.pipeline.experiments.sweep import embed, plan_sweep, probe_all, remaining_work, run_folder
     from actionvit.pipeline.experiments.sweep_table import write_sweep
     from actionvit.pipeline.extraction.job import make_jobs
     from actionvit.pipeline.probing.probe import build_head
+    from actionvit.pipeline.probing.results import check_own
     from actionvit.pipeline.probing.tasks import plan
 
     dataset = data.open()
@@ -123,6 +124,8 @@ def command(
         echo_json(record)
     if dry_run:
         return
+    folder = out or Path("experiments-output") / f"{dataset.name}-sweep"
+    check_own(run_folder(folder / "runs", setting, spec) for setting in planned for spec in specs)
     with stages("video", delay=0) as show:
         summaries = embed(
             dataset,
@@ -133,7 +136,6 @@ def command(
             flush_seconds=flush_seconds,
             **decoding,
         )
-    folder = out or Path("experiments-output") / f"{dataset.name}-sweep"
     typed = ["actionvit", *sys.argv[1:]]
     probed, count = [], len(planned) * len(specs)
     with progress("probe", "setting", total=count) as advance:

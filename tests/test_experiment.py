@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from fake_store import environment
 from planted_runs import planted
 
 from actionvit.commands.experiment import command
+from actionvit.errors import ActionVitError
 from actionvit.evaluation.metrics import class_mix_distance, predicted
 from actionvit.pipeline.datasets import Dataset, load_dataset
 from actionvit.pipeline.experiments.differences import differences, findings
@@ -235,6 +237,29 @@ def test_a_stopped_experiment_reads_the_runs_that_are_there(films, tmp_path) -> 
     assert again[:2] == first[:2]
     after = {run.name: (run / "run.json").stat().st_mtime_ns for run in (tmp_path / "runs").iterdir()}
     assert len(after) == len(before) + 1 and all(after[name] == time for name, time in before.items())
+
+
+def test_a_broken_run_of_an_experiment_is_made_again(films, tmp_path) -> None:
+    first = experiment(films, tmp_path, "shots", "--shots", "1", "--head", "centroid")
+    for run in (tmp_path / "runs").iterdir():
+        (run / "predictions.npz").write_bytes((run / "predictions.npz").read_bytes()[:500])
+    assert experiment(films, tmp_path, "shots", "--shots", "1", "--head", "centroid") == first
+
+
+def test_a_run_of_the_user_is_not_replaced(films, tmp_path) -> None:
+    experiment(films, tmp_path, "shots", "--shots", "1", "--head", "centroid")
+    (run, *others) = sorted((tmp_path / "runs").iterdir())[::-1]
+    for other in others:
+        shutil.rmtree(other)
+    info = json.loads((run / "run.json").read_text())
+    del info["made_by"]
+    (run / "run.json").write_text(json.dumps({**info, "videos_digest": "of other videos"}))
+    before = (run / "run.json").read_bytes()
+    where = ["--cache", str(films[1]), "--output", str(tmp_path), "--seeds", "2", "--folds", "2"]
+    result = CliRunner().invoke(command, ["shots", str(films[0].root), *where, "--shots", "1", "--head", "centroid"])
+    assert isinstance(result.exception, ActionVitError)
+    assert str(result.exception).startswith(f"{run} exists and no experiment or sweep wrote it; choose another")
+    assert (run / "run.json").read_bytes() == before and list((tmp_path / "runs").iterdir()) == [run]
 
 
 def test_thirds_are_ranked_by_what_was_trained_on(tmp_path) -> None:

@@ -18,7 +18,7 @@ from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import default_protocol
 from actionvit.pipeline.probing.features import FeatureTable, Quantity, StoreChoice, read_tables
 from actionvit.pipeline.probing.probe import probe
-from actionvit.pipeline.probing.results import ProbeResult, ensure_run, run_name
+from actionvit.pipeline.probing.results import ProbeResult, check_own, ensure_run, run_name
 from actionvit.pipeline.probing.spec import ProbeSpec, features_of
 from actionvit.pipeline.probing.subsets import tail_ranks
 from actionvit.pipeline.probing.tasks import plan
@@ -148,6 +148,7 @@ def run_cells(
     **chosen
         The fields of `StoreChoice`, to choose among several stores of the variant.
     """
+    check_own(runs / run_name(variant, cell.spec) for cell in cells)
     stores: dict[Quantity, FeatureTable] = {}
     sizes = [len(plan(dataset, cell.spec)) for cell in cells]
     for number, cell in enumerate(cells):

@@ -166,6 +166,11 @@ def embed(
     return summaries
 
 
+def run_folder(runs: Path, setting: Planned, spec: ProbeSpec) -> Path:
+    """Return the folder of the run of a setting and head."""
+    return runs / run_name(setting.name, replace(spec, features=features_of(spec.head)))
+
+
 def probe_all(
     dataset: Dataset,
     planned: Sequence[Planned],
@@ -211,5 +216,5 @@ def probe_all(
                 result.info["command"] = list(command)
                 return result
 
-            run, reused = ensure_run(runs / run_name(setting.name, spec), spec, dataset, store, ids, make)
+            run, reused = ensure_run(run_folder(runs, setting, spec), spec, dataset, store, ids, make)
             yield Probed(planned=setting, spec=spec, run=run, reused=reused)

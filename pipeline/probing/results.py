@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from actionvit.errors import ActionVitError
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.store.speed import timings
 from actionvit.features.store.store import FeatureStore
@@ -31,6 +32,8 @@ from actionvit.pipeline.runs import Predictions, Run, measure, read_run, version
 from actionvit.settings import settings_of
 
 VERSIONS = ("numpy", "scikit-learn", "scipy")
+MADE_BY = "experiment"
+"""The entry `made_by` of runs that an experiment or sweep may replace."""
 IDENTITY = ("variant", "dataset", "input", "videos_digest")
 """Keys of run.json that identify a probe, beside its spec and the keys of its stores."""
 
@@ -324,11 +327,24 @@ def ensure_run(
 ) -> tuple[Run, bool]:
     """Return the run of a folder, and whether it was there with this result; otherwise `make` makes it.
 
-    If another process is making it, wait for that. The lock also removes the leftovers of a killed process.
+    If another process is making it, wait for that. The lock also removes the leftovers of a killed process. A broken
+    run is made again; a run that no experiment or sweep wrote raises ActionVitError.
     """
     with locked_run(folder, wait=True):
-        reused = has_same_result(folder, spec, dataset, [store], ids)
-        return read_run(folder) if reused else make().write(folder.parent, name=folder.name, overwrite=True), reused
+        check_own([folder])
+        if has_same_result(folder, spec, dataset, [store], ids):
+            with suppress(ActionVitError):
+                return read_run(folder), True
+        result = make()
+        result.info["made_by"] = MADE_BY
+        return result.write(folder.parent, name=folder.name, overwrite=True), False
+
+
+def check_own(folders: Iterable[Path]) -> None:
+    """Raise ActionVitError if one of the runs exists and no experiment or sweep wrote it."""
+    for folder in folders:
+        if folder.exists() and recorded_info(folder).get("made_by") != MADE_BY:
+            raise ActionVitError(f"{folder} exists and no experiment or sweep wrote it; choose another output=")
 
 
 def _differences(recorded: dict[str, Any], identity: dict[str, Any], keys: Sequence[dict[str, Any]]) -> str:
