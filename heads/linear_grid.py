@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 GRID_TOL = 1e-2
 """`tol` of the fits of a grid search: the loss is then within 1e-4 of its minimum."""
 
-PORTION = 2
-"""Steps between two looks at the validation predictions."""
-
-SAFETY = 4
+SAFETY = 2
 """A C is given up when even this many times the latest change of its score would not make it the best. Changes shrink
-geometrically: all later portions together change the score about as much as the latest one did."""
+geometrically: all later steps together change the score about as much as the latest one did."""
+
+SETTLED = 2 * GRID_TOL
+"""Bound of |W - W*| / |W| above which one more clip per fold is allowed for: a step may change nothing by chance."""
 
 
 class LinearGridFit(GridFit):
@@ -88,16 +88,13 @@ class LinearGridFit(GridFit):
             )
             for C in path:
                 parallel(delayed(fit.start)(C) for fit in fits)
-                while not all(parallel(delayed(fit.advance)() for fit in fits)):
-                    score, change = (sum(values) for values in zip(*((f.score, f.change) for f in fits), strict=True))
-                    if score + SAFETY * change < best:
-                        stopped.add(C)
-                        break
+                if not _solve(fits, best, parallel):
+                    stopped.add(C)
                 else:
                     best = max(best, sum(fit.score for fit in fits))
                     if len({fit.n_classes for fit in fits} | {len(np.unique(y))}) == 1 and self.basis is not None:
-                        self.starts[C] = np.mean([fit.weights for fit in fits], axis=0)
-                by_C[C] = [fit.log_proba for fit in fits]
+                        self.starts[C] = np.mean([fit.iterate.weights for fit in fits], axis=0)
+                by_C[C] = [fit.log_proba() for fit in fits]
                 parallel(delayed(fit.finish)() for fit in fits)
         super().__init__(head, X, y, [[by_C[params["C"]][i] for params in grid] for i in range(len(folds))])
         self.stopped = [i for i, params in enumerate(grid) if params["C"] in stopped]
@@ -136,46 +133,63 @@ class _FoldFit:
         self.criterion, self.weight = criterion, weight[val]
         self.true = np.minimum(np.searchsorted(head.classes_, y[val]), self.n_classes - 1)
         self.history: list[Iterate] = []
-
-    @property
-    def weights(self) -> Floats:
-        """The present solution, (C, r + 1)."""
-        return self.descent.iterate.weights
+        self.descent: Descent | None = None
 
     def start(self, C: float) -> None:
-        """Start the fit of the next C."""
+        """Take and score a starting point for the next C."""
         self.objective.set_penalty(1 / C)
-        self.descent = Descent(self.objective, warm_start(self.objective, self.history), self.tol)
-        self._predict()
-        self.change = np.inf
+        self.iterate, self.descent = warm_start(self.objective, self.history), None
+        self.reserve = float(self.weight.max(initial=0))
+        self._score()
 
     def advance(self) -> bool:
-        """Take a few steps; return whether the fit is finished."""
-        before, points = self.log_proba, self._points()
-        finished = self.descent.run(min(self.descent.steps + PORTION, self.max_iter))
-        self._predict()
-        if self.criterion == "log_loss":
-            changes = np.abs(self._points() - points)
-        else:
-            changes = before.argmax(axis=1) != self.log_proba.argmax(axis=1)
-        self.change = float(self.weight @ changes)
-        return finished or self.descent.steps >= self.max_iter
+        """Take a step; return whether the fit is finished."""
+        if self.descent is None:
+            self.descent = Descent(self.objective, self.iterate, self.tol)
+        if self.descent.done or self.descent.steps >= self.max_iter:
+            self.change = self.reserve = 0.0
+            return True
+        before = self.points
+        finished = self.descent.run(self.descent.steps + 1)
+        self.iterate = self.descent.iterate
+        self._score()
+        self.change = float(self.weight @ np.abs(self.points - before))
+        if self.descent.error() <= SETTLED:
+            self.reserve = 0.0
+        return finished
 
     def finish(self) -> None:
         """Keep the present solution for the start of the next C."""
-        self.history = [*self.history[-2:], self.descent.iterate]
+        self.history = [*self.history[-2:], self.iterate]
 
-    def _predict(self) -> None:
-        """Predict the validation rows and score them."""
-        logits = self.val_rows @ self.weights[:, :-1].T + self.weights[:, -1]
-        self.log_proba = log_softmax(logits.astype(np.float64) - self.shift)
-        self.score = float(self.weight @ self._points())
+    def log_proba(self) -> Floats:
+        """Return the log-probabilities of the validation rows, (n, C)."""
+        return log_softmax(self._logits().astype(np.float64))
 
-    def _points(self) -> NDArray[Any]:
-        """Return the unweighted contribution of each validation row to the score."""
+    def _score(self) -> None:
+        """Score the present solution: the points of each validation row, before weighting, and their weighted sum."""
         if self.criterion == "log_loss":
-            return np.asarray(np.maximum(self.log_proba[np.arange(len(self.true)), self.true], np.log(FLOOR)))
-        return np.asarray(self.log_proba.argmax(axis=1) == self.true)
+            self.points = np.maximum(self.log_proba()[np.arange(len(self.true)), self.true], np.log(FLOOR))
+        else:
+            self.points = (self._logits().argmax(axis=1) == self.true).astype(np.float64)
+        self.score = float(self.weight @ self.points)
+
+    def _logits(self) -> Floats:
+        """Return the logits of the validation rows, (n, C)."""
+        weights = self.iterate.weights
+        logits: Floats = self.val_rows @ weights[:, :-1].T + (weights[:, -1] - self.shift).astype(weights.dtype)
+        return logits
+
+
+def _solve(fits: Sequence[_FoldFit], best: float, parallel: Parallel) -> bool:
+    """Solve all folds for the present C; return False where it was given up, because it could not beat `best`."""
+    fits[0].advance()
+    for fit in fits[1:]:  # folds change alike: the first one shows whether steps of the others can matter
+        fit.change = fits[0].change
+    while not sum(fit.score + SAFETY * fit.change + fit.reserve for fit in fits) < best:
+        if all(parallel(delayed(fit.advance)() for fit in fits)):
+            return True
+    return False
 
 
 def _score_weights(y: NDArray[Any], folds: Sequence[Fold], criterion: Criterion) -> NDArray[np.float64]:

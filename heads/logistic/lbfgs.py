@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations_with_replacement, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -81,12 +81,15 @@ class Descent:
 
     def solution(self) -> Solution:
         """Return the present state, at the optimal intercept."""
-        loss, gap, penalty = self._measure()
         if not self.done:
-            self._settle(1e-3 * self.tol**2 * penalty)
-            loss, gap, penalty = self._measure()
-        error = (gap / penalty) ** 0.5 if penalty > 0 else 0.0
-        return Solution(self.iterate.weights, loss, gap, error, self.steps)
+            self._settle(1e-3 * self.tol**2 * self._measure()[2])
+        loss, gap, _ = self._measure()
+        return Solution(self.iterate.weights, loss, gap, self.error(), self.steps)
+
+    def error(self) -> float:
+        """Return the bound of |W - W*| / |W|, which holds at the optimal intercept."""
+        _, gap, penalty = self._measure()
+        return float((gap / penalty) ** 0.5) if penalty > 0 else 0.0
 
     def _measure(self) -> tuple[float, float, float]:
         """Return F, the bound of F - min F, and the penalty."""
@@ -152,7 +155,7 @@ def _search(objective: Objective, iterate: Iterate, gradient: Floats, direction:
 
     Regula falsi on the slope, which is less sensitive to rounding than F itself.
     """
-    logits = direction @ objective.rows.T
+    logits = objective.logits(direction)
     first = dot(gradient, direction)
     if not first < 0:
         return None
@@ -203,15 +206,15 @@ def warm_start(objective: Objective, history: Sequence[Iterate]) -> Iterate:
     penalty = np.array([[dot(objective.penalty * a, b) for a, _ in moves] for b, _ in moves])
     for _ in range(5):
         p = objective.probability(iterate)
-        means = [np.einsum("cn,cn->n", p, logits) for _, logits in moves]
+        expected = [p * logits for _, logits in moves]
+        means = [values.sum(0) for values in expected]
         curvature = penalty.copy()
-        for i, (_, a) in enumerate(moves):
-            for j, (_, b) in enumerate(moves):
-                covariance = np.einsum("cn,cn,cn->n", p, a, b) - means[i] * means[j]
-                curvature[i, j] += float(covariance @ objective.sample_weight)
-        slope = np.array(
-            [objective.slope(iterate, logits) + dot(objective.penalty * a, iterate.weights) for a, logits in moves]
-        )
+        for i, j in combinations_with_replacement(range(len(moves)), 2):
+            product = dot(expected[i] * objective.sample_weight, moves[j][1])
+            curvature[i, j] += product - float((means[i] * means[j]) @ objective.sample_weight)
+            curvature[j, i] = curvature[i, j]
+        weighted = iterate.residual * objective.sample_weight
+        slope = np.array([dot(weighted, logits) + dot(objective.penalty * a, iterate.weights) for a, logits in moves])
         step = -np.linalg.lstsq(curvature, slope, rcond=1e-6)[0]
         trial = _backtrack(objective, iterate, moves, step)
         if trial is None:

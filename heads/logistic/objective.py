@@ -60,11 +60,16 @@ class Objective:
 
     def zero(self) -> Iterate:
         """Return the iterate of zero weights."""
-        return self.at(np.zeros((self.classes, self.rows.shape[1]), self.rows.dtype))
+        weights = np.zeros((self.classes, self.rows.shape[1]), self.rows.dtype)
+        return self.evaluate(weights, np.zeros((self.classes, len(self.rows)), self.rows.dtype))
 
     def at(self, weights: Floats) -> Iterate:
         """Return the iterate of these weights."""
-        return self.evaluate(weights, weights @ self.rows.T)
+        return self.evaluate(weights, self.logits(weights))
+
+    def logits(self, weights: Floats) -> Floats:
+        """Return weights times rowsᵀ, (C, n)."""
+        return np.ascontiguousarray((self.rows @ weights.T).T)  # OpenBLAS takes longer for weights @ rows.T
 
     def evaluate(self, weights: Floats, logits: Floats) -> Iterate:
         """Return the iterate of weights whose logits are known."""

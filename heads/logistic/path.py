@@ -62,30 +62,23 @@ class LogisticFit(NamedTuple):
 
 
 def standardized(training: TrainingSet, *, enabled: bool) -> tuple[Floats, NDArray[np.float64], NDArray[np.float64]]:
-    """Return the rows, centered and scaled if enabled, with the mean and scale that were applied, (d,) each."""
-    X, mean, scale = training.X, np.zeros(training.X.shape[1]), np.ones(training.X.shape[1])
-    if enabled:
-        mean, scale = moments(X.astype(np.float64), training.sample_weight, float(np.finfo(X.dtype).eps))
-    return ((X - mean) / scale).astype(X.dtype), mean, scale
+    """Return the rows, centered and scaled if enabled, with the mean and scale that were applied, (d,) each.
 
-
-def moments(X: Floats, sample_weight: Floats, eps: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the weighted mean and standard deviation of each feature, (d,); 1 for the deviation of a constant.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n, d), float64
-    sample_weight : ndarray of shape (n,)
-    eps : float
-        Machine epsilon of the precision in which X was stored.
+    The moments are weighted by `sample_weight`; a constant feature is not scaled.
     """
-    weight = sample_weight / sample_weight.sum()
-    mean = weight @ X
-    deviation = (weight @ (X - mean) ** 2) ** 0.5
+    X = training.X
+    if not enabled:
+        return X, np.zeros(X.shape[1]), np.ones(X.shape[1])
+    weight = training.sample_weight / training.sample_weight.sum()
+    rows = X.astype(np.float64)
+    mean = weight @ rows
+    rows -= mean
+    scale = np.einsum("n,nd,nd->d", weight, rows, rows) ** 0.5
     # The computed deviation of a constant is rounding noise, not 0.
-    constant = deviation <= 10 * eps * abs(mean)
-    deviation[constant | (deviation == 0)] = 1
-    return mean, deviation
+    constant = scale <= 10 * float(np.finfo(X.dtype).eps) * abs(mean)
+    scale[constant | (scale == 0)] = 1
+    rows /= scale
+    return rows.astype(X.dtype), mean, scale
 
 
 class RotatedData:
