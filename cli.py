@@ -16,7 +16,7 @@ import click
 from actionvit import __version__
 from actionvit.commands.command import configure_logging
 from actionvit.commands.terminal import ENCODE_ERRORS
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, SettingError
 
 COMMANDS = {
     "demo": "Run the whole pipeline offline on synthetic clips.",
@@ -90,7 +90,7 @@ def cli() -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line. An `ActionVitError`, or an unusable file, becomes one line and an exit code.
 
-    The code is 2 if the line begins with an option, whose value is then wrong, and otherwise 1.
+    The code is 2 for a wrong setting, such as a store or device that does not exist, and otherwise 1.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=ENCODE_ERRORS)
@@ -100,7 +100,7 @@ def main(args: Sequence[str] | None = None) -> None:
     except _Interrupted:
         _leave()
     except ActionVitError as error:
-        _fail(str(error), WRONG_USAGE if str(error).startswith("--") else 1)
+        _fail(str(error), WRONG_USAGE if isinstance(error, SettingError) else 1)
     except OSError as error:
         if error.filename is not None:
             _fail(f"{os.fsdecode(error.filename)}: {error.strerror}; fix this, or choose another path")

@@ -1,8 +1,12 @@
-"""The one exception that the command line turns into one line and exit code 1."""
+"""The exceptions that the command line turns into one line and an exit code."""
 
 
 class ActionVitError(Exception):
     """A user's mistake or a bad input; the message is one line with the problem, its place and the remedy."""
+
+
+class SettingError(ActionVitError):
+    """A setting with a wrong value, such as a name that does not exist: wrong usage on the command line."""
 
 
 def one_line(error: BaseException, max_length: int = 160) -> str:

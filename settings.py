@@ -14,7 +14,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import SettingError
 
 S = TypeVar("S")
 
@@ -70,11 +70,11 @@ def make_spec(spec: type[S], settings: Mapping[str, Any]) -> S:
     """
     names = _public_names(spec)
     if unknown := sorted(settings.keys() - names.keys()):
-        raise ActionVitError(f"{unknown[0]}: no such setting; expected some of {', '.join(sorted(names))}")
+        raise SettingError(f"{unknown[0]}: no such setting; expected some of {', '.join(sorted(names))}")
     try:
         return build_spec(spec, {names[name]: value for name, value in settings.items()})
     except ValueError as error:
-        raise ActionVitError(str(error)) from error
+        raise SettingError(str(error)) from error
 
 
 def settings_of(spec: Any) -> dict[str, Setting]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit.api.places import CACHE, PathLike
-from actionvit.errors import ActionVitError
+from actionvit.errors import SettingError
 
 if TYPE_CHECKING:
     from actionvit.features.store.store import FeatureStore
@@ -111,7 +111,7 @@ def extract(  # type: ignore[misc]  # its keywords are listed here only
     from actionvit.settings import make_spec
 
     if shard and not 1 <= shard[0] <= shard[1]:
-        raise ActionVitError(f"shard: got {shard}, expected (i, n) with 1 <= i <= n, for example (2, 8)")
+        raise SettingError(f"shard: got {shard}, expected (i, n) with 1 <= i <= n, for example (2, 8)")
     names = [variant] if isinstance(variant, str) else list(dict.fromkeys(variant))
     sources = weights if isinstance(weights, dict) else dict.fromkeys(names, weights) if weights else {}
     device, resolved = resolve_device(device, precision)
@@ -175,7 +175,7 @@ def load_features(
 
     for name, value, choices in (("level", level, get_args(Quantity)), ("views", views, ("mean", "each"))):
         if value not in choices:
-            raise ActionVitError(f"{name}: got {value!r}, expected one of {', '.join(choices)}")
+            raise SettingError(f"{name}: got {value!r}, expected one of {', '.join(choices)}")
     names = [variant] if isinstance(variant, str) else list(dict.fromkeys(variant))
     tables = read_tables(dataset, names, cache=Path(cache), quantity=level, num_frames=num_frames, size=size)
     arrays = {table.variant: table.X.mean(axis=1) if views == "mean" else table.X for table in tables}

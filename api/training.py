@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from actionvit.api.places import CACHE, RUNS, PathLike
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, SettingError
 
 if TYPE_CHECKING:
     from actionvit.pipeline.datasets.dataset import Dataset
@@ -82,7 +82,7 @@ def probe(
     spec = make_spec(ProbeSpec, settings)
     tables = read_tables(dataset, names, cache=Path(cache), quantity=spec.features, num_frames=num_frames, size=size)
     if run_name is not None and (len(tables) > 1 or fuse):
-        raise ActionVitError(f"run_name: got {run_name!r} for several runs, expected one variant and no fusion")
+        raise SettingError(f"run_name: got {run_name!r} for several runs, expected one variant and no fusion")
     fusion = [fuse] if fuse else []
     planned = planned_runs(dataset, tables, [spec], fusion)
     with reserved_runs(Path(runs), dataset, planned, name=run_name, overwrite=overwrite):
@@ -177,5 +177,5 @@ def finetune(
 
 def _balanced(settings: dict[str, Any]) -> str:
     if settings.get("class_weight", "balanced") not in ("none", "balanced"):
-        raise ActionVitError(f"class_weight: got {settings['class_weight']!r} beside balanced=True; give one of them")
+        raise SettingError(f"class_weight: got {settings['class_weight']!r} beside balanced=True; give one of them")
     return "balanced"

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import click
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, SettingError
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Data": (
@@ -162,7 +162,8 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except ActionVitError as error:
-            raise ActionVitError(with_options(str(error))) from error
+            kind = SettingError if isinstance(error, SettingError) else ActionVitError
+            raise kind(with_options(str(error))) from error
         finally:
             logger.removeHandler(collector)
 

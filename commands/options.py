@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from actionvit.commands.command import command_warnings
-from actionvit.errors import ActionVitError
+from actionvit.errors import SettingError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -121,7 +121,7 @@ def packed(name: str, kind: Callable[..., Any], fields: Sequence[str], *options:
             try:
                 values[name] = kind(**settings)
             except ValueError as error:
-                raise ActionVitError(str(error)) from error
+                raise SettingError(str(error)) from error
             return function(*args, **values)
 
         return together(*options)(call)  # type: ignore[arg-type]

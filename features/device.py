@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Literal, get_args
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import SettingError
 
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 
@@ -29,20 +29,20 @@ def resolve_device(device: str = "auto", precision: Precision = "auto") -> tuple
         If the device is absent or does not support the precision.
     """
     if precision not in get_args(Precision):
-        raise ActionVitError(f"precision: got {precision!r}, expected one of {', '.join(get_args(Precision))}")
+        raise SettingError(f"precision: got {precision!r}, expected one of {', '.join(get_args(Precision))}")
     if device == "auto":
         device = "cuda" if _may_have_gpu() and _cuda_devices() else "cpu"
     kind, number = _parse(device)
     if kind == "cuda":
         count = _cuda_devices()
         if not count:
-            raise ActionVitError("device cuda: torch finds no GPU here; leave it out, or install a CUDA build of torch")
+            raise SettingError("device cuda: torch finds no GPU here; leave it out, or install a CUDA build of torch")
         if number >= count:
-            raise ActionVitError(f"device {device}: torch finds {count} GPUs here, cuda:0 to cuda:{count - 1}")
+            raise SettingError(f"device {device}: torch finds {count} GPUs here, cuda:0 to cuda:{count - 1}")
     if kind == "mps" and not _mps_available():
-        raise ActionVitError("device mps: torch finds no Apple GPU here; leave it out")
+        raise SettingError("device mps: torch finds no Apple GPU here; leave it out")
     if precision == "tf32" and kind != "cuda":
-        raise ActionVitError(f"precision tf32: is for CUDA GPUs, and the device is {device}; use fp32")
+        raise SettingError(f"precision tf32: is for CUDA GPUs, and the device is {device}; use fp32")
     if precision == "auto":
         precision = "bf16" if kind == "cuda" and _cuda_has_bf16(number) else "fp32"
     return device, precision
@@ -60,7 +60,7 @@ def _parse(device: str) -> tuple[str, int]:
     """Return a device's kind and number."""
     match = re.fullmatch(r"(cpu|cuda|mps)(?::(\d+))?", device)
     if not match:
-        raise ActionVitError(f"device: got {device!r}, expected auto, cpu, cuda, cuda:N or mps")
+        raise SettingError(f"device: got {device!r}, expected auto, cpu, cuda, cuda:N or mps")
     return match[1], int(match[2] or 0)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, SettingError
 from actionvit.features.store.keys import FeatureKey, describe, flatten
 from actionvit.features.store.parts import list_parts
 from actionvit.features.store.store import KEY, FeatureStore
@@ -128,7 +128,7 @@ def find_store(
     stores = find_stores(cache)
     of_dataset = [store for store in stores if store.dataset == dataset and store.variant == variant]
     if unknown := [name for name in names if not any(_is_named(store, name) for store in stores)]:
-        raise ActionVitError(f"{cache}: no store {unknown[0]!r}; `actionvit cache ls` lists stores")
+        raise SettingError(f"{cache}: no store {unknown[0]!r}; `actionvit cache ls` lists stores")
     named = [store for store in of_dataset if any(_is_named(store, name) for name in names)] or of_dataset
     matching = [store for store in named if _has_settings(store.key, settings)]
     complete = [store for store in matching if shard_of(store) is None]
@@ -154,7 +154,7 @@ def find_store(
     root = root or Path("ROOT")
     command = f"`actionvit extract {root} --variant {variant}`"
     advice = f"run {command if variant in known else f'`actionvit extract {root} --encoder SRC`'}"
-    raise ActionVitError(_no_store(cache, dataset, variant, requested, advice, cached, known))
+    raise _no_store(cache, dataset, variant, requested, advice, cached, known)
 
 
 def _no_store(
@@ -165,16 +165,18 @@ def _no_store(
     advice: str,
     cached: Sequence[str],
     known: Sequence[str],
-) -> str:
+) -> ActionVitError:
     """Return the error for a variant (with settings) without a store, given the dataset's variants that have one."""
     if not cached:
-        return f"no embeddings of {dataset} in {cache}; {advice}"
+        return ActionVitError(f"no embeddings of {dataset} in {cache}; {advice}")
     others = f"cached for {dataset}: {', '.join(cached)}"
     if variant in (*known, *cached):
-        return f"{cache}: no embeddings of {' '.join((dataset, variant, *settings))}, {others}; {advice}"
+        return ActionVitError(
+            f"{cache}: no embeddings of {' '.join((dataset, variant, *settings))}, {others}; {advice}"
+        )
     near = difflib.get_close_matches(variant, [*cached, *known], n=1)
     hint = f"did you mean {near[0]}?" if near else "choose one of these"
-    return f"variant: no embeddings of {dataset} for {variant!r} in {cache}; {others}; {hint}"
+    return SettingError(f"variant: no embeddings of {dataset} for {variant!r} in {cache}; {others}; {hint}")
 
 
 def distinctions(stores: Sequence[FeatureStore]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, SettingError
 from actionvit.features.atomic import atomic_folder, atomic_path, restore_folder
 from actionvit.features.store import export_formats as formats
 from actionvit.features.store.store import FeatureStore
@@ -58,7 +58,7 @@ def export_store(
     """
     if unknown := [name for name in also if name not in store.quantities]:
         existing = ", ".join(sorted(store.quantities))
-        raise ActionVitError(f"{store.folder}: no quantity {unknown[0]!r}, only {existing}; leave it out")
+        raise SettingError(f"{store.folder}: no quantity {unknown[0]!r}, only {existing}; leave it out")
     if not len(store):
         raise ActionVitError(f"{store.folder}: no rows to export; run `actionvit extract` first")
     ids, names = store.ids, [name for name in (*FIXED, *also) if name in store.quantities]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, SettingError
 from actionvit.features.fingerprint import file_digest
 from actionvit.features.hf_folder import image_mean_std, read_json, read_processor
 from actionvit.features.hub import WEIGHT_FILES, fetch
@@ -83,7 +83,7 @@ def find_weights(variant: str, source: str | Path | None = None) -> Weights:
     standard = variant_named(variant)
     name = str(source if source is not None else standard.weights or "")
     if not name:
-        raise ActionVitError(
+        raise SettingError(
             f"variant {variant}: no published weights are on the hub; give weights=FOLDER, FILE.pyth or a hub id"
         )
     if name == BUILT_IN:
@@ -102,7 +102,7 @@ def find_weights(variant: str, source: str | Path | None = None) -> Weights:
     if path.is_file():
         return _from_file(path, name)
     if isinstance(source, Path) or not _HUB_ID.fullmatch(name):
-        raise ActionVitError(f"weights {name}: no such folder or file; give a Hugging Face folder, a .pyth or a hub id")
+        raise SettingError(f"weights {name}: no such folder or file; give a Hugging Face folder, a .pyth or a hub id")
     return _from_folder(fetch(name), name)
 
 
@@ -134,7 +134,7 @@ def _from_folder(folder: Path, name: str) -> Weights:
 
 def _from_file(file: Path, name: str) -> Weights:
     if file.suffix not in PICKLED:
-        raise ActionVitError(f"weights {name}: got {file.suffix!r}, expected a .pyth file, or the folder around it")
+        raise SettingError(f"weights {name}: got {file.suffix!r}, expected a .pyth file, or the folder around it")
     tensors, _ = _translate(_read_tensors(file, data=False))
     try:
         # The original code fixes everything else: ViT-Base, patch 16, a square grid, eps 1e-6.

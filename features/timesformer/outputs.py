@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any, Literal
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import SettingError
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.config import TimeSformerConfig
@@ -39,15 +39,15 @@ def output_spec(
     """
     K, T, D, P = spec.views, spec.num_frames, config.width, (spec.size // config.patch) ** 2
     if spec.size % config.patch:
-        raise ActionVitError(f"size: got {spec.size}, expected a multiple of the model's patch, {config.patch} pixels")
+        raise SettingError(f"size: got {spec.size}, expected a multiple of the model's patch, {config.patch} pixels")
     arrays: OutputSpec = {"clip": ((K, D), "float32"), "frame": ((K, T, D), "float32"), "index": ((K, T), "int32")}
     for layer in sorted(set(layers)):
         if not 1 <= layer <= config.depth:
-            raise ActionVitError(f"layers: got {layer}, expected 1 to {config.depth}, the model's blocks")
+            raise SettingError(f"layers: got {layer}, expected 1 to {config.depth}, the model's blocks")
         arrays[f"layer{layer}"] = ((K, D), "float32")
     if tokens_after is not None:
         if not 0 <= tokens_after < config.depth:
-            raise ActionVitError(f"tokens_after: got {tokens_after}, expected 0 to {config.depth - 1}")
+            raise SettingError(f"tokens_after: got {tokens_after}, expected 0 to {config.depth - 1}")
         arrays[f"tokens{tokens_after}"] = ((K, T, 1 + P, D), "float16")
     return arrays
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import SettingError
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.timesformer.config import TimeSformerConfig
 from actionvit.features.view_settings import ViewSettings
@@ -51,7 +51,7 @@ VARIANTS: dict[str, Variant] = {
 def variant_named(name: str) -> Variant:
     """Return the variant of a name. Raises ActionVitError, which lists the names."""
     if name not in VARIANTS:
-        raise ActionVitError(
+        raise SettingError(
             f"variant: got {name!r}, expected one of {', '.join(VARIANTS)}; other encoders are read by"
             " `actionvit extract --encoder SRC` and are not fine-tuned"
         )

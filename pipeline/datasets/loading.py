@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, SettingError
 from actionvit.features.media import VIDEO_SUFFIXES
 from actionvit.pipeline.datasets.dataset import Dataset, Format, Split, Video
 from actionvit.pipeline.datasets.folder_dataset import scan_tree
@@ -77,7 +77,7 @@ def load_dataset(
     """
     root = Path(root)
     if format is not None and format not in get_args(Format):
-        raise ActionVitError(f"format: got `{format}`, expected one of {', '.join(get_args(Format))}")
+        raise SettingError(f"format: got `{format}`, expected one of {', '.join(get_args(Format))}")
     set_files = {set: Path(file) for set, file in (lists or {}).items()}
     listing = _listing(root, format, set_files, splits_dir)
     if listing is not None:
@@ -168,12 +168,12 @@ def _listing(
         return None
     if sniffing.is_list_file(root) or (format is not None and not root.is_dir()):
         if splits_dir is not None:
-            raise ActionVitError(f"`{root}`: splits_dir= is for folders; a CSV file has a column `split`")
+            raise SettingError(f"`{root}`: splits_dir= is for folders; a CSV file has a column `split`")
         return sniffing.read_list_file(root, format)
     if splits_dir is not None or not root.is_dir():
         return None
     if format == "csv":
-        raise ActionVitError(f"format: `csv` is for a file, and `{root}` is a folder; give the file as root=")
+        raise SettingError(f"format: `csv` is for a file, and `{root}` is a folder; give the file as root=")
     return sniffing.read_lists_in(root, format)
 
 
@@ -188,7 +188,7 @@ def _default_name(root: Path, listing: Listing | None) -> str:
 def _folder_name(name: str) -> str:
     """Return the dataset's name, which becomes a folder in the cache; refuse names that would lead elsewhere."""
     if name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise ActionVitError(f"name: got {name!r}, expected a word without `/`; choose another name=")
+        raise SettingError(f"name: got {name!r}, expected a word without `/`; choose another name=")
     return name
 
 
@@ -225,7 +225,7 @@ def _choose_test_set(dataset: Dataset, test_split: Literal["test", "val"]) -> Da
         )
         return replace(dataset, notes=(note, *dataset.notes))
     if not dataset.official or not all(split.val for split in dataset.official):
-        raise ActionVitError(f"test_split: got `val`, but dataset `{dataset.name}` has no validation set")
+        raise SettingError(f"test_split: got `val`, but dataset `{dataset.name}` has no validation set")
     official = tuple(Split(name=split.name, train=split.train, test=split.val) for split in dataset.official)
     notes = ("scored on the validation set (val), not on a test set", *dataset.notes)
     return replace(dataset, official=official, notes=notes, test_set="val")

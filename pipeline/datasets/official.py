@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, SettingError
 from actionvit.pipeline.datasets.dataset import Split, Video
 from actionvit.pipeline.datasets.names import stem
 from actionvit.pipeline.datasets.textfile import head, read_lines
@@ -111,9 +111,9 @@ def _read_lists(folder: Path) -> dict[tuple[int, str], dict[str, str]]:
     try:
         files = sorted(path for path in folder.iterdir() if _FILE.fullmatch(path.name) and path.name[0] != ".")
     except OSError as error:
-        raise ActionVitError(f"split lists: cannot read `{folder}` ({error.strerror}); check splits_dir=") from error
+        raise SettingError(f"split lists: cannot read `{folder}` ({error.strerror}); check splits_dir=") from error
     if not files:
-        raise ActionVitError(f"split lists: no `CLASS_test_split1.txt` in `{folder}`; check splits_dir=")
+        raise SettingError(f"split lists: no `CLASS_test_split1.txt` in `{folder}`; check splits_dir=")
     lists: dict[tuple[int, str], dict[str, str]] = {}
     for file in files:
         match = _FILE.fullmatch(file.name)

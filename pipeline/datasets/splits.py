@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, SettingError
 from actionvit.heads.folds import grouped_folds
 from actionvit.pipeline.datasets.dataset import Dataset, Protocol, Split
 from actionvit.settings import setting
@@ -99,12 +99,12 @@ def make_splits(
         )
     if protocol == "official":
         if not dataset.official:
-            raise ActionVitError(
+            raise SettingError(
                 f"dataset `{dataset.name}` has no official splits;"
                 " give splits_dir=, or choose protocol=grouped, stratified or random"
             )
         if not all(split.test for split in dataset.official):
-            raise ActionVitError(
+            raise SettingError(
                 f"dataset `{dataset.name}` has no test set; give test_split=val to score on its validation set, or"
                 " choose protocol=grouped, stratified or random"
             )
@@ -175,7 +175,7 @@ def untested_classes(dataset: Dataset, splits: Sequence[Split]) -> str:
 
 def _split(dataset: Dataset, name: str, test: NDArray[np.bool_]) -> Split:
     if not test.any() or test.all():
-        raise ActionVitError(
+        raise SettingError(
             f"dataset `{dataset.name}`: {len(test)} videos are too few for split {name};"
             " add videos or choose other folds or another test fraction"
         )
@@ -193,10 +193,8 @@ def _grouped(dataset: Dataset, folds: int, seed: int) -> Iterator[NDArray[np.boo
     number = len(set(sources))
     if number < folds:
         if number == 1:
-            raise ActionVitError(f"dataset `{dataset.name}`: all videos are of one source; choose another protocol=")
-        raise ActionVitError(
-            f"dataset `{dataset.name}`: {number} sources cannot make {folds} folds; choose fewer folds"
-        )
+            raise SettingError(f"dataset `{dataset.name}`: all videos are of one source; choose another protocol=")
+        raise SettingError(f"dataset `{dataset.name}`: {number} sources cannot make {folds} folds; choose fewer folds")
     random = np.random.RandomState(seed)
     fold = grouped_folds(_codes([video.label for video in dataset.videos]), _codes(sources), folds=folds, random=random)
     for i in range(folds):

@@ -20,7 +20,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from actionvit.errors import ActionVitError, one_line
+from actionvit.errors import ActionVitError, SettingError, one_line
 from actionvit.features.decoding import DecodePolicy, available_cores
 from actionvit.features.decoding.pool.lifeline import exit_with_parent
 from actionvit.features.encoder import EncoderJob
@@ -189,7 +189,7 @@ class RayEngine:
 
     def __init__(self, address: str | None, *, cpus: float, gpus: float) -> None:
         if find_spec("ray") is None:
-            raise ActionVitError("engine: got ray, which is not installed: `pip install 'actionvit[ray]'`")
+            raise SettingError("engine: got ray, which is not installed: `pip install 'actionvit[ray]'`")
         self.address = address
         self.resources = {"CPU": cpus, "GPU": gpus}
         self._refs: set[Any] = set()
@@ -212,7 +212,7 @@ class RayEngine:
         try:
             ray.init(address=self.address, log_to_driver=False, logging_level="error")
         except (ConnectionError, ValueError) as error:
-            raise ActionVitError(f"address={self.address}: no Ray cluster answers: {one_line(error)}") from error
+            raise SettingError(f"address={self.address}: no Ray cluster answers: {one_line(error)}") from error
         if not any(node["Alive"] and self._fits(node["Resources"]) for node in ray.nodes()):
             text = ", ".join(f"{count:g} {name}" for name, count in self.resources.items() if count)
             logger.warning("no node of the Ray cluster has %s: waiting for one; fewer workers= need fewer CPUs", text)

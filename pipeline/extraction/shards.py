@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import SettingError
 from actionvit.features.store.catalog import Shard
 
 SHARDS = "ACTIONVIT_SHARDS"
@@ -66,7 +66,7 @@ def shard_from_environment(environment: Mapping[str, str] = os.environ) -> tuple
         if environment.get(scheduler.index, "") not in UNSET:
             return _shard(scheduler, environment), scheduler.name
     names = ", ".join(scheduler.index for scheduler in SCHEDULERS)
-    raise ActionVitError(f"shard: got auto, but no scheduler's variable is set ({names}); give shard=i/n")
+    raise SettingError(f"shard: got auto, but no scheduler's variable is set ({names}); give shard=i/n")
 
 
 def _shard(scheduler: Scheduler, environment: Mapping[str, str]) -> Shard:
@@ -77,7 +77,7 @@ def _shard(scheduler: Scheduler, environment: Mapping[str, str]) -> Shard:
     try:
         number = {name: int(environment[name]) for name in required + optional}
     except (KeyError, ValueError):
-        raise ActionVitError(
+        raise SettingError(
             f"shard: got auto, and {scheduler.name} has {values}, expected whole numbers; set {required[1]}, or give"
             " shard=i/n"
         ) from None
@@ -86,7 +86,7 @@ def _shard(scheduler: Scheduler, environment: Mapping[str, str]) -> Shard:
     count = number.get(scheduler.count, length or 0)
     index = number[scheduler.index] - first
     if not 0 <= index < count or length not in (None, count) or number.get(scheduler.step, 1) != 1:
-        raise ActionVitError(
+        raise SettingError(
             f"shard: got auto, and {scheduler.name} has {values}, not one of {count} consecutive indices from {first};"
             " use an array without gaps, or give shard=i/n"
         )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import SettingError
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.timesformer.forward import FoldedModel, apply_block, embed_patches, run_blocks
 from actionvit.features.timesformer.model import TimeSformer
@@ -28,9 +28,9 @@ def num_frozen_blocks(train: str, depth: int) -> int:
         return -1
     kind, _, number = train.partition(":")
     if kind != "last" or not number.isdigit():
-        raise ActionVitError(f"train: got {train!r}, expected head, last:K or all")
+        raise SettingError(f"train: got {train!r}, expected head, last:K or all")
     if not 1 <= int(number) <= depth:
-        raise ActionVitError(f"train: got {train!r}, but the model has {depth} blocks; K is 1 to {depth}")
+        raise SettingError(f"train: got {train!r}, but the model has {depth} blocks; K is 1 to {depth}")
     return depth - int(number)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import SettingError
 from actionvit.features.store.store import FeatureStore
 from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.outputs import output_spec
@@ -63,7 +63,7 @@ def finetune(dataset: Dataset, weights: Weights, spec: FinetuneSpec, context: Tr
     splits = selected_splits(dataset, spec)
     output_spec(weights.config, spec.clip)  # raises if the size is not a multiple of the patch size
     if spec.augment and (unknown := sorted(set(spec.augment.keep_sides) - set(dataset.class_names))):
-        raise ActionVitError(f"no_flip_class: got {unknown[0]}, expected one of {abbreviate(dataset.class_names)}")
+        raise SettingError(f"no_flip_class: got {unknown[0]}, expected one of {abbreviate(dataset.class_names)}")
     for split in splits:  # an impossible split is reported before others are trained
         train_val_rows(dataset, split, dataset.y, spec)
     with oom_as_user_error():
@@ -81,7 +81,7 @@ def selected_splits(dataset: Dataset, spec: FinetuneSpec) -> list[Split]:
     splits = make_splits(dataset, protocol, folds=spec.folds, test_fraction=spec.test_fraction, seed=seed)
     names = [split.name for split in splits]
     if unknown := [name for name in spec.splits if name not in names]:
-        raise ActionVitError(f"split: got {unknown[0]}, expected one of {', '.join(names)}")
+        raise SettingError(f"split: got {unknown[0]}, expected one of {', '.join(names)}")
     return [split for split in splits if not spec.splits or split.name in spec.splits]
 
 

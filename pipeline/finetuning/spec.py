@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import SettingError
 from actionvit.features.sampling import ClipSpec
 from actionvit.heads.criteria import Criterion
 from actionvit.heads.weighting import Sampler, WeightingSpec, sampler_setting
@@ -188,15 +188,13 @@ class FinetuneSpec(SplitSpec):
         """Validate the combination of fields."""
         mixes = self.training.sampling.mixup or self.training.sampling.cutmix
         if self.tokens and mixes:
-            raise ActionVitError("mixup= and cutmix= blend pixels, which cached tokens do not hold: add tokens=False")
+            raise SettingError("mixup= and cutmix= blend pixels, which cached tokens do not hold: add tokens=False")
         if self.tokens and self.train == "all":
-            raise ActionVitError("train=all trains every block, so tokens cannot be cached: add tokens=False")
+            raise SettingError("train=all trains every block, so tokens cannot be cached: add tokens=False")
         if self.tokens and self.augment and not self.views:
-            raise ActionVitError(
-                "cached_views=0 draws new views, and cached tokens hold fixed ones: use cached_views=4"
-            )
+            raise SettingError("cached_views=0 draws new views, and cached tokens hold fixed ones: use cached_views=4")
         if not 0 < self.validation < 1:
-            raise ActionVitError(f"val_fraction: got {self.validation}, expected between 0 and 1")
+            raise SettingError(f"val_fraction: got {self.validation}, expected between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, SettingError
 from actionvit.features.decoding import DecodePolicy
 from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.model import load_timesformer
@@ -285,7 +285,7 @@ def train_val_rows(
     rows = video_rows(dataset, split.train)
     if spec.select_on == "val":
         if not split.val:
-            raise ActionVitError(f"select_on: got `val`, but split {split.name} has no validation set of its own")
+            raise SettingError(f"select_on: got `val`, but split {split.name} has no validation set of its own")
         return rows, video_rows(dataset, split.val)
     sources = np.array([dataset.videos[row].source for row in rows])
     in_val = validation_mask(y[rows], sources, share=spec.validation, seed=spec.training.sampling.seed)

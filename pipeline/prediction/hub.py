@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, SettingError
 from actionvit.text import first_line
 
 
@@ -17,7 +17,7 @@ def files_to_push(folder: Path) -> list[tuple[str, int]]:
 def check_repo_name(name: str) -> None:
     """Raise ActionVitError if a name is not of the form OWNER/NAME."""
     if not re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", name):
-        raise ActionVitError(f"push: got {name!r}, expected OWNER/NAME")
+        raise SettingError(f"push: got {name!r}, expected OWNER/NAME")
 
 
 def push(folder: Path, name: str) -> str:

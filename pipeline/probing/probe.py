@@ -11,7 +11,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, SettingError
 from actionvit.heads.base import Head
 from actionvit.heads.fusion import FusionRule
 from actionvit.heads.gradient import GradientHead
@@ -115,15 +115,15 @@ def build_head(spec: ProbeSpec) -> Head:
             head.set_params(**{name: value})
         elif value != default:
             public = settings_of(spec)[name].name or name
-            raise ActionVitError(f"{public}: got {value}, but the head `{spec.head}` has no such setting")
+            raise SettingError(f"{public}: got {value}, but the head `{spec.head}` has no such setting")
     searchable = sorted(defaults.keys() - {"device", "random_state"})
     for name, values in spec.grid.items():
         if name not in searchable:
-            raise ActionVitError(f"grid: got {name}, but the head `{spec.head}` has {', '.join(searchable)}")
+            raise SettingError(f"grid: got {name}, but the head `{spec.head}` has {', '.join(searchable)}")
         for value in values:
             _check_kind(name, value, defaults[name])
     if spec.device.startswith("mps"):
-        raise ActionVitError("device: got mps, which lacks the double precision that probes need; leave it out")
+        raise SettingError("device: got mps, which lacks the double precision that probes need; leave it out")
     return head
 
 
@@ -136,7 +136,7 @@ def _check_kind(name: str, value: Any, default: Any) -> None:
     }
     fitting, expected = fits.get(type(default), (True, ""))
     if not fitting:
-        raise ActionVitError(f"grid: got {name}={value}, expected {expected}")
+        raise SettingError(f"grid: got {name}={value}, expected {expected}")
 
 
 def _check_sets(dataset: Dataset, tasks: Sequence[Task], table: FeatureTable) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, SettingError
 from actionvit.heads.base import Head
 from actionvit.heads.calibration import fuse
 from actionvit.heads.fusion import FusionRule, LateFusion
@@ -104,7 +104,7 @@ def fit_task(head: Head, table: FeatureTable, task: Task, spec: ProbeSpec) -> Fi
     validation = None
     if spec.select_on == "val":
         if not len(val := table.rows(task.split.val)):
-            raise ActionVitError(f"select_on: got `val`, but split {task.split.name} has no validation set of its own")
+            raise SettingError(f"select_on: got `val`, but split {task.split.name} has no validation set of its own")
         validation = np.repeat([False, True], [len(train), len(val)])
         train = np.concatenate([train, val])
     grid = {**head.default_grid, **spec.grid}
@@ -185,6 +185,8 @@ def _select(
             validation=None if validation is None else np.repeat(validation, views),
         )
     except ValueError as error:  # raised by heads for a parameter out of range
+        if not spec.grid.keys().isdisjoint(str(error).partition(":")[0].split(", ")):
+            raise SettingError(f"grid: {error}") from error
         raise ActionVitError(f"head {spec.head}: {error}") from error
     if views > 1:
         selected = replace(selected, out_of_fold=_over_views(selected.out_of_fold, views))

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import SettingError
 from actionvit.evaluation.metrics import predicted
 from actionvit.pipeline.reporting.duplicates import near_duplicates
 from actionvit.pipeline.reporting.embeddings import Embeddings, class_by_id, cosines
@@ -80,7 +80,7 @@ def project(x: NDArray[np.float32], method: Projection = "pca") -> tuple[NDArray
         try:
             from umap import UMAP
         except ImportError as error:
-            raise ActionVitError("projection: umap needs umap-learn; `pip install umap-learn`") from error
+            raise SettingError("projection: umap needs umap-learn; `pip install umap-learn`") from error
         points = UMAP(random_state=0, n_jobs=1).fit_transform(centered)
     return np.asarray(points, dtype=np.float64), []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, SettingError
 from actionvit.pipeline.runs import Run
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def encoder_attention(run: Run, *, weights: str | None = None, device: str = "au
         source = FeatureStore.open(Path(store["path"])).info.get("weights")
     loaded = find_weights(variant, source)
     if loaded.digest != store["key"]["weights"]:
-        raise ActionVitError(
+        raise SettingError(
             f"weights: {loaded.source} did not make the embeddings of {run.folder}: its sha256 begins with"
             f" {loaded.digest[:12]}, not {store['key']['weights'][:12]}; name the weights of the extraction"
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, SettingError
 from actionvit.features.atomic import atomic_write, remove, remove_leftovers
 from actionvit.pipeline.reporting.compare import compare_all, on_common_splits
 from actionvit.pipeline.reporting.csv_tables import csv_tables
@@ -249,7 +249,7 @@ def _check_writable(output: Path) -> None:
     while not place.exists() and place != place.parent:
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise ActionVitError(f"output: `{output}` cannot be written; choose another folder")
+        raise SettingError(f"output: `{output}` cannot be written; choose another folder")
 
 
 def _write(output: Path, data: Mapping[str, bytes]) -> None:
@@ -262,7 +262,7 @@ def _write(output: Path, data: Mapping[str, bytes]) -> None:
         for name, content in data.items():
             atomic_write(output / name, content)
     except OSError as error:
-        raise ActionVitError(f"output: `{output}` cannot be written: {error.strerror}") from error
+        raise SettingError(f"output: `{output}` cannot be written: {error.strerror}") from error
 
 
 def _earlier(output: Path) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, SettingError
 from actionvit.features.atomic import sync
 from actionvit.features.media import VIDEO_SUFFIXES
 from actionvit.features.store.locks import LOCK, locked
@@ -135,7 +135,7 @@ def find_source(name: str) -> DatasetSource:
         )
     source = next((source for key, source in SOURCES.items() if key.replace("_", "") == alias), None)
     if source is None:
-        raise ActionVitError(
+        raise SettingError(
             f"data fetch: got `{name}`, expected one of {', '.join(SOURCES)}; for {', '.join(BY_HAND)} it prints where"
             " they are"
         )
@@ -262,7 +262,7 @@ def _obtain(archive: str, work: Path, source: DatasetSource, progress: ProgressC
     if "://" not in archive:
         file = Path(archive).expanduser()
         if not file.is_file():
-            raise ActionVitError(f"from: got `{archive}`, no such file; give an archive or an http(s) address")
+            raise SettingError(f"from: got `{archive}`, no such file; give an archive or an http(s) address")
         return file
     name = Path(unquote(urlsplit(archive).path)).name.lstrip(".") or "archive"
     # Two addresses may end in one name, and the name may name the class.

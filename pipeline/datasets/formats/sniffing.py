@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, SettingError
 from actionvit.features.media import VIDEO_SUFFIXES
 from actionvit.pipeline.datasets.formats import lists, public, tables
 from actionvit.pipeline.datasets.formats.places import ListFile, existing, move_to_common_base
@@ -102,7 +102,7 @@ def read_given_lists(root: Path, set_files: Mapping[str, Path], format: str | No
     files = [(file, _set(name), 1) for name, file in set_files.items()]
     for file, _, _ in files:
         if not file.is_file():
-            raise ActionVitError(f"list: no file `{file}`; expected split=FILE")
+            raise SettingError(f"list: no file `{file}`; expected split=FILE")
         if format is None:
             _refuse_official(file)
     roots = (root, *_roots(root), *_roots(files[0][0].parent))
@@ -111,7 +111,7 @@ def read_given_lists(root: Path, set_files: Mapping[str, Path], format: str | No
         return _read_tables(files, roots)
     if format is None and any(headers):
         without = [str(file) for (file, _, _), header in zip(files, headers, strict=True) if not header]
-        raise ActionVitError(f"list: {abbreviate(without)} has no header, but other lists have; give all lists one")
+        raise SettingError(f"list: {abbreviate(without)} has no header, but other lists have; give all lists one")
     return lists.read_lists(files, roots, frames=_frames(format))
 
 
@@ -190,7 +190,7 @@ def _read_public(format: str, root: Path, files: list[Path]) -> Listing:
         if others := public.unlisted(root, listing):
             listing.notes.append(f"{pluralize(len(others), 'video')} in no metadata file: {abbreviate(others)}")
         return listing
-    raise ActionVitError(f"format: got `{format}` for a list file; it is for folders")
+    raise SettingError(f"format: got `{format}` for a list file; it is for folders")
 
 
 def _format_of(file: Path, first: list[str]) -> str:
@@ -247,7 +247,7 @@ def _first(file: Path) -> str:
 
 def _set(name: str) -> str:
     if name.lower() not in SETS:
-        raise ActionVitError(f"list: got `{name}`, expected train, val or test, as in train=FILE")
+        raise SettingError(f"list: got `{name}`, expected train, val or test, as in train=FILE")
     return SETS[name.lower()]
 
 
