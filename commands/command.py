@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import click
@@ -88,20 +89,19 @@ def long_name(option: click.Parameter) -> str:
 OTHER_NAMES = {"name": "dataset_name", "lists": "list", "weights": "source"}
 """Settings of the library whose option or argument has another name."""
 
-SETTING = re.compile(
-    r"""`[^`]*`  # a path, a name or a whole command: not translated
+SETTING = r"""
+    `[^`]*` | (?<!\w)'[^']*'(?!\w) | (?<!\w)"[^"]*"(?!\w)  # a path, a name or a whole command: not translated
     | ^(?P<field>[a-z][a-z_]*)(?=:\ )
-    | (?<![\w./-])(?P<name>[a-z][a-z_]*)=(?P<value>(?:[^\s,;()`]*[^\s,;:()`])?)""",
-    re.VERBOSE,
-)
+    | (?<![\w./-])(?P<name>[a-z][a-z_]*)=(?P<value>(?:[^\s,;()`]*[^\s,;:()`])?)"""
+"""Verbose pattern of a setting in a message, and of quoted text."""
 
 
 def with_options(text: str, command: click.Command | None = None) -> str:
     """Return a library's message with the settings that the command takes written as its options.
 
     A message writes a setting as `size: got ...` at its start, and as `run_name=`, `size=224` or `wait=True`
-    elsewhere; these become `--size: got ...`, `--run-name`, `--size 224` and `--wait`. `command` is the running one by
-    default.
+    elsewhere; these become `--size: got ...`, `--run-name`, `--size 224` and `--wait`. Quoted text and the values that
+    the user gave are not translated. `command` is the running one by default.
     """
     command = command or Command.running
     if command is None:
@@ -110,6 +110,8 @@ def with_options(text: str, command: click.Command | None = None) -> str:
 
     def translate(match: re.Match[str]) -> str:
         name, value = match["field"] or match["name"], match["value"]
+        if not name or (match["field"] in Command.values and not text.startswith(f"{name}: got ")):
+            return match[0]
         option = options.get(name) or options.get(OTHER_NAMES.get(name, ""))
         if option is None:
             return match[0]
@@ -119,7 +121,20 @@ def with_options(text: str, command: click.Command | None = None) -> str:
             return option.secondary_opts[0]
         return long_name(option) + (f" {value}" if value and value != "True" else "")
 
-    return SETTING.sub(lambda match: translate(match) if match["field"] or match["name"] else match[0], text)
+    given = [re.escape(value) for value in sorted(Command.values, key=len, reverse=True) if "=" in value]
+    return re.sub(" | ".join([*given, SETTING]), translate, text, flags=re.VERBOSE)
+
+
+def _values(context: click.Context) -> frozenset[str]:
+    """Return the texts and paths that the user gave, and the names of the paths, which become names of datasets."""
+    texts = set()
+    for value in context.params.values():
+        for part in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(part, Path):
+                texts |= {str(part), part.absolute().name, part.absolute().stem}
+            elif isinstance(part, str):
+                texts.add(part)
+    return frozenset(texts)
 
 
 @contextmanager
@@ -136,6 +151,8 @@ class Command(click.Command):
 
     running: ClassVar[click.Command | None] = None
     """The command invoked last; log messages of all threads use its option names."""
+    values: ClassVar[frozenset[str]] = frozenset()
+    """The texts and paths given to it."""
 
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -155,7 +172,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, collecting the warnings that it logs; the library's errors name its options."""
-        Command.running = self
+        Command.running, Command.values = self, _values(ctx)
         collector, logger = _Collector(), logging.getLogger("actionvit")
         ctx.meta[WARNINGS] = collector
         logger.addHandler(collector)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
-from actionvit.commands.command import Command, note, warn, with_options
+from actionvit.commands.command import Command, long_name, note, warn, with_options
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.options import (
     VARIANT_HELP,
@@ -46,7 +46,7 @@ FROM_SPEC = (
 """Fields of `ProbeSpec` that are options as they stand."""
 FIXED_BY_MVEB = (
     *("head", "features", "views", "balanced", "class_weights", "sampler", "logit_adjust", "grid", "calibrate"),
-    *("criterion", "fuse", "seeds", "long_tail", "shots"),
+    *("criterion", "fuse", "seeds", "long_tail", "shots", "focal", "final", "select_on", "folds", "test_fraction"),
 )
 
 
@@ -103,9 +103,10 @@ def command(
     from actionvit.pipeline.probing.probe import probe
     from actionvit.pipeline.probing.results import planned_runs, reserved_runs
 
-    dataset = data.open()
     if protocol == "mveb":
         _refuse_fixed()
+    dataset = data.open()
+    if protocol == "mveb":
         mveb, spec = True, replace(spec, protocol="official", seeds=1)
     else:
         mveb, spec = False, replace(spec, protocol=protocol)
@@ -138,10 +139,11 @@ def command(
 
 def _refuse_fixed() -> None:
     """Raise for options that MVEB's protocol fixes."""
-    source = click.get_current_context().get_parameter_source
-    for name in FIXED_BY_MVEB:
-        if source(name) == click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--protocol mveb fixes classifier and draws; leave out the option for {name}")
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "") == click.core.ParameterSource.COMMANDLINE
+        if given and option.name in FIXED_BY_MVEB:
+            raise click.UsageError(f"--protocol mveb fixes classifier and draws; leave out {long_name(option)}")
 
 
 def _print_task(dataset: Dataset, spec: ProbeSpec, tables: Sequence[FeatureTable]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from actionvit.errors import ActionVitError, SettingError
+from actionvit.errors import ActionVitError
 from actionvit.features.hf_folder import PROCESSOR_FILES
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,9 @@ def fetch(repo: str) -> Path:
             _download(repo, name)
         weights = config and (_download(repo, WEIGHT_FILES[0]) or _download(repo, WEIGHT_FILES[1]))
     except RepositoryNotFoundError as error:
-        raise SettingError(f"weights {repo}: no such folder here, and no such public repository on the hub") from error
+        raise ActionVitError(
+            f"weights {repo}: no such folder here, and no such public repository on the hub"
+        ) from error
     except LocalEntryNotFoundError as error:
         raise ActionVitError(
             f"weights {repo}: not in the local cache, and the hub cannot be reached; {_REMEDY}"

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionvit import __version__
-from actionvit.errors import ActionVitError, SettingError
+from actionvit.errors import ActionVitError
 from actionvit.evaluation.clustered import Design
 from actionvit.evaluation.metrics import check_scores, evaluate
 from actionvit.evaluation.summary import summarize
@@ -280,7 +280,7 @@ def read_run(folder: Path) -> Run:
         restore_folder(folder)  # a process may have been killed while it replaced the run
     if not (folder / INFO).is_file():
         near = ", ".join(printable(run.name) for run in find_runs(folder.parent)) or "none"
-        raise SettingError(f"{folder} is not a run (no {INFO}); runs beside it: {near}")
+        raise ActionVitError(f"{folder} is not a run (no {INFO}); runs beside it: {near}")
     return Run(
         folder=folder,
         info=_read_json(folder / INFO, "variant", **INFO_TYPES),

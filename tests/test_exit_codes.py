@@ -53,6 +53,8 @@ WRONG = [
     (["extract", "--weights", "nowhere"], "weights nowhere: no such folder or file"),
     (["probe", "--head", "knn", "--grid", "k=-1"], "--grid: k, temperature: got -1"),
     (["probe", "--grid", "C=-1"], "--grid: C: got -1.0, expected more than 0"),
+    (["extract", "--save-layers", "99"], "--save-layers: got 99, expected 1 to 4"),
+    (["extract", "--save-tokens-after", "99"], "--save-tokens-after: got 99, expected 0 to 3"),
     (["probe", "--head", "knn", "--focal-gamma", "1"], "--focal-gamma: got 1.0"),
 ]
 
@@ -67,11 +69,6 @@ def test_wrong_setting_exits_with_code_two(
     written = capsys.readouterr().err
     assert code == 2 and message in written, written
     assert "Traceback" not in written and sum(line.startswith("error: ") for line in written.splitlines()) == 1
-
-
-def test_missing_run_exits_with_code_two(sixty: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code(["predict", str(next(sixty.glob("*/*.avi"))), "--run", "none"]) == 2
-    assert "is not a run" in capsys.readouterr().err
 
 
 def test_missing_input_exits_with_code_one(sixty: Path, cached: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,10 +76,23 @@ def example() -> None:
         ("`wait=True.avi`: run `actionvit data fetch --from wait=True`", None),
         ("runs/wait=True is there, and so is x.wait=True", None),
         ("store: clip.num_frames=8", None),
+        ("list: no file 'wait=True x.csv'", "--list: no file 'wait=True x.csv'"),
+        ("the model's blocks: use tokens=False or the store's", "the model's blocks: use --no-tokens or the store's"),
     ],
 )
 def test_settings_become_the_options_of_the_command(text: str, expected: str | None) -> None:
     assert with_options(text, example) == (expected or text)
+
+
+@pytest.mark.parametrize("name", ["wait=True", "a wait=True b", "size"])
+def test_paths_of_the_user_are_not_translated(sixty: Path, tmp_path: Path, name: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        shutil.copytree(sixty, name)
+        result = CliRunner().invoke(cli, ["probe", name, "--variant", "tiny", "--cache", name])
+        assert f"no embeddings of {name} in {name}; run" in str(result.exception)
+        result = CliRunner().invoke(cli, ["probe", name, "--variant", "tiny", "--cache", name, "--store", "b"])
+        assert str(result.exception).startswith(f"{name}: no store 'b'")
 
 
 @pytest.fixture
@@ -114,6 +127,12 @@ ERRORS: list[tuple[Call, list[str], str, str]] = [
         ["finetune", "--variant", "tiny", "--train", "all", "--tokens"],
         "train=all trains every block, so tokens cannot be cached: add tokens=False",
         "--train all trains every block, so tokens cannot be cached: add --no-tokens",
+    ),
+    (
+        lambda data, place: av.extract(data, "tiny", cache=place, save_layers=(99,)),
+        ["extract", "--variant", "tiny", "--save-layers", "99"],
+        "save_layers: got 99, expected 1 to 4, the model's blocks",
+        "--save-layers: got 99, expected 1 to 4, the model's blocks",
     ),
     (
         lambda data, place: av.extract(data, "large", cache=place),

@@ -92,6 +92,17 @@ def test_draws_differ_and_hold_eight_of_each_class() -> None:
 def test_options_that_the_protocol_fixes_are_refused(place: tuple[Path, Dataset]) -> None:
     result = probe(place[0], "--head", "knn")
     assert result.exit_code == 2 and "--protocol mveb fixes" in result.output
+    unused = (
+        "--class-weight=none",
+        "--logit-adjustment=1",
+        "--focal-gamma=1",
+        "--final",
+        "--select-on=val",
+        "--folds=3",
+    )
+    for option in unused:
+        result = probe(place[0] / "absent", option)  # refused before the dataset is read
+        assert result.exit_code == 2 and f"leave out {option.partition('=')[0]}\n" in result.output, result.output
 
 
 def test_second_mveb_process_on_a_run_name_is_refused(place: tuple[Path, Dataset]) -> None:

@@ -43,11 +43,11 @@ def output_spec(
     arrays: OutputSpec = {"clip": ((K, D), "float32"), "frame": ((K, T, D), "float32"), "index": ((K, T), "int32")}
     for layer in sorted(set(layers)):
         if not 1 <= layer <= config.depth:
-            raise SettingError(f"layers: got {layer}, expected 1 to {config.depth}, the model's blocks")
+            raise SettingError(f"save_layers: got {layer}, expected 1 to {config.depth}, the model's blocks")
         arrays[f"layer{layer}"] = ((K, D), "float32")
     if tokens_after is not None:
         if not 0 <= tokens_after < config.depth:
-            raise SettingError(f"tokens_after: got {tokens_after}, expected 0 to {config.depth - 1}")
+            raise SettingError(f"save_tokens_after: got {tokens_after}, expected 0 to {config.depth - 1}")
         arrays[f"tokens{tokens_after}"] = ((K, T, 1 + P, D), "float16")
     return arrays
 
