@@ -219,6 +219,12 @@ def test_an_impossible_setting_is_told_before_anything_is_done(clips, tmp_path) 
         CliRunner().invoke(
             command, [str(clips), "--variant", "tiny", "--size", "48,50", *where], catch_exceptions=False
         )
+    with pytest.raises(ActionVitError, match="--select-on: got `val`, but split grouped-1 has no validation set"):
+        CliRunner().invoke(
+            command,
+            [str(clips), "--variant", "tiny", "--protocol", "grouped", "--folds", "2", "--select-on", "val", *where],
+            catch_exceptions=False,
+        )
     with pytest.raises(ActionVitError, match="the head `centroid` has no such setting"):
         CliRunner().invoke(
             command,

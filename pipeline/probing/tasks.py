@@ -48,15 +48,19 @@ def default_seeds(protocol: Protocol, spec: ProbeSpec) -> int:
 
 
 def plan(dataset: Dataset, spec: ProbeSpec) -> list[Task]:
-    """Return every split of every seed; refuse a dataset of one class."""
+    """Return every split of every seed; refuse a dataset of one class, or without validation sets to select on."""
     check_classes(dataset)
     protocol = spec.protocol or default_protocol(dataset)
     seeds = spec.seeds or default_seeds(protocol, spec)
-    return [
+    tasks = [
         Task(split, seed)
         for seed in range(seeds)
         for split in make_splits(dataset, protocol, folds=spec.folds, test_fraction=spec.test_fraction, seed=seed)
     ]
+    without = [task.split.name for task in tasks if not task.split.val]
+    if spec.select_on == "val" and without:
+        raise SettingError(f"select_on: got `val`, but split {without[0]} has no validation set of its own")
+    return tasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +108,10 @@ def fit_task(head: Head, table: FeatureTable, task: Task, spec: ProbeSpec) -> Fi
     validation = None
     if spec.select_on == "val":
         if not len(val := table.rows(task.split.val)):
-            raise SettingError(f"select_on: got `val`, but split {task.split.name} has no validation set of its own")
+            raise ActionVitError(
+                f"split {task.split.name}: none of its {len(task.split.val)} validation videos is cached;"
+                " run `actionvit extract` for the rest"
+            )
         validation = np.repeat([False, True], [len(train), len(val)])
         train = np.concatenate([train, val])
     grid = {**head.default_grid, **spec.grid}
