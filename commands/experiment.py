@@ -13,6 +13,7 @@ import click
 
 from actionvit.commands.command import Group
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
+from actionvit.commands.missing import warn_of_missing
 from actionvit.commands.options import (
     cache_option,
     echo_json,
@@ -61,8 +62,11 @@ class ExperimentOptions:
     def open(self, name: str) -> Iterator[Experiment]:
         """Read the dataset and show the progress of the experiment."""
         from actionvit.pipeline.experiments.comparisons import Experiment
+        from actionvit.pipeline.probing.features import stores_of
 
         dataset = self.data.open()
+        for store in stores_of(dataset, [self.variant], cache=self.cache, **self.stored):
+            warn_of_missing(dataset, store)
         with progress(name, "head") as advance:
             yield Experiment(
                 dataset=dataset,

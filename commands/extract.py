@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from actionvit.commands.command import Command, is_verbose, usage_errors
+from actionvit.commands.command import Command, is_verbose, usage_errors, warn
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.encoder_options import encoder_options
 from actionvit.commands.options import (
@@ -26,6 +26,7 @@ from actionvit.commands.progress import progress
 from actionvit.commands.spec_options import spec_object
 from actionvit.features.decoding.policy import DecodePolicy
 from actionvit.features.view_settings import ViewSettings
+from actionvit.text import pluralize
 
 if TYPE_CHECKING:
     from actionvit.features.device import Precision
@@ -188,6 +189,12 @@ def command(
                 on_video=advance,
                 **common,
             )
+    for outcome in summary.outcomes:
+        if outcome.failed:
+            warn(
+                f"{outcome.variant}: {pluralize(outcome.failed, 'video')} failed, listed in"
+                f" {outcome.store / 'failures.csv'}; --retry-failed retries them"
+            )
     if as_json:
         echo_json(_as_json(summary))
     else:
@@ -229,8 +236,6 @@ def _print(summary: Summary, dataset: str, dry_run: bool) -> None:
         click.echo(f"  {outcome.store}")
         for difference in outcome.other_keys[:3]:
             click.echo(f"  new store, because its settings differ from those of {difference}")
-        if outcome.failed:
-            click.echo(f"  failed videos are listed in {outcome.store / 'failures.csv'}; --retry-failed retries them")
     for lost in summary.lost:
         click.echo(f"  lost and repeated: {lost}")
     if summary.decoded and not dry_run:
@@ -239,8 +244,6 @@ def _print(summary: Summary, dataset: str, dry_run: bool) -> None:
 
 def _print_times(summary: Summary) -> None:
     """Print the speed and the bottleneck; with `-v` also the time per stage."""
-    from actionvit.text import pluralize
-
     (bottleneck, fraction), busy = summary.limit, summary.stage_seconds
     rate = summary.decoded / summary.loop
     workers = f"on {pluralize(summary.workers, 'worker')}" if summary.workers else "in this process"

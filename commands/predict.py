@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from actionvit.commands.command import Command, note
+from actionvit.commands.command import Command, note, warn
 from actionvit.commands.options import (
     decoding_options,
     device_option,
@@ -94,6 +94,8 @@ def command(
     with progress("predict", "video", delay=2, total=len(paths)) as advance:
         for prediction in stream:
             predictions.append(prediction)
+            if prediction.scores is None:
+                warn(f"{prediction.path}: {prediction.failure}")
             advance(len(predictions), len(paths))
     if as_json:
         echo_json({**_as_json(opened, predictor, predictions, top), "model": str(trained), "trained_on": seen})
@@ -127,7 +129,6 @@ def _print(predictor: Predictor, predictions: Sequence[Prediction], top: int) ->
 
     for prediction in predictions:
         if prediction.scores is None:
-            click.echo(f"{prediction.path}: {prediction.failure}", err=True)
             continue
         classes = top_classes(prediction.scores, predictor.class_names, top)
         flags = f"  ({', '.join(prediction.flags)})" if prediction.flags else ""

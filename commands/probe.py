@@ -11,6 +11,7 @@ import click
 
 from actionvit.commands.command import Command, long_name, note, warn, with_options
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
+from actionvit.commands.missing import warn_of_missing
 from actionvit.commands.options import (
     VARIANT_HELP,
     balanced_option,
@@ -123,7 +124,8 @@ def command(
     tables = read_tables(dataset, variants, cache=cache, quantity=spec.features, **stored)
     if not as_json:
         _print_task(dataset, specs[0], tables)
-    _warn_of_missing(dataset, tables)
+    for table in tables:
+        warn_of_missing(dataset, table.store)
     planned = planned_mveb(dataset, tables, spec) if mveb else planned_runs(dataset, tables, specs, fuse)
     if untested := untested_classes(dataset, [task.split for task in planned[0].tasks]):
         warn(untested)
@@ -158,26 +160,6 @@ def _print_task(dataset: Dataset, spec: ProbeSpec, tables: Sequence[FeatureTable
     click.echo(f"{dataset.name}: {protocol} splits{chosen}{scored}, {seeds}")
     used = len(tables[0].id)
     click.echo(f"{used} of {len(dataset.videos)} videos have embeddings of {', '.join(t.variant for t in tables)}")
-
-
-def _warn_of_missing(dataset: Dataset, tables: Sequence[FeatureTable]) -> None:
-    """Warn of videos without an embedding: those that failed to decode, and those that were not extracted."""
-    from actionvit.pipeline.probing.features import extract_command
-
-    for table in tables:
-        missing = {video.id for video in dataset.videos} - set(table.store.ids)
-        failed = missing & {failure.id for failure in table.store.failures()}
-        if failed:
-            verb = "is" if len(failed) == 1 else "are"
-            warn(
-                f"{pluralize(len(failed), 'video')} {verb} left out: not decodable ({table.store.folder}/failures.csv)"
-            )
-        if number := len(missing - failed):
-            verbs = ("has", "is") if number == 1 else ("have", "are")
-            warn(
-                f"{pluralize(number, 'video')} {verbs[0]} no {table.variant} embedding and {verbs[1]} left out:"
-                f" run {extract_command(dataset, table.store)}"
-            )
 
 
 def _publish(

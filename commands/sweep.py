@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from actionvit.commands.command import Command, usage_errors, warn
+from actionvit.commands.command import Command, usage_errors
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.encoder_options import encoder_options
+from actionvit.commands.missing import warn_of_missing
 from actionvit.commands.options import (
     cache_option,
     decoding_options,
@@ -29,7 +30,7 @@ from actionvit.commands.progress import progress, stages
 from actionvit.commands.spec_options import spec_object, spec_values
 from actionvit.features.view_settings import ViewSettings
 from actionvit.pipeline.probing.spec import ProbeSpec
-from actionvit.text import duration, pluralize
+from actionvit.text import duration
 
 if TYPE_CHECKING:
     from actionvit.features.decoding.policy import DecodingOptions
@@ -96,6 +97,7 @@ def command(
     """
     from actionvit.features.decoding import DecodePolicy
     from actionvit.features.device import resolve_device
+    from actionvit.features.store.store import FeatureStore
     from actionvit.pipeline.experiments.sweep import embed, plan_sweep, probe_all, remaining_work, run_folder
     from actionvit.pipeline.experiments.sweep_table import write_sweep
     from actionvit.pipeline.extraction.job import make_jobs
@@ -127,7 +129,7 @@ def command(
     folder = out or Path("experiments-output") / f"{dataset.name}-sweep"
     check_own(run_folder(folder / "runs", setting, spec) for setting in planned for spec in specs)
     with stages("video", delay=0) as show:
-        summaries = embed(
+        embed(
             dataset,
             planned,
             cache=cache,
@@ -136,6 +138,7 @@ def command(
             flush_seconds=flush_seconds,
             **decoding,
         )
+    failed = sum(warn_of_missing(dataset, FeatureStore.open(setting.store)) for setting in planned)
     typed = ["actionvit", *sys.argv[1:]]
     probed, count = [], len(planned) * len(specs)
     with progress("probe", "setting", total=count) as advance:
@@ -145,9 +148,6 @@ def command(
     table = write_sweep(folder, dataset, probed, command=typed)
     if not as_json:
         click.echo(f"\n{table.markdown}\n{folder}")
-    failed = [outcome for summary in summaries for outcome in summary.outcomes if outcome.failed]
-    for outcome in failed:
-        warn(f"{pluralize(outcome.failed, 'video')} failed: {outcome.store / 'failures.csv'} lists them")
     if as_json:
         echo_json({**record, "folder": str(folder), "tables": [table.record]})
     if failed:

@@ -206,6 +206,23 @@ def test_leaks_and_failures_are_in_the_json(sixty: Path, cached: Path) -> None:
     assert "1 video did not decode and was left out" in record["warnings"]
 
 
+def test_failures_are_in_the_json_as_on_stderr(sixty: Path, cached: Path) -> None:
+    root, runs = shutil.copytree(sixty, cached.parent / "clips"), cached.parent / "runs"
+    (broken := next(root.glob("*/*.avi")).parent / "broken.avi").write_bytes(b"no video")
+    places = ["--variant", "tiny", "--cache", cached]
+    for _ in range(2):  # failed in this run, and in an earlier one
+        warnings = json_of("extract", root, *places, "--workers", 1, "--device", "cpu")["warnings"]
+        assert len(warnings) == 1 and re.match(r"tiny: 1 video failed, listed in \S+/failures\.csv;", warnings[0])
+    splits = ["--protocol", "random", "--seeds", 1]
+    for name in ("heads", "splits"):
+        more = ["--head", "centroid", "--output", cached.parent / name, *(["--shots", 1] if name == "heads" else [])]
+        warnings = json_of("experiment", name, root, *places, *splits, *more)["warnings"]
+        assert any(text.startswith("1 video is left out: not decodable (") for text in warnings), warnings
+    json_of("probe", root, *places, *splits, "--runs", runs, "--run-name", "p", "--head", "centroid")
+    record = json_of("predict", broken, next(root.glob("*/*.avi")), "--run", runs / "p", "--workers", 0)
+    assert record["warnings"] == [f"{broken}: {record['videos'][0]['failure']}"]
+
+
 def test_warnings_of_cache_commands_are_in_the_json(sixty: Path, tmp_path: Path) -> None:
     root, cache = shutil.copytree(sixty, tmp_path / "clips"), tmp_path / "cache"
     for variant in ("tiny", "tiny-hr"):

@@ -209,8 +209,10 @@ def test_json_of_a_sweep_has_its_table_and_warnings(clips: Path, whole: tuple[Pa
     record = json.loads(result.stdout)
     assert record["folder"] == str(tmp_path / "place" / "out")
     assert record["tables"] == [json.loads((tmp_path / "place" / "out" / "sweep.json").read_text())]
-    failures = [text for text in record["warnings"] if "failures.csv lists them" in text]
-    assert len(failures) == 4 and all(text.startswith("1 video failed: ") for text in failures)
+    failures = [text for text in record["warnings"] if "/failures.csv)" in text]
+    assert len(failures) == 4 and all(text.startswith("1 video is left out: not decodable") for text in failures)
+    again = runner.invoke(command, options, catch_exceptions=False)  # nothing is left to embed
+    assert again.exit_code == 3 and json.loads(again.stdout)["warnings"] == record["warnings"]
 
 
 def test_an_impossible_setting_is_told_before_anything_is_done(clips, tmp_path) -> None:

@@ -91,18 +91,24 @@ def read_tables(
     ActionVitError
         If a store is missing or ambiguous, holds no such quantity, or no video is in all of them.
     """
-    from actionvit.features.store.catalog import find_store
-
     if quantity not in get_args(Quantity):
         raise ValueError(f"features: got {quantity!r}, expected one of {', '.join(get_args(Quantity))}")
+    return tables_of(dataset, stores_of(dataset, variants, cache=cache, **chosen), quantity)
+
+
+def stores_of(
+    dataset: Dataset, variants: Sequence[str], *, cache: Path, **chosen: Unpack[StoreChoice]
+) -> list[FeatureStore]:
+    """Return the store of each variant, as `read_tables` finds them."""
+    from actionvit.features.store.catalog import find_store
+
     leaves = {"clip__num_frames": chosen.get("num_frames"), "clip__size": chosen.get("size")}
     settings = {name: value for name, value in leaves.items() if value is not None}
     names = chosen.get("stores", ())
-    stores = [
+    return [
         find_store(cache, dataset.name, variant, names=names, root=dataset.root, known=list(VARIANTS), **settings)
         for variant in variants
     ]
-    return tables_of(dataset, stores, quantity)
 
 
 def tables_of(dataset: Dataset, stores: Sequence[FeatureStore], quantity: Quantity = "clip") -> list[FeatureTable]:
