@@ -193,7 +193,7 @@ def _select(
         )
     except ValueError as error:  # raised by heads for a parameter out of range
         if not spec.grid.keys().isdisjoint(str(error).partition(":")[0].split(", ")):
-            raise SettingError(f"grid: {error}") from error
+            raise SettingError(f"grid: head {spec.head}: {error}") from error
         raise ActionVitError(f"head {spec.head}: {error}") from error
     if views > 1:
         selected = replace(selected, out_of_fold=_over_views(selected.out_of_fold, views))
