@@ -54,6 +54,11 @@ def latex(text: str) -> str:
     return "".join(_LATEX.get(c, c) for c in plain(text))
 
 
+def encode(text: str) -> bytes:
+    r"""Return text in UTF-8 with undecodable bytes of file names as `\udcff`, the escape that JSON reads back."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def mathtext(text: str) -> str:
     r"""Return text in which matplotlib sees no formula: `\$`."""
     return plain(text).replace("$", r"\$")

@@ -20,7 +20,6 @@ def abbreviate(names: Iterable[str], shown: int = 3, quote: str = "`") -> str:
 
 def printable(name: str) -> str:
     """Return text on one line, with undecodable bytes and control characters escaped."""
-    name = name.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 

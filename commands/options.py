@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from actionvit import escape
 from actionvit.commands.command import command_warnings
 from actionvit.errors import SettingError
 
@@ -236,4 +237,4 @@ def echo_json(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
     """
     warnings = {"warnings": command_warnings()}
     full = {**value, **warnings} if isinstance(value, Mapping) else [{**record, **warnings} for record in value]
-    click.echo(json.dumps(full, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+    click.echo(escape.encode(json.dumps(full, indent=2, ensure_ascii=False)))

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit import __version__
+from actionvit import __version__, escape
 from actionvit.errors import ActionVitError
 from actionvit.evaluation.clustered import Design
 from actionvit.evaluation.metrics import check_scores, evaluate
@@ -325,8 +325,7 @@ def find_runs(root: Path) -> list[Path]:
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    # Bytes of names that are not UTF-8 are lone surrogates; backslashreplace writes JSON's escape of them.
-    path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+    path.write_bytes(escape.encode(text + "\n"))
 
 
 def _read_json(path: Path, *needed: str, **types: type) -> dict[str, Any]:

@@ -129,6 +129,23 @@ def test_page_has_names_without_control_characters(made: ReportFiles) -> None:
         assert html.escape(escape.plain(name)) in page.replace("&#39;", "&#x27;")
 
 
+def test_undecodable_bytes_of_names_are_escaped(tmp_path: Path) -> None:
+    names = [f"{name}\udcff" for name in ("clap", "jump", "run")]
+    info = {"dataset": {"name": "set\udcfe", "root": "data/set\udcfe"}}
+    runs = [
+        write(tmp_path / f"{name}\udcfd", predictions(names=names, seed=seed), info=info)
+        for seed, name in enumerate("ab")
+    ]
+    made = report(runs, output=tmp_path / "report", command=["actionvit", "report", "a\udcfd"])
+    for file in (made.html, *made.others):
+        if file.suffix in (".html", ".md", ".tex", ".json", ".csv", ".svg"):
+            file.read_text(encoding="utf-8")
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert all(text in page for text in ("clap\\udcff", "set\\udcfe", "a\\udcfd"))
+    assert "clap\\\\udcff" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert r"clap\textbackslash{}udcff" in (tmp_path / "report" / "report.tex").read_text(encoding="utf-8")
+
+
 def test_csv_fields_are_no_formulas(made: ReportFiles) -> None:
     for path in (made.html.parent / "tables").iterdir():
         with path.open(newline="") as file:

@@ -48,7 +48,7 @@ def export_store(
     also : sequence of str
         Further quantities of the store, such as `layer9`.
     overwrite : bool
-        Replace an existing file, or an export folder of other content; never a folder with files of other origin.
+        Replace the export of another store; never a file, or a folder with files, of other origin.
 
     Raises
     ------
@@ -68,8 +68,7 @@ def export_store(
     _check_place(out, store, is_folder=format == "npy-folder")
     restore_folder(out)  # remove the leftovers of a killed export
     _check_content(out)
-    if not overwrite:
-        _check_replaceable(out, store, about)
+    _check_replaceable(out, store, about, overwrite=overwrite)
     with (atomic_folder if format == "npy-folder" else atomic_path)(out) as temporary:
         WRITERS[format](temporary, texts, arrays, json.dumps(about))
         if store.digest_of(ids) != about["digest"]:
@@ -97,12 +96,17 @@ def _check_content(out: Path) -> None:
             raise ActionVitError(f"{path}: was not written by an export; move it, or choose another output=")
 
 
-def _check_replaceable(out: Path, store: FeatureStore, about: Mapping[str, object]) -> None:
-    """Raise ActionVitError if `out` exists and is neither an earlier export of the store nor an empty folder."""
+def _check_replaceable(out: Path, store: FeatureStore, about: Mapping[str, object], *, overwrite: bool) -> None:
+    """Raise ActionVitError if `out` exists and is neither an earlier export of the store nor an empty folder.
+
+    With `overwrite`, the export of another store may be replaced, and no other file.
+    """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     new, old = json.loads(json.dumps(about)), formats.read_about(out)
-    if any(old.get(name) != new[name] for name in ("dataset", "variant", "key")):
+    if out.is_file() and not new.keys() <= old.keys():
+        raise ActionVitError(f"{out}: was not written by an export; move it, or choose another output=")
+    if not overwrite and any(old.get(name) != new[name] for name in ("dataset", "variant", "key")):
         raise ActionVitError(
             f"{out} exists and is no earlier export of {store.folder}; choose another output=, or overwrite=True to"
             " replace it"

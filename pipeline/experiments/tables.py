@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actionvit import escape
 from actionvit.features.atomic import atomic_path, atomic_write, make_folder, remove_leftovers
 from actionvit.pipeline.reporting.drawing import MARKERS, PALETTE, drawing, plain_text
 from actionvit.pipeline.reporting.figures import cost_figure
@@ -79,7 +80,7 @@ def write_table(
     }
     _clean(folder)
     for suffix, text in texts.items():
-        atomic_write(folder / f"{stem}{suffix}", text.encode("utf-8", "backslashreplace"))
+        atomic_write(folder / f"{stem}{suffix}", escape.encode(text))
     return WrittenTable(record=record, markdown=texts[".md"])
 
 

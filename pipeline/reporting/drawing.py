@@ -78,7 +78,7 @@ def files(figure: Figure, name: str) -> dict[str, bytes]:
     }
     result = {}
     # `savefig` would draw each figure twice to compute a layout that is there already.
-    with drawing(**{"svg.hashsalt": name}):
+    with drawing(**{"svg.hashsalt": escape.plain(name)}):
         for suffix, print_figure in printers.items():
             figure.dpi, file = 200, io.BytesIO()
             print_figure(file)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actionvit import escape
 from actionvit.errors import ActionVitError, SettingError
 from actionvit.features.atomic import atomic_write, remove, remove_leftovers
 from actionvit.pipeline.reporting.compare import compare_all, on_common_splits
@@ -136,13 +137,13 @@ def _files(
     except UndefinedError as error:  # a value that a malformed run lacks
         raise ValueError(str(error)) from error
     data |= {
-        "report.html": html.encode(),
-        "report.md": markdown(content).encode(),
-        "report.tex": latex(content).encode(),
+        "report.html": escape.encode(html),
+        "report.md": escape.encode(markdown(content)),
+        "report.tex": escape.encode(latex(content)),
     }
-    data |= {f"{TABLES}/{name}.csv": to_csv(table).encode() for name, table in csv_tables(content).items()}
+    data |= {f"{TABLES}/{name}.csv": escape.encode(to_csv(table)) for name, table in csv_tables(content).items()}
     text = json.dumps({**as_json(content), "files": sorted(data)}, indent=1, ensure_ascii=False, allow_nan=False)
-    return {**data, "report.json": f"{text}\n".encode("utf-8", "backslashreplace")}
+    return {**data, "report.json": escape.encode(f"{text}\n")}
 
 
 def assemble(
