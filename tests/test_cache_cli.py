@@ -279,7 +279,9 @@ def test_export_replaces_only_earlier_exports_of_its_store(root: Path, tmp_path:
     if form == "npy-folder":
         (file / "about.json").write_text("{}")
     else:
-        file.write_bytes(b"somebody's notes")
+        fill(tmp_path / "other" / "d" / "v-2", range(2), weights="other")
+        file.unlink()
+        assert cache("export", tmp_path / "other", *arguments[2:]).exit_code == 0
     refused = cache(*arguments)
     message = "is no earlier export of"
     assert isinstance(refused.exception, ActionVitError) and message in str(refused.exception)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fake_store import fill
 
@@ -53,6 +54,23 @@ def test_further_file_in_an_export_is_kept(store: FeatureStore, tmp_path: Path, 
     with pytest.raises(ActionVitError, match=r"more\.npy: was not written by an export"):
         export(store, tmp_path / "out", overwrite=overwrite)
     assert (tmp_path / "out" / "more.npy").exists()
+
+
+@pytest.mark.parametrize("form", ["npz", "h5", "parquet", "safetensors"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_file_of_other_origin_is_kept(store: FeatureStore, tmp_path: Path, form: Format, overwrite: bool) -> None:
+    out = tmp_path / f"mine.{form}"
+    np.savez(tmp_path / "mine.npz", clip=np.zeros(3))
+    for content in (b"somebody's notes", (tmp_path / "mine.npz").read_bytes()):
+        out.write_bytes(content)
+        with pytest.raises(ActionVitError, match=r"mine\.\w+: was not written by an export; move it"):
+            export(store, out, form, overwrite=overwrite)
+        assert out.read_bytes() == content
+    out.unlink()
+    export(fill(tmp_path / "other" / "d" / "v", range(2), weights="other"), out, form)
+    export(store, out, form)
+    with pytest.raises(ActionVitError, match="is no earlier export of"):
+        export(FeatureStore.open(tmp_path / "other" / "d" / "v"), out, form, overwrite=False)
 
 
 @pytest.mark.parametrize("form", ["npz", "npy-folder"])

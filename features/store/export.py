@@ -104,7 +104,7 @@ def _check_replaceable(out: Path, store: FeatureStore, about: Mapping[str, objec
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     new, old = json.loads(json.dumps(about)), formats.read_about(out)
-    if out.is_file() and not new.keys() <= old.keys():
+    if out.is_file() and not {"dataset", "variant", "key"} <= old.keys():
         raise ActionVitError(f"{out}: was not written by an export; move it, or choose another output=")
     if not overwrite and any(old.get(name) != new[name] for name in ("dataset", "variant", "key")):
         raise ActionVitError(
