@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,6 +77,21 @@ def test_missing_input_exits_with_code_one(sixty: Path, cached: Path, capsys: py
     assert exit_code(["probe", str(cached / "absent"), "--cache", str(cached / "cache")]) == 1
     assert exit_code(["probe", str(sixty), "--variant", "tiny", "--cache", str(cached / "absent")]) == 1
     assert "run `actionvit extract" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["actionvit.cli", "click", "actionvit.commands.probe"])
+def test_interrupt_during_imports_is_quiet(module: str) -> None:
+    code = (
+        "import os, runpy, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "sys.argv = ['actionvit', 'probe', '--help']\n"
+        "runpy.run_module('actionvit', run_name='__main__', alter_sys=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "\nAborted!\n")
 
 
 def test_messages_that_begin_with_a_setting_are_setting_errors() -> None:
