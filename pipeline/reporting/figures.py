@@ -186,13 +186,13 @@ def cost_figure(
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         axes.set_xscale("log")
+        axes.set_xlim(costs[0] / 1.6, costs[-1] * 1.6)  # before the points: automatic limits may fail for one cost
         for number, (name, series) in enumerate(points.items()):
             x = np.array([cost for cost, _ in series]) * 1.025 ** (2 * number - len(points) + 1)
             y = np.array([100 * value.mean for _, value in series])
             ends = np.array([value.ci95 for _, value in series])
             style = run_style(number)
             axes.errorbar(x, y, yerr=_errors(y, ends), linestyle="", elinewidth=1, label=plain_text(name), **style)
-        axes.set_xlim(costs[0] / 1.6, costs[-1] * 1.6)
         axes.set_xticks(costs)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.3g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
