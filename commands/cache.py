@@ -185,7 +185,7 @@ def export(
     clip and frame are the embeddings per view and per frame, index the numbers of the sampled frames, for N videos
     with K views of T frames and embeddings of width D. Rows are in id order. Labels, sources and splits are those of
     the dataset as it is now; without it they are left out. npy-folder writes one .npy file per video.
-    An earlier export of the same store is replaced without --overwrite.
+    An earlier export of the same store is replaced without --overwrite, a file of other origin never.
     """
     from actionvit.features.store.catalog import open_single
     from actionvit.features.store.export import export_store
