@@ -106,6 +106,9 @@ def debiased_ece(true: ArrayLike, scores: ArrayLike, weight: ArrayLike, cluster:
     weighted gap G, its standard error s and z = |G| / s has s · (z · (2Φ(z) - 1) - 2φ(z)): |G| where its sign is clear,
     and negative where it is not. A negative sum counts as 0.
 
+    The standard error adds what the bins share: a source's clips err together wherever their confidences lie, and the
+    number of clips in each bin varies. To first order, the sum changes with a bin's gap by the mean of its derivative.
+
     Parameters
     ----------
     true : array_like of int, shape (M,)
@@ -135,7 +138,11 @@ def debiased_ece(true: ArrayLike, scores: ArrayLike, weight: ArrayLike, cluster:
     values = _cross_fitted(np.abs(z[:, None] + node))
     node_weight = node_weight / node_weight.sum()
     spread = (values**2) @ node_weight - (values @ node_weight) ** 2
-    return max(0.0, value), float(np.sqrt((se[defined] ** 2 * spread).sum()))
+    slope = np.sign(total[defined]) * ((values * node) @ node_weight)  # the mean derivative, by Stein's lemma
+    gaps = np.bincount(cell, weights=weight * gap, minlength=BINS * clusters).reshape(BINS, clusters)[defined]
+    together = slope @ (gaps - total[defined, None] * np.bincount(code, weights=weight))
+    variance = (se[defined] ** 2 * (spread - slope**2)).sum() + together @ together * clusters / max(clusters - 1, 1)
+    return max(0.0, value), float(np.sqrt(variance))
 
 
 def _cross_fitted(z: Floats) -> Floats:

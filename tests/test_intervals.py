@@ -115,6 +115,21 @@ def test_interval_of_independent_clips_is_the_textbooks() -> None:
     assert estimate.interval() == pytest.approx((values.mean() - half, values.mean() + half))
 
 
+def test_error_of_ece_counts_what_sources_share_across_bins() -> None:
+    """A source's clips are right or wrong together, whatever their confidence: its error appears in every bin."""
+    rng = np.random.default_rng(5)
+    values, errors = [], []
+    for _ in range(200):
+        confidence = rng.uniform(0.5, 1, 1200)
+        source = np.repeat(np.arange(60), 20)
+        right = rng.random(60)[source] < confidence - 0.15
+        scores = np.column_stack([confidence, 1 - confidence])
+        value, se = debiased_ece(np.where(right, 0, 1), scores, np.full(1200, 1 / 1200), source)
+        values.append(value)
+        errors.append(se)
+    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.1)
+
+
 def test_hits_vary_around_the_accuracy_of_their_class() -> None:
     """One clip per source, one split: the standard error of a stratified proportion (Cochran 1977, equation 5.7)."""
     true = np.repeat([0, 1, 2], [60, 80, 100])
