@@ -59,6 +59,22 @@ def test_classes_pooled_over_the_splits_are_scikit_learns(pair: list[Run]) -> No
     assert as_json(section.summary) == pair[0].metrics["summary"]
 
 
+def test_classes_count_a_clip_once_however_often_tested(tmp_path) -> None:
+    once = predictions()
+    again = np.flatnonzero(once.true == 1)[::2]  # tested by two more splits
+    order = np.concatenate([np.arange(len(once.id)), again, again])
+    rows = {name: getattr(once, name)[order] for name in ("id", "true", "scores", "source")}
+    split = np.concatenate([once.split, np.repeat(["second", "third"], len(again))])
+    run = write(tmp_path / "run", dataclasses.replace(once, **rows, split=split))
+    _, inverse, tests = np.unique(rows["id"], return_inverse=True, return_counts=True)
+    expected = theirs.precision_recall_fscore_support(
+        rows["true"], rows["scores"].argmax(1), sample_weight=1 / tests[inverse]
+    )
+    for row, record, *values in zip(describe(run).per_class, run.per_class, *expected, strict=True):
+        assert (row.precision, row.recall, row.f1, row.support) == pytest.approx(tuple(values))
+        assert record == {key: value for key, value in as_json(row).items() if key in record}
+
+
 def test_cmc_is_top_k_accuracy(pair: list[Run]) -> None:
     found = pair[0].predictions
     expected = [theirs.top_k_accuracy_score(found.true, found.scores, k=k) for k in range(1, 6)] + [1.0]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
 from actionvit.evaluation.intervals import clip_means, paired_interval, proportion_interval
-from actionvit.evaluation.metrics import cmc, confusion, per_class, predicted, reliability
+from actionvit.evaluation.metrics import cmc, confusion, predicted, reliability
 from actionvit.pipeline.datasets.names import parse_metadata, stem
 from actionvit.pipeline.reporting.model import (
     Accuracy,
@@ -72,7 +72,7 @@ def describe(run: Run, name: str = "") -> RunSection:
             metric: Summary(mean=value["mean"], std=value["std"], ci95=tuple(value["ci95"]))
             for metric, value in run.metrics["summary"].items()
         },
-        per_class=_classes(run, cells),
+        per_class=_classes(run),
         confusion=cells.tolist(),
         most_confused=most_confused(cells, predictions.class_names),
         cmc=cmc(predictions.true, predictions.scores).tolist(),
@@ -178,19 +178,19 @@ def by_metadata(runs: Sequence[Run]) -> list[MetadataRow]:
     return rows
 
 
-def _classes(run: Run, cells: NDArray[np.int64]) -> list[ClassRow]:
-    """Return each class's metrics; recall, its interval and support count each clip once."""
+def _classes(run: Run) -> list[ClassRow]:
+    """Return each class's metrics, which count each clip once, in however many splits it was tested."""
     predictions, widen = run.predictions, _inflation(run)
     correct = predicted(predictions.scores) == predictions.true
     rows = []
-    for number, row in enumerate(per_class(cells, predictions.class_names)):
+    for number, row in enumerate(run.per_class):
         tested = predictions.true == number
         means, source, _ = clip_means(correct[tested], predictions.id[tested], predictions.cluster[tested])
         rows.append(
             ClassRow(
                 class_=row["class"],
                 precision=row["precision"],
-                recall=float(means.mean()) if len(means) else None,
+                recall=row["recall"],
                 f1=row["f1"],
                 support=len(means),
                 tests=int(tested.sum()),
