@@ -18,7 +18,7 @@ from actionvit.evaluation.intervals import (
     sign_flip_p,
 )
 from actionvit.evaluation.metrics import METRICS, clip_losses, compute_metrics, debiased_ece
-from actionvit.evaluation.summary import summarize
+from actionvit.evaluation.summary import _macro_f1, summarize
 
 LEVEL, SLACK = 0.95, 0.03
 
@@ -128,6 +128,19 @@ def test_error_of_ece_counts_what_sources_share_across_bins() -> None:
         values.append(value)
         errors.append(se)
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.1)
+
+
+def test_error_of_macro_f1_holds_for_few_sources_per_class() -> None:
+    """Four sources per class lie closer to their own mean than to the class's: n - 1 of them vary."""
+    rng = np.random.default_rng(6)
+    values, errors = [], []
+    for _ in range(300):
+        true, scores, split, source = sides(rng, 50, 12, 1)
+        design = Design(split=split, true=true, cluster=source, clip=np.arange(len(true)))
+        estimate = _macro_f1(design, scores, clip_losses(true, scores)["top1"])
+        values.append(estimate.value)
+        errors.append(estimate.se)
+    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.08)
 
 
 def test_hits_vary_around_the_accuracy_of_their_class() -> None:
