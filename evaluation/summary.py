@@ -55,15 +55,14 @@ def summarize(splits: Sequence[Mapping[str, Any]], design: Design, *, scores: Ar
         "brier": design.mean(losses["brier"], "losses"),
     }
     means = {name: float(np.mean([split[name] for split in splits])) for name in METRICS}
-    means |= {name: estimates[name].value for name in POOLED}
+    estimates |= {name: replace(estimates[name], value=means[name]) for name in METRICS if name not in POOLED}
+    means |= {name: max(0.0, estimates[name].value) for name in POOLED}
     correct = {name: losses["top5" if name == "top5" else "top1"] > 0 for name in PROPORTIONS}
     return {
         metric: {
             "mean": means[metric],
             "std": float(np.std([split[metric] for split in splits], ddof=1)) if len(splits) > 1 else None,
-            "ci95": rounded(
-                _interval(metric, replace(estimates[metric], value=means[metric]), design, correct.get(metric))
-            ),
+            "ci95": rounded(_interval(metric, estimates[metric], design, correct.get(metric))),
         }
         for metric in METRICS
     }
@@ -74,7 +73,7 @@ def _interval(
 ) -> tuple[float, float]:
     if correct is None:
         low, high = estimate.interval() if metric == "ece" else estimate.positive_interval()
-        return max(0.0, low), min(LARGEST.get(metric, np.inf), high)
+        return max(0.0, low), min(LARGEST.get(metric, np.inf), max(0.0, high))
     return bounded_by_sources(estimate.proportion_interval(), estimate.value, correct, design.source)
 
 
