@@ -133,7 +133,8 @@ class Run:
         matrix = self.confusion
         records = []
         for number, name in enumerate(self.predictions.class_names):
-            correct, support, predicted = matrix[number, number], matrix[number].sum(), matrix[:, number].sum()
+            cells = matrix[number, number], matrix[number].sum(), matrix[:, number].sum()
+            correct, support, predicted = (round(cell, 9) for cell in cells)  # sums of fractions
             records.append(
                 {
                     "class": name,
