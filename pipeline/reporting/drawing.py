@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from actionvit import escape
 from actionvit.pipeline.reporting.table import PALETTE_SIZE
 
@@ -82,22 +85,22 @@ def files(figure: Figure, name: str) -> dict[str, bytes]:
     # `savefig` would draw each figure twice to compute a layout that is there already.
     with drawing(**{"svg.hashsalt": escape.plain(name)}), ThreadPoolExecutor(1) as thread:
         figure.dpi = DOTS_PER_INCH
-        canvas = FigureCanvasAgg(figure)  # type: ignore[no-untyped-call]
+        canvas: Any = FigureCanvasAgg(figure)
         canvas.draw()
-        png = thread.submit(_png, canvas.buffer_rgba())  # takes as long as drawing SVG
+        png = thread.submit(_png, np.asarray(canvas.buffer_rgba()))  # takes as long as drawing SVG
         FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})  # type: ignore[no-untyped-call]
         figure.dpi = DOTS_PER_INCH
         FigureCanvasPdf(figure).print_pdf(pdf, metadata={"CreationDate": None})  # type: ignore[no-untyped-call]
     return {".svg": svg.getvalue(), ".pdf": pdf.getvalue(), ".png": png.result()}
 
 
-def _png(pixels: memoryview) -> bytes:
+def _png(pixels: NDArray[np.uint8]) -> bytes:
     """Return opaque pixels (h, w, 4) as a PNG file."""
     from PIL import Image
 
     file = io.BytesIO()
-    image = Image.frombuffer("RGBA", (pixels.shape[1], pixels.shape[0]), pixels, "raw", "RGBA", 0, 1)
-    image.convert("RGB").save(file, "png", compress_level=PNG_LEVEL, dpi=(DOTS_PER_INCH, DOTS_PER_INCH))
+    image = Image.fromarray(pixels).convert("RGB")
+    image.save(file, "png", compress_level=PNG_LEVEL, dpi=(DOTS_PER_INCH, DOTS_PER_INCH))
     return file.getvalue()
 
 
