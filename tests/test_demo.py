@@ -16,8 +16,22 @@ import pytest
 from actionvit.commands.demo import how_to_call
 from actionvit.pipeline.datasets.synthetic.dataset import plan_clips
 
+SMALL = """
+import sys
+from actionvit.commands import demo
+steps = demo._steps
+demo._steps = lambda out: (
+    step._replace(arguments=(*step.arguments, "--count", "60")) if step.arguments[:2] == ("data", "draw") else step
+    for step in steps(out)
+)
+demo.command.main(sys.argv[1:], prog_name="actionvit demo")
+"""
+"""The demo with the fewest clips that `data draw` draws; everything else is as a user has it."""
 
-def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+
+def demo(
+    folder: Path, *arguments: str, script: tuple[str, ...] = ("-m", "actionvit", "demo")
+) -> subprocess.CompletedProcess[str]:
     # No proxy and no name server answers: every network request fails.
     environment = {
         **os.environ,
@@ -25,37 +39,41 @@ def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "https_proxy": "http://127.0.0.1:9",
         "http_proxy": "http://127.0.0.1:9",
     }
-    command = [sys.executable, "-m", "actionvit", "demo", *arguments]
+    command = [sys.executable, *script, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(scope="module")
-def first(tmp_path_factory):
+FULL = pytest.param(130, marks=pytest.mark.slow, id="all clips")
+"""`make demo` as it is: by default its tests run with fewer clips, and the docs' test runs the same five commands."""
+
+
+@pytest.fixture(scope="module", params=[pytest.param(60, id="60 clips"), FULL])
+def first(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     start = time.monotonic()
-    done = demo(folder)
+    done = demo(folder) if request.param == 130 else demo(folder, script=("-c", SMALL))
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder, done.stdout, time.monotonic() - start
+    return folder, done.stdout, time.monotonic() - start, len(plan_clips(clips=request.param))
 
 
 def test_it_is_done_in_two_minutes_and_says_what_it_did(first):
-    _, output, seconds = first
+    _, output, seconds, clips = first
     assert seconds < 120
-    assert f"{len(plan_clips())} clips drawn" in output
+    assert f"{clips} clips drawn" in output
     assert "trained only on synthetic clips like these" in output
     commands = re.findall(r"^\$ (actionvit .+)$", output, re.MULTILINE)
     assert [shlex.split(line)[1] for line in commands] == ["data", "extract", "probe", "probe", "report"]
 
 
 def test_the_report_lies_where_it_says(first):
-    _, output, _ = first
+    _, output, *_ = first
     report = Path(re.findall(r"^The report: (.+)$", output, re.MULTILINE)[0])
     page = report.read_text(encoding="utf-8")
     assert "tiny-hr" in page and "move_right" in page
 
 
 def test_its_last_line_says_how_to_call_the_command(first, monkeypatch):
-    _, output, _ = first
+    _, output, *_ = first
     own = Path(sys.executable).absolute().parent
     monkeypatch.setenv("PATH", f"{own}{os.pathsep}{os.environ['PATH']}")
     assert how_to_call() is None, "the shell finds it"
@@ -69,7 +87,7 @@ def test_its_last_line_says_how_to_call_the_command(first, monkeypatch):
 
 
 def test_both_variants_with_and_without_weights_have_metrics(first):
-    folder, _, _ = first
+    folder, *_ = first
     runs = sorted((folder / "actionvit-demo" / "runs").iterdir())
     assert [run.name for run in runs] == [
         "tiny-hr-linear",
@@ -85,20 +103,20 @@ def test_both_variants_with_and_without_weights_have_metrics(first):
 
 @pytest.mark.slow
 def test_a_second_demo_keeps_clips_and_cache(first):
-    folder, _, _ = first
+    folder, _, _, clips = first
     kept = [*folder.glob("actionvit-demo/clips/*/*.avi"), *folder.glob("actionvit-demo/features-cache/**/*.h5")]
     before = {file: file.stat().st_mtime_ns for file in kept}
     metrics = {file: file.read_bytes() for file in folder.glob("actionvit-demo/runs/*/metrics.json")}
-    again = demo(folder)
+    again = demo(folder) if clips == len(plan_clips()) else demo(folder, script=("-c", SMALL))
     assert again.returncode == 0, again.stdout + again.stderr
-    assert f"0 clips drawn, {len(plan_clips())} already there" in again.stdout
-    assert again.stdout.count(f"{len(plan_clips())} already cached") == 2
+    assert f"0 clips drawn, {clips} already there" in again.stdout
+    assert again.stdout.count(f"{clips} already cached") == 2
     assert {file: file.stat().st_mtime_ns for file in kept} == before
     assert {file: file.read_bytes() for file in metrics} == metrics
 
 
 def test_the_commands_it_prints_work_by_themselves(first):
-    folder, output, _ = first
+    folder, output, *_ = first
     extract = re.findall(r"^\$ (actionvit extract .+)$", output, re.MULTILINE)[0]
     command = [sys.executable, "-m", *shlex.split(extract)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

@@ -21,6 +21,8 @@ PAGES = ("tutorial.md", "how-to/read-the-cache.md", "how-to/export-and-predict.m
 """In an order in which they can run one after another; the last one sweeps, so that there are several stores."""
 WITHOUT = ("parquet", "--push")
 """Words of commands that need more than a plain installation."""
+QUICKER = {"experiment": ("--seeds", "1")}
+"""Options added to commands, so that they compute the same table from fewer repetitions."""
 
 
 def commands(page: Path) -> list[str]:
@@ -47,7 +49,7 @@ def test_the_commands_of_the_docs_run_as_written(tmp_path: Path, monkeypatch: py
             continue
         stores = sorted(path.parent for path in tmp_path.glob("features-cache/clips/tiny-*/key.json"))
         words = [str(stores[0]) if word == "STORE" else word for word in shlex.split(line)[1:]]
-        result = CliRunner().invoke(cli, words, input="n\n")
+        result = CliRunner().invoke(cli, [*words, *QUICKER.get(words[0], ())], input="n\n")
         assert result.exit_code == 0, f"{line}: {result.output}{result.exception!r}"
 
 

@@ -55,6 +55,7 @@ def test_an_encoder_is_cached_once_and_then_found(place: tuple[Path, Dataset]) -
 def test_probe_fuse_report_and_predict_work_by_name(place: tuple[Path, Dataset]) -> None:
     folder, dataset = place
     where = ("--cache", folder / "cache", "--runs", folder / "runs", "--protocol", "grouped", "--folds", 3)
+    where += ("--seeds", 1)
     invoke("probe", dataset.root, "--variant", "clip-small,video", "--fuse", "mean", *where)
     for name, head in (("clip-small", "linear"), ("video", "attentive")):
         invoke("probe", dataset.root, "--variant", name, "--head", head, *where, "--run-name", name)

@@ -64,12 +64,23 @@ def wait_for(path: Path, processes: list[subprocess.Popen[str]]) -> None:
         time.sleep(0.02)
 
 
+STEPS = ("--train", "all", "--head-init", "zero", "--epochs", "4")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset: Dataset, weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The head of an undisturbed training by one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    result = CliRunner().invoke(cli, command(dataset, weights, folder, *STEPS))
+    assert result.exit_code == 0, result.output
+    return folder / "runs" / "run" / "head.safetensors"
+
+
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_lost_rank_ends_the_others_with_one_line(
-    dataset: Dataset, weights: Weights, tmp_path: Path, fault: signal.Signals
+    dataset: Dataset, weights: Weights, undisturbed: Path, tmp_path: Path, fault: signal.Signals
 ) -> None:
-    how = ["--train", "all", "--head-init", "zero", "--epochs", "4"]
-    arguments = command(dataset, weights, tmp_path, *how, "--rank-timeout", "6")
+    arguments = command(dataset, weights, tmp_path, *STEPS, "--rank-timeout", "6")
     port = free_port()
     processes = [start_rank(rank, port, arguments) for rank in "01"]
     try:
@@ -83,11 +94,9 @@ def test_a_lost_rank_ends_the_others_with_one_line(
     finally:
         processes[1].kill()
         processes[1].communicate()
-    alone = CliRunner().invoke(cli, [*command(dataset, weights, tmp_path, *how), "--resume"])
+    alone = CliRunner().invoke(cli, [*command(dataset, weights, tmp_path, *STEPS), "--resume"])
     assert alone.exit_code == 0, alone.output
-    reference = CliRunner().invoke(cli, command(dataset, weights, tmp_path / "whole", *how))
-    assert reference.exit_code == 0
-    one, other = (load_file(folder / "runs" / "run" / "head.safetensors") for folder in (tmp_path, tmp_path / "whole"))
+    one, other = load_file(tmp_path / "runs" / "run" / "head.safetensors"), load_file(undisturbed)
     for name, value in one.items():
         np.testing.assert_allclose(other[name], value, atol=1e-4)
 
@@ -143,7 +152,7 @@ def test_ranks_wait_for_rank_0_but_not_for_a_stopped_rank(tmp_path: Path) -> Non
         "from actionvit.errors import ActionVitError\n"
         "from actionvit.pipeline.finetuning.distributed import init_distributed\n"
         "with init_distributed('cpu', timeout=3) as group:\n"
-        "    group.on_main(lambda: time.sleep(8))\n"
+        "    group.on_main(lambda: time.sleep(4.5))\n"
         "    print('waited', flush=True)\n"
         "    try:\n"
         "        group.on_main(lambda: time.sleep(60))\n"

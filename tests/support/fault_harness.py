@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import json
 import os
 import sys
@@ -86,6 +87,8 @@ def main() -> None:
     world = World(Path(sys.argv[1]))
     try:
         world.prepare()
+        gc.collect()
+        gc.freeze()  # a forked process's collections copy no page of this one
         results = list(Injector(world, sys.argv[2]).violations(int(sys.argv[3])))
     finally:
         world.close()

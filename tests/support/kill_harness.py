@@ -109,16 +109,11 @@ def command(cache: Path, data: Path) -> None:
 
 
 def prepare_command(folder: Path) -> None:
-    """Seven drawn clips and a broken one; slow imports are done before forking, nothing is computed."""
+    """Seven drawn clips and a broken one; an extraction before forking does all imports."""
     import torch
 
-    from actionvit.commands import extract as warm
-    from actionvit.features.decoding import decord, pyav
-    from actionvit.features.timesformer import encoder
     from actionvit.pipeline.datasets.synthetic.dataset import write_avi
-    from actionvit.pipeline.extraction import extract
 
-    assert warm and decord and encoder and extract and pyav
     torch.set_num_threads(1)  # a forked process has none of the others
 
     numbers = np.random.RandomState(0)
@@ -128,6 +123,7 @@ def prepare_command(folder: Path) -> None:
         write_avi(folder / "data" / "ab"[number % 2] / f"{number}.avi", frames)
     (folder / "data" / "a" / "broken.avi").write_bytes(b"no video")
     (folder / "start").mkdir()
+    command(folder / "warm", folder / "data")
 
 
 def the_store(cache: Path) -> Path | None:
