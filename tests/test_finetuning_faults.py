@@ -76,7 +76,8 @@ def undisturbed(dataset: Dataset, weights: Weights, tmp_path_factory: pytest.Tem
     return folder / "runs" / "run" / "head.safetensors"
 
 
-@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+# That a stopped rank is noticed is also tested, without a training, by the test of ranks that wait for rank 0.
+@pytest.mark.parametrize("fault", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 def test_a_lost_rank_ends_the_others_with_one_line(
     dataset: Dataset, weights: Weights, undisturbed: Path, tmp_path: Path, fault: signal.Signals
 ) -> None:

@@ -10,9 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,14 +28,6 @@ from actionvit.features.store.verify import verify_store
 from actionvit.features.store.writer import Writer
 
 
-@pytest.fixture
-def in_memory() -> Iterator[Path]:
-    """A folder in memory where there is one: for tests that sync thousands of times and cut no power."""
-    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=place) as folder:
-        yield Path(folder)
-
-
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
     return undisturbed(tmp_path_factory.mktemp("undisturbed"))
@@ -52,7 +42,8 @@ SLOW = (pytest.mark.slow, pytest.mark.timeout(3600))
     ("arguments", "least"),
     [
         (["--every", "7", "--random", "4"], 18),
-        (["--command", "--every", "6", "--random", "1"], 10),
+        # By default, kills of the whole command are tested by the test of repeated kills.
+        pytest.param(["--command", "--every", "6", "--random", "1"], 10, marks=SLOW),
         pytest.param(["--command", "--every", "2", "--random", "3"], 30, marks=SLOW),
         pytest.param(["--every", "1", "--random", "60"], 150, marks=SLOW),
         pytest.param(["--command", "--every", "1", "--random", "150"], 200, marks=SLOW),
