@@ -186,9 +186,10 @@ def test_a_video_that_fails_is_left_out_under_all_settings(clips, tmp_path) -> N
     root = tmp_path / "some"
     shutil.copytree(clips, root)
     (next(path for path in sorted(root.iterdir())) / "broken.avi").write_bytes(b"RIFF no film")
-    result = CliRunner().invoke(command, arguments(root, tmp_path), catch_exceptions=False)
+    result = CliRunner().invoke(command, [*arguments(root, tmp_path), "--json"], catch_exceptions=False)
     assert result.exit_code == 3
-    assert "failures.csv lists them" in result.output
+    warning = json.loads(result.stdout)["warnings"][0]
+    assert warning.startswith("1 video is left out: not decodable") and "/failures.csv)" in warning
     run = next((tmp_path / "out" / "runs").glob("*2x48-linear*"))
     coverage = json.loads((run / "run.json").read_text())["coverage"]
     assert (coverage["videos"], coverage["used"], coverage["failed"]) == (21, 20, 1)
