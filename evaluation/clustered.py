@@ -29,6 +29,9 @@ from actionvit.evaluation.metrics import Floats, cluster_codes
 
 Kind = Literal["hits", "losses"]
 
+MOST_LEVERAGE = 0.75
+"""Largest share of a mean that a source counts as when its error is corrected for varying around that mean."""
+
 LOSS_SHARE = 0.8
 """Factor of Nadeau and Bengio's variance term for losses; 1 is their own."""
 
@@ -250,7 +253,7 @@ class Design:
             proportion of strata to sources.
         """
         splits, size = len(self.tests), np.bincount(self.source, weights=weight)
-        leverage = np.minimum(size, 0.75)[self.source]
+        leverage = np.minimum(size, MOST_LEVERAGE)[self.source]
         part = weight * residual / np.sqrt(1 - leverage)
         cell, shape = self.split * self.sources + self.source, (splits, self.sources)
         tested = np.bincount(cell, minlength=splits * self.sources).reshape(shape) > 0

@@ -268,22 +268,26 @@ def evaluate(
     }
 
 
-def per_class(cells: NDArray[np.int64], class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return `class`, `precision`, `recall`, `f1`, `support` of each class from a confusion matrix; 0/0 is None."""
+def per_class(cells: NDArray[Any], class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return `class`, `precision`, `recall`, `f1`, `support` of each class from a confusion matrix; 0/0 is None.
 
-    def ratio(part: int, total: int) -> float | None:
+    Its cells may be fractions of clips that several splits test; their sums are rounded, so that 3/3 is 1.
+    """
+
+    def ratio(part: float, total: float) -> float | None:
         return part / total if total else None
 
     rows = []
     for number, name in enumerate(class_names):
-        correct, support, chosen = int(cells[number, number]), int(cells[number].sum()), int(cells[:, number].sum())
+        sums = cells[number, number], cells[number].sum(), cells[:, number].sum()
+        correct, support, chosen = (round(float(value), 9) for value in sums)
         rows.append(
             {
                 "class": name,
                 "precision": ratio(correct, chosen),
                 "recall": ratio(correct, support),
                 "f1": ratio(2 * correct, support + chosen),
-                "support": support,
+                "support": round(support),
             }
         )
     return rows

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from actionvit.evaluation.clustered import Design, Estimate, hit_share
+from actionvit.evaluation.clustered import MOST_LEVERAGE, Design, Estimate, hit_share
 from actionvit.evaluation.intervals import bounded_by_sources
 from actionvit.evaluation.metrics import METRICS, Floats, clip_losses, debiased_ece, macro_f1, predicted
 
@@ -95,10 +95,12 @@ def _macro_f1(design: Design, scores: Floats, hits: Floats) -> Estimate:
     )
     cell = design.true * design.sources + design.source
     of_source = np.bincount(cell, weights=weight, minlength=classes * design.sources)[cell] / support[design.true]
-    residual = residual / np.sqrt(1 - np.minimum(of_source, 0.75))  # few sources vary little around their own F1
+    residual = residual / np.sqrt(
+        1 - np.minimum(of_source, MOST_LEVERAGE)
+    )  # few sources vary little around their own F1
     value = macro_f1(cells)
     estimate = design.linearized(value, residual, weight, share=hit_share(value), stratified=False)
-    sources = np.bincount(np.unique(design.true * design.sources + design.source) // design.sources)
+    sources = np.bincount(np.unique(cell) // design.sources)
     return replace(estimate, se=max(estimate.se, design.class_mean(hits).se)) if (sources == 1).any() else estimate
 
 

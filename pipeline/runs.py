@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from actionvit import __version__, escape
 from actionvit.errors import ActionVitError
 from actionvit.evaluation.clustered import Design
-from actionvit.evaluation.metrics import check_scores, evaluate
+from actionvit.evaluation.metrics import check_scores, evaluate, per_class
 from actionvit.evaluation.summary import summarize
 from actionvit.features.atomic import atomic_folder, restore_folder, restore_folders
 from actionvit.features.fingerprint import require_file
@@ -130,21 +130,7 @@ class Run:
 
         A value that is not defined, such as the precision of a class that is never predicted, is None.
         """
-        matrix = self.confusion
-        records = []
-        for number, name in enumerate(self.predictions.class_names):
-            cells = matrix[number, number], matrix[number].sum(), matrix[:, number].sum()
-            correct, support, predicted = (round(cell, 9) for cell in cells)  # sums of fractions
-            records.append(
-                {
-                    "class": name,
-                    "precision": float(correct / predicted) if predicted else None,
-                    "recall": float(correct / support) if support else None,
-                    "f1": float(2 * correct / (support + predicted)) if support + predicted else None,
-                    "support": round(support),
-                }
-            )
-        return records
+        return per_class(self.confusion, self.predictions.class_names)
 
     def head(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Return the head's tensors by name and its configuration.
