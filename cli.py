@@ -37,7 +37,14 @@ COMMANDS = {
 
 
 DISK_ERRORS = (
-    *(errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.ESTALE),
+    errno.EIO,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EROFS,
+    errno.ESTALE,
 )
 """Errors of the machine, which may come without the name of a file."""
 
