@@ -69,7 +69,7 @@ DOTS_PER_INCH = 200
 """Of PNG files."""
 
 PNG_LEVEL = 4
-"""zlib's level for PNG files: 6 takes twice as long and saves a tenth."""
+"""zlib's level for PNG files: with 3 they are a fourth larger, with 6 at most 3 % smaller."""
 
 Draw = Callable[["Figure"], None]
 """Adds axes and marks to an empty figure."""
