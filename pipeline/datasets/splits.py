@@ -173,6 +173,12 @@ def untested_classes(dataset: Dataset, splits: Sequence[Split]) -> str:
     )
 
 
+def require_validation(split: Split) -> None:
+    """Raise SettingError if a split has no validation set, on which `select_on` asks to select."""
+    if not split.val:
+        raise SettingError(f"select_on: got `val`, but split {split.name} has no validation set of its own")
+
+
 def _split(dataset: Dataset, name: str, test: NDArray[np.bool_]) -> Split:
     if not test.any() or test.all():
         raise SettingError(

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actionvit.errors import ActionVitError, SettingError
+from actionvit.errors import ActionVitError
 from actionvit.features.decoding import DecodePolicy
 from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.model import load_timesformer
@@ -22,6 +22,7 @@ from actionvit.heads.calibration import fit_temperature
 from actionvit.heads.linear import LinearProbe
 from actionvit.heads.selection import grid_search
 from actionvit.pipeline.datasets.dataset import Dataset, Split, Video
+from actionvit.pipeline.datasets.splits import require_validation
 from actionvit.pipeline.finetuning.checkpoints import has_checkpoint
 from actionvit.pipeline.finetuning.classifier import Classifier, FrozenBlocks, num_frozen_blocks
 from actionvit.pipeline.finetuning.clips import Clips
@@ -284,8 +285,7 @@ def train_val_rows(
     """
     rows = video_rows(dataset, split.train)
     if spec.select_on == "val":
-        if not split.val:
-            raise SettingError(f"select_on: got `val`, but split {split.name} has no validation set of its own")
+        require_validation(split)
         return rows, video_rows(dataset, split.val)
     sources = np.array([dataset.videos[row].source for row in rows])
     in_val = validation_mask(y[rows], sources, share=spec.validation, seed=spec.training.sampling.seed)

@@ -18,7 +18,7 @@ from actionvit.heads.fusion import FusionRule, LateFusion
 from actionvit.heads.saving import head_class
 from actionvit.heads.selection import SearchResult, grid_search
 from actionvit.pipeline.datasets.dataset import Dataset, Protocol, Split
-from actionvit.pipeline.datasets.splits import check_classes, default_protocol, make_splits
+from actionvit.pipeline.datasets.splits import check_classes, default_protocol, make_splits, require_validation
 from actionvit.pipeline.probing.features import FeatureTable
 from actionvit.pipeline.probing.spec import ProbeSpec, Views
 from actionvit.pipeline.probing.subsets import few_shot, long_tail
@@ -57,9 +57,9 @@ def plan(dataset: Dataset, spec: ProbeSpec) -> list[Task]:
         for seed in range(seeds)
         for split in make_splits(dataset, protocol, folds=spec.folds, test_fraction=spec.test_fraction, seed=seed)
     ]
-    without = [task.split.name for task in tasks if not task.split.val]
-    if spec.select_on == "val" and without:
-        raise SettingError(f"select_on: got `val`, but split {without[0]} has no validation set of its own")
+    if spec.select_on == "val":
+        for task in tasks:
+            require_validation(task.split)
     return tasks
 
 
