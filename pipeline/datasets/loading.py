@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -305,11 +306,9 @@ def _column_source_notes(reading: Reading) -> Iterator[str]:
 
 def _copy_notes(videos: Sequence[Video]) -> list[str]:
     """Return notes on videos in two containers, whose paths differ in the suffix alone, and on broken downloads."""
-    ids: dict[str, list[str]] = {}
-    for video in videos:
-        if video.segment is None and video.id.lower().endswith(VIDEO_SUFFIXES):
-            ids.setdefault(video.id[: video.id.rindex(".")], []).append(video.id)
-    copies = [id for same in ids.values() if len(same) > 1 for id in same]
+    files = [video.id for video in videos if video.segment is None and video.id.lower().endswith(VIDEO_SUFFIXES)]
+    count_of = Counter(id.rpartition(".")[0] for id in files)
+    copies = [id for id in files if count_of[id.rpartition(".")[0]] > 1] if len(count_of) < len(files) else []
     leftovers = [video.id for video in videos if _LEFTOVER.search(video.id)]
     notes = []
     if copies:

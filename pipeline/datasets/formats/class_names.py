@@ -111,8 +111,13 @@ def _refuse_mixed_lists(listing: Listing, numbers: Mapping[str, int]) -> None:
 
 
 def _check_labels(listing: Listing, numbers: Mapping[str, int]) -> None:
+    """Raise for the first line whose label is wrong; each label is looked at once."""
+    checked: set[str] = set()
     for file, rows in listing.files:
         for row in rows:
+            if row.label in checked:
+                continue
+            checked.add(row.label)
             if len(row.label) > _LONGEST:
                 raise ActionVitError(
                     f"`{file}` line {row.line}: a label of {len(row.label):,} characters; expected a class name"

@@ -85,8 +85,9 @@ class _Resolver:
     def __init__(self, listing: Listing) -> None:
         self.listing = listing
         self.base = os.path.normpath(listing.base.absolute())
-        self.root = str(listing.base)
-        self.prefix = os.path.join(self.base, "")  # noqa: PTH118 - string work: lists have 100,000 rows
+        # Paths are strings here: lists have 100,000 rows.
+        self.prefix = os.path.join(self.base, "")  # noqa: PTH118
+        self.shown_prefix = os.path.join(listing.base, "")  # noqa: PTH118
         self.videos: dict[str, Video] = {}
         self.place: dict[str, tuple[Path, int]] = {}
         self.sets: dict[int, dict[str, str]] = {}
@@ -127,8 +128,8 @@ class _Resolver:
         if row.source:
             self.own_sources.add(id)
         source = row.source or parse_source(stem(id), row.label) or file_id  # segments of a file share their source
-        below = os.path.join(self.root, file_id) if path.startswith(self.prefix) else path  # noqa: PTH118
-        self.videos[id] = Video(id=id, path=Path(below), label=row.label, source=source, segment=row.segment)
+        shown = self.shown_prefix + file_id if path.startswith(self.prefix) else path
+        self.videos[id] = Video(id=id, path=Path(shown), label=row.label, source=source, segment=row.segment)
         self.place[id] = (file, row.line)
         self._assign(id, row)
 
@@ -141,7 +142,7 @@ class _Resolver:
         # Not resolved: a link into another folder keeps the name that the list gives it.
         if written[0] == "/" and not os.path.lexists(written) and os.path.lexists(self.base + written):
             written = written.lstrip("/")  # Kaggle's UCF101 begins every path in its folder with `/`
-        path = os.path.normpath(os.path.join(self.base, written))  # noqa: PTH118
+        path = os.path.normpath(written if written[0] == "/" else self.prefix + written)
         if path.startswith(self.prefix):
             return path[len(self.prefix) :], path
         id = path if os.path.isabs(written) else os.path.relpath(path, self.base)  # noqa: PTH117
