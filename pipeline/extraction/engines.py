@@ -22,8 +22,8 @@ from typing import Any, Literal, Protocol
 
 from actionvit.errors import ActionVitError, SettingError, one_line
 from actionvit.features.decoding import DecodePolicy, available_cores
-from actionvit.features.decoding.pool.lifeline import exit_with_parent
 from actionvit.features.encoder import EncoderJob
+from actionvit.features.lifeline import exit_with_parent
 from actionvit.features.store.catalog import Shard
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.extraction.extract import MakeEncoder, extract

@@ -27,7 +27,7 @@ START_SECONDS = 120.0
 START = """
 import sys
 sys.path[:] = {!r}  # the parent's, without the current folder
-from actionvit.features.decoding.pool.lifeline import exit_with_parent
+from actionvit.features.lifeline import exit_with_parent
 exit_with_parent({})
 from actionvit.features.decoding.pool.main import main
 main({})

@@ -1,4 +1,4 @@
-"""Ends a decoding worker with its parent process; runs before any import that takes time."""
+"""Ends a child process with its parent; runs before any import that takes time."""
 
 from __future__ import annotations
 
