@@ -288,8 +288,8 @@ requests = [DecodeRequest(Path(name).stem, Path(name), (spec,)) for name in sys.
 sys.path.insert(0, sys.argv[1])
 # some workers are still starting when the parent dies
 import misbehaving_decoders
-from actionvit.features.decoding.pool import worker
-worker.START = misbehaving_decoders.start_script()
+from actionvit.features import child_process
+child_process.START = misbehaving_decoders.start_script()
 stream = decode_stream(requests * 9, workers=6)
 next(stream)
 print("decoding", flush=True)
@@ -391,7 +391,7 @@ def test_misbehaving_decoders_give_the_right_failure_log(root: Path, monkeypatch
     assert extract(root).exit_code == 3 and batches[2] == {"segfaults"}
     monkeypatch.setattr(stage, "decoder_version", lambda: "av 99")
     assert extract(root).exit_code == 3 and batches[3] == set(REASONS)
-    monkeypatch.setattr("actionvit.features.decoding.pool.worker.START", misbehaving_decoders.START)
+    monkeypatch.setattr("actionvit.features.child_process.START", misbehaving_decoders.START)
     assert extract(root, "--retry-failed").exit_code == 0 and ledger(root.parent) == {}
 
 
@@ -418,8 +418,8 @@ def test_ctrl_c_leaves_no_process_and_no_shared_memory(root: Path, tmp_path: Pat
         "import sys, signal; sys.path.insert(0, sys.argv.pop(1))\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import misbehaving_decoders\n"
-        "from actionvit.features.decoding.pool import worker\n"
-        "worker.START = misbehaving_decoders.start_script()\n"
+        "from actionvit.features import child_process\n"
+        "child_process.START = misbehaving_decoders.start_script()\n"
         "from actionvit.cli import main; main()"
     )
     options = ["extract", root, "--variant", "tiny", "--cache", tmp_path / "cache", "--workers", "3"]

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actionvit.features import child_process
 from actionvit.features.decoding import Video, open_video
-from actionvit.features.decoding.pool import worker
 
 if TYPE_CHECKING:
     import pytest
 
-START = worker.START
+START = child_process.START
 
 
 def start_script(function: str = "open_by_name") -> str:
@@ -30,7 +30,7 @@ def start_script(function: str = "open_by_name") -> str:
 
 def install(monkeypatch: pytest.MonkeyPatch, function: str = "open_by_name") -> None:
     """Let workers that start from now on open videos with a function of this module."""
-    monkeypatch.setattr(worker, "START", start_script(function))
+    monkeypatch.setattr(child_process, "START", start_script(function))
 
 
 @contextmanager

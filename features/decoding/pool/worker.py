@@ -9,30 +9,20 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 import weakref
 from collections import deque
-from multiprocessing import Pipe, reduction
+from multiprocessing import reduction
 from typing import NamedTuple
 
 from actionvit.errors import ActionVitError
+from actionvit.features.child_process import ChildProcess
 from actionvit.features.decoding.pool.messages import Decoded, DecodeRequest, Slot, WorkerConfig
 from actionvit.features.failures import Failure, Reason
 from actionvit.features.sampling import ClipSpec
 
 START_SECONDS = 120.0
 """Time that a worker may take to start."""
-START = """
-import sys
-sys.path[:] = {!r}  # the parent's, without the current folder
-from actionvit.features.lifeline import exit_with_parent
-exit_with_parent({})
-from actionvit.features.decoding.pool.main import main
-main({})
-"""
-ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM")}
 
 
 class Task(NamedTuple):
@@ -57,24 +47,11 @@ class Worker:
         self._specs: tuple[ClipSpec, ...] | None = None
         self._slots: dict[int, mmap.mmap] = {}
         self._released: deque[int] = deque()  # finalizers append to it, in any thread
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
-        self.socket, theirs = Pipe()
-        # The worker ends when the other end of this pipe closes, however this process ends.
-        watched, self._lifeline = os.pipe()
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", START.format(sys.path, watched, theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._stderr,
-                pass_fds=(theirs.fileno(), watched),
-                env={**os.environ, **ONE_THREAD},
-            )
+            self._child = ChildProcess("actionvit.features.decoding.pool.main")
         except OSError as error:
             raise ActionVitError(f"cannot start a decoding worker ({error}); choose fewer workers=") from error
-        finally:
-            theirs.close()
-            os.close(watched)
+        self.socket = self._child.socket
         with contextlib.suppress(OSError):  # the worker is already dead; receiving reports it
             self.socket.send(config)
 
@@ -131,38 +108,27 @@ class Worker:
     def check_started(self) -> None:
         """Raise ActionVitError if it never started: then no video is the cause."""
         if not self._started:
-            self._process.kill()
-            code = self._process.wait()
-            raise ActionVitError(f"a decoding worker does not start (exit code {code}){self._stderr_tail()}")
+            self._child.process.kill()
+            code = self._child.process.wait()
+            raise ActionVitError(f"a decoding worker does not start (exit code {code}){self._child.stderr_tail()}")
 
     @property
     def was_killed(self) -> bool:
         """Whether the process ended by SIGKILL, as the kernel ends processes where memory runs out."""
-        return self._process.poll() == -signal.SIGKILL
+        return self._child.process.poll() == -signal.SIGKILL
 
     def exit_reason(self) -> tuple[Reason, str]:
         """Return why the process ended. Raises ActionVitError if it never started."""
         try:
-            code = self._process.wait(5)
+            code = self._child.process.wait(5)
         except subprocess.TimeoutExpired:
             return "crashed", "the decoder closed its connection"
         self.check_started()
         if code == -signal.SIGKILL:
             return "crashed", "the decoder was killed (SIGKILL): perhaps the machine ran out of memory"
         how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return "crashed", f"the decoder {how}{self._stderr_tail()}"
-
-    def _stderr_tail(self) -> str:
-        """Return the last line of its stderr after a colon, or nothing."""
-        self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - 4000))
-        lines = self._stderr.read().decode("utf-8", "replace").strip().splitlines()
-        return f": {lines[-1][:200]}" if lines else ""
+        return "crashed", f"the decoder {how}{self._child.stderr_tail()}"
 
     def end(self) -> None:
         """Kill the process, which holds nothing to save. Frames that it decoded stay valid."""
-        self._process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):  # blocked in the kernel by a dead network disk
-            self._process.wait(5)
-        self.socket.close()
-        os.close(self._lifeline)
-        self._stderr.close()
+        self._child.end()
