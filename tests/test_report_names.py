@@ -73,7 +73,7 @@ def test_pdf_and_png_draw_dollars_as_text() -> None:
 
 
 def test_missing_characters_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
-    drawing._warn_of_boxes.cache_clear()
+    drawing.warn_of_boxes.cache_clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for name in ("\U00012000", "\U00012001 and more"):  # cuneiform
@@ -116,7 +116,7 @@ def test_installed_fonts_draw_what_dejavu_lacks(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(drawing, "CJK_FONTS", ("Microsoft YaHei",))
-    drawing._warn_of_boxes.cache_clear()
+    drawing.warn_of_boxes.cache_clear()
     made = draw_title("jump 跳跃")
     assert b"TestSquares" in made[".pdf"] and b"DejaVuSans" in made[".pdf"]
     assert "jump 跳跃" in made[".svg"].decode() and not caplog.records

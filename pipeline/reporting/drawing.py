@@ -160,11 +160,11 @@ def drawing(**settings: Any) -> Iterator[None]:
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     if missing:
-        _warn_of_boxes()
+        warn_of_boxes()
 
 
 @cache
-def _warn_of_boxes() -> None:
+def warn_of_boxes() -> None:
     """Warn of missing fonts, once per process."""
     logger.warning(
         "no installed font has all characters of the names: they are boxes in PNG and PDF files, and text in HTML and"

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from actionvit.pipeline.reporting.csv_tables import csv_tables
 from actionvit.pipeline.reporting.curves import charts
 from actionvit.pipeline.reporting.describe import by_metadata, by_similarity, describe
 from actionvit.pipeline.reporting.documents import latex, markdown
+from actionvit.pipeline.reporting.figure_files import FigureFiles
 from actionvit.pipeline.reporting.hard_clips import hard_clips
 from actionvit.pipeline.reporting.model import Report, as_json
 from actionvit.pipeline.reporting.table import to_csv
@@ -38,6 +40,9 @@ SCHEMA = 3
 
 FIGURES, TABLES = "figures", "tables"
 """The folders beside `report.html`."""
+
+LARGE = 100
+"""Class names of all runs together from which a second process draws: two runs of 51 classes."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a step's name, the units of it that are done, and their total."""
@@ -95,9 +100,9 @@ def report(
         If two runs have one name or tested different clips, or if the folder cannot be written.
     """
     _check_writable(output)
-    with parsing(*runs):
+    with parsing(*runs), FigureFiles(second_process=_needs_second_process(runs)) as draw:
         content = assemble(runs, embeddings=embeddings, projection=projection, progress=progress)
-        data = _files(content, runs, root, encoder, command, progress)
+        data = _files(content, runs, draw, root, encoder, command, progress)
     progress("writing", 0, len(data))
     _write(output, data)
     progress("writing", len(data), len(data))
@@ -106,9 +111,17 @@ def report(
     )
 
 
+def _needs_second_process(runs: Sequence[Run]) -> bool:
+    """Return whether figures take longer to draw than a second process to start, and there is a core for it."""
+    from actionvit.features.decoding import available_cores
+
+    return available_cores() > 1 and sum(len(run.predictions.class_names) for run in runs) >= LARGE
+
+
 def _files(
     content: Report,
     runs: Sequence[Run],
+    draw: FigureFiles,
     root: Path | None,
     encoder: AttentionEncoder | None,
     command: Sequence[str],
@@ -123,15 +136,17 @@ def _files(
     pictures, thumbnails = _pictures(content, root, encoder, progress)
     captions = {name: chart.caption for name, chart in charts(content.runs).items()}
     draws = figures(content, thumbnails)
-    data: dict[str, bytes] = {}
-    inline: dict[str, str] = {}
-    for number, (name, draw) in enumerate(draws.items()):
-        progress("figures", number, len(draws))
-        files = drawing.files(draw(), name)
-        data |= {f"{FIGURES}/{name}{suffix}": part for suffix, part in files.items()}
-        if name != "metadata" and not name.startswith("confusion-"):  # the page shows these as tables
-            inline[name] = drawing.inline(files[".svg"], _alt(name, captions))
-    progress("figures", len(draws), len(draws))
+    drawn: dict[str, dict[str, bytes]] = {}
+    progress("figures", 0, len(draws))
+    for name, files in draw(draws):
+        drawn[name] = files
+        progress("figures", len(drawn), len(draws))
+    data = {f"{FIGURES}/{name}{suffix}": part for name in draws for suffix, part in drawn[name].items()}
+    inline = {
+        name: drawing.inline(drawn[name][".svg"], _alt(name, captions))
+        for name in draws
+        if name != "metadata" and not name.startswith("confusion-")  # the page shows these as tables
+    }
     try:
         html = page(content, runs, figures=inline, captions=captions, pictures=pictures, command=command)
     except UndefinedError as error:  # a value that a malformed run lacks
@@ -197,24 +212,20 @@ def figures(content: Report, thumbnails: Mapping[str, Pixels]) -> dict[str, Call
 
     runs, names = content.runs, content.class_names
     draws: dict[str, Callable[[], Figure]] = {
-        f"confusion-{run.name}": lambda run=run: make.confusion_figure(run.confusion, names, content.order)  # type: ignore[misc]
-        for run in runs
+        f"confusion-{run.name}": partial(make.confusion_figure, run.confusion, names, content.order) for run in runs
     }
-    draws["per_class"] = lambda: make.classes_figure({run.name: run.per_class for run in runs}, names)
-    draws["reliability"] = lambda: make.reliability_figure({run.name: run.reliability for run in runs})
-    draws["cmc"] = lambda: make.cmc_figure({run.name: run.cmc for run in runs})
-    draws |= {
-        name: lambda chart=chart: make.lines_figure(chart)  # type: ignore[misc]
-        for name, chart in charts(runs).items()
-    }
+    draws["per_class"] = partial(make.classes_figure, {run.name: run.per_class for run in runs}, names)
+    draws["reliability"] = partial(make.reliability_figure, {run.name: run.reliability for run in runs})
+    draws["cmc"] = partial(make.cmc_figure, {run.name: run.cmc for run in runs})
+    draws |= {name: partial(make.lines_figure, chart) for name, chart in charts(runs).items()}
     if content.by_metadata:
-        draws["metadata"] = lambda: make.metadata_figure(content.by_metadata, [run.name for run in runs])
+        draws["metadata"] = partial(make.metadata_figure, content.by_metadata, [run.name for run in runs])
     costs = {run.name: [(run.cost.gmac, run.summary["top1"])] for run in runs if run.cost.gmac}
     if len(costs) == len(runs) and len({points[0][0] for points in costs.values()}) > 1:
-        draws["cost"] = lambda: make.cost_figure(costs)
+        draws["cost"] = partial(make.cost_figure, costs)
     if content.analysis:
         projection, order = content.analysis.projection, [names[number] for number in content.order]
-        draws["projection"] = lambda: make.projection_figure(projection, order, thumbnails)
+        draws["projection"] = partial(make.projection_figure, projection, order, thumbnails)
     return draws
 
 
