@@ -133,7 +133,7 @@ def splits(data: DatasetOptions, protocol: Protocol | None, settings: SplitSpec,
 
     Sources with clips in both the training and the test set bias accuracy upwards.
     """
-    from actionvit.pipeline.datasets.splits import make_splits
+    from actionvit.pipeline.datasets.splits import make_splits, with_protocol
 
     dataset = data.open()
     protocols: Sequence[Protocol] = [protocol] if protocol else get_args(Protocol)[not dataset.official :]
@@ -141,8 +141,8 @@ def splits(data: DatasetOptions, protocol: Protocol | None, settings: SplitSpec,
     why: ActionVitError | None = None
     for name in protocols:
         try:
-            fraction = settings.test_fraction
-            drawn += make_splits(dataset, name, folds=settings.folds, test_fraction=fraction, seed=seed)
+            used = settings if protocol else with_protocol(settings, name)
+            drawn += make_splits(dataset, name, folds=used.folds, test_fraction=used.test_fraction, seed=seed)
         except ActionVitError as error:
             if protocol:
                 raise

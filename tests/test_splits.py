@@ -233,9 +233,14 @@ def test_errors(films):
     for protocol in ("stratified", "random"):
         with pytest.raises(ActionVitError, match="too few for split"):
             make_splits(one, protocol)
-    for wrong in ({"folds": 1}, {"test_fraction": 0.0}, {"test_fraction": 1.0}, {"seed": -1}):
+    for protocol, wrong in (
+        ("grouped", {"folds": 1}),
+        ("stratified", {"test_fraction": 0.0}),
+        ("random", {"test_fraction": 1.0}),
+        ("grouped", {"seed": -1}),
+    ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            make_splits(films, "grouped", **wrong)
+            make_splits(films, protocol, **wrong)
     with pytest.raises(ValueError, match="expected one of official, grouped, stratified, random"):
         make_splits(films, "loo")  # type: ignore[arg-type]
 

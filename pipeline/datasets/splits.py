@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import get_args
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,15 +29,41 @@ class SplitSpec:
         "How videos are split."
         "  [default: official if ROOT has lists, else grouped if sources are known, else stratified]",
     )
-    folds: int = setting(5, "Number of folds, or of repeats.", minimum=2)
-    test_fraction: float = setting(
-        0.3,
-        "Fraction of videos in the test set of stratified and random splits.",
+    folds: int | None = setting(None, "Number of folds, or of repeats.  [default: 5]", minimum=2)
+    test_fraction: float | None = setting(
+        None,
+        "Fraction of videos in the test set of stratified and random splits.  [default: 0.3]",
         minimum=0,
         above=True,
         maximum=1,
         below=True,
     )
+
+
+FOLDS, TEST_FRACTION = 5, 0.3
+USED: dict[Protocol, tuple[str, ...]] = {
+    "official": (),
+    "grouped": ("folds",),
+    "stratified": ("folds", "test_fraction"),
+    "random": ("folds", "test_fraction"),
+}
+"""Settings that the splits of each protocol depend on, besides the seed."""
+
+
+def recorded_spec(spec: SplitSpec) -> dict[str, Any]:
+    """Return the fields of a spec as files record them: with the numbers that stand for None in the splits."""
+    fields = asdict(spec)
+    numbers = {"folds": spec.folds or FOLDS, "test_fraction": spec.test_fraction or TEST_FRACTION}
+    return {name: numbers.get(name, value) for name, value in fields.items()}
+
+
+S = TypeVar("S", bound=SplitSpec)
+
+
+def with_protocol(spec: S, protocol: Protocol) -> S:
+    """Return a spec with a protocol, and without the settings that this protocol does not use."""
+    unused = {"folds", "test_fraction"} - set(USED[protocol])
+    return replace(spec, protocol=protocol, **dict.fromkeys(unused))
 
 
 def default_protocol(dataset: Dataset) -> Protocol:
@@ -60,7 +86,12 @@ def check_classes(dataset: Dataset) -> None:
 
 
 def make_splits(
-    dataset: Dataset, protocol: Protocol, *, folds: int = 5, test_fraction: float = 0.3, seed: int = 0
+    dataset: Dataset,
+    protocol: Protocol,
+    *,
+    folds: int | None = None,
+    test_fraction: float | None = None,
+    seed: int = 0,
 ) -> tuple[Split, ...]:
     """Return the splits of a protocol; they depend only on ids, labels, sources and the seed.
 
@@ -72,10 +103,10 @@ def make_splits(
         `official`: the dataset's own lists. `grouped`: each source in one fold, each fold the test set once, classes
         balanced over folds as far as sources allow. `stratified`: a fraction of each class is the test set; sources
         may be in both sets. `random`: a fraction of all videos is the test set.
-    folds : int
-        Folds of `grouped`; repeats of `stratified` and `random`. The official lists have their own number.
-    test_fraction : float
-        Size of the test set in `stratified` and `random`.
+    folds : int, optional
+        Folds of `grouped`; repeats of `stratified` and `random`; by default 5.
+    test_fraction : float, optional
+        Size of the test set in `stratified` and `random`, by default 0.3.
     seed : int
         Seed of a `numpy.random.RandomState`, whose stream is frozen (NEP 19): the same splits under every version.
 
@@ -87,7 +118,8 @@ def make_splits(
     Raises
     ------
     ActionVitError
-        If labels, official lists or their test set are missing, or videos or sources are too few.
+        If labels, official lists or their test set are missing, videos or sources are too few, or a number is given
+        that the protocol does not use.
     ValueError
         If a number is out of its range.
     """
@@ -96,6 +128,13 @@ def make_splits(
     if not dataset.class_names:
         raise ActionVitError(
             f"dataset `{dataset.name}` has no labels: it can be extracted, not split; give a list with labels"
+        )
+    given = {"folds": folds, "test_fraction": test_fraction}
+    if unused := [name for name, value in given.items() if value is not None and name not in USED[protocol]]:
+        users = ", ".join(name for name in USED if unused[0] in USED[name])
+        raise SettingError(
+            f"{unused[0]}: got {given[unused[0]]}, which {protocol} splits do not use; leave it out, or choose another"
+            f" protocol= ({users})"
         )
     if protocol == "official":
         if not dataset.official:
@@ -110,6 +149,8 @@ def make_splits(
             )
         _warn_of_untrained(dataset, dataset.official)
         return dataset.official
+    folds = FOLDS if folds is None else folds
+    test_fraction = TEST_FRACTION if test_fraction is None else test_fraction
     if folds < (2 if protocol == "grouped" else 1):
         raise ValueError(f"folds: got {folds}, expected at least {2 if protocol == 'grouped' else 1}")
     if not 0 < test_fraction < 1:

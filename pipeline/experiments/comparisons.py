@@ -8,6 +8,7 @@ from pathlib import Path
 
 from actionvit.heads.saving import HeadName
 from actionvit.pipeline.datasets.dataset import Dataset
+from actionvit.pipeline.datasets.splits import default_protocol, with_protocol
 from actionvit.pipeline.experiments.differences import Metric, differences, findings
 from actionvit.pipeline.experiments.grids import (
     STRATEGIES,
@@ -94,7 +95,7 @@ class Experiment:
         )
         protocols = self._write("splits", rows, "One head under every protocol; leaking sources raise its accuracy.")
         (table,) = read_tables(self.dataset, [self.variant], cache=self.cache, quantity=base.features, **self.stored)
-        spec = replace(base, protocol=self.base.protocol, seeds=1)
+        spec = with_protocol(replace(base, seeds=1), self.base.protocol or default_protocol(self.dataset))
         results = [
             shard_row(self.dataset, table, spec, shards=shards, how=how)
             for how in ("contiguous", "hashed", "stratified")

@@ -14,8 +14,8 @@ from actionvit.evaluation.intervals import clip_means, proportion_interval
 from actionvit.evaluation.metrics import class_mix_distance, predicted
 from actionvit.evaluation.summary import rounded
 from actionvit.heads.saving import HeadName, head_class
-from actionvit.pipeline.datasets.dataset import Dataset
-from actionvit.pipeline.datasets.splits import default_protocol
+from actionvit.pipeline.datasets.dataset import Dataset, Protocol
+from actionvit.pipeline.datasets.splits import default_protocol, with_protocol
 from actionvit.pipeline.probing.features import FeatureTable, Quantity, StoreChoice, read_tables
 from actionvit.pipeline.probing.probe import probe
 from actionvit.pipeline.probing.results import ProbeResult, check_own, ensure_run, run_name
@@ -106,11 +106,11 @@ def imbalance_cells(base: ProbeSpec, *, factors: Sequence[float], strategies: Se
 
 def splits_cells(dataset: Dataset, base: ProbeSpec) -> list[Cell]:
     """Return one head under every protocol that the dataset allows."""
-    protocols = ["random", "stratified"]
+    protocols: list[Protocol] = ["random", "stratified"]
     protocols += ["grouped"] if dataset.sources_known else []
     protocols += ["official"] if dataset.official else []
     of_head = replace(base, features=features_of(base.head))
-    return [Cell(labels={"splits": name}, spec=replace(of_head, protocol=name)) for name in protocols]  # type: ignore[arg-type]
+    return [Cell(labels={"splits": name}, spec=with_protocol(of_head, name)) for name in protocols]
 
 
 def applies(head: str, strategy: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.pipeline.datasets.dataset import Dataset
+from actionvit.pipeline.datasets.splits import recorded_spec
 from actionvit.pipeline.finetuning.clips import Clips
 from actionvit.pipeline.finetuning.spec import FinetuneSpec
 
@@ -31,7 +32,7 @@ def training_identity(
     Settings that only save memory are left out: a training may resume on a smaller machine. So is the number of ranks,
     unless each rank samples from a part of its own.
     """
-    settings: dict[str, Any] = asdict(replace(spec, splits=(), checkpointing=False))
+    settings: dict[str, Any] = recorded_spec(replace(spec, splits=(), checkpointing=False))
     del settings["refit"], settings["final"]  # each has a checkpoint of its own
     del settings["training"]["micro_batch"]
     if settings["select_on"] == "train":

@@ -17,7 +17,7 @@ from actionvit.features.timesformer.checkpoint import Weights
 from actionvit.features.timesformer.variants import gmac
 from actionvit.heads.calibration import mean_softmax
 from actionvit.pipeline.datasets.dataset import Dataset
-from actionvit.pipeline.datasets.splits import count_leaks
+from actionvit.pipeline.datasets.splits import count_leaks, recorded_spec
 from actionvit.pipeline.finetuning.finetune import Finetuned
 from actionvit.pipeline.finetuning.spec import FinetuneSpec
 from actionvit.pipeline.finetuning.split import FinetuneResult
@@ -153,7 +153,7 @@ def _info(dataset: Dataset, weights: Weights, spec: FinetuneSpec, finetuned: Fin
     results, final = finetuned.splits, finetuned.final
     failures = {id: reason for result in results for id, reason in result.failures.items()}
     videos = len(dataset.videos)
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(spec)))
+    plain: dict[str, Any] = json.loads(json.dumps(recorded_spec(spec)))
     return {
         "variant": spec.variant,
         "dataset": dataset.run_record,

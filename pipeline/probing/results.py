@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from actionvit.heads.base import Head
 from actionvit.heads.fusion import FusionRule, LateFusion
 from actionvit.heads.saving import dump_head
 from actionvit.pipeline.datasets.dataset import Dataset
-from actionvit.pipeline.datasets.splits import count_leaks
+from actionvit.pipeline.datasets.splits import count_leaks, recorded_spec
 from actionvit.pipeline.probing.features import FeatureTable, coverage
 from actionvit.pipeline.probing.spec import ProbeSpec
 from actionvit.pipeline.probing.tasks import Fitted, Task, plan
@@ -273,7 +273,7 @@ def _gmac(table: FeatureTable) -> float:
 
 
 def _spec(spec: ProbeSpec) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(json.dumps(asdict(spec), default=list))
+    value: dict[str, Any] = json.loads(json.dumps(recorded_spec(spec), default=list))
     if value["select_on"] == "folds":
         del value["select_on"]  # as in the runs of the first edition
     return value
