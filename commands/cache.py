@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actionvit.commands.command import Group, note, warn
+from actionvit.commands.command import Group, note, refuse_options, warn
 from actionvit.commands.options import (
     PATH,
     cache_option,
@@ -192,6 +192,8 @@ def export(
     from actionvit.pipeline.extraction.labels import dataset_columns
 
     form = form or (out.suffix[1:] if out.suffix in (".npz", ".parquet", ".h5", ".safetensors") else "npz")
+    if form == "npy-folder":
+        refuse_options("--format npy-folder writes frame embeddings alone", "also")
     opened = open_single(store)
     columns: dict[str, dict[str, str]] = {"label": {}}
     try:

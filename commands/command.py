@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import click
+from click.core import ParameterSource
 
 from actionvit.errors import ActionVitError, SettingError
 
@@ -208,6 +209,22 @@ class Command(click.Command):
             with formatter.section("Examples"):
                 for line in self.examples:
                     formatter.write(f"{'':>{formatter.current_indent}}{line.strip()}\n")
+
+
+def given_options(names: Collection[str]) -> dict[str, str]:
+    """Return the options among some parameters of the running command that were given to it, by parameter."""
+    context = click.get_current_context()
+    return {
+        option.name: long_name(option)
+        for option in context.command.params
+        if option.name in names and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+    }
+
+
+def refuse_options(reason: str, *names: str) -> None:
+    """Raise a usage error if one of these parameters was given, which has no effect for the reason stated."""
+    for option in given_options(names).values():
+        raise click.UsageError(f"{reason}; leave out {option}")
 
 
 class Group(click.Group):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from actionvit.commands.command import Group, note
+from actionvit.commands.command import Group, note, refuse_options
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.options import PATH, echo_json, json_option, output_option, seed_option
 from actionvit.commands.progress import Advance, progress
@@ -135,6 +135,8 @@ def splits(data: DatasetOptions, protocol: Protocol | None, settings: SplitSpec,
     """
     from actionvit.pipeline.datasets.splits import make_splits, with_protocol
 
+    if protocol == "official":
+        refuse_options("--protocol official draws nothing", "seed")
     dataset = data.open()
     protocols: Sequence[Protocol] = [protocol] if protocol else get_args(Protocol)[not dataset.official :]
     drawn: list[Split] = []

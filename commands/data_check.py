@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from actionvit.commands.command import Command, with_options
+from actionvit.commands.command import Command, refuse_options, with_options
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.options import decoding_options, echo_json, json_option
 from actionvit.commands.progress import progress
@@ -38,6 +38,8 @@ def check(ctx: click.Context, /, data: DatasetOptions, decode: bool, decoding: D
     """
     from actionvit.pipeline.datasets.checking import check
 
+    if not decode:
+        refuse_options("only --decode decodes videos", "workers", "timeout")
     dataset = data.open(notes=0)
     count = len(dataset.videos)
     with progress("check", "video", delay=0.5, total=count) as advance:

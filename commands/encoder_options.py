@@ -55,6 +55,8 @@ def _by_variant(texts: Sequence[str], variants: Sequence[str]) -> dict[str, str]
             sources[variant] = source
         elif len(variants) == 1:
             sources[variants[0]] = text
+        elif not variants:
+            raise click.UsageError(f"--weights {text}: only variants take weights; add --variant, or leave it out")
         else:
             names = " or ".join(f"--weights {name}={text}" for name in variants)
             raise click.UsageError(f"--weights {text}: several variants are given; use {names}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from actionvit.commands.command import Command, is_verbose, usage_errors, warn
+from actionvit.commands.command import Command, is_verbose, refuse_options, usage_errors, warn
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.encoder_options import encoder_options
 from actionvit.commands.options import (
@@ -153,9 +153,13 @@ def command(
     from actionvit.pipeline.extraction.extract import extract
     from actionvit.pipeline.extraction.job import make_jobs
 
-    dataset = data.open()
     if engine and (shard or dry_run):
         raise click.UsageError("--engine makes its own shards: leave out --shard and --dry-run")
+    if engine != "ray":
+        refuse_options("only --engine ray has a cluster", "address")
+    if not engine:
+        refuse_options("only --engine divides the work", "shards")
+    dataset = data.open()
     resolved = precision
     if engine != "ray" or device != "cuda" or precision == "auto":  # the driver of Ray tasks needs no GPU
         device, resolved = resolve_device(device, precision)

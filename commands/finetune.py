@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
-from click.core import ParameterSource
 
-from actionvit.commands.command import Command, long_name, warn, write_line
+from actionvit.commands.command import Command, given_options, warn, write_line
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.options import (
     FiniteRange,
@@ -142,7 +141,7 @@ def command(
     folder = runs / (run_name or default_name(spec))
     with init_distributed(device, timeout=rank_timeout) as group:
         if group.is_main:
-            _warn_of_unused_options(ctx, spec)
+            _warn_of_unused_options(spec)
         context = TrainingContext(
             cache=cache,
             folder=training_folder(folder),
@@ -174,22 +173,23 @@ def command(
         ctx.exit(3)
 
 
-def _warn_of_unused_options(context: click.Context, spec: FinetuneSpec) -> None:
+def _warn_of_unused_options(spec: FinetuneSpec) -> None:
     """Warn of options given on the command line that have no effect beside the others."""
     unused: dict[str, str] = {}
     if spec.train in ("head", "last:1"):
         reason = f"with --train {spec.train}: it applies to trained blocks below the last"
-        unused |= {"activation_checkpointing": reason, "drop_path": reason}
+        unused |= dict.fromkeys(("activation_checkpointing", "drop_path", "layer_decay"), reason)
     if spec.augment is None:
         unused |= dict.fromkeys((*AugmentSpec.__dataclass_fields__, "cached_views"), "with --no-augment")
+    else:
+        unused |= {} if spec.augment.flip else {"keep_sides": "with --no-augment-flip"}
+        unused |= {} if spec.augment.colours else {"strength": "with --color-ops 0"}
     if spec.tokens is None:
         unused["token_precision"] = "without tokens"
     if spec.select_on == "val":
         unused["val_fraction"] = "with --select-on val"
-    for option in context.command.params:
-        name = option.name or ""
-        if name in unused and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            warn(f"{long_name(option)} does nothing {unused[name]}")
+    for name, option in given_options(unused).items():
+        warn(f"{option} does nothing {unused[name]}")
 
 
 @contextmanager

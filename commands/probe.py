@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
-from actionvit.commands.command import Command, long_name, note, warn, with_options
+from actionvit.commands.command import Command, note, refuse_options, warn, with_options
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.missing import warn_of_missing
 from actionvit.commands.options import (
@@ -105,7 +105,7 @@ def command(
     from actionvit.pipeline.probing.results import planned_runs, reserved_runs
 
     if protocol == "mveb":
-        _refuse_fixed()
+        refuse_options("--protocol mveb fixes classifier and draws", *FIXED_BY_MVEB)
     dataset = data.open()
     if protocol == "mveb":
         mveb, spec = True, replace(spec, protocol="official", seeds=1)
@@ -137,15 +137,6 @@ def command(
             with progress(f"probe, class weight {each.class_weight}", "head", delay=2) as advance:
                 results += probe(dataset, tables, each, fusion=fuse, jobs=jobs, on_task=advance)
         _publish(results, runs, run_name, overwrite=overwrite, as_json=as_json)
-
-
-def _refuse_fixed() -> None:
-    """Raise for options that MVEB's protocol fixes."""
-    context = click.get_current_context()
-    for option in context.command.params:
-        given = context.get_parameter_source(option.name or "") == click.core.ParameterSource.COMMANDLINE
-        if given and option.name in FIXED_BY_MVEB:
-            raise click.UsageError(f"--protocol mveb fixes classifier and draws; leave out {long_name(option)}")
 
 
 def _print_task(dataset: Dataset, spec: ProbeSpec, tables: Sequence[FeatureTable]) -> None:

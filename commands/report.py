@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from actionvit.commands.command import Command, warn
+from actionvit.commands.command import Command, refuse_options, warn
 from actionvit.commands.options import (
     PATH,
     device_option,
@@ -69,6 +69,12 @@ def command(
     from actionvit import escape
     from actionvit.pipeline.reporting import dataset_folder, encoder_attention, read_embeddings, report
 
+    if not attention:
+        refuse_options("only --attention runs an encoder", "weights", "device")
+    if not clips:
+        refuse_options("--no-thumbnails reads no clips", "root")
+    if not analysed:
+        refuse_options("--no-embeddings projects nothing", "projection")
     opened = [open_run(name) for name in runs]
     first = opened[0]
     folder = dataset_folder(first, root) if clips else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -28,6 +29,16 @@ def sixty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("sixty") / "clips"
     draw_dataset(root, clips=60)
     return root
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """Undo what a command in this process changes in the package's logging."""
+    logger = logging.getLogger("actionvit")
+    before, propagate, level = list(logger.handlers), logger.propagate, logger.level
+    yield
+    logger.handlers, logger.propagate = before, propagate
+    logger.setLevel(level)
 
 
 @pytest.fixture

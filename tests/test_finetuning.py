@@ -639,14 +639,16 @@ def test_the_report_compares_a_fine_tuned_run_with_a_probe(dataset: Dataset, wei
 
 def test_options_that_do_nothing_are_named(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
     idle = ["--no-augment", "--no-flip-class", "nonsense", "--activation-checkpointing", "--stochastic-depth", "0.2"]
+    idle += ["--layer-decay", "0.5"]
     result = invoke(*command(dataset, weights, tmp_path, "--epochs", "0", *idle, "--json"))
     assert result.exit_code == 0, result.output
     for name in (
         "--no-flip-class does nothing with --no-augment",
         "--activation-checkpointing does nothing with --train last:1",
+        "--layer-decay does nothing with --train last:1",
     ):
         assert f"warning: {name}" in result.stderr
-    assert "--stochastic-depth does nothing" in result.stderr and result.stderr.count("does nothing") == 3
+    assert "--stochastic-depth does nothing" in result.stderr and result.stderr.count("does nothing") == 4
     used = ["--train", "last:2", "--activation-checkpointing", "--stochastic-depth", "0.2", "--run-name", "two"]
     assert "does nothing" not in invoke(*command(dataset, weights, tmp_path, "--epochs", "0", *used)).stderr
 

@@ -12,6 +12,8 @@ from actionvit.cli import main
 from actionvit.errors import SettingError
 from actionvit.pipeline.datasets import Dataset, load_dataset
 
+pytestmark = pytest.mark.usefixtures("own_logging")
+
 UNUSED = "which {} splits do not use; leave it out, or choose another {}"
 
 
@@ -92,3 +94,35 @@ def test_comparing_all_protocols_uses_each_number_where_it_can(place: Path) -> N
 def test_runs_record_the_numbers_of_their_splits(place: Path, dataset: Dataset) -> None:
     run = av.probe(dataset, cache="cache", head="centroid", protocol="official")
     assert (run.info["spec"]["folds"], run.info["spec"]["test_fraction"]) == (5, 0.3)
+
+
+REFUSED = (
+    ("extract data --address auto", "only --engine ray has a cluster; leave out --address"),
+    ("extract data --engine here --address auto", "only --engine ray has a cluster; leave out --address"),
+    ("extract data --shards 2", "only --engine divides the work; leave out --shards"),
+    ("extract data --encoder x --weights y", "--weights y: only variants take weights; add --variant, or leave it out"),
+    ("report run --device cpu", "only --attention runs an encoder; leave out --device"),
+    ("report run --weights base", "only --attention runs an encoder; leave out --weights"),
+    ("report run --no-thumbnails --root data", "--no-thumbnails reads no clips; leave out --root"),
+    ("report run --no-embeddings --projection tsne", "--no-embeddings projects nothing; leave out --projection"),
+    ("data check data --workers 0", "only --decode decodes videos; leave out --workers"),
+    ("data splits data --protocol official --seed 1", "--protocol official draws nothing; leave out --seed"),
+    (
+        "cache export store -o out --format npy-folder --include layer1",
+        "--format npy-folder writes frame embeddings alone; leave out --include",
+    ),
+)
+
+
+@pytest.mark.parametrize(("command", "error"), REFUSED, ids=[command for command, _ in REFUSED])
+def test_an_option_without_effect_is_refused(command: str, error: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refusal(capsys, *command.split()) == f"Error: {error}"
+
+
+def test_ranges_of_augmentations_that_are_off_are_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = "finetune data --variant tiny --device cpu --no-augment-flip --no-flip-class nothing --color-ops 0"
+    with pytest.raises(SystemExit):  # later, since there is no such class
+        main([*command.split(), "--magnitude", "1"])
+    errors = capsys.readouterr().err
+    assert "warning: --no-flip-class does nothing with --no-augment-flip" in errors
+    assert "warning: --magnitude does nothing with --color-ops 0" in errors
