@@ -48,6 +48,7 @@ FROM_SPEC = (
 FIXED_BY_MVEB = (
     *("head", "features", "views", "balanced", "class_weights", "sampler", "logit_adjust", "grid", "calibrate"),
     *("criterion", "fuse", "seeds", "long_tail", "shots", "focal", "final", "select_on", "folds", "test_fraction"),
+    *("device", "jobs"),
 )
 
 

@@ -111,6 +111,8 @@ REFUSED = (
         "cache export store -o out --format npy-folder --include layer1",
         "--format npy-folder writes frame embeddings alone; leave out --include",
     ),
+    ("probe data --protocol mveb --jobs 4", "--protocol mveb fixes classifier and draws; leave out --jobs"),
+    ("probe data --protocol mveb --device cpu", "--protocol mveb fixes classifier and draws; leave out --device"),
 )
 
 
