@@ -536,7 +536,15 @@ def test_the_epoch_is_selected_on_the_datas_validation_set(dataset: Dataset, wei
     def on_split(name: str, rows: TrainValRows) -> None:
         phases[name] = (set(ids[rows.train]), set(ids[rows.val]))
 
-    changes = {"protocol": "official", "splits": (), "tokens": "fp32", "views": 1, "select_on": "val", "epochs": 1}
+    changes = {
+        "protocol": "official",
+        "folds": None,
+        "splits": (),
+        "tokens": "fp32",
+        "views": 1,
+        "select_on": "val",
+        "epochs": 1,
+    }
     result = train(own, weights, tmp_path, refit=True, on_split=on_split, **changes)
     assert phases == {
         "official-1": (set(train_ids), set(val)),

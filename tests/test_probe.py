@@ -236,7 +236,7 @@ def test_of_several_embeddings_one_is_named(dataset, tmp_path) -> None:
         assert run_command(*where, "--runs", str(tmp_path / f"{size}"), "--size", str(size))[0] == 0
         run = read_run(tmp_path / f"{size}" / "base-linear-grouped")
         assert run.info["store"]["key"]["clip"]["size"] == size
-    with pytest.raises(ActionVitError, match=r"no embeddings of films base clip.size=448"):
+    with pytest.raises(ActionVitError, match=r"no embeddings of films base with --size 448"):
         run_command(*where, "--runs", str(tmp_path / "runs"), "--size", "448")
 
 
@@ -286,7 +286,8 @@ def test_failed_and_missing_videos_get_separate_warnings(dataset, tmp_path) -> N
     where = ["--cache", str(tmp_path / "cache"), "--runs", str(tmp_path / "runs"), "--seeds", "1", "--variant", "tiny"]
     _, output = run_command(str(dataset.root), *where)
     assert f"warning: 1 video is left out: not decodable ({store.folder}/failures.csv)\n" in output
-    remedy = f"run `actionvit extract {dataset.root} --variant tiny`\n"
+    views = "--num-frames 4 --size 224 --num-clips 2"
+    remedy = f"run `actionvit extract {dataset.root} --variant tiny {views}`\n"
     assert f"warning: 2 videos have no tiny embedding and are left out: {remedy}" in output
 
 

@@ -7,10 +7,10 @@ import difflib
 import hashlib
 import logging
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from actionvit.errors import ActionVitError, SettingError
 from actionvit.features.store.keys import FeatureKey, describe, flatten
@@ -98,7 +98,7 @@ def find_store(
     variant: str,
     *,
     names: Sequence[str] = (),
-    root: Path | None = None,
+    root: Path = Path("ROOT"),
     known: Sequence[str] = (),
     **settings: Leaf,
 ) -> FeatureStore:
@@ -114,7 +114,7 @@ def find_store(
         Stores to choose from: a folder or its name, the beginning of a key digest or of the weights' sha256, or the
         weights' recorded name. Names of other variants' stores are ignored.
     root : Path, optional
-        Of the dataset, for the command that the error advises.
+        Folder or list of the dataset, for the command that the error advises.
     known : sequence of str, optional
         The variants that `actionvit extract` takes, for the same.
     **settings
@@ -123,14 +123,15 @@ def find_store(
     Raises
     ------
     ActionVitError
-        If there is none, or several; the error lists the stores, how they differ, and the remedy.
+        If there is none, or several; the error lists the stores, how they differ, and the remedy. A SettingError if the
+        variant has stores, and none with the settings.
     """
     stores = find_stores(cache)
     of_dataset = [store for store in stores if store.dataset == dataset and store.variant == variant]
     if unknown := [name for name in names if not any(_is_named(store, name) for store in stores)]:
         raise SettingError(f"{cache}: no store {unknown[0]!r}; `actionvit cache ls` lists stores")
     named = [store for store in of_dataset if any(_is_named(store, name) for name in names)] or of_dataset
-    matching = [store for store in named if _has_settings(store.key, settings)]
+    matching = [store for store in named if all(_leaf(store.key, name) == value for name, value in settings.items())]
     complete = [store for store in matching if shard_of(store) is None]
     if len(complete) > 1:  # a run that was stopped at once leaves a store without rows
         complete = [store for store in complete if list_parts(store.folder)] or complete
@@ -149,34 +150,41 @@ def find_store(
             f"{cache}: only shards of {dataset} {variant}: join them with `actionvit cache merge "
             f"{joined_folder(matching[:1])}.shard-*`"
         )
-    requested = [f"{name.replace('__', '.')}={value}" for name, value in settings.items()] if of_dataset else []
+    encoder = f"--variant {variant}" if variant in known else "--encoder SRC"
+    options = "".join(f" --{name.replace('_', '-')} {value}" for name, value in _short(settings).items())
+    advice = f"run `actionvit extract {shlex.quote(str(root))} {encoder}{options}`"
+    if named:
+        existing = sorted({_in_words({name: _leaf(store.key, name) for name in settings}) for store in named})
+        raise SettingError(
+            f"{cache}: no embeddings of {dataset} {variant} with {_in_words(settings)}, only with"
+            f" {' or '.join(existing)}; choose from these, or {advice}"
+        )
     cached = sorted({store.variant for store in stores if store.dataset == dataset})
-    root = root or Path("ROOT")
-    command = f"`actionvit extract {root} --variant {variant}`"
-    advice = f"run {command if variant in known else f'`actionvit extract {root} --encoder SRC`'}"
-    raise _no_store(cache, dataset, variant, requested, advice, cached, known)
+    raise _no_store(cache, dataset, variant, advice, cached, known)
 
 
 def _no_store(
-    cache: Path,
-    dataset: str,
-    variant: str,
-    settings: Sequence[str],
-    advice: str,
-    cached: Sequence[str],
-    known: Sequence[str],
+    cache: Path, dataset: str, variant: str, advice: str, cached: Sequence[str], known: Sequence[str]
 ) -> ActionVitError:
-    """Return the error for a variant (with settings) without a store, given the dataset's variants that have one."""
+    """Return the error for a variant without a store, given the dataset's variants that have one."""
     if not cached:
         return ActionVitError(f"no embeddings of {dataset} in {cache}; {advice}")
     others = f"cached for {dataset}: {', '.join(cached)}"
-    if variant in (*known, *cached):
-        return ActionVitError(
-            f"{cache}: no embeddings of {' '.join((dataset, variant, *settings))}, {others}; {advice}"
-        )
+    if variant in known:
+        return ActionVitError(f"{cache}: no embeddings of {dataset} {variant}, {others}; {advice}")
     near = difflib.get_close_matches(variant, [*cached, *known], n=1)
     hint = f"did you mean {near[0]}?" if near else "choose one of these"
     return SettingError(f"variant: no embeddings of {dataset} for {variant!r} in {cache}; {others}; {hint}")
+
+
+def _short(settings: Mapping[str, Leaf]) -> dict[str, Leaf]:
+    """Return settings by the last part of their names: `num_frames` instead of `clip__num_frames`."""
+    return {name.rpartition("__")[2]: value for name, value in settings.items()}
+
+
+def _in_words(settings: Mapping[str, Leaf]) -> str:
+    """Return `num_frames=8 size=224`."""
+    return " ".join(f"{name}={value}" for name, value in _short(settings).items())
 
 
 def distinctions(stores: Sequence[FeatureStore]) -> dict[str, str]:
@@ -201,14 +209,10 @@ def _is_named(store: FeatureStore, name: str) -> bool:
     )
 
 
-def _has_settings(key: FeatureKey, settings: Mapping[str, Leaf]) -> bool:
-    for name, expected in settings.items():
-        value: Any = key.to_dict()
-        for step in name.split("__"):
-            value = value.get(step) if isinstance(value, dict) else None
-        if value != expected:
-            return False
-    return True
+def _leaf(key: FeatureKey, name: str) -> Leaf:
+    """Return the value of a setting such as `clip__num_frames`; None if the key has none of that name."""
+    leaf: Leaf = flatten(key.to_dict()).get(name.replace("__", "."))
+    return leaf
 
 
 def single_store_folder(path: Path) -> Path:

@@ -129,13 +129,6 @@ def make_splits(
         raise ActionVitError(
             f"dataset `{dataset.name}` has no labels: it can be extracted, not split; give a list with labels"
         )
-    given = {"folds": folds, "test_fraction": test_fraction}
-    if unused := [name for name, value in given.items() if value is not None and name not in USED[protocol]]:
-        users = ", ".join(name for name in USED if unused[0] in USED[name])
-        raise SettingError(
-            f"{unused[0]}: got {given[unused[0]]}, which {protocol} splits do not use; leave it out, or choose another"
-            f" protocol= ({users})"
-        )
     if protocol == "official":
         if not dataset.official:
             raise SettingError(
@@ -147,6 +140,14 @@ def make_splits(
                 f"dataset `{dataset.name}` has no test set; give test_split=val to score on its validation set, or"
                 " choose protocol=grouped, stratified or random"
             )
+    given = {"folds": folds, "test_fraction": test_fraction}
+    if unused := [name for name, value in given.items() if value is not None and name not in USED[protocol]]:
+        users = ", ".join(name for name in USED if unused[0] in USED[name])
+        raise SettingError(
+            f"{unused[0]}: got {given[unused[0]]}, which {protocol} splits do not use; leave it out, or choose another"
+            f" protocol= ({users})"
+        )
+    if protocol == "official":
         _warn_of_untrained(dataset, dataset.official)
         return dataset.official
     folds = FOLDS if folds is None else folds

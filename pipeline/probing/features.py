@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from actionvit.errors import ActionVitError
 from actionvit.features.fingerprint import NO_FILE
-from actionvit.features.timesformer.variants import VARIANTS
+from actionvit.features.sampling import ClipSpec
+from actionvit.features.timesformer.variants import VARIANTS, clip_spec
 
 if TYPE_CHECKING:
     from actionvit.features.store.store import FeatureStore
@@ -105,8 +106,9 @@ def stores_of(
     leaves = {"clip__num_frames": chosen.get("num_frames"), "clip__size": chosen.get("size")}
     settings = {name: value for name, value in leaves.items() if value is not None}
     names = chosen.get("stores", ())
+    root = dataset.origin or dataset.root
     return [
-        find_store(cache, dataset.name, variant, names=names, root=dataset.root, known=list(VARIANTS), **settings)
+        find_store(cache, dataset.name, variant, names=names, root=root, known=list(VARIANTS), **settings)
         for variant in variants
     ]
 
@@ -183,11 +185,21 @@ def table_of(dataset: Dataset, store: FeatureStore, videos: Sequence[Video], qua
 
 
 def extract_command(dataset: Dataset, store: FeatureStore) -> str:
-    """Return the command, in backquotes, that embeds a dataset's missing videos with the encoder of a store."""
-    root, source = shlex.quote(str(dataset.origin or dataset.root)), str(store.info.get("weights", "SRC"))
+    """Return the command, in backquotes, that embeds a dataset's missing videos as those of a store."""
+    words = ["actionvit", "extract", str(dataset.origin or dataset.root)]
+    variant, source = VARIANTS.get(store.variant), store.info.get("weights")
     if "family" in store.key.model:  # not a TimeSformer
-        return f"`actionvit extract {root} --encoder {shlex.quote(f'{store.variant}={source}')}`"
-    return f"`actionvit extract {root} --variant {store.variant}`"
+        words += ["--encoder", f"{store.variant}={source or 'SRC'}"]
+    else:
+        words += ["--variant", store.variant]
+        words += ["--weights", str(source)] if source and variant and source != variant.weights else []
+    clip, options = store.key.clip, {"clips": "num-clips", "num_frames": "num-frames"}
+    usual = asdict(clip_spec(store.variant)) if variant else {"sampling": "uniform", "clips": 1, "crops": 1}
+    for name in (field.name for field in fields(ClipSpec)):
+        value = clip.get(name)
+        if value and value != usual.get(name) and (name != "stride" or clip["sampling"] == "dense"):
+            words += [f"--{options.get(name, name)}"] + ([] if value is True else [str(value)])
+    return f"`{shlex.join(words)}`"
 
 
 def coverage(dataset: Dataset, table: FeatureTable) -> dict[str, Any]:

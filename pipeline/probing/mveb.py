@@ -24,7 +24,7 @@ from actionvit.heads.linear import LinearProbe
 from actionvit.heads.selection import SearchResult
 from actionvit.pipeline.datasets.dataset import Dataset
 from actionvit.pipeline.datasets.splits import make_splits
-from actionvit.pipeline.probing.features import FeatureTable
+from actionvit.pipeline.probing.features import FeatureTable, extract_command
 from actionvit.pipeline.probing.results import PlannedRun, ProbeResult, make_result
 from actionvit.pipeline.probing.spec import ProbeSpec
 from actionvit.pipeline.probing.tasks import Fitted, Task
@@ -87,7 +87,7 @@ def probe_mveb(dataset: Dataset, run: PlannedRun) -> ProbeResult:
     (table,), split = run.tables, run.tasks[0].split
     train, test = table.rows(split.train), table.rows(split.test)
     if not len(test) or len(np.unique(table.y[train])) < 2:
-        raise ActionVitError(f"split {split.name}: too few cached videos; run `actionvit extract` for the rest")
+        raise ActionVitError(f"split {split.name}: too few cached videos; run {extract_command(dataset, table.store)}")
     draws = zip(run.tasks, training_draws(table.y[train]), strict=True)
     fitted = [_fit(table, task, train[rows], test) for task, rows in draws]
     result = make_result(dataset, [table], fitted, run.spec, run.suffix)
