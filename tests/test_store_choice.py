@@ -58,6 +58,15 @@ def test_advice_for_an_absent_variant_has_the_views(films: Dataset, capsys: pyte
         av.load_features(films, cache="cache", size=64)
 
 
+def test_a_named_store_of_another_variant_is_refused(films: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    other = write_store(Path("cache"), films, "hr").folder.name
+    code, error = run(capsys, "probe", films.root, "--cache", "cache", "--size", 224, "--store", other)
+    assert (code, error.splitlines()[-1]) == (
+        2,
+        f"error: --store: got {other}, which is not read for films base; leave it out",
+    )
+
+
 def test_advised_extraction_completes_the_same_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

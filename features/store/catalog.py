@@ -128,9 +128,9 @@ def find_store(
     """
     stores = find_stores(cache)
     of_dataset = [store for store in stores if store.dataset == dataset and store.variant == variant]
-    if unknown := [name for name in names if not any(_is_named(store, name) for store in stores)]:
+    if unknown := [name for name in names if not any(is_named(store, name) for store in stores)]:
         raise SettingError(f"{cache}: no store {unknown[0]!r}; `actionvit cache ls` lists stores")
-    named = [store for store in of_dataset if any(_is_named(store, name) for name in names)] or of_dataset
+    named = [store for store in of_dataset if any(is_named(store, name) for name in names)] or of_dataset
     matching = [store for store in named if all(_leaf(store.key, name) == value for name, value in settings.items())]
     complete = [store for store in matching if shard_of(store) is None]
     if len(complete) > 1:  # a run that was stopped at once leaves a store without rows
@@ -150,9 +150,10 @@ def find_store(
             f"{cache}: only shards of {dataset} {variant}: join them with `actionvit cache merge "
             f"{joined_folder(matching[:1])}.shard-*`"
         )
-    encoder = f"--variant {variant}" if variant in known else "--encoder SRC"
     options = "".join(f" --{name.replace('_', '-')} {value}" for name, value in _short(settings).items())
-    advice = f"run `actionvit extract {shlex.quote(str(root))} {encoder}{options}`"
+    place = shlex.quote(str(root))
+    of_variant = f"`actionvit extract {place} --variant {variant}{options}`"
+    advice = f"run {of_variant if variant in known else f'`actionvit extract {place} --encoder SRC{options}`'}"
     if named:
         existing = sorted({_in_words({name: _leaf(store.key, name) for name in settings}) for store in named})
         raise SettingError(
@@ -200,7 +201,8 @@ def distinctions(stores: Sequence[FeatureStore]) -> dict[str, str]:
     return texts
 
 
-def _is_named(store: FeatureStore, name: str) -> bool:
+def is_named(store: FeatureStore, name: str) -> bool:
+    """Return whether a name is one of a store's, as `find_store` takes them."""
     digests = (store.key.digest, store.key.weights)
     return (
         name in (store.folder.name, store.info.get("weights"))

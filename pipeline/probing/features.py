@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, SettingError
 from actionvit.features.fingerprint import NO_FILE
 from actionvit.features.sampling import ClipSpec
 from actionvit.features.timesformer.variants import VARIANTS, clip_spec
@@ -101,16 +101,21 @@ def stores_of(
     dataset: Dataset, variants: Sequence[str], *, cache: Path, **chosen: Unpack[StoreChoice]
 ) -> list[FeatureStore]:
     """Return the store of each variant, as `read_tables` finds them."""
-    from actionvit.features.store.catalog import find_store
+    from actionvit.features.store.catalog import find_store, is_named
 
     leaves = {"clip__num_frames": chosen.get("num_frames"), "clip__size": chosen.get("size")}
     settings = {name: value for name, value in leaves.items() if value is not None}
     names = chosen.get("stores", ())
     root = dataset.origin or dataset.root
-    return [
+    stores = [
         find_store(cache, dataset.name, variant, names=names, root=root, known=list(VARIANTS), **settings)
         for variant in variants
     ]
+    if unused := [name for name in names if not any(is_named(store, name) for store in stores)]:
+        raise SettingError(
+            f"store: got {unused[0]}, which is not read for {dataset.name} {' '.join(variants)}; leave it out"
+        )
+    return stores
 
 
 def tables_of(dataset: Dataset, stores: Sequence[FeatureStore], quantity: Quantity = "clip") -> list[FeatureTable]:
