@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from actionvit.errors import ActionVitError
-from actionvit.features.atomic import make_folder
 from actionvit.features.fingerprint import require_file
-from actionvit.features.store.locks import LOCK, locked
+from actionvit.features.store.locks import locked_folder
 
 INFO = "run.json"
 BUSY = "is training under this run name; wait for it, or choose another run_name="
@@ -63,29 +60,12 @@ def training_folder(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.training")
 
 
-@contextmanager
-def locked_run(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock of a run's name; `RUN.training` beside the run is made for it and removed if it holds no more.
+def locked_run(folder: Path, *, wait: bool = False) -> AbstractContextManager[None]:
+    """Return a context that holds the lock of a run's name, in the folder `RUN.training` beside the run.
 
     Raises
     ------
     ActionVitError
         If another process trains under this name and `wait` is false, or the parent folder is not writable.
     """
-    training = training_folder(folder)
-    with ExitStack() as stack:
-        while True:
-            try:
-                make_folder(training)
-                stack.enter_context(locked(training, wait=wait, busy=BUSY))
-                break
-            except ActionVitError as error:
-                blocked = os.path.lexists(training) and not training.is_dir()
-                if blocked or not isinstance(error.__cause__, (FileNotFoundError, FileExistsError)):
-                    raise  # otherwise the holder removed the folder meanwhile
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # checkpoints of an unfinished training keep the folder
-                (training / LOCK).unlink()
-                training.rmdir()
+    return locked_folder(training_folder(folder), wait=wait, busy=BUSY)

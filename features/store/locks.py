@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from actionvit.errors import ActionVitError
+from actionvit.features.atomic import make_folder
 from actionvit.features.store.lease import Lease
 
 LOCK = "lock"
@@ -51,6 +52,33 @@ def locked(folder: Path, *, wait: bool = False, busy: str = STORE_BUSY) -> Itera
             yield
     finally:
         os.close(handle)  # which releases the lock; the file stays, as removing it would race with the next writer
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path, *, wait: bool = False, busy: str) -> Iterator[None]:
+    """Make a folder and hold its lock; at the end remove both, if the folder holds no more.
+
+    Raises
+    ------
+    ActionVitError
+        As for `locked`, or if the folder cannot be made.
+    """
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                make_folder(folder)
+                stack.enter_context(locked(folder, wait=wait, busy=busy))
+                break
+            except ActionVitError as error:
+                blocked = os.path.lexists(folder) and not folder.is_dir()
+                if blocked or not isinstance(error.__cause__, (FileNotFoundError, FileExistsError)):
+                    raise  # otherwise the last holder removed the folder meanwhile
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # not empty: work to be resumed, or the lock of the next holder
+                (folder / LOCK).unlink()
+                folder.rmdir()
 
 
 def _acquire(path: Path, wait: bool, busy: str) -> tuple[int, bool]:

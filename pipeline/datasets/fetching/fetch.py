@@ -7,7 +7,7 @@ import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from actionvit.errors import ActionVitError, SettingError
 from actionvit.features.atomic import sync
 from actionvit.features.media import VIDEO_SUFFIXES
-from actionvit.features.store.locks import LOCK, locked
+from actionvit.features.store.locks import LOCK, locked_folder
 from actionvit.pipeline.datasets.fetching.download import download
 from actionvit.pipeline.datasets.fetching.unpack import BadArchiveError, Budget, find_bsdtar, unpack
 from actionvit.pipeline.datasets.folder_dataset import is_frame_folder, scan_tree
@@ -216,32 +216,18 @@ def _remove_work_folder(target: Path) -> None:
 
 @contextmanager
 def _work_folder(target: Path, *, wait: bool = True) -> Iterator[Path]:
-    """Hold the lock of the hidden folder beside the target, made anew if another call has removed it meanwhile."""
+    """Hold the lock of the hidden folder beside the target; only downloads to be resumed stay in it."""
     work = target.with_name(f".{target.name}.fetch")
-    with ExitStack() as stack:
-        while True:
-            try:
-                work.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(locked(work, wait=wait, busy=_BUSY))
-                break
-            except OSError as error:
-                raise ActionVitError(
-                    f"data fetch: cannot write `{work}` ({error.strerror}); choose another output="
-                ) from error
-            except ActionVitError as error:
-                if not isinstance(error.__cause__, FileNotFoundError):
-                    raise
+    with locked_folder(work, wait=wait, busy=_BUSY):
         try:
             yield work
         finally:
             for folder in ("unpacked", "ready"):
                 shutil.rmtree(work / folder, ignore_errors=True)
-            with suppress(OSError):  # not empty: downloads to be resumed, or the lock of the next call
+            with suppress(OSError):  # downloads to be resumed stay
                 for path in work.iterdir():
                     if path.name != LOCK:
                         path.rmdir()
-                (work / LOCK).unlink()  # the last entry, so that a waiting call finds a folder without remains
-                work.rmdir()
 
 
 def _is_taken(to: Path) -> bool:
