@@ -14,6 +14,8 @@ from actionvit.features.store.store import FeatureStore
 
 Format = Literal["npz", "h5", "parquet", "safetensors", "npy-folder"]
 FIXED = ("clip", "frame", "index")
+IDENTITY = ("dataset", "variant", "key")
+"""Recorded names that a replaced export must share with the new one."""
 WRITERS: dict[Format, Callable[[Path, formats.Texts, formats.Arrays, str], None]] = {
     "npz": formats.write_npz,
     "h5": formats.write_h5,
@@ -67,7 +69,6 @@ def export_store(
     arrays = {name: formats.Blocks(store, ids, name) for name in dict.fromkeys(names)}
     _check_place(out, store, is_folder=format == "npy-folder")
     restore_folder(out)  # remove the leftovers of a killed export
-    _check_content(out)
     _check_replaceable(out, store, about, overwrite=overwrite)
     with (atomic_folder if format == "npy-folder" else atomic_path)(out) as temporary:
         WRITERS[format](temporary, texts, arrays, json.dumps(about))
@@ -86,16 +87,6 @@ def _check_place(out: Path, store: FeatureStore, *, is_folder: bool) -> None:
         raise ActionVitError(f"{out}: exists and is not a {kind}; choose another output=")
 
 
-def _check_content(out: Path) -> None:
-    """Raise ActionVitError if `out` is a folder with anything that an export does not write."""
-    if not out.is_dir() or not any(out.iterdir()):
-        return
-    written = formats.npy_folder_files(out)
-    for path in sorted(out.rglob("*")):
-        if path.is_symlink() or not (path.is_dir() or path.relative_to(out).as_posix() in written):
-            raise ActionVitError(f"{path}: was not written by an export; move it, or choose another output=")
-
-
 def _check_replaceable(out: Path, store: FeatureStore, about: Mapping[str, object], *, overwrite: bool) -> None:
     """Raise ActionVitError if `out` exists and is neither an earlier export of the store nor an empty folder.
 
@@ -103,11 +94,22 @@ def _check_replaceable(out: Path, store: FeatureStore, about: Mapping[str, objec
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
+    if (foreign := _foreign_file(out)) is not None:
+        raise ActionVitError(f"{foreign}: was not written by an export; move it, or choose another output=")
     new, old = json.loads(json.dumps(about)), formats.read_about(out)
-    if out.is_file() and not {"dataset", "variant", "key"} <= old.keys():
-        raise ActionVitError(f"{out}: was not written by an export; move it, or choose another output=")
-    if not overwrite and any(old.get(name) != new[name] for name in ("dataset", "variant", "key")):
+    if not overwrite and any(old.get(name) != new[name] for name in IDENTITY):
         raise ActionVitError(
             f"{out} exists and is no earlier export of {store.folder}; choose another output=, or overwrite=True to"
             " replace it"
         )
+
+
+def _foreign_file(out: Path) -> Path | None:
+    """Return the first file at or below `out` that no export wrote; None if there is none."""
+    if out.is_file():
+        return None if set(IDENTITY) <= formats.read_about(out).keys() else out
+    written = formats.npy_folder_files(out)
+    for path in sorted(out.rglob("*")):
+        if path.is_symlink() or not (path.is_dir() or path.relative_to(out).as_posix() in written):
+            return path
+    return None
