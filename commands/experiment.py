@@ -65,16 +65,14 @@ class ExperimentOptions:
         from actionvit.pipeline.probing.features import stores_of
 
         dataset = self.data.open()
-        for store in stores_of(dataset, [self.variant], cache=self.cache, **self.stored):
-            warn_of_missing(dataset, store)
+        (store,) = stores_of(dataset, [self.variant], cache=self.cache, **self.stored)
+        warn_of_missing(dataset, store)
         with progress(name, "head") as advance:
             yield Experiment(
                 dataset=dataset,
-                variant=self.variant,
-                cache=self.cache,
+                store=store,
                 folder=self.out or Path("experiments-output") / f"{dataset.name}-{name}",
                 base=replace(self.base, seeds=self.seeds),
-                stored=self.stored,
                 jobs=self.jobs,
                 command=["actionvit", *sys.argv[1:]],
                 on_head=advance,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from fake_features import write_dataset, write_store
 import actionvit as av
 from actionvit.cli import main
 from actionvit.errors import SettingError
+from actionvit.features.store import catalog
+from actionvit.features.store.store import FeatureStore
 from actionvit.pipeline.datasets import Dataset
 from actionvit.pipeline.datasets.synthetic.dataset import write_avi
 
@@ -91,3 +94,17 @@ def test_advised_extraction_completes_the_same_store(
     assert run(capsys, *shlex.split(advice), "--cache", "cache", "--workers", 0)[0] == 0
     assert len(list((tmp_path / "cache").glob("*/*/key.json"))) == 1, "no other store"
     assert "left out" not in run(capsys, *probe)[1]
+
+
+def test_an_experiment_looks_for_its_store_once(films: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    lookups: list[str] = []
+    real = catalog.find_store
+
+    def counted(*args: Any, **kwargs: Any) -> FeatureStore:
+        lookups.append(args[2])
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(catalog, "find_store", counted)
+    with pytest.raises(SystemExit) as ended:
+        main(["experiment", "splits", str(films.root), "--cache", "cache", "--size", "224", "--seeds", "1"])
+    assert ended.value.code == 0 and lookups == ["base"]

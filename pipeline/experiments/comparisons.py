@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from actionvit.heads.saving import HeadName
 from actionvit.pipeline.datasets.dataset import Dataset
@@ -25,25 +26,26 @@ from actionvit.pipeline.experiments.grids import (
 )
 from actionvit.pipeline.experiments.sharding import shard_row
 from actionvit.pipeline.experiments.tables import WrittenTable, curves_figure, histograms_figure, write_table
-from actionvit.pipeline.probing.features import StoreChoice, read_tables
+from actionvit.pipeline.probing.features import tables_of
 from actionvit.pipeline.probing.spec import ProbeSpec, features_of
 from actionvit.pipeline.runs import Run, training_sizes
 from actionvit.text import pluralize
+
+if TYPE_CHECKING:
+    from actionvit.features.store.store import FeatureStore
 
 CLIPS_AXES = ("training clips per class", "top-1, %")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
-    """Probes of one dataset and variant, and the folder that their table is written to."""
+    """Probes of one dataset and store, and the folder that their table is written to."""
 
     dataset: Dataset
-    variant: str
-    cache: Path
+    store: FeatureStore
     folder: Path
     base: ProbeSpec
     """Settings that the probes share."""
-    stored: StoreChoice = field(default_factory=StoreChoice)
     jobs: int = 2
     command: Sequence[str] = ()
     """The command line, for the table's provenance."""
@@ -94,7 +96,7 @@ class Experiment:
             splits_cells(self.dataset, base), lambda cell, run: {**row_of(cell, run), **unevenness_of(run)}
         )
         protocols = self._write("splits", rows, "One head under every protocol; leaking sources raise its accuracy.")
-        (table,) = read_tables(self.dataset, [self.variant], cache=self.cache, quantity=base.features, **self.stored)
+        (table,) = tables_of(self.dataset, [self.store], base.features)
         spec = with_protocol(replace(base, seeds=1), self.base.protocol or default_protocol(self.dataset))
         results = [
             shard_row(self.dataset, table, spec, shards=shards, how=how)
@@ -130,12 +132,10 @@ class Experiment:
         for cell, run in run_cells(
             self.dataset,
             cells,
-            variant=self.variant,
-            cache=self.cache,
+            store=self.store,
             runs=self.folder / "runs",
             jobs=self.jobs,
             on_head=self.on_head,
-            **self.stored,
         ):
             rows.append(make_row(cell, run))
             predicted.append((cell.labels, run.predictions, training_sizes(run.metrics)))
@@ -149,7 +149,7 @@ class Experiment:
     def _write(self, name: str, rows: Sequence[Row], caption: str, lines: Sequence[str] = ()) -> WrittenTable:
         protocol = protocol_of(self.dataset, self.base) if name != "splits" else "several"
         full = (
-            f"{caption} {self.dataset.name}, {self.variant}, protocol {protocol},"
+            f"{caption} {self.dataset.name}, {self.store.variant}, protocol {protocol},"
             f" {pluralize(self.base.seeds or 1, 'seed')}."
             " Percent: mean ± standard deviation between splits [95 % interval clustered by source]."
         )

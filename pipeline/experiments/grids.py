@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,16 @@ from actionvit.evaluation.summary import rounded
 from actionvit.heads.saving import HeadName, head_class
 from actionvit.pipeline.datasets.dataset import Dataset, Protocol
 from actionvit.pipeline.datasets.splits import default_protocol, with_protocol
-from actionvit.pipeline.probing.features import FeatureTable, Quantity, StoreChoice, read_tables
+from actionvit.pipeline.probing.features import FeatureTable, Quantity, tables_of
 from actionvit.pipeline.probing.probe import probe
 from actionvit.pipeline.probing.results import ProbeResult, check_own, ensure_run, run_name
 from actionvit.pipeline.probing.spec import ProbeSpec, features_of
 from actionvit.pipeline.probing.subsets import tail_ranks
 from actionvit.pipeline.probing.tasks import plan
 from actionvit.pipeline.runs import Run, design_of, training_sizes
+
+if TYPE_CHECKING:
+    from actionvit.features.store.store import FeatureStore
 
 Row = dict[str, Any]
 
@@ -122,12 +125,10 @@ def run_cells(
     dataset: Dataset,
     cells: Sequence[Cell],
     *,
-    variant: str,
-    cache: Path,
+    store: FeatureStore,
     runs: Path,
     jobs: int = 2,
     on_head: Callable[[int, int], None] = lambda done, total: None,
-    **chosen: Unpack[StoreChoice],
 ) -> Iterator[tuple[Cell, Run]]:
     """Yield each cell with its run, in order; a run below `runs` with the same settings and data is reused.
 
@@ -137,26 +138,24 @@ def run_cells(
     ----------
     dataset : Dataset
     cells : sequence of Cell
-    variant : str
-        The encoder of the embeddings.
-    cache, runs : Path
-        Folders of the cache and of the runs.
+    store : FeatureStore
+        The embeddings.
+    runs : Path
+        Folder of the runs.
     jobs : int
         Threads, each working on one split.
     on_head : callable
         Called with the number of finished heads, one per cell and split, and of all heads.
-    **chosen
-        The fields of `StoreChoice`, to choose among several stores of the variant.
     """
-    check_own(runs / run_name(variant, cell.spec) for cell in cells)
-    stores: dict[Quantity, FeatureTable] = {}
+    check_own(runs / run_name(store.variant, cell.spec) for cell in cells)
+    tables: dict[Quantity, FeatureTable] = {}
     sizes = [len(plan(dataset, cell.spec)) for cell in cells]
     for number, cell in enumerate(cells):
         before = sum(sizes[:number])
         quantity = cell.spec.features
-        if quantity not in stores:
-            stores[quantity] = read_tables(dataset, [variant], cache=cache, quantity=quantity, **chosen)[0]
-        table = stores[quantity]
+        if quantity not in tables:
+            (tables[quantity],) = tables_of(dataset, [store], quantity)
+        table = tables[quantity]
 
         def make(cell: Cell = cell, table: FeatureTable = table, before: int = before) -> ProbeResult:
             (result,) = probe(
@@ -166,8 +165,8 @@ def run_cells(
             )
             return result
 
-        folder = runs / run_name(variant, cell.spec)
-        run, _ = ensure_run(folder, cell.spec, dataset, table.store, table.id.tolist(), make)
+        folder = runs / run_name(store.variant, cell.spec)
+        run, _ = ensure_run(folder, cell.spec, dataset, store, table.id.tolist(), make)
         on_head(before + sizes[number], sum(sizes))
         yield cell, run
 
