@@ -17,8 +17,10 @@ class _Permuter(Protocol):
 def grouped_folds(y: ArrayLike, groups: ArrayLike, *, folds: int, random: _Permuter) -> NDArray[np.intp]:
     """Return the fold of each row, (n,), such that groups stay whole and classes are spread evenly.
 
-    Groups, largest first and shuffled among equals, go to the fold that has least of their classes. (scikit-learn's
-    StratifiedGroupKFold is similar, but before 1.8 its shuffling undid the balance: its pull request 32540.)
+    Groups, largest first and shuffled among equals, go to the fold that has least of their classes; ties go to
+    the fold with the smallest sum of class fractions, then to the first. The order of the classes does not matter.
+    (scikit-learn's StratifiedGroupKFold is similar, but before 1.8 its shuffling undid the balance: its pull request
+    32540.)
 
     Parameters
     ----------

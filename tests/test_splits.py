@@ -67,6 +67,17 @@ def test_only_ids_and_the_seed_decide(films, protocol):
     assert make_splits(elsewhere, protocol, seed=3) == made
 
 
+@pytest.mark.parametrize("protocol", ["grouped", "random"])
+def test_names_of_classes_do_not_change_a_split(films, protocol):
+    tied = dataset([(f"{n:03}", f"c{n % 6}", f"film{n // 3}") for n in range(180)])  # all counts tie
+    for data in (films, tied):
+        names = dict(zip(data.class_names, reversed(data.class_names), strict=True))
+        renamed = dataset([(video.id, names[video.label], video.source) for video in data.videos])
+        for seed in range(5):
+            made = make_splits(data, protocol, seed=seed)
+            assert [split.test for split in make_splits(renamed, protocol, seed=seed)] == [s.test for s in made]
+
+
 def test_repeats_do_not_depend_on_how_many_there_are(films):
     for protocol in ("stratified", "random"):
         assert make_splits(films, protocol, folds=6)[:2] == make_splits(films, protocol, folds=2)

@@ -95,6 +95,8 @@ def make_splits(
 ) -> tuple[Split, ...]:
     """Return the splits of a protocol; they depend only on ids, labels, sources and the seed.
 
+    Names of classes do not matter to `grouped` and `random`; `stratified` draws classes in the order of their names.
+
     Parameters
     ----------
     dataset : Dataset
