@@ -74,8 +74,10 @@ def probe(
     from actionvit.pipeline.probing.probe import probe as run_stage
     from actionvit.pipeline.probing.results import planned_runs, reserved_runs
     from actionvit.pipeline.probing.spec import ProbeSpec
+    from actionvit.pipeline.run_folder import check_run_name
     from actionvit.settings import make_spec
 
+    check_run_name(run_name)
     names = [variant] if isinstance(variant, str) else list(dict.fromkeys(variant))
     if balanced:
         settings["class_weight"] = _balanced(settings)
@@ -151,9 +153,10 @@ def finetune(
     from actionvit.pipeline.finetuning.run_writer import run_name as default_name
     from actionvit.pipeline.finetuning.settings import FinetuneSettings, make_finetune_spec
     from actionvit.pipeline.finetuning.split import TrainingContext
-    from actionvit.pipeline.run_folder import training_folder
+    from actionvit.pipeline.run_folder import check_run_name, training_folder
     from actionvit.settings import make_spec
 
+    check_run_name(run_name)
     if balanced:
         settings["class_weight"] = _balanced(settings)
     device, resolved = resolve_device(device, precision)

@@ -9,7 +9,6 @@ import click
 
 from actionvit.commands.command import Command
 from actionvit.commands.options import (
-    PATH,
     device_option,
     echo_json,
     json_option,
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command, examples="actionvit attention video.mp4 --variant base -o attention/")
-@click.argument("videos", nargs=-1, required=True, type=PATH, metavar="VIDEO...")
+@click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True), metavar="VIDEO...")
 @variant_option
 @weights_option
 @spec_object("views", ViewSettings, "num_frames", "size", "sampling", "stride")

@@ -48,13 +48,15 @@ encoder_options = packed(
 
 def _by_variant(texts: Sequence[str], variants: Sequence[str]) -> dict[str, str]:
     """Return variant -> weights, from `SRC` (for a single variant) or `VARIANT=SRC`."""
-    sources = {}
+    sources: dict[str, str] = {}
     for text in texts:
         variant, equals, source = text.partition("=")
-        if equals and variant in variants:
+        if not (equals and variant in variants) and len(variants) == 1:
+            variant, source = variants[0], text
+        if variant in sources:
+            raise click.UsageError(f"--weights {text}: {variant} has the weights {sources[variant]} already; give one")
+        if variant in variants:
             sources[variant] = source
-        elif len(variants) == 1:
-            sources[variants[0]] = text
         elif not variants:
             raise click.UsageError(f"--weights {text}: only variants take weights; add --variant, or leave it out")
         else:

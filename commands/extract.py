@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from actionvit.commands.command import Command, is_verbose, refuse_options, usage_errors, warn
+from actionvit.commands.command import Command, is_verbose, refuse_options, usage_errors, warn, with_options
 from actionvit.commands.dataset_options import DatasetOptions, dataset_options
 from actionvit.commands.encoder_options import encoder_options
 from actionvit.commands.options import (
@@ -24,6 +24,7 @@ from actionvit.commands.options import (
 )
 from actionvit.commands.progress import progress
 from actionvit.commands.spec_options import spec_object
+from actionvit.errors import SettingError
 from actionvit.features.decoding.policy import DecodePolicy
 from actionvit.features.view_settings import ViewSettings
 from actionvit.text import pluralize
@@ -35,14 +36,17 @@ if TYPE_CHECKING:
     from actionvit.pipeline.extraction.summary import Summary
 
 
-def _shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+def _shard(ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int] | None:
     """Parse `i/n`, or take it from a scheduler's variables."""
     if value is None:
         return None
     if value == "auto":
         from actionvit.pipeline.extraction.shards import shard_from_environment
 
-        shard, scheduler = shard_from_environment()
+        try:
+            shard, scheduler = shard_from_environment()
+        except SettingError as error:
+            raise SettingError(with_options(str(error), ctx.command)) from error
         click.echo(f"shard {shard[0]} of {shard[1]}, from {scheduler}", err=True)
         return shard
     part, _, parts = value.partition("/")

@@ -125,10 +125,11 @@ def command(
     from actionvit.pipeline.finetuning.run import finetune_run
     from actionvit.pipeline.finetuning.run_writer import run_name as default_name
     from actionvit.pipeline.finetuning.split import TrainingContext
-    from actionvit.pipeline.run_folder import training_folder
+    from actionvit.pipeline.run_folder import check_run_name, training_folder
 
     if resume and restart:
         raise click.UsageError("--resume and --restart exclude each other; give one of them")
+    check_run_name(run_name)
     loss = settings.training.loss
     if balanced and loss.class_weight not in ("none", "balanced"):
         raise click.UsageError("--balanced is --class-weight balanced; give one of them")

@@ -70,7 +70,8 @@ def numbers(kind: Callable[[str], Any], minimum: float = 1) -> Callable[..., tup
         except ValueError:
             values = ()
         if words and (not values or not all(minimum <= value <= MAXIMUM for value in values)):
-            expected = f"numbers of at least {minimum:g} and at most {MAXIMUM:,}, such as 4,8"
+            example = max(minimum, 4)
+            expected = f"numbers of at least {minimum:g} and at most {MAXIMUM:,}, such as {example:g},{2 * example:g}"
             raise click.BadParameter(f"got {','.join(words)!r}, expected {expected}")
         return values
 
@@ -82,8 +83,9 @@ def words(choices: Sequence[str] | None = None) -> Callable[..., tuple[str, ...]
 
     def parse(_ctx: click.Context, _param: click.Parameter, words: Sequence[str]) -> tuple[str, ...]:
         values = tuple(dict.fromkeys(part.strip() for text in words for part in text.split(",") if part.strip()))
-        if choices is not None and (set(values) - set(choices) or (words and not values)):
-            raise click.BadParameter(f"got {','.join(words)!r}, expected some of {', '.join(choices)}")
+        if (words and not values) or (choices is not None and set(values) - set(choices)):
+            expected = f"some of {', '.join(choices)}" if choices is not None else "a word, or several such as A,B"
+            raise click.BadParameter(f"got {','.join(words)!r}, expected {expected}")
         return values
 
     return parse

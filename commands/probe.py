@@ -104,9 +104,11 @@ def command(
     from actionvit.pipeline.probing.mveb import planned_mveb, probe_mveb
     from actionvit.pipeline.probing.probe import probe
     from actionvit.pipeline.probing.results import planned_runs, reserved_runs
+    from actionvit.pipeline.run_folder import check_run_name
 
     if protocol == "mveb":
         refuse_options("--protocol mveb fixes classifier and draws", *FIXED_BY_MVEB)
+    check_run_name(run_name)
     dataset = data.open()
     if protocol == "mveb":
         mveb, spec = True, replace(spec, protocol="official", seeds=1)
@@ -116,8 +118,6 @@ def command(
         raise click.UsageError("--fuse joins several variants' heads; name them with --variant A --variant B")
     if balanced and class_weights:
         raise click.UsageError("--balanced is --class-weight balanced; give one of them")
-    if run_name and Path(run_name).name != run_name:
-        raise click.UsageError(f"--run-name: got {run_name!r}, expected a name; --runs sets the folder")
     automatic = spec.device == "auto" and "device" not in head_class(spec.head)().get_params()
     spec = replace(spec, device=resolve_device("cpu" if automatic else spec.device, "fp32")[0])
     weightings = dict.fromkeys(("balanced",) if balanced else class_weights or ("none",))

@@ -30,7 +30,7 @@ from actionvit.commands.progress import progress, stages
 from actionvit.commands.spec_options import spec_object, spec_values
 from actionvit.features.view_settings import ViewSettings
 from actionvit.pipeline.probing.spec import ProbeSpec
-from actionvit.text import duration
+from actionvit.text import duration, pluralize
 
 if TYPE_CHECKING:
     from actionvit.features.decoding.policy import DecodingOptions
@@ -173,7 +173,7 @@ def _plan_record(planned: Sequence[Planned], estimate: Estimate | None) -> dict[
 
 def _print_plan(dataset: Dataset, planned: Sequence[Planned], estimate: Estimate | None, device: str) -> None:
     """Print cached and missing videos per setting, and an estimate of the time from a rate measured here."""
-    click.echo(f"{dataset.name}: {len(dataset.videos)} videos, {len(planned)} settings")
+    click.echo(f"{dataset.name}: {pluralize(len(dataset.videos), 'video')}, {pluralize(len(planned), 'setting')}")
     for setting in planned:
         todo = (
             f"{setting.todo} to embed, {setting.todo * setting.gmac:,.0f} GMAC" if setting.todo else "nothing to embed"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, SettingError
 from actionvit.features.hf_folder import PROCESSOR_FILES
 
 logger = logging.getLogger(__name__)
@@ -36,11 +36,15 @@ def fetch(repo: str) -> Path:
     ActionVitError
         If the hub cannot be reached, or has no such repository, or no weights in it; with the remedy.
     """
-    if folder := cached(repo):
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        folder = cached(repo)
+    except HFValidationError as error:
+        raise SettingError(f"weights {repo}: no such folder; give a local folder or a hub id, OWNER/NAME") from error
+    if folder:
         _fetch_processor(repo, folder.name)
         return folder
-    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
-
     if problem := _unreachable():
         raise ActionVitError(
             f"weights {repo}: not in the local cache, and the hub cannot be reached ({problem}); {_REMEDY}"

@@ -7,12 +7,18 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, SettingError
 from actionvit.features.fingerprint import require_file
 from actionvit.features.store.locks import locked_folder
 
 INFO = "run.json"
 BUSY = "is training under this run name; wait for it, or choose another run_name="
+
+
+def check_run_name(name: str | None) -> None:
+    """Raise SettingError if a run's name is a path, or empty; None stands for the default name."""
+    if name is not None and (name == ".." or Path(name).name != name or not name):
+        raise SettingError(f"run_name: got {name!r}, expected a name; runs= sets the folder")
 
 
 def check_place(folder: Path, *, overwrite: bool, dataset: str = "", differences: str = "") -> None:

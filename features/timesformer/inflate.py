@@ -83,7 +83,9 @@ def inflate(source: Path, out: Path) -> TimeSformerConfig:
     """
     name = str(source)
     if not (source / "model.safetensors").is_file():
-        raise ActionVitError(f"{source}: not a folder with config.json and model.safetensors")
+        raise ActionVitError(
+            f"{source}: not a folder with config.json and model.safetensors; give that of an image ViT or CLIP"
+        )
     config = read_json(source / "config.json", name)
     processor_file, processor = read_processor(source, name)
     tensors, _ = load_tensors(source / "model.safetensors")

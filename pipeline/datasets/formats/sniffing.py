@@ -132,7 +132,7 @@ def read_lists_in(root: Path, format: str | None = None) -> Listing | None:
     if format in (None, "list", "frame-list"):
         return _generic_lists(root, by_format.get("", []), format)
     if format in ("ssv2", "diving48", "jester", "kinetics", "videofolder"):
-        raise ActionVitError(f"dataset: no {format} lists in `{root}`; put them there or choose another format=")
+        raise SettingError(f"dataset: no {format} lists in `{root}`; put them there or choose another format=")
     return None
 
 
