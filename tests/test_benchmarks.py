@@ -112,11 +112,19 @@ def test_the_scale_benchmark_measures_and_simulates(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_growth_benchmark_fits_powers(tmp_path: Path) -> None:
-    result = bench("bench_growth.py", tmp_path, "--small", "--stages", "folds", "linear grid")
-    assert set(result["stages"]) == {"folds", "linear grid"}
+    result = bench("bench_growth.py", tmp_path, "--small")
+    assert len(result["stages"]) == 13
+    assert set(result["stages"]["extract"]) == {"videos", "views"}
+    assert set(result["stages"]["linear grid"]) == {"videos", "classes", "width"}
     for curves in result["stages"].values():
-        assert set(curves) == {"videos", "classes", "width"}
-        assert all(row["seconds"] >= 0 for curve in curves.values() for row in curve["rows"])
+        for name, curve in curves.items():
+            assert [row[name] for row in curve["rows"]] == {
+                "videos": [60, 120],
+                "classes": [3, 6],
+                "width": [8, 16],
+                "views": [1, 3],
+            }[name]
+            assert all(row["seconds"] >= 0 for row in curve["rows"])
 
 
 def test_growth_power_is_the_slope_of_the_logarithms(monkeypatch) -> None:
