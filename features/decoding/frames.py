@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pickle import PickleBuffer
@@ -74,4 +75,5 @@ class Frames:
 
 
 def _frames(data: Any, shape: tuple[int, ...], index: bytes, about: tuple[Any, ...]) -> Frames:
-    return Frames(np.frombuffer(data, np.uint8).reshape(shape), np.frombuffer(index, np.int64), *about)
+    pixels = np.frombuffer(data, np.uint8, math.prod(shape))  # a buffer of shared memory may be longer
+    return Frames(pixels.reshape(shape), np.frombuffer(index, np.int64), *about)

@@ -67,7 +67,7 @@ class BufferPool:
         self.free.remove(slot)
         descriptor = self._descriptors.pop(slot, None)
         dropped, self._dropped = tuple(self._dropped), []
-        return Slot(slot, array.nbytes, 0 if descriptor is None else len(self._maps[slot]), dropped), descriptor
+        return Slot(slot, 0 if descriptor is None else len(self._maps[slot]), dropped), descriptor
 
     def _create(self, size: int) -> int:
         """Make a slot, in place of the largest of the free ones, which are all too small."""

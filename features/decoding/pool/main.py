@@ -50,7 +50,7 @@ def _answer(connection: Connection, buffers: BufferPool, decoder: RequestDecoder
         except MemoryError:
             result = failure(request, "memory", OUT_OF_MEMORY, result.frames.backend)
     message = pickle.dumps(result, 5, buffer_callback=lambda pixels: None)  # which are not in the message
-    connection.send((time.monotonic(), message, slot))
+    connection.send_bytes(pickle.dumps((time.monotonic(), message, slot)))
     if descriptor is not None:
         reduction.send_handle(connection, descriptor, os.getppid())
         os.close(descriptor)

@@ -65,8 +65,6 @@ class Slot(NamedTuple):
     """The piece of shared memory that holds a result's pixels."""
 
     number: int
-    nbytes: int
-    """Size of the pixels."""
     new_bytes: int
     """Size of the slot if it is new (its file descriptor follows), else 0."""
     dropped: tuple[int, ...]

@@ -12,10 +12,10 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import replace
-from multiprocessing.connection import wait
+from selectors import EVENT_READ, DefaultSelector
 from types import TracebackType
 
 from actionvit.features.decoding.policy import DecodePolicy, decoder_version
@@ -107,6 +107,7 @@ class _Pool:
         self._count = count
         self._timeout = timeout
         self._workers: list[Worker] = []
+        self._selector = DefaultSelector()
         self._backlog: deque[tuple[int, DecodeRequest]] = deque()
         self._retries: deque[tuple[int, DecodeRequest]] = deque()
         """Requests whose worker was killed once: each is tried again with no other worker beside it."""
@@ -123,6 +124,7 @@ class _Pool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end_workers()
+        self._selector.close()
 
     @property
     def pending(self) -> int:
@@ -152,17 +154,17 @@ class _Pool:
 
     def _feed(self) -> None:
         """Send requests to workers with room in their queues; start workers while all are busy."""
-        busy = any(worker.queue for worker in self._workers)
-        if self._retries and not busy:
-            self._end_workers()  # they hold memory
-            self._workers.append(Worker(self._config))
-            self._workers[0].send(*self._retries.popleft())
-            return
-        if self._retries or any(task.number in self._retried for worker in self._workers for task in worker.queue):
-            return
+        if self._retried:
+            queued = [task.number for worker in self._workers for task in worker.queue]
+            if self._retries and not queued:
+                self._end_workers()  # they hold memory
+                self._start_worker().send(*self._retries.popleft())
+                return
+            if self._retries or not self._retried.isdisjoint(queued):
+                return
         while self._backlog:
             if len(self._workers) < self._count and all(worker.queue for worker in self._workers):
-                self._workers.append(Worker(self._config))
+                self._start_worker()
             fresh = [worker for worker in self._workers if worker.answered + len(worker.queue) < RECYCLE]
             worker = min(fresh, key=lambda worker: len(worker.queue), default=None)
             if worker is None or len(worker.queue) >= PREFETCH:
@@ -174,7 +176,7 @@ class _Pool:
         self._feed()
         first = min(worker.busy_since for worker in self._workers if worker.queue) + self._timeout
         ready = self._poll(max(first - time.monotonic(), min(GRACE, self._timeout)))
-        for worker in [worker for worker in self._workers if worker.socket in ready]:
+        for worker in ready:
             if not self._receive(worker):
                 self._handle_death(worker)
         if ready:  # a deadline may depend on a message: read them all first
@@ -185,21 +187,20 @@ class _Pool:
                 worker.check_started()
                 self._replace(worker, "timeout", f"not decoded within {self._timeout:g} s")
 
-    def _poll(self, seconds: float) -> set[object]:
-        """Wait for messages of workers, at most so many seconds; return the sockets that have some.
+    def _poll(self, seconds: float) -> list[Worker]:
+        """Wait for messages of workers, at most so many seconds; return the workers that have sent some.
 
         Time beyond the requested wait (the process was suspended or got no processor) does not count towards
         timeouts. Short waits limit how much of a suspension is missed.
         """
-        sockets = [worker.socket for worker in self._workers]
         self._exclude_suspended_time(GRACE)  # the consumer's time since the last poll
-        ready: Sequence[object] = ()
+        ready: list[Worker] = []
         while seconds > 0 and not ready:
             step = min(seconds, POLL_SECONDS)
-            ready = wait(sockets, step)
+            ready = [key.data for key, _ in self._selector.select(step)]
             self._exclude_suspended_time(step)
             seconds -= step
-        return set(ready)
+        return ready
 
     def _exclude_suspended_time(self, expected: float) -> None:
         """Count no more than `expected` seconds since the last poll towards the workers' timeouts."""
@@ -243,14 +244,23 @@ class _Pool:
 
     def _replace(self, worker: Worker, reason: Reason | None = None, detail: str = "") -> None:
         """End a worker; with a reason, its first request has failed. The others go back into the backlog."""
-        worker.end()
-        self._workers.remove(worker)
+        self._end_worker(worker)
         if reason is not None:
             task = worker.queue.popleft()
             self._results[task.number] = failure(task.request, reason, detail, self._config.policy.backend)
         self._backlog.extendleft((task.number, task.request) for task in reversed(worker.queue))
 
     def _end_workers(self) -> None:
-        for worker in self._workers:
-            worker.end()
-        self._workers.clear()
+        for worker in list(self._workers):
+            self._end_worker(worker)
+
+    def _start_worker(self) -> Worker:
+        worker = Worker(self._config)
+        self._workers.append(worker)
+        self._selector.register(worker.socket, EVENT_READ, worker)
+        return worker
+
+    def _end_worker(self, worker: Worker) -> None:
+        self._workers.remove(worker)
+        self._selector.unregister(worker.socket)
+        worker.end()
