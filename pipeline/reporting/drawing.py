@@ -130,7 +130,9 @@ def drawn(size: tuple[float, float], draw: Draw, layout: str | None = "constrain
         figure = Figure(figsize=size, layout=layout)  # type: ignore[arg-type]
         draw(figure)
         if layout:
-            figure.draw_without_rendering()
+            engine = figure.get_layout_engine()
+            assert engine is not None
+            engine.execute(figure)
             figure.set_layout_engine("none")
         return figure
 
