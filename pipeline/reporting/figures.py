@@ -14,6 +14,7 @@ from actionvit.pipeline.reporting.text import fraction_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import PolyCollection
     from matplotlib.figure import Figure
 
     from actionvit.pipeline.reporting.curves import Chart
@@ -85,7 +86,8 @@ def classes_figure(rows: Mapping[str, Sequence[ClassRow]], class_names: Sequence
             y = np.array([place - 0.4 + height * (run + 0.5) for place, _ in marks])
             recall = np.array([100 * (row.recall or 0.0) for _, row in marks])
             ends = np.array([row.recall_ci95 for _, row in marks]).reshape(-1, 2)
-            axes.barh(y, recall, height * 0.88, color=style["color"], alpha=0.3, linewidth=0)
+            # One collection: matplotlib draws a bar of its own as slowly as a line of text.
+            axes.add_collection(_bars(y, recall, height * 0.88, color=style["color"], alpha=0.3, linewidth=0))
             axes.errorbar(
                 recall, y, xerr=_errors(recall, ends), linestyle="", elinewidth=0.9, label=plain_text(name), **style
             )
@@ -272,6 +274,15 @@ def projection_figure(
         figure.legend(handles=[correct, wrong], loc="outside upper left", ncols=2)
 
     return drawn((7.0, 5.6), draw)
+
+
+def _bars(y: NDArray[np.float64], x: NDArray[np.float64], height: float, **style: Any) -> PolyCollection:
+    """Return horizontal bars of lengths `x`, centered at `y`."""
+    from matplotlib.collections import PolyCollection
+
+    zero, low, high = np.zeros_like(x), y - height / 2, y + height / 2
+    corners = np.stack([zero, low, x, low, x, high, zero, high], axis=-1)
+    return PolyCollection(list(corners.reshape(-1, 4, 2)), **style)
 
 
 def _errors(middle: NDArray[np.float64], ends: NDArray[np.float64]) -> NDArray[np.float64]:
