@@ -24,6 +24,7 @@ from pathlib import Path
 
 import machine
 import numpy as np
+from bench_report import draw_run
 
 HERE = Path(__file__).resolve().parent
 
@@ -189,44 +190,13 @@ def store_key():
 def reporting(stage: str, sizes: Sizes, folder: Path) -> Callable[[], object]:
     """Compute the metrics of a run, one test result per video, or write its report."""
     from actionvit.pipeline.reporting import writer
-    from actionvit.pipeline.runs import Predictions, measure, write_run
+    from actionvit.pipeline.runs import measure, read_run
 
     writer.LARGE = sys.maxsize  # draw in this process
-    _, y, source = embeddings(replace(sizes, width=1))
-    rng = np.random.default_rng(0)
-    scores = rng.random((sizes.videos, sizes.classes), dtype=np.float32)
-    scores[np.arange(sizes.videos), y] += 0.5
-    scores /= scores.sum(axis=1, keepdims=True)
-    predictions = Predictions(
-        id=np.array([f"class_{label:04}/clip_{number:07}.avi" for number, label in enumerate(y)]),
-        split=np.array([f"grouped-{number % 3 + 1}" for number in source]),
-        true=y.astype(np.int64),
-        scores=scores,
-        source=np.array([f"film {number}" for number in source]),
-        class_names=tuple(f"class_{number:04}" for number in range(sizes.classes)),
-    )
-    sizes_of_training = dict.fromkeys(predictions.split_names, 2 * sizes.videos // 3)
+    draw_run(folder / "run", classes=sizes.classes, clips=sizes.videos)
+    run = read_run(folder / "run")
     if stage == "metrics":
-        return lambda: measure(predictions, n_train=sizes_of_training)
-    run = write_run(
-        folder / "run",
-        info={
-            "variant": "base",
-            "gmac": 1.0,
-            "dataset": {"name": "d", "root": "d", "videos": sizes.videos, "notes": []},
-            "coverage": {"videos": sizes.videos, "cached": sizes.videos, "missing": 0, "failed": 0, "flagged": 0},
-            "command": [],
-            "versions": {},
-            "seeds": {},
-            "protocol": "grouped",
-            "head": {"kind": "linear", "C": 0.1},
-            "timings": {},
-        },
-        predictions=predictions,
-        metrics=measure(predictions, n_train=sizes_of_training),
-        head_tensors={},
-        head_config={},
-    )
+        return lambda: measure(run.predictions, n_train={"official-1": 2 * sizes.videos})
     return lambda: writer.report([run], output=folder / "report")
 
 

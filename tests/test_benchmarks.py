@@ -111,6 +111,12 @@ def test_the_scale_benchmark_measures_and_simulates(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_report_benchmark_measures_a_command(tmp_path: Path) -> None:
+    result = bench("bench_report.py", tmp_path, "--classes", 4, "--clips", 40, "--runs", 2, "--repeats", 1)
+    assert result["seconds"]["median"] > 0 and result["cpu_seconds"]["median"] > 0 and result["html_MB"] < 8
+
+
+@pytest.mark.slow
 def test_the_growth_benchmark_fits_powers(tmp_path: Path) -> None:
     result = bench("bench_growth.py", tmp_path, "--small")
     assert len(result["stages"]) == 13

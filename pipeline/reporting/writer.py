@@ -42,7 +42,7 @@ FIGURES, TABLES = "figures", "tables"
 """The folders beside `report.html`."""
 
 LARGE = 100
-"""Class names of all runs together from which a second process draws: two runs of 51 classes."""
+"""Class names, and 20 more per run, from which a second process draws: one run of 101 classes, or four of 6."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a step's name, the units of it that are done, and their total."""
@@ -115,7 +115,7 @@ def _needs_second_process(runs: Sequence[Run]) -> bool:
     """Return whether figures take longer to draw than a second process to start, and there is a core for it."""
     from actionvit.features.decoding import available_cores
 
-    return available_cores() > 1 and sum(len(run.predictions.class_names) for run in runs) >= LARGE
+    return available_cores() > 1 and sum(20 + len(run.predictions.class_names) for run in runs) >= LARGE
 
 
 def _files(
