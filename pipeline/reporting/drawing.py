@@ -129,10 +129,9 @@ def drawn(size: tuple[float, float], draw: Draw, layout: str | None = "constrain
     with drawing():
         figure = Figure(figsize=size, layout=layout)  # type: ignore[arg-type]
         draw(figure)
-        if layout:
-            engine = figure.get_layout_engine()
-            assert engine is not None
-            engine.execute(figure)
+        if (engine := figure.get_layout_engine()) is not None:
+            if figure.axes:
+                engine.execute(figure)
             figure.set_layout_engine("none")
         return figure
 
