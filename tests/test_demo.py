@@ -1,4 +1,4 @@
-"""`actionvit demo` as a user runs it: in an empty folder, twice, offline."""
+"""`actionvit demo` as a user runs it: in an empty folder, twice, offline; and the commands of the docs after it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,26 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from actionvit.cli import cli
 from actionvit.commands.demo import how_to_call
 from actionvit.pipeline.datasets.synthetic.dataset import plan_clips
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("tutorial.md", "how-to/read-the-cache.md", "how-to/export-and-predict.md", "how-to/compare-runs.md")
+"""In an order in which they can run one after another; the last one sweeps, so that there are several stores."""
+WITHOUT = ("parquet", "--push")
+"""Words of commands that need more than a plain installation."""
+QUICKER = {"experiment": ("--seeds", "1")}
+"""Options added to commands, so that they compute the same table from fewer repetitions."""
 
 SMALL = """
 import sys
@@ -44,16 +55,27 @@ def demo(
 
 
 FULL = pytest.param(130, marks=pytest.mark.slow, id="all clips")
-"""`make demo` as it is: by default its tests run with fewer clips, and the docs' test runs the same five commands."""
+"""`make demo` as it is; by default its tests run with fewer clips, and the test of the docs runs the same commands."""
+
+
+def timed_demo(folder, clips):
+    """Run the demo; return its folder, its output, its seconds and its number of clips."""
+    start = time.monotonic()
+    done = demo(folder) if clips == 130 else demo(folder, script=("-c", SMALL))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout, time.monotonic() - start, len(plan_clips(clips=clips))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return timed_demo(tmp_path_factory.mktemp("demo"), 60)
 
 
 @pytest.fixture(scope="module", params=[pytest.param(60, id="60 clips"), FULL])
 def first(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("demo")
-    start = time.monotonic()
-    done = demo(folder) if request.param == 130 else demo(folder, script=("-c", SMALL))
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder, done.stdout, time.monotonic() - start, len(plan_clips(clips=request.param))
+    if request.param == 60:
+        return request.getfixturevalue("small")
+    return timed_demo(tmp_path_factory.mktemp("demo"), request.param)
 
 
 def test_it_is_done_in_two_minutes_and_says_what_it_did(first):
@@ -130,3 +152,30 @@ def test_a_step_that_fails_ends_it_in_one_line(tmp_path):
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: demo: step 1 ended with exit code 1")
     assert "holds other files" in done.stderr
+
+
+def commands(page: Path) -> list[str]:
+    """Return the commands that a page shows, as `actionvit …` at the start of an indented or fenced line."""
+    return re.findall(r"^ *(?:\$ )?(actionvit [a-z].*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.timeout(900)
+def test_the_commands_of_the_docs_run_as_written(small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clips and embeddings are those of the demo: drawing and extracting them took most of the time."""
+    for name in ("clips", "features-cache"):
+        shutil.copytree(small[0] / "actionvit-demo" / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for name in ("ROOT", "CACHE", "RUNS"):
+        monkeypatch.delenv(f"ACTIONVIT_{name}", raising=False)
+    fence = re.search(r"## Quick start(.*?)## ", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert fence is not None
+    lines = re.findall(r"^\$ (actionvit .*)$", fence[1], re.MULTILINE)
+    lines += [line for name in PAGES for line in commands(ROOT / "docs" / name)]
+    assert len(lines) > 15
+    for line in dict.fromkeys(lines):
+        if any(word in line for word in WITHOUT):
+            continue
+        stores = sorted(path.parent for path in tmp_path.glob("features-cache/clips/tiny-*/key.json"))
+        words = [str(stores[0]) if word == "STORE" else word for word in shlex.split(line)[1:]]
+        result = CliRunner().invoke(cli, [*words, *QUICKER.get(words[0], ())], input="n\n")
+        assert result.exit_code == 0, f"{line}: {result.output}{result.exception!r}"
