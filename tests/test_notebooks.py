@@ -6,6 +6,7 @@ import io
 import re
 import shutil
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -46,36 +47,58 @@ def kinds(notebook: nbformat.NotebookNode) -> list[set[str]]:
     return [{output.get("name", output.output_type) for output in cell.outputs} for cell in code_cells(notebook)]
 
 
-@pytest.fixture
-def folder(sixty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a working directory with the drawn clips; kernels started in the test import the code under test."""
-    (tmp_path / "path").mkdir()
-    (tmp_path / "path" / "actionvit").symlink_to(Path(av.__file__).resolve().parent)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
+def working_directory(clips: Path, parent: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder with the drawn clips; kernels started in the test import the code under test."""
+    (parent / "path").mkdir()
+    (parent / "path" / "actionvit").symlink_to(Path(av.__file__).resolve().parent)
+    monkeypatch.setenv("PYTHONPATH", str(parent / "path"))
     for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+        monkeypatch.setenv(name, str(parent / name.lower()))
     for name in ("ROOT", "CACHE", "RUNS"):
         monkeypatch.delenv(f"ACTIONVIT_{name}", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    work = tmp_path / "work"
+    work = parent / "work"
     work.mkdir()
-    shutil.copytree(sixty, work / "clips")
+    shutil.copytree(clips, work / "clips")
     return work
 
 
+@pytest.fixture
+def folder(sixty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return working_directory(sixty, tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def executed(sixty: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, nbformat.NotebookNode]]:
+    """Return a folder and the notebooks as executed in it, one after another in one kernel that imports once.
+
+    Each notebook starts without the names of those before it.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        folder = working_directory(sixty, tmp_path_factory.mktemp("notebooks"), patch)
+        notebooks = {name: read(name) for name in NOTEBOOKS}
+        together = nbformat.v4.new_notebook()
+        for notebook in notebooks.values():
+            for cell in code_cells(notebook):
+                cell.outputs = []
+            together.cells += [nbformat.v4.new_code_cell("%reset -f"), *notebook.cells]
+        where = nbformat.v4.new_code_cell("import actionvit\nprint(actionvit.__file__)")
+        together.cells.append(where)
+        place = {"metadata": {"path": str(folder)}}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Jupyter's own packages
+            NotebookClient(together, timeout=240, kernel_name="python3", allow_errors=True, resources=place).execute()
+    assert Path(where.outputs[0].text.strip()).resolve() == Path(av.__file__).resolve()
+    return folder, notebooks
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
-@pytest.mark.filterwarnings("default")  # of Jupyter's own packages
-def test_a_notebook_runs_top_to_bottom(name: str, folder: Path) -> None:
-    committed, executed = read(name), read(name)
-    for cell in code_cells(executed):
-        cell.outputs = []
-    where = nbformat.v4.new_code_cell("import actionvit\nprint(actionvit.__file__)")
-    executed.cells.append(where)
-    client = NotebookClient(executed, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
-    client.execute()
-    assert Path(executed.cells.pop().outputs[0].text.strip()).resolve() == Path(av.__file__).resolve()
-    assert kinds(executed) == kinds(committed)
-    assert not any("stderr" in kind for kind in kinds(executed))
+def test_a_notebook_runs_top_to_bottom(name: str, executed: tuple[Path, dict[str, nbformat.NotebookNode]]) -> None:
+    folder, notebooks = executed
+    failures = [output for cell in code_cells(notebooks[name]) for output in cell.outputs if "ename" in output]
+    assert not failures
+    assert kinds(notebooks[name]) == kinds(read(name))
+    assert not any("stderr" in kind for kind in kinds(notebooks[name]))
     for file in FILES[name]:
         assert (folder / file).stat().st_size > 0
 
