@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forked_commands import ForkedCommands
 
 from actionvit.pipeline.datasets.synthetic.dataset import draw_dataset
 
@@ -47,3 +48,11 @@ def in_memory() -> Iterator[Path]:
     place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=place) as folder:
         yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedCommands]:
+    """Commands as processes that start without imports."""
+    commands = ForkedCommands(tmp_path_factory.mktemp("forked"))
+    yield commands
+    commands.close()

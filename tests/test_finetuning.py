@@ -21,6 +21,7 @@ import pytest
 import tiny_model
 import torch
 from click.testing import CliRunner, Result
+from forked_commands import ForkedCommands
 from safetensors.numpy import load_file
 from tiny_model import command
 
@@ -232,18 +233,11 @@ def test_tokens_beyond_free_space_are_refused_first(
     ids=["all", "last:2"],
 )
 def test_kill_and_resume_in_any_epoch_gives_the_same_bits(
-    dataset: Dataset, weights: Weights, tmp_path: Path, how: list[str]
+    forked: ForkedCommands, dataset: Dataset, weights: Weights, tmp_path: Path, how: list[str]
 ) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent / "support")}
-
     def run(folder: Path, die: int, *more: str) -> subprocess.CompletedProcess[str]:
-        arguments = [
-            sys.executable,
-            tiny_model.__file__,
-            str(die),
-            *command(dataset, weights, folder, *how, *more),
-        ]
-        return subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
+        before = f"import tiny_model; tiny_model.die_in_step({die})"
+        return forked.run(command(dataset, weights, folder, *how, *more), before=before)
 
     whole = invoke(*command(dataset, weights, tmp_path / "whole", *how))
     assert whole.exit_code == 0, whole.output
@@ -350,45 +344,42 @@ def test_two_processes_compute_what_one_does(
         assert f"rank {rank}: {' '.join(map(str, counts))} clips per class" in done.stdout
 
 
-def test_where_one_process_fails_each_says_so_in_a_line(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+def two_ranks(forked: ForkedCommands, arguments: list[str]) -> list[subprocess.CompletedProcess[str]]:
+    """Run a command as two ranks; return both."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [forked.start(arguments, {**environment, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    return [forked.wait(process) for process in processes]
+
+
+def test_where_one_process_fails_each_says_so_in_a_line(
+    forked: ForkedCommands, dataset: Dataset, weights: Weights, tmp_path: Path
+) -> None:
     # The first process, which alone writes checkpoints, finds a folder in the way of its first.
     (tmp_path / "runs" / "run.training" / "grouped-1" / "checkpoint.safetensors").mkdir(parents=True)
-    arguments = [sys.executable, "-m", "actionvit", *command(dataset, weights, tmp_path, "--train", "head")]
-    processes = [
-        subprocess.Popen(
-            arguments,
-            env={**environment, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    message = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [1, 1], message
+    ended = two_ranks(forked, command(dataset, weights, tmp_path, "--train", "head"))
+    message = [process.stderr for process in ended]
+    assert [process.returncode for process in ended] == [1, 1], message
     for text, reason in zip(
         message, ("cannot be written", "another process of this training has stopped"), strict=True
     ):
         assert "Traceback" not in text and reason in text.splitlines()[-1]
 
 
-def test_what_failed_in_any_process_is_told_and_is_no_crash(dataset: Dataset, weights: Weights, tmp_path: Path) -> None:
+def test_what_failed_in_any_process_is_told_and_is_no_crash(
+    forked: ForkedCommands, dataset: Dataset, weights: Weights, tmp_path: Path
+) -> None:
     broken = Path(shutil.copytree(dataset.root, tmp_path / "drawn"))
     (split,) = selected_splits(dataset, tiny_model.spec())
     victims = sorted([*split.train[:2], *split.test[:2]])  # of the test clips, each process opens one
     for id in victims:
         (broken / id).write_bytes(b"RIFF")
     how = ["--train", "all", "--epochs", "1", "--head-init", "zero"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
-    done = subprocess.run(
-        [*launch, "actionvit", *command(tiny_model.load_dataset(broken), weights, tmp_path, *how)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    arguments = command(tiny_model.load_dataset(broken), weights, tmp_path, *how)
+    done, other = two_ranks(forked, arguments)
+    assert other.returncode == 0, other.stderr
     assert done.returncode == 0, done.stderr
     assert "4 videos did not decode" in done.stderr
     run = read_run(tmp_path / "runs" / "run")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tiny_model
 from click.testing import CliRunner
+from forked_commands import ForkedCommands
 from safetensors.numpy import load_file
 from tiny_model import command
 
@@ -37,14 +38,18 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
     return tiny_model.weights(tmp_path_factory.mktemp("weights"))
 
 
-def start_rank(rank: str, port: str, arguments: list[str], *script: str) -> subprocess.Popen[str]:
-    environment = {
-        **os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank,
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": str(Path(__file__).parent / "support"),
+def rank_environment(port: str) -> dict[str, str]:
+    """Return the variables that two ranks share."""
+    return {
+        **os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
     }  # fmt: skip
+
+
+def start_rank(rank: str, port: str, *script: str) -> subprocess.Popen[str]:
+    support = str(Path(__file__).parent / "support")
     return subprocess.Popen(
-        [sys.executable, *(script or ("-m", "actionvit")), *arguments],
-        env=environment,
+        [sys.executable, *script],
+        env={**rank_environment(port), "RANK": rank, "LOCAL_RANK": rank, "PYTHONPATH": support},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -79,22 +84,27 @@ def undisturbed(dataset: Dataset, weights: Weights, tmp_path_factory: pytest.Tem
 # That a stopped rank is noticed is also tested, without a training, by the test of ranks that wait for rank 0.
 @pytest.mark.parametrize("fault", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 def test_a_lost_rank_ends_the_others_with_one_line(
-    dataset: Dataset, weights: Weights, undisturbed: Path, tmp_path: Path, fault: signal.Signals
+    forked: ForkedCommands,
+    dataset: Dataset,
+    weights: Weights,
+    undisturbed: Path,
+    tmp_path: Path,
+    fault: signal.Signals,
 ) -> None:
     arguments = command(dataset, weights, tmp_path, *STEPS, "--rank-timeout", "6")
-    port = free_port()
-    processes = [start_rank(rank, port, arguments) for rank in "01"]
+    environment = rank_environment(free_port())
+    first, second = (forked.start(arguments, {**environment, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01")
     try:
-        wait_for(tmp_path / "runs" / "run.training" / "grouped-1" / "checkpoint.safetensors", processes)
-        processes[1].send_signal(fault)
-        _, stderr = processes[0].communicate(timeout=60)
-        assert processes[0].returncode == 1
-        assert "Traceback" not in stderr and stderr.splitlines()[-1].startswith(
+        wait_for(tmp_path / "runs" / "run.training" / "grouped-1" / "checkpoint.safetensors", [])
+        os.kill(second, fault)
+        ended = forked.wait(first)
+        assert ended.returncode == 1
+        assert "Traceback" not in ended.stderr and ended.stderr.splitlines()[-1].startswith(
             "error: another process of this training"
         )
     finally:
-        processes[1].kill()
-        processes[1].communicate()
+        os.kill(second, signal.SIGKILL)
+        forked.wait(second)
     alone = CliRunner().invoke(cli, [*command(dataset, weights, tmp_path, *STEPS), "--resume"])
     assert alone.exit_code == 0, alone.output
     one, other = load_file(tmp_path / "runs" / "run" / "head.safetensors"), load_file(undisturbed)
@@ -161,7 +171,7 @@ def test_ranks_wait_for_rank_0_but_not_for_a_stopped_rank(tmp_path: Path) -> Non
         "        sys.exit(str(error))\n"
     )
     port = free_port()
-    processes = [start_rank(rank, port, [], "-c", script) for rank in "01"]
+    processes = [start_rank(rank, port, "-c", script) for rank in "01"]
     try:
         assert processes[1].stdout and processes[1].stdout.readline() == "waited\n"
         processes[0].send_signal(signal.SIGSTOP)
