@@ -6,12 +6,21 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from forked_commands import ForkedCommands
+from quick_figures import quick_figures
 
 from actionvit.pipeline.datasets.synthetic.dataset import draw_dataset
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quicker_figures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Figures that take less time, but in modules with `FIGURES_OF_USERS = True`."""
+    with nullcontext() if getattr(request.module, "FIGURES_OF_USERS", False) else quick_figures():
+        yield
 
 
 @pytest.fixture(scope="session")

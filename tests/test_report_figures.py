@@ -14,6 +14,7 @@ from actionvit.pipeline.reporting import drawing, figure_files
 from actionvit.pipeline.reporting.figure_files import FigureFiles, Files
 from actionvit.pipeline.reporting.figures import cmc_figure
 
+FIGURES_OF_USERS = True
 DRAWS = {name: partial(cmc_figure, {f"run {name}": [0.5, 0.75, 1.0]}) for name in "abcdef"}
 
 

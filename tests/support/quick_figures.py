@@ -1,0 +1,49 @@
+"""Quicker figures for tests of other things: drawing takes most of a report's time.
+
+Equal figures are drawn once per process, and PDF files embed fonts without their layout tables.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fontTools import subset
+
+from actionvit.pipeline.reporting import figure_files
+from actionvit.pipeline.reporting.figure_files import Files, Task
+
+_draw = figure_files._draw
+_drawn: dict[bytes, Files] = {}
+
+
+def draw_anew() -> None:
+    """Forget the figures that are drawn."""
+    _drawn.clear()
+
+
+def draw_once(task: Task) -> Files:
+    """Return the files of a figure, drawn by an earlier call with the same name and arguments if there was one."""
+    text = io.BytesIO()
+    pickler = pickle.Pickler(text)
+    pickler.fast = True  # else equal arguments differ by which of their parts are one object
+    pickler.dump(task)
+    key = text.getvalue()
+    if key not in _drawn:
+        _drawn[key] = _draw(task)
+    return _drawn[key]
+
+
+@contextmanager
+def quick_figures() -> Iterator[None]:
+    """Draw figures quicker within the context."""
+    tables = subset.Options._drop_tables_default
+    figure_files._draw = draw_once
+    subset.Options._drop_tables_default = [*tables, "GDEF", "GPOS", "GSUB"]
+    try:
+        yield
+    finally:
+        figure_files._draw = _draw
+        subset.Options._drop_tables_default = tables
