@@ -9,9 +9,9 @@ demo: $(VENV)/.installed
 	$(BIN)/actionvit demo
 
 # One single-threaded process per core; tests of one file share fixtures and stay together. Tests marked `timing` run
-# afterwards, alone.
+# afterwards, alone. The many processes that tests start are quicker with compiled modules on disk.
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu and not timing"
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu and not timing"
 	$(BIN)/pytest -m timing
 
 lint: $(VENV)/.installed-dev
