@@ -14,6 +14,7 @@ import pytest
 import tiny_model
 import yaml
 from click.testing import CliRunner, Result
+from forked_commands import ForkedCommands
 from loopback_hub import Hub, running_hub
 from tiny_model import command
 
@@ -148,19 +149,18 @@ def test_a_dry_push_lists_what_would_be_sent(place: Path) -> None:
     assert invoke("export", place / "runs" / "final").exit_code == 2
 
 
-def push(hub: Hub, run: Path, home: Path, token: str) -> subprocess.CompletedProcess[str]:
+def push(forked: ForkedCommands, hub: Hub, run: Path, home: Path, token: str) -> subprocess.CompletedProcess[str]:
     """Run `actionvit export --push` with this hub; the client reads its settings once per process."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_TOKEN": token, "NO_PROXY": "*"}
     settings |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}  # Xet is a server of its own
-    command = [sys.executable, "-m", "actionvit", "export", str(run), "--push", "me/model"]
-    return subprocess.run(command, env={**environment, **settings}, capture_output=True, text=True, check=False)
+    return forked.run(["export", run, "--push", "me/model"], {**environment, **settings})
 
 
-def test_a_push_commits_the_files_to_a_private_repository(place: Path, tmp_path: Path) -> None:
+def test_a_push_commits_the_files_to_a_private_repository(forked: ForkedCommands, place: Path, tmp_path: Path) -> None:
     with running_hub() as hub:
         for _ in range(2):  # the second time the repository exists
-            done = push(hub, place / "runs" / "final", tmp_path / "home", hub.token)
+            done = push(forked, hub, place / "runs" / "final", tmp_path / "home", hub.token)
             assert done.returncode == 0, done.stderr
             assert f"pushed to {hub.url}/me/model" in done.stdout
     assert hub.private == {"me/model"}
@@ -169,14 +169,14 @@ def test_a_push_commits_the_files_to_a_private_repository(place: Path, tmp_path:
     assert len(hub.objects) == 1, "only the weights are large"
 
 
-def test_a_refused_push_is_one_line_with_the_remedy(place: Path, tmp_path: Path) -> None:
+def test_a_refused_push_is_one_line_with_the_remedy(forked: ForkedCommands, place: Path, tmp_path: Path) -> None:
     with running_hub() as hub:
-        done = push(hub, place / "runs" / "final", tmp_path / "home", "hf_wrong")
+        done = push(forked, hub, place / "runs" / "final", tmp_path / "home", "hf_wrong")
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("error: me/model: cannot be pushed") and "hf auth login" in done.stderr
     assert not hub.repositories
     hub.url = "http://127.0.0.1:9"  # nothing listens there
-    done = push(hub, place / "runs" / "final", tmp_path / "home", hub.token)
+    done = push(forked, hub, place / "runs" / "final", tmp_path / "home", hub.token)
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("error: me/model: cannot be pushed")
 

@@ -8,13 +8,13 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from forked_commands import ForkedCommands
 from loopback_hub import Hub, running_hub
 from safetensors.torch import load_file
 from transformers_reference import SMALL, reference
@@ -26,18 +26,25 @@ def hub() -> Iterator[Hub]:
         yield hub
 
 
-def show(source: str, hub: Hub, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run `actionvit weights show` with this hub, in a new process, since its constants are read on import."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    environment |= {
-        "HF_ENDPOINT": hub.url,
-        "HF_HOME": str(home),
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "NO_PROXY": "*",
-        **more,
-    }
-    command = [sys.executable, "-m", "actionvit", "weights", "show", source, "--json"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
+Show = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def show(forked: ForkedCommands) -> Show:
+    """Run `actionvit weights show` with a hub, in a new process, since the client reads its constants on import."""
+
+    def run(source: str, hub: Hub, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        environment |= {
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "NO_PROXY": "*",
+            **more,
+        }
+        return forked.run(["weights", "show", source, "--json"], environment)
+
+    return run
 
 
 @pytest.fixture
@@ -50,7 +57,7 @@ def model(tmp_path: Path) -> dict[str, bytes]:
 
 
 def test_weights_are_fetched_once_and_then_come_from_the_cache(
-    hub: Hub, model: dict[str, bytes], tmp_path: Path
+    show: Show, hub: Hub, model: dict[str, bytes], tmp_path: Path
 ) -> None:
     hub.repositories["someone/timesformer-small"] = model
     first = show("someone/timesformer-small", hub, tmp_path / "home")
@@ -64,7 +71,9 @@ def test_weights_are_fetched_once_and_then_come_from_the_cache(
     assert again.stdout == first.stdout and len(hub.requested) == requested, "no file is requested from the hub twice"
 
 
-def test_uncached_processor_is_fetched_or_reported(hub: Hub, model: dict[str, bytes], tmp_path: Path) -> None:
+def test_uncached_processor_is_fetched_or_reported(
+    show: Show, hub: Hub, model: dict[str, bytes], tmp_path: Path
+) -> None:
     """The cache after another program has loaded only the model."""
     hub.repositories["someone/timesformer-small"] = model
     home = tmp_path / "home"
@@ -79,7 +88,7 @@ def test_uncached_processor_is_fetched_or_reported(hub: Hub, model: dict[str, by
         hub.commit = hub.commit[::-1]  # the repository changes: the cache has the commit before, and stays complete
 
 
-def test_a_repository_with_a_bin_alone_loads(hub: Hub, model: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_repository_with_a_bin_alone_loads(show: Show, hub: Hub, model: dict[str, bytes], tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").write_bytes(model.pop("model.safetensors"))
     torch.save(load_file(tmp_path / "weights.safetensors"), tmp_path / "weights.bin")
     hub.repositories["someone/old"] = {**model, "pytorch_model.bin": (tmp_path / "weights.bin").read_bytes()}
@@ -97,7 +106,7 @@ def test_a_repository_with_a_bin_alone_loads(hub: Hub, model: dict[str, bytes], 
     ],
 )
 def test_what_the_hub_has_not_is_said_in_one_line(
-    hub: Hub, model: dict[str, bytes], tmp_path: Path, files: tuple[str, ...] | None, message: str
+    show: Show, hub: Hub, model: dict[str, bytes], tmp_path: Path, files: tuple[str, ...] | None, message: str
 ) -> None:
     if files is not None:
         hub.repositories["someone/less"] = {name: model[name] for name in files}
@@ -108,14 +117,14 @@ def test_what_the_hub_has_not_is_said_in_one_line(
 
 
 @pytest.mark.parametrize("offline", [True, False])
-def test_unreachable_hub_is_one_line_with_a_remedy(hub: Hub, tmp_path: Path, offline: bool) -> None:
+def test_unreachable_hub_is_one_line_with_a_remedy(show: Show, hub: Hub, tmp_path: Path, offline: bool) -> None:
     hub.url = "http://127.0.0.1:9"  # no server listens there; the client would try six times
     done = show("someone/away", hub, tmp_path / "home", **({"HF_HUB_OFFLINE": "1"} if offline else {}))
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
     assert "give a local folder" in done.stderr and "HF_ENDPOINT" in done.stderr
 
 
-def test_hub_that_drops_connections_is_asked_once(hub: Hub, tmp_path: Path) -> None:
+def test_hub_that_drops_connections_is_asked_once(show: Show, hub: Hub, tmp_path: Path) -> None:
     connections = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 

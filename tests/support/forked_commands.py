@@ -81,6 +81,7 @@ def serve() -> None:
     """Fork commands and wait for them, as the lines of standard input request."""
     for module in MODULES:
         importlib.import_module(module)
+    assert "huggingface_hub" not in sys.modules, "it reads its settings when it is imported"
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:
