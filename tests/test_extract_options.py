@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import subprocess
-import sys
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from forked_commands import ForkedCommands
 from transformers import TimesformerModel
 from transformers_reference import SMALL, expected, reference
 
@@ -172,21 +171,13 @@ def test_the_size_of_tokens_is_said_and_must_fit(clips: Path, tmp_path: Path, mo
     assert "rows to write" not in run(*tokens).stderr, "nothing is left to write"
 
 
-def test_parallel_shards_merge_to_the_complete_store(clips: Path, tmp_path: Path) -> None:
+def test_parallel_shards_merge_to_the_complete_store(forked: ForkedCommands, clips: Path, tmp_path: Path) -> None:
     """As several GPUs of one machine would share a dataset: `--device cuda:0 --shard 1/2`, `--device cuda:1 ...`."""
     whole = store_of(clips, tmp_path / "whole")
     common = ["extract", clips, "--cache", tmp_path / "cache", *SHAPE, "--device", "cpu"]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "actionvit", *map(str, [*common, "--shard", f"{part}/2"])],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for part in (1, 2)
-    ]
-    for process in started:
-        _, message = process.communicate(timeout=240)
-        assert process.returncode == 0, message
+    for process in [forked.start([*common, "--shard", f"{part}/2"]) for part in (1, 2)]:
+        ended = forked.wait(process)
+        assert ended.returncode == 0, ended.stderr
     parts = sorted((tmp_path / "cache" / "clips").iterdir())
     assert len(parts) == 2
     assert run("cache", "merge", *parts).exit_code == 0

@@ -109,12 +109,12 @@ def test_two_balanced_variants_on_official_splits_fused(dataset, cache, split_li
     assert fused.info["search"] == both and [one["variant"] for one in both] == ["base", "hr"] * 3
 
 
-def test_rerun_in_another_process_gives_the_same_bytes(dataset, cache, tmp_path) -> None:
+def test_rerun_in_another_process_gives_the_same_bytes(forked, dataset, cache, tmp_path) -> None:
     files = ("predictions.npz", "metrics.json", "head.safetensors", "train.json")
     found = []
     for jobs in ("1", "2"):
         arguments = [str(dataset.root), "--cache", str(cache), "--runs", str(tmp_path), "--seeds", "2", "--jobs", jobs]
-        subprocess.run([sys.executable, "-m", "actionvit", "probe", *arguments], check=True, capture_output=True)
+        assert forked.run(["probe", *arguments]).returncode == 0
         found.append([(tmp_path / "base-linear" / name).read_bytes() for name in files])
     assert found[0] == found[1]
     modes = {(tmp_path / "base-linear" / name).stat().st_mode for name in files}

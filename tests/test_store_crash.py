@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from disk_model import Disk
 from fake_store import TESTS, check_rows, environment, failed, fill, make, numbered
+from forked_commands import ForkedCommands
 from small_extraction import draw, extract, extraction, rows_of, store_in, undisturbed
 
 from actionvit.errors import ActionVitError
@@ -56,17 +57,19 @@ def test_killed_at_any_boundary_it_resumes_to_the_same_store(in_memory: Path, ar
     assert json.loads(done.stdout.splitlines()[-1])["kills"] >= least
 
 
-def test_repeated_kills_end_at_the_same_store(tmp_path: Path, clips: tuple[Path, dict[str, bytes]]) -> None:
+def test_repeated_kills_end_at_the_same_store(
+    forked: ForkedCommands, tmp_path: Path, clips: tuple[Path, dict[str, bytes]]
+) -> None:
     root, whole = clips
     held: dict[str, bytes] = {}
     for wanted in (1, 5, 9):
-        with subprocess.Popen(
-            extraction(root, tmp_path), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        ) as process:
-            while process.poll() is None and _rows_in(tmp_path) < wanted:
-                time.sleep(0.001)
-            process.send_signal(signal.SIGKILL)
-        assert process.returncode == -signal.SIGKILL, "it ended before it was killed"
+        process = forked.start(extraction(root, tmp_path)[3:])
+        deadline = time.monotonic() + 60
+        while _rows_in(tmp_path) < wanted and time.monotonic() < deadline:
+            time.sleep(0.001)
+        os.kill(process, signal.SIGKILL)
+        ended = forked.wait(process)
+        assert ended.returncode == -signal.SIGKILL, f"it ended before it was killed: {ended.stderr}"
         store = store_in(tmp_path)
         assert verify_store(store.folder) == []
         now = rows_of(store)

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from fake_store import arrays_of, check_rows, embed, environment, failed, fill, make
+from forked_commands import ForkedCommands
 from numpy.typing import NDArray
 from small_extraction import draw, extract, extraction, rows_of, store_in, undisturbed
 
@@ -157,13 +158,13 @@ def test_extract_fails_or_waits_for_another_writer(tmp_path: Path) -> None:
     assert rows_of(store_in(cache)) == rows_of(store_in(tmp_path / "whole"))
 
 
-def test_concurrent_extractions_embed_nothing_twice(tmp_path: Path, clips: Clips) -> None:
+def test_concurrent_extractions_embed_nothing_twice(forked: ForkedCommands, tmp_path: Path, clips: Clips) -> None:
     root, whole = clips
     with process(READER, tmp_path) as reader:
         assert reader.stdout is not None and reader.stdout.readline() == "reads\n"
-        command = extraction(root, tmp_path, "--wait", "--json")
-        with started(*command) as first, started(*command) as second:
-            outputs = [each.communicate()[0] for each in (first, second)]
+        command = extraction(root, tmp_path, "--wait", "--json")[3:]
+        first, second = map(forked.wait, [forked.start(command) for _ in range(2)])
+        outputs = [first.stdout, second.stdout]
         (tmp_path / "stop").touch()
         found, errors = reader.communicate()
     assert (first.returncode, second.returncode, reader.returncode) == (0, 0, 0), errors
@@ -262,11 +263,13 @@ def test_an_export_holds_one_state_or_is_none(replaced_in_midst: FeatureStore, t
 # shards
 
 
-def test_shards_of_real_processes_join_to_the_store_of_one(tmp_path: Path, clips: Clips) -> None:
+def test_shards_of_real_processes_join_to_the_store_of_one(
+    forked: ForkedCommands, tmp_path: Path, clips: Clips
+) -> None:
     root, whole = clips
-    commands = [extraction(root, tmp_path / "cut", "--shard", f"{number}/2") for number in (1, 2)]
-    with started(*commands[0]) as first, started(*commands[1]) as second:
-        assert [each.wait() for each in (first, second)] == [0, 0]
+    cut = tmp_path / "cut"
+    started = [forked.start(extraction(root, cut, "--shard", f"{number}/2")[3:]) for number in (1, 2)]
+    assert [forked.wait(each).returncode for each in started] == [0, 0]
     shards = sorted(path.parent for path in (tmp_path / "cut").glob("*/*/key.json"))
     assert [folder.suffix for folder in shards] == [".shard-1-of-2", ".shard-2-of-2"]
     sizes = [len(FeatureStore.open(folder)) for folder in shards]

@@ -9,8 +9,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from fake_runs import predictions, write
+from forked_commands import ForkedCommands
 
 from actionvit.commands.sweep import command
 from actionvit.errors import ActionVitError
@@ -149,30 +148,24 @@ def test_rerun_computes_nothing_and_relabeling_only_probes(clips, whole, tmp_pat
     assert all(path.stat().st_mtime_ns != before[path] for path in runs)
 
 
-def killed_when(root: Path, place: Path, reached: Callable[[], bool]) -> None:
+def killed_when(forked: ForkedCommands, root: Path, place: Path, reached: Callable[[], bool]) -> None:
     """Start a sweep in a process of its own and kill it, by SIGKILL, once something is there."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "actionvit", "sweep", *arguments(root, place)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = forked.start(["sweep", *arguments(root, place)])
     deadline = time.monotonic() + 120
     try:
         while not reached():
-            assert process.poll() is None, "it ended before it was to be killed"
             assert time.monotonic() < deadline
             time.sleep(0.005)
     finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
+        os.kill(process, signal.SIGKILL)
+        ended = forked.wait(process)
+    assert ended.returncode == -signal.SIGKILL, "it ended before it was to be killed"
 
 
-def test_killed_sweep_resumes_to_the_same_bytes(clips, whole, tmp_path) -> None:
-    killed_when(clips, tmp_path, lambda: len(list(tmp_path.rglob("part-*.h5"))) >= 6)
+def test_killed_sweep_resumes_to_the_same_bytes(forked, clips, whole, tmp_path) -> None:
+    killed_when(forked, clips, tmp_path, lambda: len(list(tmp_path.rglob("part-*.h5"))) >= 6)
     embedded = len(list(tmp_path.rglob("part-*.h5")))
-    killed_when(clips, tmp_path, lambda: len(list(tmp_path.glob("out/runs/tiny*/metrics.json"))) >= 3)
+    killed_when(forked, clips, tmp_path, lambda: len(list(tmp_path.glob("out/runs/tiny*/metrics.json"))) >= 3)
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/runs/tiny*/run.json")}
     assert embedded >= 6
     assert 3 <= len(kept) < 8
