@@ -18,7 +18,7 @@ from actionvit.pipeline.datasets.synthetic.dataset import draw_dataset
 
 @pytest.fixture(scope="module", autouse=True)
 def quicker_figures(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Figures that take less time, but in modules with `FIGURES_OF_USERS = True`."""
+    """Figures that take less time, except in modules with `FIGURES_OF_USERS = True`."""
     with nullcontext() if getattr(request.module, "FIGURES_OF_USERS", False) else quick_figures():
         yield
 
