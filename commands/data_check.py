@@ -82,7 +82,7 @@ def _print(findings: Findings) -> None:
 
 def _print_plan(splits: Sequence[SplitCheck]) -> None:
     """Print how many splits `probe` makes, where it repeats those below with other seeds."""
-    from actionvit.pipeline.probing.tasks import SEEDS
+    from actionvit.pipeline.probing.spec import SEEDS
 
     protocol = splits[0].name.rpartition("-")[0] if splits else "official"
     if protocol != "official":

@@ -178,6 +178,22 @@ def test_only_two_notes_are_printed_before_other_commands(real_data):
     assert all(len(note) < 120 for note in notes)
 
 
+def test_check_starts_without_loading_scikit_learn(tmp_path):
+    for name in ("a/1.mp4", "a/2.mp4", "b/3.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    code = (
+        "import sys\n"
+        "from actionvit.cli import main\n"
+        "try:\n"
+        "    main(['data', 'check', sys.argv[1]])\n"
+        "finally:\n"
+        "    print({'sklearn', 'scipy', 'torch'} & set(sys.modules), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    assert "seeds" in done.stdout and done.stderr.splitlines()[-1] == "set()"
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii", "utf-8"])
 def test_terminals_of_any_encoding_are_printed_on(tmp_path, encoding):
     for name in ("клас/1.mp4", "клас/2.mp4", "plain/3.mp4"):

@@ -14,6 +14,8 @@ from actionvit.pipeline.probing.features import Quantity
 from actionvit.settings import Setting, check_settings, setting
 
 Views = Literal["mean", "each"]
+SEEDS = 5
+"""Seeds where a seed changes the split or the training; see `tasks.default_seeds`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,11 +20,8 @@ from actionvit.heads.selection import SearchResult, grid_search
 from actionvit.pipeline.datasets.dataset import Dataset, Protocol, Split
 from actionvit.pipeline.datasets.splits import check_classes, default_protocol, make_splits, require_validation
 from actionvit.pipeline.probing.features import FeatureTable
-from actionvit.pipeline.probing.spec import ProbeSpec, Views
+from actionvit.pipeline.probing.spec import SEEDS, ProbeSpec, Views
 from actionvit.pipeline.probing.subsets import few_shot, long_tail
-
-SEEDS = 5
-"""Seeds where a seed changes the split or the training; see `default_seeds`."""
 
 
 @dataclass(frozen=True, slots=True)
