@@ -147,7 +147,7 @@ def _print_task(dataset: Dataset, spec: ProbeSpec, tables: Sequence[FeatureTable
 
     protocol = spec.protocol or default_protocol(dataset)
     chosen = "" if spec.protocol else " (the default for this dataset)"
-    scored = ", scored on the validation set (val)" if dataset.test_set == "val" else ""
+    scored = ", scored on the validation set (val)" if protocol == "official" and dataset.test_set == "val" else ""
     seeds = pluralize(spec.seeds or default_seeds(protocol, spec), "seed")
     click.echo(f"{dataset.name}: {protocol} splits{chosen}{scored}, {seeds}")
     used = len(tables[0].id)
@@ -173,11 +173,12 @@ def _publish(
 def _print(result: ProbeResult, folder: Path) -> None:
     """Print the metrics of a run and the chosen hyper-parameters."""
     from actionvit.pipeline.experiments.tables import chosen_counts, edge_notes
+    from actionvit.pipeline.runs import on_validation_set
 
     summary, splits = result.metrics["summary"], result.metrics["splits"]
     click.echo(f"\n{folder}")
     metrics = ("top1", "top5", "mean_class_accuracy", "macro_f1")
-    if result.info["dataset"].get("test_set") == "val":
+    if on_validation_set(result.info):
         click.echo("  scored on the validation set (val)")
     for metric in (name for name in metrics if name != "top5" or len(result.predictions.class_names) > 5):
         click.echo(metric_line(metric, summary[metric]))

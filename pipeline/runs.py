@@ -178,6 +178,11 @@ def design_of(predictions: Predictions, n_train: Mapping[str, int] | None = None
     )
 
 
+def on_validation_set(info: Mapping[str, Any]) -> bool:
+    """Return whether a run was scored on the dataset's validation set; only official splits keep to its sets."""
+    return info.get("protocol") == "official" and (info.get("dataset") or {}).get("test_set") == "val"
+
+
 def training_sizes(*metrics: Mapping[str, Any]) -> dict[str, int]:
     """Return the smallest number of training clips of each split over the metrics of runs, by the split's name."""
     sizes: dict[str, int] = {}

@@ -246,6 +246,13 @@ def test_report_names_the_set_it_was_scored_on(trees, tmp_path):
     ]
     assert len(texts) >= 3 and all("validation set (val)" in text for text in texts)
 
+    done = run("probe", trees["mmaction2"], *probe, "--protocol", "grouped", "--folds", 2)  # which ignores the sets
+    assert done.exit_code == 0 and "scored on the validation set" not in done.stdout, done.output
+    [record] = (path for path in (tmp_path / "runs").rglob("run.json") if "grouped" in path.read_text("utf-8"))
+    done = run("report", record.parent, "-o", tmp_path / "grouped")
+    assert done.exit_code == 0, done.output
+    assert "cored on the validation set" not in (tmp_path / "grouped" / "report.md").read_text(encoding="utf-8")
+
 
 @pytest.mark.parametrize(
     ("suffix", "codec"),

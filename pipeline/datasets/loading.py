@@ -228,7 +228,7 @@ def _choose_test_set(dataset: Dataset, test_split: Literal["test", "val"]) -> Da
     if not dataset.official or not all(split.val for split in dataset.official):
         raise SettingError(f"test_split: got `val`, but dataset `{dataset.name}` has no validation set")
     official = tuple(Split(name=split.name, train=split.train, test=split.val) for split in dataset.official)
-    notes = ("scored on the validation set (val), not on a test set", *dataset.notes)
+    notes = ("official splits test on the validation set (val), not on a test set", *dataset.notes)
     return replace(dataset, official=official, notes=notes, test_set="val")
 
 

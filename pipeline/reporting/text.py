@@ -7,6 +7,7 @@ from typing import Any
 
 from actionvit.evaluation.comparison import ALPHA
 from actionvit.pipeline.reporting.model import Comparison, Duplicates, Interval, Report, Summary
+from actionvit.pipeline.runs import on_validation_set
 from actionvit.text import abbreviate, pluralize
 
 FEW_SOURCES = 20
@@ -187,16 +188,12 @@ def setting(report: Report) -> str:
 def protocol_of(provenance: Mapping[str, Any]) -> str:
     """Return the protocol of a run, and the set it was scored on where that is not a test set."""
     protocol = str(provenance.get("protocol") or "")
-    return f"{protocol}, scored on the validation set (val)" if _on_val(provenance) else protocol
+    return f"{protocol}, scored on the validation set (val)" if on_validation_set(provenance) else protocol
 
 
 def scored_on(report: Report) -> str:
     """Return a sentence for a table's caption where the runs were not scored on a test set."""
-    return " Scored on the validation set (val)." if _on_val(report.runs[0].provenance) else ""
-
-
-def _on_val(provenance: Mapping[str, Any]) -> bool:
-    return (provenance.get("dataset") or {}).get("test_set") == "val"
+    return " Scored on the validation set (val)." if on_validation_set(report.runs[0].provenance) else ""
 
 
 def opening(report: Report) -> str:
