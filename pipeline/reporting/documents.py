@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from actionvit import escape
 from actionvit.pipeline.reporting.model import Report
@@ -40,8 +41,7 @@ class _Escaped(str):
 
 def markdown(report: Report) -> str:
     """Return the report for a README: results, verdicts, coverage, classes, most confused pairs."""
-    environment = templates()
-    environment.finalize = lambda value: value if isinstance(value, _Escaped) else escape.markdown(str(value))
+    environment = templates(_in_markdown)
     environment.filters["table"] = lambda table: _Escaped(to_markdown(table))
     return environment.get_template("report.md").render(
         report=report,
@@ -58,8 +58,16 @@ def latex(report: Report) -> str:
     return "% Needs \\usepackage{booktabs}\n" + "\n".join(map(to_latex, tables))
 
 
-def templates() -> Environment:
-    """Return the templates of a page or a text; only those whose name ends in `.html` are escaped by themselves."""
+def _in_markdown(value: object) -> str:
+    return value if isinstance(value, _Escaped) else escape.markdown(str(value))
+
+
+@cache
+def templates(finalize: Callable[[Any], Any]) -> Environment:
+    """Return the templates of a page or a text, whose values pass through `finalize`.
+
+    Only those whose name ends in `.html` are escaped by themselves.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
     return Environment(
@@ -69,6 +77,7 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=finalize,
     )
 
 

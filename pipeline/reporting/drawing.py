@@ -71,6 +71,9 @@ DOTS_PER_INCH = 200
 PNG_LEVEL = 4
 """zlib's level for PNG files: with 3 they are a fourth larger, with 6 at most 3 % smaller."""
 
+LAYOUT_TABLES = ("GDEF", "GPOS", "GSUB")
+"""A font's tables for laying out text. The text of a PDF file is laid out, but they would be reduced and embedded."""
+
 Draw = Callable[["Figure"], None]
 """Adds axes and marks to an empty figure."""
 
@@ -90,8 +93,27 @@ def files(figure: Figure, name: str) -> dict[str, bytes]:
         png = thread.submit(_png, np.asarray(canvas.buffer_rgba()))  # takes as long as drawing SVG
         FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})  # type: ignore[no-untyped-call]
         figure.dpi = DOTS_PER_INCH
-        FigureCanvasPdf(figure).print_pdf(pdf, metadata={"CreationDate": None})  # type: ignore[no-untyped-call]
+        with _without_layout_tables():
+            FigureCanvasPdf(figure).print_pdf(pdf, metadata={"CreationDate": None})  # type: ignore[no-untyped-call]
     return {".svg": svg.getvalue(), ".pdf": pdf.getvalue(), ".png": png.result()}
+
+
+@contextmanager
+def _without_layout_tables() -> Iterator[None]:
+    """Embed fonts without `LAYOUT_TABLES`, which takes a fourth less of a report's time.
+
+    fontTools has no public setting for this that reaches the options which matplotlib makes; without the private one,
+    files are larger.
+    """
+    from fontTools import subset
+
+    options: Any = subset.Options
+    dropped = getattr(options, "_drop_tables_default", [])
+    options._drop_tables_default = [*dropped, *LAYOUT_TABLES]
+    try:
+        yield
+    finally:
+        options._drop_tables_default = dropped
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

@@ -1,7 +1,4 @@
-"""Quicker figures for tests of other things: drawing takes most of a report's time.
-
-Equal figures are drawn once per process, and PDF files embed fonts without their layout tables.
-"""
+"""Quicker figures for tests of other things: equal ones are drawn once per process."""
 
 from __future__ import annotations
 
@@ -9,8 +6,6 @@ import io
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from fontTools import subset
 
 from actionvit.pipeline.reporting import figure_files
 from actionvit.pipeline.reporting.figure_files import Files, Task
@@ -39,11 +34,8 @@ def draw_once(task: Task) -> Files:
 @contextmanager
 def quick_figures() -> Iterator[None]:
     """Draw figures quicker within the context."""
-    tables = subset.Options._drop_tables_default
     figure_files._draw = draw_once
-    subset.Options._drop_tables_default = [*tables, "GDEF", "GPOS", "GSUB"]
     try:
         yield
     finally:
         figure_files._draw = _draw
-        subset.Options._drop_tables_default = tables
