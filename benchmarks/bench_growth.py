@@ -4,9 +4,10 @@
     python benchmarks/bench_growth.py --small             # tiny sizes, to check that it runs
 
 One size at a time is varied, starting from 2,000 videos, 50 classes, width 384 and one view. Extraction (`tiny`) starts
-from 50 drawn clips. Each measurement runs in its own process with one thread; memory is the growth of its peak resident
-set. The power is the slope of a linear fit to the logarithms over the upper half of the sizes, where constant costs are
-negligible. A measurement is skipped if the previous one predicts more than `--limit` seconds.
+from 50 drawn clips; classes are varied over 6,000 videos, so that each has at least six. Each measurement runs in its
+own process with one thread; memory is the growth of its peak resident set. The power is the slope of a linear fit to
+the logarithms over the upper half of the sizes, where constant costs are negligible. A measurement is skipped if the
+previous one predicts more than `--limit` seconds.
 """
 
 from __future__ import annotations
@@ -269,10 +270,10 @@ def main() -> None:
     varied, base = (SMALL, Sizes(60, 3, 8)) if options.small else (VARIED, Sizes())
     result = {"machine": machine.describe("numpy", "scikit-learn"), "around": asdict(base), "stages": {}}
     for stage in options.stages:
-        start = replace(base, videos=50) if stage == "extract" else base
-        result["stages"][stage] = {
-            name: vary(stage, name, start, varied[name], options.limit) for name in STAGES[stage]
-        }
+        curves = result["stages"][stage] = {}
+        for name in STAGES[stage]:
+            videos = 50 if stage == "extract" else 6 * max(varied["classes"]) if name == "classes" else base.videos
+            curves[name] = vary(stage, name, replace(base, videos=videos), varied[name], options.limit)
         machine.write(options.out, result)
     print("\nstage            power of time; of memory")
     for stage, curves in result["stages"].items():
