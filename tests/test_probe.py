@@ -16,7 +16,7 @@ from fake_store import environment, failed
 
 from actionvit.cli import cli
 from actionvit.commands.probe import command
-from actionvit.errors import ActionVitError
+from actionvit.errors import ActionVitError, SettingError
 from actionvit.features.store.writer import Writer
 from actionvit.heads.linear import LinearProbe
 from actionvit.heads.saving import load_head
@@ -432,8 +432,8 @@ def test_options_that_contradict_are_refused(dataset, cache) -> None:
     assert (code, "expected NAME=VALUE" in output) == (2, True)
     code, output = run_command(str(dataset.root), "--grid", "C=1", "--grid", "C=2")
     assert (code, "got C twice" in output) == (2, True)
-    code, output = run_command(str(dataset.root), "--cache", str(cache), "--run-name", "../there")
-    assert (code, "expected a name" in output) == (2, True)
+    with pytest.raises(SettingError, match=r"--run-name: got '\.\./there', expected a name"):  # exit code 2
+        run_command(str(dataset.root), "--cache", str(cache), "--run-name", "../there")
     code, output = run_command(str(dataset.root), "--fuse", "mean")
     assert (code, "--fuse joins several variants" in output) == (2, True)
 
