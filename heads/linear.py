@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -12,8 +13,11 @@ from actionvit.heads.base import Floats, Fold, GridFit, Head, Params
 from actionvit.heads.calibration import log_softmax
 from actionvit.heads.criteria import Criterion
 from actionvit.heads.linear_grid import LinearGridFit
+from actionvit.heads.logistic.lbfgs import FAR
 from actionvit.heads.logistic.path import LogisticFit, RotatedData, TrainingSet, standardized
 from actionvit.heads.weighting import ClassWeight, class_weights, log_prior
+
+logger = logging.getLogger(__name__)
 
 
 class LinearProbe(Head):
@@ -90,6 +94,8 @@ class LinearProbe(Head):
         data = RotatedData(X, training.sample_weight, basis)
         path = data.path(training.y, training.total_weight, [self.C], tol=self.tol, max_iter=self.max_iter, start=start)
         solution = next(path)
+        if solution.error > FAR:
+            logger.warning("linear head with C=%g: the solver stopped before the optimum; choose a smaller C", self.C)
         coef, intercept = data.to_input_space(solution.weights)
         return self._store(training, LogisticFit(coef / scale, intercept - (coef / scale) @ mean, solution))
 

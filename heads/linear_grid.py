@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from actionvit.heads.base import Floats, Fold, GridFit, Head, Params
 from actionvit.heads.calibration import log_softmax
 from actionvit.heads.criteria import FLOOR, Criterion
-from actionvit.heads.logistic.lbfgs import Descent, warm_start
+from actionvit.heads.logistic.lbfgs import FAR, Descent, approach, warm_start
 from actionvit.heads.logistic.objective import Iterate, Objective
 from actionvit.heads.logistic.path import RotatedData, eigenbasis, standardized
 from actionvit.heads.weighting import log_prior
@@ -151,6 +151,8 @@ class _FoldFit:
             return True
         before = self.points
         finished = self.descent.run(self.descent.steps + 1)
+        if finished and self.descent.error() > FAR:
+            self.descent = approach(self.objective, self.tol, self.max_iter)
         self.iterate = self.descent.iterate
         self._score()
         self.change = float(self.weight @ np.abs(self.points - before))

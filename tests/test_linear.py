@@ -102,6 +102,41 @@ def test_few_rows_or_few_features_reach_the_same_optimum(n, d) -> None:
     np.testing.assert_allclose(own.intercept_, peer.intercept_, atol=2e-6)
 
 
+@pytest.fixture(scope="module")
+def separable():
+    """Three clips of each source in more features than a penalty of this strength can hold back."""
+    rng = np.random.default_rng(0)
+    source = np.arange(600) // 3
+    y = source % 50
+    X = rng.normal(size=(50, 384))[y] + 2 * rng.normal(size=(200, 384))[source] + rng.normal(size=(600, 384))
+    return X.astype(np.float32), y
+
+
+@pytest.mark.parametrize("C", [0.5, 3.0, 12.0, 100.0])
+def test_a_weak_penalty_reaches_the_optimum_from_zero(separable, C) -> None:
+    X, y = separable
+    own = LinearProbe(C=C).fit(X, y)
+    scaled = StandardScaler().fit_transform(X.astype(np.float64))
+    peer = LogisticRegression(C=C, tol=1e-9, max_iter=20_000).fit(scaled, y)
+    best = objective(scaled, y, peer.coef_, peer.intercept_, C, np.ones(len(y)))
+    assert own.gap_ <= 1e-5 * own.loss_
+    assert abs(own.loss_ - best) <= 1e-4 * best
+
+
+def test_a_grid_of_one_weak_penalty_reaches_the_optimum(separable) -> None:
+    X, y = separable
+    folds = [
+        (np.flatnonzero(np.arange(600) // 3 % 4 != fold), np.flatnonzero(np.arange(600) // 3 % 4 == fold))
+        for fold in (0, 1)
+    ]
+    for C in (3.0, 12.0):
+        fits = LinearProbe().fit_grid(X, y, folds, [{"C": C}])
+        for (train, val), log_proba in zip(folds, fits.predictions, strict=True):
+            alone = LinearProbe(C=C).fit(X[train], y[train])
+            assert alone.gap_ <= 1e-5 * alone.loss_
+            np.testing.assert_allclose(np.exp(log_proba[0]), alone.predict_proba(X[val]), atol=0.02)
+
+
 def test_separable_classes_converge_in_single_precision() -> None:
     X, y = embeddings(400, 300, 8, apart=3.0)
     own = LinearProbe(C=1000.0).fit(X.astype(np.float32), y)

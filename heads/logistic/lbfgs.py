@@ -29,6 +29,12 @@ PATIENCE = 20
 MAX_TRIALS = 10
 """Step lengths tried per line search."""
 
+FAR = 0.1
+"""Bound of |W - W*| / |W| above which a fit has failed."""
+
+STUCK = 3
+"""Trials after which an end of the interval that has not moved is taken to be too steep."""
+
 
 @dataclass(frozen=True, slots=True)
 class Solution:
@@ -150,10 +156,27 @@ class Descent:
         return -direction
 
 
+def approach(objective: Objective, tol: float, max_iter: int) -> Descent:
+    """Solve along a rising path of C up to the present one, for fits that fail without it.
+
+    Where classes are separable and the penalty is weak, steps from zero overshoot into saturated probabilities, which
+    have no curvature left.
+    """
+    strength, history = objective.strength, list[Iterate]()
+    for power in range(6, -1, -1):
+        objective.set_penalty(strength * 10.0**power)
+        descent = Descent(objective, warm_start(objective, history), tol)
+        descent.run(max_iter)
+        history = [*history[-2:], descent.iterate]
+    return descent
+
+
 def _search(objective: Objective, iterate: Iterate, gradient: Floats, direction: Floats) -> Iterate | None:
     """Return the point along a direction where the slope has fallen to a fourth; None where F does not fall.
 
-    Regula falsi on the slope, which is less sensitive to rounding than F itself.
+    Regula falsi on the slope, which is less sensitive to rounding than F itself. The slope at an end that stays for
+    several trials is halved (the Illinois method, Dowell & Jarratt 1971): a steep one would hold the trials back near
+    the other end. Where the trials run out, the last point at which F has fallen is returned.
     """
     logits = objective.logits(direction)
     first = dot(gradient, direction)
@@ -164,7 +187,8 @@ def _search(objective: Objective, iterate: Iterate, gradient: Floats, direction:
     # A loss is a difference of logits, so its rounding error is theirs.
     loss_noise = objective.eps * float(np.amax(abs(iterate.logits), 0) @ objective.sample_weight)
     length, low, high = 1.0, (0.0, first), None
-    for _ in range(MAX_TRIALS):
+    fallen, moved = None, [0, 0]
+    for number in range(MAX_TRIALS):
         trial = objective.evaluate(iterate.weights, iterate.logits + length * logits)
         slope = objective.slope(trial, logits) + linear + length * quadratic
         rise = trial.data_loss - iterate.data_loss + length * linear + 0.5 * length**2 * quadratic
@@ -173,15 +197,23 @@ def _search(objective: Objective, iterate: Iterate, gradient: Floats, direction:
             trial.weights = iterate.weights + length * direction
             return trial
         if falls and slope < 0:
-            low = (length, slope)
+            low, fallen, moved[0] = (length, slope), (length, trial), number
+            if high is not None and number - moved[1] >= STUCK:
+                high = (high[0], high[1] / 2)
         else:
-            high = (length, max(slope, 1e-3 * -first))
+            high, moved[1] = (length, max(slope, 1e-3 * -first)), number
+            if number - moved[0] >= STUCK:
+                low = (low[0], low[1] / 2)
         if high is None:
             grown = length * first / (first - slope) if slope > first else 2 * length
             length = min(max(grown, 1.2 * length), 4 * length)
         else:
             length = low[0] + (high[0] - low[0]) * -low[1] / (high[1] - low[1])
-    return None
+    if fallen is None:
+        return None
+    length, trial = fallen
+    trial.weights = iterate.weights + length * direction
+    return trial
 
 
 def warm_start(objective: Objective, history: Sequence[Iterate]) -> Iterate:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from actionvit.heads.logistic.lbfgs import Descent, Solution, warm_start
+from actionvit.heads.logistic.lbfgs import FAR, Descent, Solution, approach, warm_start
 from actionvit.heads.logistic.objective import Objective
 
 if TYPE_CHECKING:
@@ -134,6 +134,8 @@ class RotatedData:
             objective.set_penalty(1 / C)
             descent = Descent(objective, warm_start(objective, history), tol)
             descent.run(max_iter)
+            if descent.error() > FAR:
+                descent = approach(objective, tol, max_iter)
             solution = descent.solution()
             history = [*history[-2:], descent.iterate]
             yield solution
