@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ast
-import logging
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,8 @@ from actionvit import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 
+pytestmark = pytest.mark.usefixtures("own_logging")
+
 
 @pytest.fixture(scope="module")
 def cached(sixty: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -24,15 +24,6 @@ def cached(sixty: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exit")
     av.extract(av.load_dataset(sixty), "tiny", cache=folder / "cache", num_frames=2, size=32, workers=0, device="cpu")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    logger = logging.getLogger("actionvit")
-    before, propagated, level = list(logger.handlers), logger.propagate, logger.level
-    yield
-    logger.handlers, logger.propagate = before, propagated
-    logger.setLevel(level)
 
 
 def exit_code(arguments: list[str]) -> int:

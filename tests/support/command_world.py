@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from forked_commands import TIMEOUT_SECONDS, exit_code
 
-TIMEOUT_SECONDS = 120
 CONTENT = (".npz", ".safetensors", ".html", ".py", ".avi")
 """Suffixes of published files that are compared; run.json holds times."""
 CLASSES = ("clap", "run")
@@ -181,22 +181,13 @@ class World:
         child = os.fork()
         if child:
             return child
-        import traceback
-
         from actionvit.cli import main
 
         signal.alarm(TIMEOUT_SECONDS)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(os.open(self.folder / "stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), 2)
         before()
-        code = 0
-        try:
-            main(arguments)
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        except BaseException:
-            traceback.print_exc()
-            code = 99
+        code = exit_code(lambda: main(arguments))
         after()
         sys.stderr.flush()
         os._exit(code)

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 MODULES = (
@@ -101,19 +101,23 @@ def run_here(*, arguments: list[str], environment: dict[str, str], before: str, 
         os.dup2(os.open(file, flags, 0o666), number)
     from actionvit.cli import main
 
-    code = 0
-    try:
-        exec(before)
-        main(arguments)
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-        code = 99
+    code = exit_code(lambda: (exec(before), main(arguments)))
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
     os._exit(code)
+
+
+def exit_code(command: Callable[[], object]) -> int:
+    """Return the exit code of a command that runs in this process; 99, with a traceback, where an error leaves it."""
+    try:
+        command()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        return 99
+    return 0
 
 
 if __name__ == "__main__":
