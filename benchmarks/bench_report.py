@@ -2,7 +2,7 @@
 
     python benchmarks/bench_report.py                     # 51 classes, 1,530 clips in each of 3 splits, 4 runs
 
-Scores are drawn so that the runs have accuracies between about 0.5 and 0.8. There is no peer that writes such a report.
+Scores are drawn so that the four runs have accuracies from 0.28 to 0.71. There is no peer that writes such a report.
 """
 
 from __future__ import annotations

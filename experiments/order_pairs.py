@@ -1,6 +1,6 @@
 """Test whether fine-tuning learns the order of frames, on pairs of motions that are each other's time reversal.
 
-    python experiments/order_pairs.py --out order-pairs.json      # ten minutes on two cores
+    python experiments/order_pairs.py --out order-pairs.json      # 25 minutes on two cores that others used too
 
 For each pair: the clips of `actionvit data draw` that show one of its motions, on the first of three folds grouped by
 source. Compared are a linear probe on the untrained `tiny`, the untrained `tiny` fine-tuned end to end, and the latter
