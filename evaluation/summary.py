@@ -95,9 +95,8 @@ def _macro_f1(design: Design, scores: Floats, hits: Floats) -> Estimate:
     )
     cell = design.true * design.sources + design.source
     of_source = np.bincount(cell, weights=weight, minlength=classes * design.sources)[cell] / support[design.true]
-    residual = residual / np.sqrt(
-        1 - np.minimum(of_source, MOST_LEVERAGE)
-    )  # few sources vary little around their own F1
+    # Few sources vary little around their own F1.
+    residual = residual / np.sqrt(1 - np.minimum(of_source, MOST_LEVERAGE))
     value = macro_f1(cells)
     estimate = design.linearized(value, residual, weight, share=hit_share(value), stratified=False)
     sources = np.bincount(np.unique(cell) // design.sources)

@@ -187,7 +187,7 @@ def _search(objective: Objective, iterate: Iterate, gradient: Floats, direction:
     # A loss is a difference of logits, so its rounding error is theirs.
     loss_noise = objective.eps * float(np.amax(abs(iterate.logits), 0) @ objective.sample_weight)
     length, low, high = 1.0, (0.0, first), None
-    fallen, moved = None, [0, 0]
+    fallen, low_moved, high_moved = None, 0, 0
     for number in range(MAX_TRIALS):
         trial = objective.evaluate(iterate.weights, iterate.logits + length * logits)
         slope = objective.slope(trial, logits) + linear + length * quadratic
@@ -197,12 +197,12 @@ def _search(objective: Objective, iterate: Iterate, gradient: Floats, direction:
             trial.weights = iterate.weights + length * direction
             return trial
         if falls and slope < 0:
-            low, fallen, moved[0] = (length, slope), (length, trial), number
-            if high is not None and number - moved[1] >= STUCK:
+            low, fallen, low_moved = (length, slope), (length, trial), number
+            if high is not None and number - high_moved >= STUCK:
                 high = (high[0], high[1] / 2)
         else:
-            high, moved[1] = (length, max(slope, 1e-3 * -first)), number
-            if number - moved[0] >= STUCK:
+            high, high_moved = (length, max(slope, 1e-3 * -first)), number
+            if number - low_moved >= STUCK:
                 low = (low[0], low[1] / 2)
         if high is None:
             grown = length * first / (first - slope) if slope > first else 2 * length

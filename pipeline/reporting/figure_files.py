@@ -46,6 +46,9 @@ class FigureFiles:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._end()
+
+    def _end(self) -> None:
         if self._child is not None:
             self._child.end()
             self._child = None
@@ -62,7 +65,7 @@ class FigureFiles:
                     yield from theirs.result()
             except BaseException:
                 waiting.clear()
-                self.__exit__(None, None, None)  # the thread waits for the child
+                self._end()  # the thread waits for the child
                 raise
         for task in waiting:  # given back by a child that has ended
             yield task[0], _draw(task)

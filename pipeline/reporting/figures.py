@@ -86,7 +86,7 @@ def classes_figure(rows: Mapping[str, Sequence[ClassRow]], class_names: Sequence
             y = np.array([place - 0.4 + height * (run + 0.5) for place, _ in marks])
             recall = np.array([100 * (row.recall or 0.0) for _, row in marks])
             ends = np.array([row.recall_ci95 for _, row in marks]).reshape(-1, 2)
-            # One collection: matplotlib draws a bar of its own as slowly as a line of text.
+            # One collection: bars of their own take longer to make and to draw.
             axes.add_collection(_bars(y, recall, height * 0.88, color=style["color"], alpha=0.3, linewidth=0))
             axes.errorbar(
                 recall, y, xerr=_errors(recall, ends), linestyle="", elinewidth=0.9, label=plain_text(name), **style

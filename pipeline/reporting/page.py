@@ -93,35 +93,32 @@ def page(
     captions = {**captions, **CAPTIONS}
     shown = report.comparisons[:PAIRS]
     order = html_tables.shown_order(report)
-    return (
-        templates(_on_page)
-        .get_template("report.html")
-        .render(
-            title=_title([run.name for run in report.runs]),
-            setting=setting(report),
-            opening=[_tied(line) for line in _opening(report)],
-            coverage=_coverage(report),
-            results=html_tables.results(report),
-            pairs=html_tables.pairs(report) if len(report.comparisons) > 1 else None,
-            comparisons=[_comparison(report, comparison, number) for number, comparison in enumerate(shown, 1)],
-            classes=html_tables.classes(report),
-            differences=[
-                html_tables.class_differences(report, comparison, number) for number, comparison in enumerate(shown, 1)
-            ],
-            matrices=html_tables.matrices(report, order),
-            all_classes=len(report.class_names),
-            confused=html_tables.confused(report),
-            metadata=html_tables.metadata(report) if report.by_metadata else None,
-            hard=_hard(report, pictures),
-            duplicates=_duplicates(report),
-            cost=html_tables.cost(report),
-            figures={name: {"svg": Markup(svg), "caption": captions[name]} for name, svg in figures.items()},
-            curves=[name for name in figures if name not in CAPTIONS],
-            provenance=[_provenance(run, tint(number)) for number, run in enumerate(report.runs)],
-            repeat=_shell(command or ["actionvit", "report", *(str(run.folder) for run in runs)]),
-            data=Markup(_data(order, runs)),
-            version=__version__,
-        )
+    template = templates(_on_page).get_template("report.html")
+    return template.render(
+        title=_title([run.name for run in report.runs]),
+        setting=setting(report),
+        opening=[_tied(line) for line in _opening(report)],
+        coverage=_coverage(report),
+        results=html_tables.results(report),
+        pairs=html_tables.pairs(report) if len(report.comparisons) > 1 else None,
+        comparisons=[_comparison(report, comparison, number) for number, comparison in enumerate(shown, 1)],
+        classes=html_tables.classes(report),
+        differences=[
+            html_tables.class_differences(report, comparison, number) for number, comparison in enumerate(shown, 1)
+        ],
+        matrices=html_tables.matrices(report, order),
+        all_classes=len(report.class_names),
+        confused=html_tables.confused(report),
+        metadata=html_tables.metadata(report) if report.by_metadata else None,
+        hard=_hard(report, pictures),
+        duplicates=_duplicates(report),
+        cost=html_tables.cost(report),
+        figures={name: {"svg": Markup(svg), "caption": captions[name]} for name, svg in figures.items()},
+        curves=[name for name in figures if name not in CAPTIONS],
+        provenance=[_provenance(run, tint(number)) for number, run in enumerate(report.runs)],
+        repeat=_shell(command or ["actionvit", "report", *(str(run.folder) for run in runs)]),
+        data=Markup(_data(order, runs)),
+        version=__version__,
     )
 
 

@@ -20,7 +20,7 @@ from actionvit.pipeline.reporting.csv_tables import csv_tables
 from actionvit.pipeline.reporting.curves import charts
 from actionvit.pipeline.reporting.describe import by_metadata, by_similarity, describe
 from actionvit.pipeline.reporting.documents import latex, markdown
-from actionvit.pipeline.reporting.figure_files import FigureFiles
+from actionvit.pipeline.reporting.figure_files import Draw, FigureFiles, Files
 from actionvit.pipeline.reporting.hard_clips import hard_clips
 from actionvit.pipeline.reporting.model import Report, as_json
 from actionvit.pipeline.reporting.table import to_csv
@@ -28,8 +28,6 @@ from actionvit.pipeline.reporting.text import short_names
 from actionvit.pipeline.runs import Run, parsing
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from actionvit.pipeline.reporting.analysis import Projection
     from actionvit.pipeline.reporting.embeddings import Embeddings
     from actionvit.pipeline.reporting.page import Pictures
@@ -42,7 +40,7 @@ FIGURES, TABLES = "figures", "tables"
 """The folders beside `report.html`."""
 
 LARGE = 100
-"""Class names, and 20 more per run, from which a second process draws: one run of 101 classes, or four of 6."""
+"""Class names, and 20 more per run, from which a second process draws: one run of 80 classes, or four of 5."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a step's name, the units of it that are done, and their total."""
@@ -136,7 +134,7 @@ def _files(
     pictures, thumbnails = _pictures(content, root, encoder, progress)
     captions = {name: chart.caption for name, chart in charts(content.runs).items()}
     draws = figures(content, thumbnails)
-    drawn: dict[str, dict[str, bytes]] = {}
+    drawn: dict[str, Files] = {}
     progress("figures", 0, len(draws))
     for name, files in draw(draws):
         drawn[name] = files
@@ -206,12 +204,12 @@ def assemble(
     )
 
 
-def figures(content: Report, thumbnails: Mapping[str, Pixels]) -> dict[str, Callable[[], Figure]]:
+def figures(content: Report, thumbnails: Mapping[str, Pixels]) -> dict[str, Draw]:
     """Return functions that draw the figures, by name; `thumbnails` (h, w, 3) of clips by id, for the projection."""
     from actionvit.pipeline.reporting import figures as make
 
     runs, names = content.runs, content.class_names
-    draws: dict[str, Callable[[], Figure]] = {
+    draws: dict[str, Draw] = {
         f"confusion-{run.name}": partial(make.confusion_figure, run.confusion, names, content.order) for run in runs
     }
     draws["per_class"] = partial(make.classes_figure, {run.name: run.per_class for run in runs}, names)

@@ -65,7 +65,7 @@ class Worker:
         self.queue.append(Task(number, request, now))
         new_specs = None if self._specs == request.specs else request.specs  # mostly equal for all requests
         with contextlib.suppress(OSError):  # the worker is dead; receiving reports it
-            # Not `send`, whose pickler, made for each message, takes three times as long.
+            # Not `send`, which makes a pickler for each message.
             self.socket.send_bytes(pickle.dumps((request.id, str(request.path), new_specs, request.segment, freed)))
         self._specs = request.specs
 
